@@ -1,0 +1,106 @@
+package catalog
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Snapshot is the cluster at one moment, as this host sees it. It is
+// immutable: whoever is handed one may keep it, share it and never write to it.
+type Snapshot struct {
+	Revision   uint64      // grows with every Snapshot of this process
+	Self       Node        // this host
+	Nodes      []Node      // by name, Self among them
+	Services   []Service   // by ID
+	Containers []Container // by node, then ID
+	Networks   []Network   // of this host, by name
+
+	services map[ServiceID]int     // index in Services
+	askers   map[netip.Addr]string // container's address -> its stack
+}
+
+// Service is a name, its tasks and how they are reached.
+type Service struct {
+	ID        ServiceID  `json:"id"`
+	VIP       netip.Addr `json:"vip,omitzero"` // zero: none yet, or ModeDNSRR
+	Spec      Spec       `json:"spec"`         // the newest task's; zero without tasks
+	Tasks     []Task     `json:"tasks"`        // by node, then container
+	IdleSince time.Time  `json:"idleSince,omitzero"`
+}
+
+// Service finds a service by its ID.
+func (s *Snapshot) Service(id ServiceID) (*Service, bool) {
+	i, ok := s.services[id]
+	if !ok {
+		return nil, false
+	}
+	return &s.Services[i], true
+}
+
+// StackOf tells the stack of the container with that address, and whether
+// there is one. Containers of DefaultStack may be unknown.
+func (s *Snapshot) StackOf(a netip.Addr) (string, bool) {
+	stack, ok := s.askers[a]
+	return stack, ok
+}
+
+// InRotation are the tasks that are given new connections.
+func (s *Service) InRotation() []Task {
+	return slices.DeleteFunc(slices.Clone(s.Tasks), func(t Task) bool { return !t.InRotation() })
+}
+
+// Ports are the ports of the service's VIP: those that any of its tasks
+// names, by protocol and port. Where tasks name one differently, the newest
+// says. Target is the newest task's; each task has its own ([Task.Target]).
+func (s *Service) Ports() []Port {
+	type key struct {
+		p    Protocol
+		port uint16
+	}
+	found := map[key]Port{}
+	for _, t := range s.oldestFirst() {
+		for _, p := range t.Spec.Ports {
+			found[key{p.Protocol, p.Port}] = p
+		}
+	}
+	ports := make([]Port, 0, len(found))
+	for _, p := range found {
+		ports = append(ports, p)
+	}
+	slices.SortFunc(ports, func(a, b Port) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	})
+	return ports
+}
+
+func (s *Service) oldestFirst() []*Task {
+	tasks := make([]*Task, len(s.Tasks))
+	for i := range s.Tasks {
+		tasks[i] = &s.Tasks[i]
+	}
+	slices.SortFunc(tasks, func(a, b *Task) int {
+		if b.newer(a) {
+			return -1
+		}
+		return 1
+	})
+	return tasks
+}
+
+// AllPorts tells whether the task serves every port of the VIP, unchanged.
+func (t *Task) AllPorts() bool { return len(t.Spec.Ports) == 0 }
+
+// Target is the task's port behind a port of the VIP, and whether it has one.
+func (t *Task) Target(p Protocol, port uint16) (uint16, bool) {
+	if t.AllPorts() {
+		return port, true
+	}
+	for _, m := range t.Spec.Ports {
+		if m.Protocol == p && m.Port == port {
+			return m.Target, true
+		}
+	}
+	return 0, false
+}

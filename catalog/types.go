@@ -1,0 +1,236 @@
+package catalog
+
+import (
+	"cmp"
+	"encoding"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// DefaultStack is the stack of a service that names none and whose container
+// belongs to no Compose project.
+const DefaultStack = "default"
+
+// ServiceID names a service: a name within a stack, both DNS labels
+// (RFC 1123 section 2.1), in lower case.
+type ServiceID struct {
+	Stack string `json:"stack"`
+	Name  string `json:"name"`
+}
+
+// String is "stack/name".
+func (id ServiceID) String() string { return id.Stack + "/" + id.Name }
+
+// Compare orders by stack, then by name.
+func (id ServiceID) Compare(o ServiceID) int {
+	return cmp.Or(strings.Compare(id.Stack, o.Stack), strings.Compare(id.Name, o.Name))
+}
+
+// ParseServiceID reads "stack/name", or "name" in the default stack.
+func ParseServiceID(s string) (ServiceID, error) {
+	stack, name, found := strings.Cut(s, "/")
+	if !found {
+		stack, name = DefaultStack, s
+	}
+	id := ServiceID{Stack: stack, Name: name}
+	for _, label := range []string{stack, name} {
+		if err := CheckLabel(label); err != nil {
+			return ServiceID{}, fmt.Errorf("service %q: %w; write it as name or stack/name", s, err)
+		}
+	}
+	return id, nil
+}
+
+// CheckLabel reports why s is not a DNS label of lower-case letters, digits
+// and inner hyphens, 1 to 63 octets long (RFC 1123 section 2.1).
+func CheckLabel(s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("empty name")
+	case len(s) > 63:
+		return fmt.Errorf("name %.20q… has %d characters, 63 is the most", s, len(s))
+	case s[0] == '-' || s[len(s)-1] == '-':
+		return fmt.Errorf("name %q begins or ends with a hyphen", s)
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return fmt.Errorf("name %q holds %q: only a-z, 0-9 and hyphens", s, c)
+		}
+	}
+	return nil
+}
+
+// Protocol is a transport protocol, by its IANA number.
+type Protocol uint8
+
+// The protocols IPVS balances.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+var (
+	_ encoding.TextMarshaler   = Protocol(0)
+	_ encoding.TextUnmarshaler = (*Protocol)(nil)
+)
+
+// String is "tcp", "udp" or "sctp", or the number.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	}
+	return fmt.Sprint(uint8(p))
+}
+
+// ParseProtocol reads what [Protocol.String] writes.
+func ParseProtocol(s string) (Protocol, error) {
+	for _, p := range []Protocol{TCP, UDP, SCTP} {
+		if s == p.String() {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("protocol %q: use tcp, udp or sctp", s)
+}
+
+// MarshalText writes the protocol's name.
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads the protocol's name.
+func (p *Protocol) UnmarshalText(b []byte) (err error) {
+	*p, err = ParseProtocol(string(b))
+	return err
+}
+
+// Mode says what a service's name answers with.
+type Mode string
+
+// The modes of a service.
+const (
+	ModeVIP   Mode = "vip"   // a virtual address, balanced by the kernel
+	ModeDNSRR Mode = "dnsrr" // the addresses of the tasks; no VIP
+)
+
+// Port is one port of a VIP.
+type Port struct {
+	Name     string   `json:"name,omitempty"` // for SRV; "" if none
+	Port     uint16   `json:"port"`           // on the VIP, 1 to 65535
+	Target   uint16   `json:"target"`         // on the task, 1 to 65535
+	Protocol Protocol `json:"protocol"`
+}
+
+// PublishedPort is one port of the routing mesh. Ranges are spelled out.
+type PublishedPort struct {
+	IP        netip.Addr `json:"ip,omitzero"` // only on this address of the host; zero: on every one
+	Published uint16     `json:"published"`   // on the hosts, 1 to 65535
+	Target    uint16     `json:"target"`      // on the task, 1 to 65535
+	Protocol  Protocol   `json:"protocol"`
+}
+
+// Spec is what a task's labels say of its service.
+type Spec struct {
+	Mode      Mode            `json:"mode"`
+	Scheduler string          `json:"scheduler"`          // an IPVS scheduler, "rr"
+	Affinity  time.Duration   `json:"affinity,omitempty"` // a client keeps its task this long; 0: it does not
+	VIP       netip.Addr      `json:"vip,omitzero"`       // wanted; zero: any
+	Ports     []Port          `json:"ports,omitempty"`    // none: every port, unchanged
+	Publish   []PublishedPort `json:"publish,omitempty"`
+}
+
+// State is where a task stands.
+type State string
+
+// The states of a task. Only a Running task is given new connections.
+const (
+	Starting  State = "starting"  // its health is not known yet
+	Running   State = "running"   // in rotation
+	Unhealthy State = "unhealthy" // its HEALTHCHECK fails: weight 0, name kept
+	Paused    State = "paused"    // docker pause: weight 0
+	Draining  State = "draining"  // told to stop: finishes what it holds
+)
+
+// Task is one container's part in one service.
+type Task struct {
+	Service   ServiceID     `json:"service"`
+	Node      string        `json:"node"`      // the host it runs on
+	Container string        `json:"container"` // full ID
+	Name      string        `json:"name"`      // the container's name
+	Addr      netip.Addr    `json:"addr"`
+	State     State         `json:"state"`
+	Since     time.Time     `json:"since"` // when it came into State; of a Draining one, when it was told to stop
+	Drain     time.Duration `json:"drain"` // the most it may take to drain
+	Weight    int           `json:"weight"`
+	Started   time.Time     `json:"started"` // when its container started
+	Spec      Spec          `json:"spec"`
+}
+
+// InRotation tells whether the task is given new connections.
+func (t *Task) InRotation() bool { return t.State == Running }
+
+// Listed tells whether tasks.NAME lists the task's address: it runs, healthy
+// or not.
+func (t *Task) Listed() bool { return t.State == Running || t.State == Unhealthy }
+
+// DrainDeadline is when a draining task is cut off.
+func (t *Task) DrainDeadline() time.Time { return t.Since.Add(t.Drain) }
+
+// newer orders tasks by the start of their containers, then by ID, so that
+// every host agrees which of two is the newest.
+func (t *Task) newer(o *Task) bool {
+	if c := t.Started.Compare(o.Started); c != 0 {
+		return c > 0
+	}
+	return t.Container > o.Container
+}
+
+// Container is what one container of a host brings into the mesh: its tasks,
+// or the reason why it has none. A container without labels is here for its
+// addresses and its stack: by them the DNS server knows who asks.
+type Container struct {
+	ID      string       `json:"id"`
+	Name    string       `json:"name"`
+	Node    string       `json:"node"`
+	Stack   string       `json:"stack"`
+	Addrs   []netip.Addr `json:"addrs,omitempty"`
+	Tasks   []Task       `json:"tasks,omitempty"`
+	Problem string       `json:"problem,omitempty"` // why its labels were refused; "" if they were not
+	Since   time.Time    `json:"since"`             // when it started
+}
+
+// Network is a Docker network of this host, with containers on a bridge.
+type Network struct {
+	Name    string         `json:"name"`
+	Bridge  string         `json:"bridge"` // the interface, "docker0"
+	Subnets []netip.Prefix `json:"subnets"`
+	Gateway []netip.Addr   `json:"gateway,omitempty"`
+}
+
+// Local is all that is to be known of this host's engine: always the whole.
+type Local struct {
+	Containers []Container // by ID
+	Networks   []Network   // by name
+}
+
+// Node is a host of the cluster.
+type Node struct {
+	Name  string     `json:"name"` // unique in the cluster
+	Addr  netip.Addr `json:"addr"` // the other hosts reach it by this
+	Alive bool       `json:"-"`    // as this host sees it
+}
+
+// Problem is something that keeps one object from working while the others
+// go on.
+type Problem struct {
+	Node   string    `json:"node"`
+	Kind   string    `json:"kind"`   // "container", "service", "kernel", …
+	Object string    `json:"object"` // a container's name, a service's ID, …
+	Reason string    `json:"reason"` // what is wrong and what to do about it
+	Since  time.Time `json:"since"`
+}
