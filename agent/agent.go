@@ -1,0 +1,252 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"shoal/catalog"
+	"shoal/dnsd"
+	"shoal/dockerwatch"
+	"shoal/kernel/ipvs"
+	"shoal/lb"
+	"shoal/vip"
+)
+
+// Agent is shoal on one host.
+type Agent struct {
+	config   Config
+	version  string
+	started  time.Time
+	log      *slog.Logger
+	registry *prometheus.Registry
+	metrics  *metrics
+	problems *problems
+
+	catalog  *catalog.Catalog
+	dns      *dnsd.Server
+	balancer *lb.Balancer
+	watcher  *dockerwatch.Watcher
+	vips     *vip.Allocator
+
+	mu     sync.Mutex
+	engine error // why the engine is away; nil while it is there
+}
+
+// Run is shoal on this host until ctx ends. It leaves the kernel as it is: a
+// stopped agent's services go on. The error is a [ConfigError] where a
+// setting cannot work.
+func Run(ctx context.Context, c Config, version string, log *slog.Logger) error {
+	if os.Geteuid() != 0 {
+		return errNotRoot
+	}
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if !c.Advertise.IsValid() {
+		addr, err := hostAddr()
+		if err != nil {
+			return err
+		}
+		c.Advertise = addr
+	}
+	if err := checkOverlap(c.Pool); err != nil {
+		return err
+	}
+	api, err := listenSocket(c.RunDir)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+
+	a, err := newAgent(ctx, c, version, log)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	log.Info("agent is up", "version", version, "node", c.Node, "addr", c.Advertise, "pool", c.Pool, "dns", c.DNS)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serve(ctx, api, a.handler(), log) })
+	if c.MetricsAddr != "" {
+		l, err := net.Listen("tcp", c.MetricsAddr)
+		if err != nil {
+			return badSetting("--metrics-addr: %w", err)
+		}
+		g.Go(func() error { return serve(ctx, l, a.metricsHandler(), log) })
+	}
+	g.Go(func() error { return a.watch(ctx) })
+	if err := a.dns.Start(ctx); err != nil {
+		return err
+	}
+	defer a.dns.Shutdown()
+	a.follow(ctx, g, "vip", 0, a.allocate)
+	a.follow(ctx, g, "dnsd", 0, a.answer)
+	a.follow(ctx, g, "lb", c.Repair, a.balance)
+	err = g.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		log.Info("agent is stopped; names aside, services go on without it")
+		return nil
+	}
+	return err
+}
+
+func newAgent(ctx context.Context, c Config, version string, log *slog.Logger) (*Agent, error) {
+	a := &Agent{
+		config: c, version: version, started: time.Now(), log: log,
+		registry: prometheus.NewRegistry(),
+		problems: newProblems(c.Node, log),
+		engine:   errors.New("not asked yet"),
+	}
+	reserved := []netip.Addr{c.DNS}
+
+	var err error
+	if a.balancer, err = lb.New(lb.Options{
+		Pool: c.Pool, DNS: reserved, StateDir: c.StateDir, Log: log.With("part", "lb"), Registerer: a.registry,
+		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
+	}); err != nil {
+		return nil, err
+	}
+	etcdTLS, err := c.etcdTLS()
+	if err != nil {
+		return nil, err
+	}
+	var upstreams []netip.AddrPort
+	for _, u := range c.Upstreams {
+		ap, err := parseUpstream(u)
+		if err != nil {
+			return nil, err
+		}
+		upstreams = append(upstreams, ap)
+	}
+	if a.dns, err = dnsd.New(dnsd.Options{
+		Zone: c.Zone, Listen: []netip.AddrPort{netip.AddrPortFrom(c.DNS, 53)}, Pool: c.Pool,
+		Upstreams: upstreams, Log: log.With("part", "dnsd"), Registerer: a.registry,
+	}); err != nil {
+		return nil, err
+	}
+	if a.watcher, err = dockerwatch.New(dockerwatch.Options{
+		Host: c.Docker, Node: c.Node, NodeAddr: func() netip.Addr { return c.Advertise },
+		Pool: c.Pool, Reserved: reserved, Log: log.With("part", "dockerwatch"), Registerer: a.registry,
+	}); err != nil {
+		return nil, &ConfigError{err}
+	}
+	if a.catalog, err = catalog.Open(ctx, catalog.Options{
+		Self: catalog.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
+		Etcd: c.Etcd, TLS: etcdTLS, Log: log.With("part", "catalog"), Registerer: a.registry,
+	}); err != nil {
+		return nil, err
+	}
+	a.vips = vip.New(vip.Options{Pool: c.Pool, Reserved: reserved, ReclaimIdle: c.VIPReclaim}, a.catalog)
+	a.metrics = newMetrics(a.registry, a)
+	return a, nil
+}
+
+// close lets go of the store and the kernel, which stays as it is.
+func (a *Agent) close() {
+	if err := a.catalog.Close(); err != nil {
+		a.log.Warn("close the store", "error", err)
+	}
+	a.balancer.Close()
+}
+
+// follow runs f in a loop of its own with each newest Snapshot, again after
+// the time f asks for, and every period (0: never) with full set: then f
+// compares with what really is.
+func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
+	f func(ctx context.Context, s *catalog.Snapshot, full bool) (again time.Duration, ps []catalog.Problem)) {
+	g.Go(func() error {
+		snapshots := a.catalog.Watch(ctx)
+		var last *catalog.Snapshot
+		again := time.NewTimer(time.Hour)
+		again.Stop()
+		var tick <-chan time.Time
+		if period > 0 {
+			t := time.NewTicker(period)
+			defer t.Stop()
+			tick = t.C
+		}
+		full := true // the first: nothing is known of the kernel
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case s, ok := <-snapshots:
+				if !ok {
+					return nil
+				}
+				last = s
+			case <-tick:
+				full = true
+			case <-again.C:
+			}
+			if last == nil {
+				continue
+			}
+			start := time.Now()
+			wait, ps := f(ctx, last, full)
+			a.metrics.reconciled(part, full, time.Since(start), len(ps))
+			a.problems.set(part, ps)
+			full = false
+			again.Stop()
+			if wait > 0 {
+				again.Reset(wait)
+			}
+		}
+	})
+}
+
+func (a *Agent) allocate(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
+	return 0, a.vips.Reconcile(ctx, s)
+}
+
+func (a *Agent) answer(_ context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
+	a.dns.Update(s)
+	var ps []catalog.Problem
+	for _, c := range s.Containers {
+		if c.Problem != "" {
+			ps = append(ps, catalog.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: c.Problem, Since: c.Since})
+		}
+	}
+	return 0, ps
+}
+
+func (a *Agent) balance(ctx context.Context, s *catalog.Snapshot, full bool) (time.Duration, []catalog.Problem) {
+	return a.balancer.Reconcile(ctx, s, full)
+}
+
+// watch tells the catalog of this host's containers for as long as ctx lasts.
+func (a *Agent) watch(ctx context.Context) error {
+	return a.watcher.Run(ctx, a.catalog.SetLocal, func(err error) {
+		a.mu.Lock()
+		a.engine = err
+		a.mu.Unlock()
+		if err != nil && a.catalog.RestoreLocal() {
+			a.log.Info("the engine is away: going on with the containers it last had", "error", err)
+		}
+	})
+}
+
+// Down removes all that shoal made on this host's kernel. It refuses while
+// an agent runs, which would put it back.
+func Down(ctx context.Context, c Config, log *slog.Logger) error {
+	if os.Geteuid() != 0 {
+		return errors.New("shoal down writes to the kernel's network tables and needs root: run it with sudo")
+	}
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if s, err := NewClient(Socket(c.RunDir)).Status(ctx); err == nil {
+		return fmt.Errorf("the agent (pid %d) still runs on this host and would put all of it back: stop it first", s.Pid)
+	}
+	return lb.Down(ctx, lb.Options{Pool: c.Pool, StateDir: c.StateDir, Log: log})
+}

@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+
+	"shoal/catalog"
+)
+
+// Client asks the agent of this host.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient makes a client of the agent that serves its API on a unix socket.
+func NewClient(socket string) *Client {
+	c := &Client{socket: socket}
+	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	return c
+}
+
+// Status is the agent at a glance.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
+}
+
+// Services are all services, by ID.
+func (c *Client) Services(ctx context.Context) (s []ServiceView, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/services", &s)
+}
+
+// Tasks are all tasks, by service.
+func (c *Client) Tasks(ctx context.Context) (t []catalog.Task, err error) {
+	return t, c.call(ctx, http.MethodGet, "/v1/tasks", &t)
+}
+
+// Problems are what keeps single objects from working, oldest first.
+func (c *Client) Problems(ctx context.Context) (p []catalog.Problem, err error) {
+	return p, c.call(ctx, http.MethodGet, "/v1/problems", &p)
+}
+
+// Explain walks a service or a container from its name to its tasks.
+func (c *Client) Explain(ctx context.Context, what string) (e Explanation, err error) {
+	return e, c.call(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(what), &e)
+}
+
+// Lookup tells what the DNS server answers a container with that name,
+// ID or address ("": a host process) on a name, and why.
+func (c *Client) Lookup(ctx context.Context, name, from string) (l Lookup, err error) {
+	return l, c.call(ctx, http.MethodGet, "/v1/dns?name="+url.QueryEscape(name)+"&from="+url.QueryEscape(from), &l)
+}
+
+// RemoveService forgets a service without tasks and gives its VIP back.
+func (c *Client) RemoveService(ctx context.Context, id catalog.ServiceID) error {
+	return c.call(ctx, http.MethodDelete, "/v1/services/"+id.Stack+"/"+id.Name, &struct{}{})
+}
+
+func (c *Client) call(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://shoal"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no agent runs on this host (nothing answers on %s): start one with sudo shoal agent", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("only root may ask the agent (%s): use sudo", c.socket)
+	case err != nil:
+		return fmt.Errorf("ask the agent: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		var e apiError
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
+			return fmt.Errorf("the agent answered %s", resp.Status)
+		}
+		return errors.New(e.Error)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"shoal/catalog"
+)
+
+// Config is everything that can be set of an agent. [Defaults] fills it,
+// [Config.Check] says whether it can work.
+type Config struct {
+	Node      string     // this host's name in the cluster, a DNS label; "": the host name
+	Advertise netip.Addr // this host's address; zero: the source of its default route
+	StateDir  string     // what must outlive a restart
+	RunDir    string     // the API socket
+	Docker    string     // the engine's socket, as in DOCKER_HOST
+
+	Pool       netip.Prefix  // VIPs
+	DNS        netip.Addr    // the address in Pool the DNS server answers on
+	Zone       string        // the mesh's DNS zone, without a trailing dot
+	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of /etc/resolv.conf
+	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never
+
+	Etcd     []string // endpoints of an existing etcd; none: the embedded one
+	EtcdCA   string   // files, PEM
+	EtcdCert string
+	EtcdKey  string
+
+	TCPTimeout    time.Duration // idle TCP connections in IPVS, whole seconds
+	TCPFinTimeout time.Duration
+	UDPTimeout    time.Duration
+
+	MetricsAddr string        // serve /metrics there too; "": on the API socket only
+	Repair      time.Duration // how often the kernel is compared with what should be
+}
+
+// Defaults are the settings of an agent nobody configured.
+func Defaults() Config {
+	return Config{
+		StateDir: "/var/lib/shoal",
+		RunDir:   "/run/shoal",
+		Docker:   "unix:///var/run/docker.sock",
+		Pool:     netip.MustParsePrefix("10.96.0.0/16"),
+		DNS:      netip.MustParseAddr("10.96.0.10"),
+		Zone:     "mesh.internal",
+
+		// Linux probes an idle connection with SO_KEEPALIVE first after
+		// tcp_keepalive_time = 7200 s (ip-sysctl): the balancer must not
+		// forget it before. The kernel's default of 900 s does.
+		TCPTimeout:    7440 * time.Second,
+		TCPFinTimeout: 120 * time.Second,
+		UDPTimeout:    300 * time.Second,
+
+		Repair: 5 * time.Second,
+	}
+}
+
+// ConfigError is a setting that cannot work; the command exits with 2 on it.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+func badSetting(format string, args ...any) error {
+	return &ConfigError{fmt.Errorf(format, args...)}
+}
+
+// Socket is the path of the API's unix socket in a run directory.
+func Socket(runDir string) string { return filepath.Join(runDir, "shoal.sock") }
+
+// Check completes the settings that have a default of this host's own and
+// returns a [ConfigError] for the first that cannot work.
+func (c *Config) Check() error {
+	if c.Node == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return badSetting("--node: no host name to use: %w", err)
+		}
+		short, _, _ := strings.Cut(name, ".")
+		c.Node = strings.ToLower(short)
+	}
+	if err := catalog.CheckLabel(c.Node); err != nil {
+		return badSetting("--node: %w", err)
+	}
+	if c.Pool != c.Pool.Masked() {
+		return badSetting("--pool %s: has host bits set; did you mean %s?", c.Pool, c.Pool.Masked())
+	}
+	if !c.Pool.Addr().Is4() {
+		return badSetting("--pool %s: only IPv4 pools are balanced", c.Pool)
+	}
+	if c.Pool.Bits() > 28 || c.Pool.Bits() < 8 {
+		return badSetting("--pool %s: use a prefix of /8 to /28", c.Pool)
+	}
+	if !c.Pool.Contains(c.DNS) {
+		return badSetting("--dns %s: must lie in the pool %s", c.DNS, c.Pool)
+	}
+	for label := range strings.SplitSeq(c.Zone, ".") {
+		if err := catalog.CheckLabel(label); err != nil {
+			return badSetting("--zone %q: %w", c.Zone, err)
+		}
+	}
+	for _, u := range c.Upstreams {
+		if _, err := parseUpstream(u); err != nil {
+			return badSetting("--upstream: %w", err)
+		}
+	}
+	for _, t := range []struct {
+		flag string
+		d    time.Duration
+	}{{"tcp-timeout", c.TCPTimeout}, {"tcp-fin-timeout", c.TCPFinTimeout}, {"udp-timeout", c.UDPTimeout}} {
+		if t.d < time.Second || t.d > 31*24*time.Hour || t.d%time.Second != 0 {
+			return badSetting("--%s %s: use whole seconds from 1s to 744h", t.flag, t.d)
+		}
+	}
+	if c.Repair < time.Second || c.Repair > time.Hour {
+		return badSetting("--repair %s: use 1s to 1h", c.Repair)
+	}
+	if c.VIPReclaim < 0 {
+		return badSetting("--vip-reclaim %s: use 0 (never) or more", c.VIPReclaim)
+	}
+	if len(c.Etcd) == 0 && (c.EtcdCA != "" || c.EtcdCert != "" || c.EtcdKey != "") {
+		return badSetting("--etcd-ca, --etcd-cert and --etcd-key need --etcd: the embedded etcd uses no certificates of yours")
+	}
+	if (c.EtcdCert == "") != (c.EtcdKey == "") {
+		return badSetting("--etcd-cert and --etcd-key go together")
+	}
+	for _, dir := range []string{c.StateDir, c.RunDir} {
+		if !filepath.IsAbs(dir) {
+			return badSetting("%q: --state-dir and --run-dir must be absolute paths", dir)
+		}
+	}
+	// sun_path holds 108 octets, unix(7).
+	if s := Socket(c.RunDir); len(s) > 107 {
+		return badSetting("--run-dir %s: a unix socket's path holds 107 characters at most", c.RunDir)
+	}
+	if c.MetricsAddr != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsAddr); err != nil {
+			return badSetting("--metrics-addr: %w; write it as ADDR:PORT", err)
+		}
+	}
+	return nil
+}
+
+// parseUpstream reads a resolver's ADDR or ADDR:PORT.
+func parseUpstream(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("resolver %q: write it as ADDR or ADDR:PORT", s)
+	}
+	return ap, nil
+}
+
+// etcdTLS reads the certificates for an existing etcd; nil if none are set.
+func (c *Config) etcdTLS() (*tls.Config, error) {
+	if c.EtcdCA == "" && c.EtcdCert == "" {
+		return nil, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.EtcdCA != "" {
+		pem, err := os.ReadFile(c.EtcdCA)
+		if err != nil {
+			return nil, badSetting("--etcd-ca: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, badSetting("--etcd-ca %s: holds no certificate in PEM form", c.EtcdCA)
+		}
+	}
+	if c.EtcdCert != "" {
+		pair, err := tls.LoadX509KeyPair(c.EtcdCert, c.EtcdKey)
+		if err != nil {
+			return nil, badSetting("--etcd-cert, --etcd-key: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}
+
+// errNotRoot is the one sentence for who forgot sudo.
+var errNotRoot = errors.New("shoal agent writes to the kernel's network tables and needs root: run it with sudo")

@@ -1,0 +1,11 @@
+// Package agent puts shoal together on one host.
+//
+// It wires the one-way flow: dockerwatch tells catalog of this host's
+// containers, catalog makes Snapshots, and each consumer (vip, dnsd, lb) is
+// handed the newest one in a loop of its own, so a slow one delays nobody.
+// The consumers that write to the kernel are run again on a slow timer, to
+// repair what others broke.
+//
+// It also serves the HTTP API on a unix socket, which the command line speaks
+// ([Client]), and the metrics. No other package knows two of the parts.
+package agent

@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// hostAddr finds the address by which other hosts reach this one: the source
+// address of the default route, else the first global address of a device
+// that is up and no bridge.
+func hostAddr() (netip.Addr, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list routes: %w", err)
+	}
+	var viaDefault, other netip.Addr
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		if src, ok := netip.AddrFromSlice(r.Src); ok {
+			return src.Unmap(), nil
+		}
+		link, err := netlink.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			continue
+		}
+		if a, ok := firstAddr(link); ok && !viaDefault.IsValid() {
+			viaDefault = a
+		}
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list devices: %w", err)
+	}
+	for _, l := range links {
+		if l.Type() == "bridge" || l.Attrs().OperState == netlink.OperDown {
+			continue
+		}
+		if a, ok := firstAddr(l); ok {
+			other = a
+			break
+		}
+	}
+	switch {
+	case viaDefault.IsValid():
+		return viaDefault, nil
+	case other.IsValid():
+		return other, nil
+	}
+	return netip.Addr{}, badSetting("this host has no default route and no global address to be reached by: name one with --advertise")
+}
+
+func firstAddr(l netlink.Link) (netip.Addr, bool) {
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if ok && a.Scope == unix.RT_SCOPE_UNIVERSE && ip.Unmap().IsGlobalUnicast() {
+			return ip.Unmap(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// checkOverlap refuses a pool that the host already routes somewhere else,
+// naming the route. The pool's own local route, left by a former run, is fine.
+func checkOverlap(pool netip.Prefix) error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	local, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list local routes: %w", err)
+	}
+	for _, r := range append(routes, local...) {
+		dst, ok := prefixOf(r)
+		if !ok || dst.Bits() == 0 || !dst.Overlaps(pool) {
+			continue
+		}
+		if dst == pool && r.Type == unix.RTN_LOCAL {
+			continue
+		}
+		dev := "no device"
+		if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+			dev = l.Attrs().Name
+		}
+		return badSetting("the VIP pool %s overlaps %s, which this host routes to %s: choose another with --pool and --dns", pool, dst, dev)
+	}
+	return nil
+}
+
+func prefixOf(r netlink.Route) (netip.Prefix, bool) {
+	if r.Dst == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(r.Dst.IP)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	bits, _ := r.Dst.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits), true
+}
+
+// kernelRelease is what uname -r says.
+func kernelRelease() string {
+	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"shoal/catalog"
+)
+
+// metrics are the agent's own; each part registers its own beside them.
+type metrics struct {
+	seconds  *prometheus.HistogramVec
+	failures *prometheus.GaugeVec
+}
+
+func newMetrics(reg *prometheus.Registry, a *Agent) *metrics {
+	m := &metrics{
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "shoal_reconcile_seconds",
+			Help:    "Time a part took to act on a Snapshot; full: with the kernel read back.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
+		}, []string{"part", "full"}),
+		failures: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "shoal_reconcile_problems",
+			Help: "Objects a part could not bring to what they should be, at its last run.",
+		}, []string{"part"}),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "shoal_build_info",
+		Help:        "1, labelled with the version.",
+		ConstLabels: prometheus.Labels{"version": a.version, "go": runtime.Version()},
+	})
+	info.Set(1)
+	revision := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "shoal_snapshot_revision",
+		Help: "Revision of the newest Snapshot; it counts from 1 in every process.",
+	}, func() float64 {
+		if s := a.catalog.Snapshot(); s != nil {
+			return float64(s.Revision)
+		}
+		return 0
+	})
+	reg.MustRegister(m.seconds, m.failures, info, revision, &mesh{a: a},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) reconciled(part string, full bool, took time.Duration, problems int) {
+	kind := "no"
+	if full {
+		kind = "yes"
+	}
+	m.seconds.WithLabelValues(part, kind).Observe(took.Seconds())
+	m.failures.WithLabelValues(part).Set(float64(problems))
+}
+
+// mesh collects what the newest Snapshot says, and what the balancer counted
+// of each service, when asked.
+type mesh struct{ a *Agent }
+
+var (
+	tasksDesc = prometheus.NewDesc("shoal_tasks", "Tasks by service and state.",
+		[]string{"service", "state"}, nil)
+	connsDesc = prometheus.NewDesc("shoal_service_connections_total", "Connections balanced, since the kernel has the service.",
+		[]string{"service"}, nil)
+	bytesDesc = prometheus.NewDesc("shoal_service_bytes_total", "Bytes balanced, by direction (in: to the tasks).",
+		[]string{"service", "direction"}, nil)
+	packetsDesc = prometheus.NewDesc("shoal_service_packets_total", "Packets balanced, by direction (in: to the tasks).",
+		[]string{"service", "direction"}, nil)
+	problemsDesc = prometheus.NewDesc("shoal_problems", "What shoal problems lists.", []string{"kind"}, nil)
+)
+
+func (m *mesh) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{tasksDesc, connsDesc, bytesDesc, packetsDesc, problemsDesc} {
+		ch <- d
+	}
+}
+
+func (m *mesh) Collect(ch chan<- prometheus.Metric) {
+	if s := m.a.catalog.Snapshot(); s != nil {
+		for _, svc := range s.Services {
+			states := map[catalog.State]int{}
+			for _, t := range svc.Tasks {
+				states[t.State]++
+			}
+			for state, n := range states {
+				ch <- prometheus.MustNewConstMetric(tasksDesc, prometheus.GaugeValue, float64(n), svc.ID.String(), string(state))
+			}
+		}
+	}
+	kinds := map[string]int{}
+	for _, p := range m.a.problems.list() {
+		kinds[p.Kind]++
+	}
+	for kind, n := range kinds {
+		ch <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(n), kind)
+	}
+	stats, err := m.a.balancer.Stats()
+	if err != nil {
+		m.a.log.Warn("read the balancer's counters", "error", err)
+		return
+	}
+	for _, st := range stats {
+		id := st.Service.String()
+		ch <- prometheus.MustNewConstMetric(connsDesc, prometheus.CounterValue, float64(st.Connections), id)
+		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(st.BytesIn), id, "in")
+		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(st.BytesOut), id, "out")
+		ch <- prometheus.MustNewConstMetric(packetsDesc, prometheus.CounterValue, float64(st.PacketsIn), id, "in")
+		ch <- prometheus.MustNewConstMetric(packetsDesc, prometheus.CounterValue, float64(st.PacketsOut), id, "out")
+	}
+}

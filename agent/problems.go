@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"shoal/catalog"
+)
+
+// problems is what keeps single objects from working, by the part that found
+// out. Each part always reports all of its own.
+type problems struct {
+	log  *slog.Logger
+	node string
+
+	mu       sync.Mutex
+	bySource map[string][]catalog.Problem
+}
+
+func newProblems(node string, log *slog.Logger) *problems {
+	return &problems{log: log, node: node, bySource: map[string][]catalog.Problem{}}
+}
+
+type problemKey struct{ kind, object, reason string }
+
+func keyOf(p catalog.Problem) problemKey { return problemKey{p.Kind, p.Object, p.Reason} }
+
+// set replaces what source has to report. A problem is logged when it comes
+// and when it goes, and keeps the time it was first seen.
+func (ps *problems) set(source string, now []catalog.Problem) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	old := map[problemKey]catalog.Problem{}
+	for _, p := range ps.bySource[source] {
+		old[keyOf(p)] = p
+	}
+	list := make([]catalog.Problem, 0, len(now))
+	for _, p := range now {
+		k := keyOf(p)
+		if p.Node == "" {
+			p.Node = ps.node
+		}
+		if was, known := old[k]; known {
+			p.Since = was.Since
+			delete(old, k)
+		} else {
+			if p.Since.IsZero() {
+				p.Since = time.Now()
+			}
+			ps.log.Warn("problem", "kind", p.Kind, "object", p.Object, "node", p.Node, "reason", p.Reason)
+		}
+		list = append(list, p)
+	}
+	for k := range old {
+		ps.log.Info("problem is gone", "kind", k.kind, "object", k.object)
+	}
+	ps.bySource[source] = list
+}
+
+// list is every problem, oldest first.
+func (ps *problems) list() []catalog.Problem {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	all := []catalog.Problem{}
+	for _, list := range ps.bySource {
+		all = append(all, list...)
+	}
+	slices.SortFunc(all, func(a, b catalog.Problem) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
+	})
+	return all
+}

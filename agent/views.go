@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"errors"
+	"os"
+
+	"shoal/catalog"
+)
+
+// errNoSnapshot is the answer while nothing is known yet.
+var errNoSnapshot = errors.New("the agent knows nothing yet: it waits for its store and the engine; see shoal status")
+
+func (a *Agent) snapshot() (*catalog.Snapshot, error) {
+	if s := a.catalog.Snapshot(); s != nil {
+		return s, nil
+	}
+	return nil, errNoSnapshot
+}
+
+func (a *Agent) status() Status {
+	st := Status{
+		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
+		Kernel: kernelRelease(), Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
+		Engine: "connected", Store: a.catalog.Status(), Problems: len(a.problems.list()),
+	}
+	a.mu.Lock()
+	if a.engine != nil {
+		st.Engine = a.engine.Error()
+	}
+	a.mu.Unlock()
+	if s := a.catalog.Snapshot(); s != nil {
+		st.Nodes, st.Services = s.Nodes, len(s.Services)
+		for i := range s.Services {
+			st.Tasks += len(s.Services[i].Tasks)
+			st.Rotation += len(s.Services[i].InRotation())
+		}
+	}
+	return st
+}
+
+func (a *Agent) services() ([]ServiceView, error) {
+	s, err := a.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	views := []ServiceView{}
+	for i := range s.Services {
+		svc := &s.Services[i]
+		views = append(views, ServiceView{
+			ID: svc.ID.String(), Mode: svc.Spec.Mode, VIP: svc.VIP, Scheduler: svc.Spec.Scheduler, Ports: svc.Ports(),
+			Tasks: len(svc.Tasks), InRotation: len(svc.InRotation()), IdleSince: svc.IdleSince,
+		})
+	}
+	return views, nil
+}
+
+func (a *Agent) tasks() ([]catalog.Task, error) {
+	s, err := a.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	tasks := []catalog.Task{}
+	for i := range s.Services {
+		tasks = append(tasks, s.Services[i].Tasks...)
+	}
+	return tasks, nil
+}

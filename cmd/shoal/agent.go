@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"shoal/agent"
+)
+
+// settings are everything that can be set of an agent, and of how it logs.
+type settings struct {
+	agent.Config
+	file   string // YAML
+	level  string
+	format string
+}
+
+// declare makes the flags. They are the one place where a setting is named,
+// with its type, default and help; settle reads the other sources into them.
+func (c *settings) declare(f *pflag.FlagSet) {
+	c.Config = agent.Defaults()
+	f.StringVar(&c.file, "config", defaultConfigFile, "YAML file of settings")
+	f.StringVar(&c.level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.format, "log-format", "text", "text or json")
+	f.StringVar(&c.Node, "node", c.Node, "this host's name in the cluster (default: its host name)")
+	textVar(f, &c.Advertise, "advertise", "this host's address (default: the source of its default route)")
+	f.StringVar(&c.StateDir, "state-dir", c.StateDir, "folder of what must outlive a restart")
+	f.StringVar(&c.Docker, "docker-host", c.Docker, "the Docker engine's socket")
+	textVar(f, &c.Pool, "pool", "addresses for VIPs")
+	textVar(f, &c.DNS, "dns", "the DNS server's address, in the pool")
+	f.StringVar(&c.Zone, "zone", c.Zone, "the mesh's DNS zone")
+	f.StringSliceVar(&c.Upstreams, "upstream", c.Upstreams, "resolvers for all other names, ADDR[:PORT] (default: those of /etc/resolv.conf)")
+	f.DurationVar(&c.VIPReclaim, "vip-reclaim", c.VIPReclaim, "in a full pool, take back the VIP of a service without tasks for this long; 0: never")
+	f.StringSliceVar(&c.Etcd, "etcd", c.Etcd, "endpoints of an existing etcd (default: an embedded one)")
+	f.StringVar(&c.EtcdCA, "etcd-ca", c.EtcdCA, "that etcd's CA certificate, a PEM file")
+	f.StringVar(&c.EtcdCert, "etcd-cert", c.EtcdCert, "a client certificate for it, a PEM file")
+	f.StringVar(&c.EtcdKey, "etcd-key", c.EtcdKey, "the certificate's key, a PEM file")
+	f.DurationVar(&c.TCPTimeout, "tcp-timeout", c.TCPTimeout, "how long the balancer remembers an idle TCP connection")
+	f.DurationVar(&c.TCPFinTimeout, "tcp-fin-timeout", c.TCPFinTimeout, "the same for one that was closed")
+	f.DurationVar(&c.UDPTimeout, "udp-timeout", c.UDPTimeout, "the same for UDP")
+	f.StringVar(&c.MetricsAddr, "metrics-addr", c.MetricsAddr, "serve /metrics on this ADDR:PORT too (default: on the socket only)")
+	f.DurationVar(&c.Repair, "repair", c.Repair, "how often the kernel is compared with what should be")
+}
+
+func agentCommand(o *options) *cobra.Command {
+	var c settings
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run shoal on this host",
+		Long: `Run shoal on this host, until it is stopped. Stopping it leaves names aside all
+in place: connections and the balancer go on. "shoal down" removes it.
+
+Every flag can also be set by a variable (--tcp-timeout is SHOAL_TCP_TIMEOUT)
+or by a line of the YAML file (tcp-timeout: 2h); flags win over variables,
+variables over the file.`,
+		Example: "  sudo shoal agent\n  sudo shoal agent --pool 10.200.0.0/16 --dns 10.200.0.10",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := c.settle(cmd.Flags(), o)
+			if err != nil {
+				return err
+			}
+			return agent.Run(cmd.Context(), c.Config, buildVersion(), log)
+		},
+	}
+	c.declare(cmd.Flags())
+	return cmd
+}
+
+func logger(level, format string) (*slog.Logger, error) {
+	var opts slog.HandlerOptions
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, &agent.ConfigError{Err: fmt.Errorf("--log-level %q: use debug, info, warn or error", level)}
+	}
+	opts.Level = l
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, &opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, &opts)), nil
+	}
+	return nil, &agent.ConfigError{Err: fmt.Errorf("--log-format %q: use text or json", format)}
+}
+
+// textVar declares a flag of a type that reads and writes itself as text, an
+// address for one.
+func textVar[T encoding.TextMarshaler, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](f *pflag.FlagSet, p P, name, usage string) {
+	f.Var(&textValue[T, P]{p}, name, usage)
+}
+
+type textValue[T encoding.TextMarshaler, P interface {
+	*T
+	encoding.TextUnmarshaler
+}] struct{ p P }
+
+func (v *textValue[T, P]) String() string {
+	if v.p == nil {
+		return ""
+	}
+	b, err := (*v.p).MarshalText()
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+func (v *textValue[T, P]) Set(s string) error { return v.p.UnmarshalText([]byte(strings.TrimSpace(s))) }
+
+func (v *textValue[T, P]) Type() string {
+	switch any(v.p).(type) {
+	case interface{ Bits() int }:
+		return "prefix"
+	}
+	return "address"
+}
+
+// hide keeps flags out of a command's help that it takes, so that it may be
+// given the agent's own settings, but has no use for.
+func hide(but ...string) func(*pflag.Flag) {
+	return func(f *pflag.Flag) { f.Hidden = !slices.Contains(but, f.Name) }
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"shoal/agent"
+	"shoal/catalog"
+)
+
+func explainCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain SERVICE|CONTAINER",
+		Short: "Walk from a name to its tasks and say where it stops",
+		Long: `Walk from a service's name over its VIP, mark and balancer to its tasks, or from
+a container to its services, and say at which step it stops. Each step shows
+what the kernel, the DNS server and the engine say now, not what the agent
+believes. Exits with 1 where a step does not hold.`,
+		Example: "  sudo shoal explain web\n  sudo shoal explain shop/web\n  sudo shoal explain mycontainer",
+		Args:    exactlyOne("SERVICE or CONTAINER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := o.client().Explain(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			err = o.show(cmd.OutOrStdout(), e, func(w io.Writer) {
+				for _, s := range e.Steps {
+					mark := "ok"
+					if !s.OK {
+						mark = "STOP"
+					}
+					for i, line := range strings.Split(s.Evidence, "\n") {
+						if i > 0 {
+							mark, s.What = "", ""
+						}
+						fmt.Fprintf(w, "%s\t%s\t%s\n", mark, s.What, line)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+			if !e.OK {
+				return fmt.Errorf("%s: %s", args[0], e.Verdict)
+			}
+			return nil
+		},
+	}
+}
+
+func dnsCommand(o *options) *cobra.Command {
+	var from string
+	cmd := &cobra.Command{
+		Use:     "dns NAME",
+		Short:   "Show what the DNS server answers on a name, and why",
+		Example: "  sudo shoal dns web\n  sudo shoal dns --from mycontainer tasks.web",
+		Args:    exactlyOne("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := o.client().Lookup(cmd.Context(), args[0], from)
+			if err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), l, func(w io.Writer) {
+				for _, a := range l.Answers {
+					fmt.Fprintln(w, a)
+				}
+				fmt.Fprintln(w, l.Reason)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "the container that asks, by name, ID or address (default: a process of this host)")
+	return cmd
+}
+
+func serviceCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "service",
+		Short: "Manage a service",
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:     "rm SERVICE",
+		Short:   "Forget a service that has no tasks, and give its VIP back",
+		Example: "  sudo shoal service rm shop/web",
+		Args:    exactlyOne("SERVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := catalog.ParseServiceID(args[0])
+			if err != nil {
+				return &agent.ConfigError{Err: err}
+			}
+			if err := o.client().RemoveService(cmd.Context(), id); err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), map[string]string{"removed": id.String()}, func(w io.Writer) {
+				fmt.Fprintln(w, id)
+			})
+		},
+	})
+	return cmd
+}
+
+func dockerConfigCommand(o *options) *cobra.Command {
+	var c settings
+	cmd := &cobra.Command{
+		Use:   "docker-config",
+		Short: "Print the lines of daemon.json that make shoal every container's resolver",
+		Long: `Print the lines of /etc/docker/daemon.json that make shoal's DNS server the
+resolver of every container, so that docker run needs no --dns and
+--dns-search. It takes the agent's settings, from the same places.`,
+		Example: "  shoal docker-config",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := c.settle(cmd.Flags(), o); err != nil {
+				return err
+			}
+			if err := c.Check(); err != nil {
+				return err
+			}
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			return enc.Encode(struct {
+				DNS    []string `json:"dns"`
+				Search []string `json:"dns-search"`
+			}{[]string{c.DNS.String()}, []string{c.Zone}})
+		},
+	}
+	c.declare(cmd.Flags())
+	cmd.Flags().VisitAll(hide("dns", "zone", "pool", "config"))
+	return cmd
+}
+
+func downCommand(o *options) *cobra.Command {
+	var c settings
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Remove all that shoal made on this host's kernel, and only that",
+		Long: `Remove all that shoal made on this host's kernel, and only that: rules, sets,
+routes and virtual services, and put back the kernel settings it changed. The
+agent must be stopped first. What is remembered (which service has which VIP)
+stays in the state folder.`,
+		Example: "  sudo systemctl stop shoal && sudo shoal down",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := c.settle(cmd.Flags(), o)
+			if err != nil {
+				return err
+			}
+			return agent.Down(cmd.Context(), c.Config, log)
+		},
+	}
+	c.declare(cmd.Flags())
+	cmd.Flags().VisitAll(hide("dns", "pool", "state-dir", "config"))
+	return cmd
+}

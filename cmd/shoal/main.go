@@ -1,0 +1,84 @@
+// Command shoal is a service mesh for plain Docker: the agent that runs on
+// every host, and the command line that asks it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"shoal/agent"
+)
+
+// version is set by the linker; a plain go build has the module's.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := root().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "shoal:", err)
+	var setting *agent.ConfigError
+	if errors.As(err, &setting) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "shoal",
+		Short: "A service mesh for plain Docker: DNS, VIPs and IPVS by labels on docker run",
+		Long: `shoal gives services on plain Docker a name, a stable virtual address and a
+load balancer in the kernel. Run the agent on a host, label containers with
+shoal.service=NAME, and reach them by that name.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       buildVersion(),
+	}
+	var o options
+	cmd.PersistentFlags().StringVar(&o.runDir, "run-dir", agent.Defaults().RunDir, "folder of the agent's socket")
+	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &agent.ConfigError{Err: fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+	})
+	cmd.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		o.locate(c.Flags())
+		if o.output != "table" && o.output != "json" {
+			return &agent.ConfigError{Err: fmt.Errorf("--output %q: use table or json", o.output)}
+		}
+		return nil
+	}
+	cmd.AddCommand(
+		agentCommand(&o), statusCommand(&o), servicesCommand(&o), tasksCommand(&o), problemsCommand(&o),
+		explainCommand(&o), dnsCommand(&o), serviceCommand(&o), downCommand(&o), dockerConfigCommand(&o), versionCommand(&o),
+	)
+	return cmd
+}
+
+// options are what every command takes.
+type options struct {
+	runDir string
+	output string
+}
+
+func (o *options) client() *agent.Client { return agent.NewClient(agent.Socket(o.runDir)) }
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
