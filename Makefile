@@ -1,0 +1,71 @@
+# Every target works on a fresh clone, on a Debian-like machine with Go. `make help` lists them.
+
+PACKAGES := docker.io user-mode-linux gcc busybox iproute2 iptables ipset ipvsadm conntrack \
+	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump wrk iperf3
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GO      := CGO_ENABLED=0 go
+# What runs in the lab, and its memory where that has to be User-Mode Linux.
+LAB     := bin/lab run --mem 4G
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing (needs root)
+	@missing=$$(for p in $(PACKAGES); do \
+		[ $$p = docker.io ] && command -v dockerd >/dev/null && continue; \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	[ -n "$$missing" ] || exit 0; \
+	command -v apt-get >/dev/null || { echo "make deps: this machine has no apt-get; install what is the same as Debian's:" $$missing >&2; exit 1; }; \
+	[ "$$(id -u)" = 0 ] || { echo "make deps: needs root to install:" $$missing >&2; exit 1; }; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	install() { apt-get install -y --no-install-recommends $$missing </dev/null; }; \
+	echo "installing" $$missing; \
+	log=$$(mktemp); trap 'rm -f $$log' EXIT; \
+	install >$$log 2>&1 || { apt-get update </dev/null && install; } >>$$log 2>&1 || { cat $$log >&2; exit 1; }; \
+	command -v docker >/dev/null || { missing=docker-cli; install; } >>$$log 2>&1 || { cat $$log >&2; exit 1; } # Debian 13 has it apart
+
+.PHONY: build
+build: bin/uml-xstate.so ## build bin/shoal, and bin/lab and bin/whoami for the tests
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/shoal ./cmd/lab ./cmd/demo ./lab/whoami
+
+bin/uml-xstate.so: lab/kernel/preload/xstate.c
+	@mkdir -p bin
+	gcc -shared -fPIC -O2 -Wall -nostdlib -o $@ $<
+
+.PHONY: unit
+unit: ## check formatting, vet, and run the tests that need no lab
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not gofmt'ed:" $$unformatted >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./e2e
+	$(GO) test ./...
+
+.PHONY: e2e
+e2e: deps build ## run the end-to-end tests: real engines, real IPVS (RUN=regexp picks some)
+	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
+	cd e2e && ../$(LAB) --timeout 40m -- ../bin/e2e.test -test.v -test.timeout 39m $(if $(RUN),-test.run '$(RUN)')
+
+.PHONY: test
+test: deps unit e2e ## run all tests
+
+.PHONY: demo
+demo: deps build ## show the main job: a name, a VIP, a balancer, on real engines and a real kernel
+	@$(LAB) --timeout 10m -- bin/demo
+
+.PHONY: demo-shell
+demo-shell: deps build ## a prompt in a running lab, to look around
+	bin/lab shell --hosts a,b
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for a while (FUZZTIME=30s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),30s) $$(dirname $$file) </dev/null || exit 1; \
+		done; done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,64 @@
+// Command lab is the developer's tool of the test lab: a kernel with IPVS on any machine, and hosts on it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"shoal/lab/kernel"
+)
+
+func main() {
+	if kernel.IsInit() {
+		kernel.Init()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	status := 0
+	root := &cobra.Command{
+		Use:           "lab",
+		Short:         "Run commands, tests and hosts on a kernel that has IPVS",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(runCommand(&status), shellCommand(&status), machineCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		status = 125
+	}
+	stop()
+	os.Exit(status)
+}
+
+func runCommand(status *int) *cobra.Command {
+	job := kernel.Job{Env: kernel.Environ(os.Environ())}
+	c := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARG...]",
+		Short: "Run a command as root on a kernel that has IPVS",
+		Long: `Run a command as root on a kernel that has IPVS: this one, in namespaces of its own, or
+User-Mode Linux. The command has no standard input. Its exit status is lab's own; 125 is
+the status of a command that could not be run, or did not end in time.`,
+		Example: "  lab run -- ipvsadm -ln\n  lab run --mem 2G --timeout 5m -- bin/e2e.test -test.v",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			job.Args = args
+			*status, err = kernel.Run(c.Context(), job, logf)
+			return err
+		},
+	}
+	kernelFlags(c, &job, 30*time.Minute)
+	return c
+}
+
+func kernelFlags(c *cobra.Command, job *kernel.Job, limit time.Duration) {
+	c.Flags().StringVar(&job.Mem, "mem", "4G", "memory of User-Mode Linux, where that is needed")
+	c.Flags().DurationVar(&job.Timeout, "timeout", limit, "end the job after this time; 0: never")
+}
+
+func logf(format string, args ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...) }

@@ -1,0 +1,158 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"shoal/lab"
+)
+
+// TestLabIsWhatItSaysItIs is about the lab alone: no shoal takes part. What fails here fails all the others.
+func TestLabIsWhatItSaysItIs(t *testing.T) {
+	begun := time.Now()
+	lap := func(what string) {
+		t.Logf("%-45s %6.2f s", what, time.Since(begun).Seconds())
+		begun = time.Now()
+	}
+	l := lab.New(t) // not the shared one: it is closed here
+	lap("wire and outside")
+	hosts := l.Hosts("a", "b")
+	b, outside := hosts[1], l.Outside()
+	lap("two hosts with engines and image")
+
+	for _, h := range hosts {
+		h.Docker("run", "-d", "--name", "task", "-p", "8080:8000", "whoami", "whoami", "serve", "--tcp", "9000", "--udp", "9000", "--sctp", "9001")
+	}
+	lap("a container on each")
+
+	t.Run("docker run and exec", func(t *testing.T) {
+		a, b := l.With(t).Host("a"), l.With(t).Host("b")
+		if got := a.Docker("exec", "task", "cat", "/etc/resolv.conf"); !strings.Contains(got, "192.168.77.1") {
+			t.Errorf("the container's resolv.conf is %q, not that of its host", got)
+		}
+		if n := strings.Count(b.Docker("ps", "-q"), "\n"); n != 0 {
+			t.Errorf("b has %d containers, want 1: engines share something", n+1)
+		}
+		task := a.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
+		if got := a.Docker("run", "--rm", "--add-host", "task:"+task, "whoami", "wget", "-qO-", "http://task:8000/"); !strings.Contains(got, "host=task:8000") {
+			t.Errorf("wget from a container to a name says %q", got)
+		}
+		if rules := a.Exec("iptables", "-S", "FORWARD"); !strings.Contains(rules, "-P FORWARD DROP") {
+			t.Errorf("the engine did not set the policy of FORWARD to DROP, as it does on a fresh machine:\n%s", rules)
+		}
+		if name := b.Exec("hostname"); name != "b" {
+			t.Errorf("b calls itself %q", name)
+		}
+	})
+	lap("docker run and exec")
+
+	t.Run("hosts reach each other and outside reaches them", func(t *testing.T) {
+		l := l.With(t)
+		l.Host("a").Exec("busybox", "ping", "-c1", "-W2", b.Addr().String())
+		for _, h := range hosts {
+			got := l.Outside().Exec("whoami", "get", fmt.Sprintf("http://%v:8080/hello", h.Addr()))
+			if !strings.Contains(got, "client="+outside.Addr().String()) || !strings.Contains(got, "path=/hello") {
+				t.Errorf("%s's published port answers %q", h.Name(), got)
+			}
+		}
+	})
+	lap("hosts reach each other")
+
+	t.Run("every protocol", func(t *testing.T) {
+		h := l.With(t).Host("a")
+		addr := h.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
+		id := h.Docker("inspect", "-f", "{{.Config.Hostname}}", "task")
+		for _, target := range []string{"http://%s:8000/", "tcp://%s:9000", "udp://%s:9000", "sctp://%s:9001"} {
+			got := h.Exec("whoami", "get", fmt.Sprintf(target, addr))
+			if !strings.Contains(got, "hostname="+id) || !strings.Contains(got, "client=10.101.0.1:") {
+				t.Errorf("%s answers %q", target, got)
+			}
+		}
+		h.Docker("exec", "task", "whoami", "get", "http://127.0.0.1:8000/health")
+		h.Docker("exec", "task", "touch", "/tmp/sick")
+		if out, err := h.TryDocker("exec", "task", "whoami", "get", "http://127.0.0.1:8000/health"); err == nil {
+			t.Errorf("a sick container says %q", out)
+		}
+	})
+	lap("every protocol")
+
+	t.Run("IPVS and ipset, per host", func(t *testing.T) {
+		a, b := l.With(t).Host("a"), l.With(t).Host("b")
+		a.Exec("ip", "addr", "add", "10.96.0.1/32", "dev", "lo")
+		a.Exec("ipvsadm", "-A", "-t", "10.96.0.1:80", "-s", "rr")
+		task := a.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
+		a.Exec("ipvsadm", "-a", "-t", "10.96.0.1:80", "-r", task+":8000", "-m")
+		a.Exec("whoami", "get", "http://10.96.0.1/")
+		a.Exec("ipset", "create", "vips", "hash:ip", "skbinfo")
+		a.Exec("ipset", "add", "vips", "10.96.0.1", "skbmark", "0x105")
+		a.Exec("iptables", "-t", "mangle", "-A", "PREROUTING", "-m", "set", "--match-set", "vips", "dst", "-j", "SET", "--map-set", "vips", "dst", "--map-mark")
+		if got := b.Exec("ipvsadm", "-Sn") + b.Exec("ipset", "list", "-n"); got != "" {
+			t.Errorf("b has a's %q", got)
+		}
+	})
+	lap("IPVS and ipset")
+
+	t.Run("cut off and reconnected", func(t *testing.T) {
+		l := l.With(t)
+		a := l.Host("a")
+		load := l.Outside().Load("--timeout", "200ms", fmt.Sprintf("http://%v:8080/", a.Addr()))
+		load.Await(1)
+		a.CutOff()
+		if _, err := l.Outside().TryExec("busybox", "ping", "-c1", "-W1", a.Addr().String()); err == nil {
+			t.Error("a host that is cut off answers")
+		}
+		a.Reconnect()
+		load.Await(5)
+		if s := load.Stop(); s.OK == 0 || s.Failed == 0 || s.Errors["timeout"]+s.Errors["no route to host"] != s.Failed {
+			t.Errorf("load over a cut: %+v; want some requests to fail for want of an answer", s)
+		}
+	})
+	lap("cut off and reconnected")
+
+	t.Run("the engine restarts", func(t *testing.T) {
+		a := l.With(t).Host("a")
+		a.StopDocker()
+		if _, err := a.TryDocker("ps"); err == nil {
+			t.Error("a stopped engine answers")
+		}
+		a.StartDocker()
+		a.Docker("start", "task")
+	})
+	lap("the engine restarts")
+
+	t.Run("nothing is left", func(t *testing.T) {
+		pid := l.With(t).Host("a").Start("sleep", "1000").Pid()
+		groups := func() []string {
+			found, err := filepath.Glob("/sys/fs/cgroup/*/" + filepath.Base(l.Dir()) + "/*")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return found
+		}
+		if len(groups()) == 0 {
+			t.Error("containers have no control groups: this looks in the wrong place")
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		lab.Eventually(t, 5*time.Second, "its processes have ended", func() error {
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && !strings.Contains(string(b), "Z (zombie)") {
+				return fmt.Errorf("process %d lives", pid)
+			}
+			return nil
+		})
+		if _, err := os.Stat(l.Dir()); err == nil {
+			t.Errorf("%s is still there", l.Dir())
+		}
+		if left := groups(); len(left) > 0 {
+			t.Errorf("control groups are left: %v", left)
+		}
+	})
+	lap("nothing is left")
+}

@@ -1,0 +1,30 @@
+//go:build e2e
+
+// Package e2e tests shoal whole: the built binary, real Docker engines, real IPVS and real packets. It runs in the
+// lab, by `make e2e`.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"shoal/lab"
+)
+
+// shared is the lab of all tests that need no hosts of their own: starting an engine takes seconds.
+var shared *lab.Lab
+
+func TestMain(m *testing.M) {
+	var err error
+	if shared, err = lab.Open(); err != nil {
+		fmt.Fprintln(os.Stderr, "end-to-end tests:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := shared.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "close the lab:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}

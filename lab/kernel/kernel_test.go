@@ -1,0 +1,95 @@
+package kernel
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestAJobSeesOnlyWhatItIsMeantToOfTheEnvironment(t *testing.T) {
+	got := Environ([]string{
+		"PATH=/bin", "HOME=/root", "GOFLAGS=-mod=mod", "SHOAL_NODE=a", "LAB_X=1", "LAB_JOB=/tmp/outer", "TERM=xterm",
+		"DOCKER_HOST=tcp://elsewhere", "HTTP_PROXY=http://proxy", "LABEL=x", "PATHS=/x",
+	})
+	want := []string{"PATH=/bin", "HOME=/root", "GOFLAGS=-mod=mod", "SHOAL_NODE=a", "LAB_X=1", "TERM=xterm"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("environment (-want +got):\n%s", diff)
+	}
+}
+
+func TestSizesAreInUMLsNotation(t *testing.T) {
+	for mem, want := range map[string]uint64{
+		"4G": 4 << 30, "512M": 512 << 20, "512m": 512 << 20, "64K": 64 << 10, "": 0, "4": 0, "4T": 0, "G": 0,
+	} {
+		if got := sizeOf(mem); got != want {
+			t.Errorf("sizeOf(%q) = %d, want %d", mem, got, want)
+		}
+	}
+}
+
+func TestIdleTimesAreReadPerProcessor(t *testing.T) {
+	got := parseIdle("cpu  10 0 10 300 5 0 0 0 0 0\ncpu0 5 0 5 100 2 0 0 0 0 0\ncpu11 5 0 5 200 3 0 0 0 0 0\nintr 5 1 2 3\ncpu2\n")
+	if diff := cmp.Diff(map[int]int64{0: 100, 11: 200}, got); diff != "" {
+		t.Errorf("idle (-want +got):\n%s", diff)
+	}
+}
+
+func TestTailKeepsTheEnd(t *testing.T) {
+	kept := &tail{max: 5}
+	for _, s := range []string{"ab", "cdef", "", "ghijklmnop", "q"} {
+		if n, err := kept.Write([]byte(s)); n != len(s) || err != nil {
+			t.Fatalf("Write(%q) = %d, %v", s, n, err)
+		}
+	}
+	if kept.String() != "mnopq" {
+		t.Errorf("kept %q, want mnopq", kept)
+	}
+}
+
+func TestAnOrderIsReadAsItWasWritten(t *testing.T) {
+	dir := t.TempDir()
+	o := &order{Job: Job{Args: []string{"a b", "ü"}, Dir: "/x", Env: []string{"A=b=c"}, Terminal: true}, UML: true, Self: "/bin/lab", Rows: 24, Cols: 80}
+	if err := o.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readOrder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(o, got, cmp.AllowUnexported(order{})); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+	if _, err := readOrder(t.TempDir()); err == nil {
+		t.Error("no order, and no error")
+	}
+}
+
+func TestStatusIsReadAsInitWritesIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), statusFile)
+	for text, want := range map[string]int{"0\n": 0, "137\n": 137} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readStatus(path); got != want || err != nil {
+			t.Errorf("%q: got %d, %v", text, got, err)
+		}
+	}
+	// The file exists from the start: empty, it says that the kernel ended too soon.
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readStatus(path); err == nil {
+		t.Error("an empty file is taken for a status")
+	}
+}
+
+func TestKeptFoldersAreThoseInside(t *testing.T) {
+	got := insideOf("/tmp", []string{"/tmp/a/b", "/tmp/a/c", "/tmp/d", "/tmp", "/tmpfoo/x", "/var/tmp/x", "/"})
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"a", "d"}, got); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"shoal/lab/traffic"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		fail(2, "want serve, get or load")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	flags := flag.NewFlagSet("whoami "+os.Args[1], flag.ExitOnError)
+	var err error
+	switch os.Args[1] {
+	case "serve":
+		err = serve(ctx, flags)
+	case "get":
+		err = get(ctx, flags)
+	case "load":
+		err = load(ctx, flags)
+	default:
+		fail(2, "want serve, get or load, not "+os.Args[1])
+	}
+	if err != nil {
+		fail(1, err)
+	}
+}
+
+func fail(status int, why any) {
+	fmt.Fprintln(os.Stderr, "whoami:", why)
+	os.Exit(status)
+}
+
+// requestFlags are those that get and load share. The target is what is left after them.
+func requestFlags(flags *flag.FlagSet, o *traffic.Options) {
+	flags.DurationVar(&o.Timeout, "timeout", 2*time.Second, "time for a request, connecting included")
+	flags.StringVar(&o.Payload, "payload", "hello", "what to send over TCP, UDP and SCTP")
+	flags.Func("source", "the client's own `address`", func(s string) (err error) {
+		o.Source, err = netip.ParseAddr(s)
+		return err
+	})
+}
+
+func get(ctx context.Context, flags *flag.FlagSet) error {
+	var o traffic.Options
+	requestFlags(flags, &o)
+	target, err := parseTarget(flags)
+	if err != nil {
+		return err
+	}
+	reply, err := traffic.Get(ctx, target, o)
+	fmt.Print(reply.Body)
+	return err
+}
+
+func load(ctx context.Context, flags *flag.FlagSet) error {
+	var l traffic.Load
+	requestFlags(flags, &l.Options)
+	flags.BoolVar(&l.Keep, "keep", false, "use one connection for all requests of a worker")
+	flags.IntVar(&l.Workers, "workers", 1, "how many requests to make at a time")
+	flags.DurationVar(&l.Interval, "interval", 20*time.Millisecond, "time from one request of a worker to its next")
+	flags.IntVar(&l.Count, "count", 0, "stop after so many requests")
+	progress := flags.Bool("progress", false, "say on standard error, ten times a second, how many were answered and failed")
+	limit := flags.Duration("for", 0, "stop after this time")
+	file := flags.String("until-file", "", "stop once this `file` exists")
+	target, err := parseTarget(flags)
+	if err != nil {
+		return err
+	}
+	l.Target = target
+	if *progress {
+		l.Progress = func(ok, failed int) { fmt.Fprintln(os.Stderr, ok, failed) }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if *limit > 0 {
+		time.AfterFunc(*limit, cancel)
+	}
+	if *file != "" {
+		go func() {
+			for ctx.Err() == nil {
+				if _, err := os.Stat(*file); err == nil {
+					cancel()
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+	}
+	summary, err := l.Run(ctx)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(summary)
+}
+
+func parseTarget(flags *flag.FlagSet) (string, error) {
+	_ = flags.Parse(os.Args[2:]) // ends the program where it fails
+	if flags.NArg() != 1 {
+		return "", fmt.Errorf("want one target, like http://web:8000/, not %q", flags.Args())
+	}
+	return flags.Arg(0), nil
+}
