@@ -34,16 +34,7 @@ func newMetrics(reg *prometheus.Registry, a *Agent) *metrics {
 		ConstLabels: prometheus.Labels{"version": a.version, "go": runtime.Version()},
 	})
 	info.Set(1)
-	revision := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "shoal_snapshot_revision",
-		Help: "Revision of the newest Snapshot; it counts from 1 in every process.",
-	}, func() float64 {
-		if s := a.catalog.Snapshot(); s != nil {
-			return float64(s.Revision)
-		}
-		return 0
-	})
-	reg.MustRegister(m.seconds, m.failures, info, revision, &mesh{a: a},
+	reg.MustRegister(m.seconds, m.failures, info, &mesh{a: a},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -57,24 +48,17 @@ func (m *metrics) reconciled(part string, full bool, took time.Duration, problem
 	m.failures.WithLabelValues(part).Set(float64(problems))
 }
 
-// mesh collects what the newest Snapshot says, and what the balancer counted
-// of each service, when asked.
+// mesh collects what the newest Snapshot says, when asked.
 type mesh struct{ a *Agent }
 
 var (
 	tasksDesc = prometheus.NewDesc("shoal_tasks", "Tasks by service and state.",
 		[]string{"service", "state"}, nil)
-	connsDesc = prometheus.NewDesc("shoal_service_connections_total", "Connections balanced, since the kernel has the service.",
-		[]string{"service"}, nil)
-	bytesDesc = prometheus.NewDesc("shoal_service_bytes_total", "Bytes balanced, by direction (in: to the tasks).",
-		[]string{"service", "direction"}, nil)
-	packetsDesc = prometheus.NewDesc("shoal_service_packets_total", "Packets balanced, by direction (in: to the tasks).",
-		[]string{"service", "direction"}, nil)
 	problemsDesc = prometheus.NewDesc("shoal_problems", "What shoal problems lists.", []string{"kind"}, nil)
 )
 
 func (m *mesh) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{tasksDesc, connsDesc, bytesDesc, packetsDesc, problemsDesc} {
+	for _, d := range []*prometheus.Desc{tasksDesc, problemsDesc} {
 		ch <- d
 	}
 }
@@ -97,18 +81,5 @@ func (m *mesh) Collect(ch chan<- prometheus.Metric) {
 	}
 	for kind, n := range kinds {
 		ch <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(n), kind)
-	}
-	stats, err := m.a.balancer.Stats()
-	if err != nil {
-		m.a.log.Warn("read the balancer's counters", "error", err)
-		return
-	}
-	for _, st := range stats {
-		id := st.Service.String()
-		ch <- prometheus.MustNewConstMetric(connsDesc, prometheus.CounterValue, float64(st.Connections), id)
-		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(st.BytesIn), id, "in")
-		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(st.BytesOut), id, "out")
-		ch <- prometheus.MustNewConstMetric(packetsDesc, prometheus.CounterValue, float64(st.PacketsIn), id, "in")
-		ch <- prometheus.MustNewConstMetric(packetsDesc, prometheus.CounterValue, float64(st.PacketsOut), id, "out")
 	}
 }

@@ -109,7 +109,9 @@ func dockerConfigCommand(o *options) *cobra.Command {
 		Short: "Print the lines of daemon.json that make shoal every container's resolver",
 		Long: `Print the lines of /etc/docker/daemon.json that make shoal's DNS server the
 resolver of every container, so that docker run needs no --dns and
---dns-search. It takes the agent's settings, from the same places.`,
+--dns-search. A container's resolver then asks again after one second, not
+after five, should the agent be restarted meanwhile. The command takes the
+agent's settings, from the same places.`,
 		Example: "  shoal docker-config",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -122,9 +124,10 @@ resolver of every container, so that docker run needs no --dns and
 			enc := json.NewEncoder(cmd.OutOrStdout())
 			enc.SetIndent("", "  ")
 			return enc.Encode(struct {
-				DNS    []string `json:"dns"`
-				Search []string `json:"dns-search"`
-			}{[]string{c.DNS.String()}, []string{c.Zone}})
+				DNS     []string `json:"dns"`
+				Search  []string `json:"dns-search"`
+				Options []string `json:"dns-opts"`
+			}{[]string{c.DNS.String()}, []string{c.Zone}, []string{"timeout:1", "attempts:5"}})
 		},
 	}
 	c.declare(cmd.Flags())

@@ -1,0 +1,86 @@
+package dnsd
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"shoal/catalog"
+)
+
+// acl is who may ask, by one Snapshot.
+type acl struct {
+	prefixes []netip.Prefix
+	addrs    map[netip.Addr]struct{}
+	snap     *catalog.Snapshot
+}
+
+func newACL(o *Options, snap *catalog.Snapshot) *acl {
+	l := &acl{
+		prefixes: append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, o.Allow...),
+		addrs:    map[netip.Addr]struct{}{},
+		snap:     snap,
+	}
+	for _, a := range o.serverAddrs() { // a process on this host that asks from the address it asks
+		l.addrs[a] = struct{}{}
+	}
+	for _, n := range snap.Networks {
+		l.prefixes = append(l.prefixes, n.Subnets...)
+	}
+	for _, n := range snap.Nodes {
+		l.addrs[n.Addr] = struct{}{}
+	}
+	for _, c := range snap.Containers {
+		for _, a := range c.Addrs {
+			if _, known := snap.StackOf(a); !known {
+				l.addrs[a] = struct{}{}
+			}
+		}
+	}
+	return l
+}
+
+// allows tells whether a may ask. It does not allocate.
+func (l *acl) allows(a netip.Addr) bool {
+	if _, container := l.snap.StackOf(a); container {
+		return true
+	}
+	if _, ok := l.addrs[a]; ok {
+		return true
+	}
+	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// limiter bounds something in total, and each client's part of it.
+type limiter struct {
+	max, each int
+
+	mu    sync.Mutex
+	total int
+	by    map[netip.Addr]int
+}
+
+func newLimiter(max, each int) *limiter {
+	return &limiter{max: max, each: each, by: map[netip.Addr]int{}}
+}
+
+// acquire takes one for a client, to be given back, or reports that there is none.
+func (l *limiter) acquire(a netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.total >= l.max || l.by[a] >= l.each {
+		return false
+	}
+	l.total++
+	l.by[a]++
+	return true
+}
+
+func (l *limiter) release(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if l.by[a]--; l.by[a] == 0 {
+		delete(l.by, a)
+	}
+}

@@ -1,0 +1,257 @@
+package dnsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"shoal/catalog"
+)
+
+// Options are the settings of a Server. Zone and Listen are needed, the rest
+// has defaults.
+type Options struct {
+	Zone   string           // "mesh.internal"; at most 55 characters
+	Listen []netip.AddrPort // for UDP and TCP; never unspecified; port 0 takes a free one
+	Pool   netip.Prefix     // of VIPs: its reverse zone is ours
+	Allow  []netip.Prefix   // who may ask besides the mesh, such as the host's other addresses
+
+	Upstreams  []netip.AddrPort // who is asked for foreign names; none: the file's nameservers
+	ResolvConf string           // default /etc/resolv.conf; read again when it changes
+
+	TTL       time.Duration // of our own names, in whole seconds; default 5 s
+	Timeout   time.Duration // for a forwarded question as a whole; default 4 s
+	CacheSize int           // in answers, of at most 4 KiB each; default 4096
+
+	Log        *slog.Logger          // default slog.Default
+	Registerer prometheus.Registerer // nil: counters are kept, and shown nowhere
+}
+
+// Bounds that nobody has asked to set.
+const (
+	maxInFlight, maxInFlightEach = 1024, 128        // forwarded questions; of one client
+	maxConns, maxConnsEach       = 256, 32          // TCP connections; of one client
+	tcpIdle                      = 10 * time.Second // without a whole question (RFC 7766 section 6.2.3), or to take an answer
+	maxPipelined                 = 64               // questions of one connection under way
+)
+
+func (o *Options) ttl() uint32 { return uint32(o.TTL / time.Second) }
+
+// serverAddrs are the addresses the server answers on.
+func (o *Options) serverAddrs() []netip.Addr {
+	var as []netip.Addr
+	for _, l := range o.Listen {
+		if !slices.Contains(as, l.Addr()) {
+			as = append(as, l.Addr())
+		}
+	}
+	return as
+}
+
+// Server answers DNS questions from the newest Snapshot it was given. Before
+// the first one it answers SERVFAIL.
+type Server struct {
+	opt       Options
+	zone      zone
+	metrics   *metrics
+	forwarder *forwarder
+	inFlight  *limiter // of forwarded questions
+	conns     *limiter // of TCP
+	cancel    context.CancelFunc
+	idle      time.Duration // tcpIdle; shorter in tests
+	tasks     sync.WaitGroup
+	bound     []netip.AddrPort
+
+	update sync.Mutex // held by Update
+	table  atomic.Pointer[table]
+}
+
+// New checks the options and makes a server, which does not answer before
+// [Server.Start].
+func New(o Options) (*Server, error) {
+	o.ResolvConf = orDefault(o.ResolvConf, "/etc/resolv.conf")
+	o.TTL = orDefault(o.TTL, 5*time.Second)
+	o.Timeout = orDefault(o.Timeout, 4*time.Second)
+	o.CacheSize = orDefault(o.CacheSize, 4096)
+	o.Log = orDefault(o.Log, slog.Default())
+	z, err := parseName(o.Zone)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("DNS zone: %w", err)
+	case z.labels == 0 || z.size > maxZone:
+		return nil, fmt.Errorf("DNS zone %q: it needs a label, and at most %d characters", o.Zone, maxZone-2)
+	case len(o.Listen) == 0:
+		return nil, errors.New("DNS: no address to listen on")
+	case o.TTL < time.Second || o.Timeout < 0 || o.CacheSize < 0:
+		return nil, fmt.Errorf("DNS: TTL %s, timeout %s and cache size %d: at least 1s, 0 and 0", o.TTL, o.Timeout, o.CacheSize)
+	}
+	for _, l := range o.Listen {
+		if !l.Addr().IsValid() || l.Addr().IsUnspecified() || l.Addr().Is4In6() {
+			return nil, fmt.Errorf("DNS: listen on %s: name each address, as answers must come from the one that was asked", l)
+		}
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newCache(o.CacheSize)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		opt: o, zone: zone{name: z, pool: o.Pool.Masked()}, metrics: m,
+		inFlight: newLimiter(maxInFlight, maxInFlightEach),
+		conns:    newLimiter(maxConns, maxConnsEach),
+		idle:     tcpIdle,
+	}
+	s.forwarder = &forwarder{
+		timeout: o.Timeout, cache: c, metrics: m, log: o.Log,
+		upstreams: &upstreams{fixed: o.Upstreams, path: o.ResolvConf, log: o.Log, own: s.isOwn},
+	}
+	s.forwarder.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// isOwn tells the addresses that would ask ourselves: those we listen on,
+// and all VIPs, behind which other hosts' servers are.
+func (s *Server) isOwn(a netip.AddrPort) bool {
+	return s.zone.pool.Contains(a.Addr()) || slices.Contains(s.opt.Listen, a) || slices.Contains(s.bound, a)
+}
+
+// Update makes the answers of a Snapshot those that are given from now on.
+func (s *Server) Update(snap *catalog.Snapshot) {
+	s.update.Lock()
+	defer s.update.Unlock()
+	s.table.Store(buildTable(&s.opt, &s.zone, snap, s.table.Load()))
+}
+
+// Start binds all addresses, whether or not this host has them yet, and
+// answers until ctx ends or [Server.Shutdown] is called. An error names the
+// address that could not be bound; nothing is bound then.
+func (s *Server) Start(ctx context.Context) error {
+	var udp []*net.UDPConn
+	var tcp []net.Listener
+	closeAll := func() {
+		for _, c := range udp {
+			c.Close()
+		}
+		for _, l := range tcp {
+			l.Close()
+		}
+	}
+	for _, addr := range s.opt.Listen {
+		for range runtime.GOMAXPROCS(0) {
+			c, err := listenUDP(ctx, addr)
+			if err != nil {
+				closeAll()
+				return fmt.Errorf("DNS: listen on %s/udp: %w", addr, err)
+			}
+			udp = append(udp, c)
+			addr = c.LocalAddr().(*net.UDPAddr).AddrPort()
+		}
+		lc := net.ListenConfig{Control: control(unix.SO_REUSEADDR)}
+		l, err := lc.Listen(ctx, "tcp"+version(addr), addr.String())
+		if err != nil {
+			closeAll()
+			return fmt.Errorf("DNS: listen on %s/tcp: %w", addr, err)
+		}
+		tcp = append(tcp, l)
+		s.bound = append(s.bound, addr)
+	}
+	for _, c := range udp {
+		s.tasks.Go(func() { s.serveUDP(c) })
+	}
+	for _, l := range tcp {
+		s.tasks.Go(func() { s.serveTCP(l) })
+	}
+	context.AfterFunc(ctx, s.cancel)
+	context.AfterFunc(s.forwarder.ctx, closeAll)
+	return nil
+}
+
+// Addrs are the addresses bound by Start.
+func (s *Server) Addrs() []netip.AddrPort { return s.bound }
+
+// Shutdown stops answering and returns when the last question under way has ended.
+func (s *Server) Shutdown() {
+	s.cancel()
+	s.tasks.Wait()
+}
+
+func version(a netip.AddrPort) string {
+	return [2]string{"4", "6"}[family(a.Addr())]
+}
+
+// listenUDP binds one of several sockets of an address: the kernel spreads
+// clients over them.
+func listenUDP(ctx context.Context, a netip.AddrPort) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: control(unix.SO_REUSEPORT)}
+	c, err := lc.ListenPacket(ctx, "udp"+version(a), a.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// control sets a socket option, and lets the socket be bound to an address
+// that is not there yet: the balancer makes VIPs local, perhaps after us.
+func control(option int) func(network, _ string, c syscall.RawConn) error {
+	return func(network, _ string, c syscall.RawConn) (err error) {
+		cerr := c.Control(func(fd uintptr) {
+			if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, 1); err != nil {
+				return
+			}
+			if network[len(network)-1] == '6' {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+			} else {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+			}
+		})
+		return errors.Join(cerr, err)
+	}
+}
+
+func (s *Server) serveUDP(c *net.UDPConn) {
+	in := make([]byte, dns.MaxMsgSize)
+	out := make([]byte, udpSize)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(in)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue // an error of one datagram
+		}
+		asker := from.Addr().Unmap().WithZone("")
+		if n, ok := s.fast(out, in[:n], asker, false); ok {
+			c.WriteToUDPAddrPort(out[:n], from) // what is lost is asked again
+			continue
+		}
+		s.slow(slices.Clone(in[:n]), asker, false, func(answer []byte) {
+			if answer != nil {
+				c.WriteToUDPAddrPort(answer, from)
+			}
+		})
+	}
+}

@@ -1,0 +1,385 @@
+package dnsd
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"github.com/miekg/dns"
+
+	"shoal/catalog"
+)
+
+// rrset is the packed answer to one name and type: whole records, each with
+// a pointer to the question in place of its owner. Empty is NODATA.
+type rrset struct {
+	records []byte
+	n       int    // records in it
+	mixed   bool   // records of several sizes: sent whole or not at all, in this order
+	extra   []byte // for the additional section, with owners spelled out
+	nextra  int
+}
+
+// service is the packed answers of one service. It is shared by all
+// consecutive tables in which the service has not changed, and immutable but
+// for its first field.
+type service struct {
+	// of is the service in the newest Snapshot, for the one who builds tables.
+	// It moves on with each, or it would keep an old Snapshot in memory.
+	of *catalog.Service
+
+	addrs    [2]rrset          // of NAME: A, AAAA
+	tasks    [2]rrset          // of tasks.NAME: A, AAAA
+	srv      map[string]*rrset // of "\5_http\4_tcp"; of "\4_tcp" without records
+	ptrVIP   rrset
+	ptrTasks rrset // of each address in listed
+	listed   []netip.Addr
+}
+
+// table is the prepared answers of one Snapshot. It is immutable.
+type table struct {
+	snap     *catalog.Snapshot
+	allowed  *acl
+	services map[string]*service // by "\3web\4shop"
+	only     map[string]*service // by "\3web"; nil where several stacks have one
+	stacks   map[string]struct{} // "\4shop"
+	ptr      map[netip.Addr]*rrset
+
+	soa       []byte // one record; the owner, its first two octets, is to be set
+	apexSOA   rrset
+	apexNS    rrset
+	apexAddrs [2]rrset // A, AAAA
+}
+
+// maxPTR bounds the names one address has (a host-network address may be
+// that of every service).
+const maxPTR = 16
+
+var noData rrset
+
+// buildTable prepares the answers of a Snapshot. What has not changed since
+// old, which may be nil, is taken over from it.
+func buildTable(o *Options, z *zone, snap *catalog.Snapshot, old *table) *table {
+	t := &table{
+		snap:     snap,
+		allowed:  newACL(o, snap),
+		services: make(map[string]*service, len(snap.Services)),
+		only:     make(map[string]*service, len(snap.Services)),
+		stacks:   map[string]struct{}{},
+	}
+	t.packApex(o, z)
+	var key [2 * (maxLabel + 1)]byte
+	tasks, fresh := 0, false
+	for i := range snap.Services {
+		svc := &snap.Services[i]
+		label := appendLabel(key[:0], svc.ID.Name)
+		full := appendLabel(label, svc.ID.Stack)
+		s := old.unchanged(full, svc)
+		if s == nil {
+			s = packService(o, z, svc)
+			fresh = true
+		}
+		t.services[string(full)] = s
+		if _, several := t.only[string(label)]; several {
+			s = nil
+		}
+		t.only[string(label)] = s
+		if _, known := t.stacks[string(full[len(label):])]; !known {
+			t.stacks[string(full[len(label):])] = struct{}{}
+		}
+		tasks += len(svc.Tasks)
+	}
+	if !fresh && old != nil && len(old.services) == len(t.services) {
+		t.ptr = old.ptr
+		return t
+	}
+	t.ptr = make(map[netip.Addr]*rrset, len(snap.Services)+tasks)
+	for i := range snap.Services {
+		s := t.services[string(appendLabel(appendLabel(key[:0], snap.Services[i].ID.Name), snap.Services[i].ID.Stack))]
+		if s.ptrVIP.n > 0 {
+			t.addPTR(snap.Services[i].VIP, &s.ptrVIP)
+		}
+		for _, a := range s.listed {
+			t.addPTR(a, &s.ptrTasks)
+		}
+	}
+	return t
+}
+
+// unchanged is the packed service of the table before, if it would be packed
+// the same again.
+func (t *table) unchanged(full []byte, svc *catalog.Service) *service {
+	if t == nil {
+		return nil
+	}
+	s := t.services[string(full)]
+	if s == nil || !sameAnswers(s.of, svc) {
+		return nil
+	}
+	s.of = svc
+	return s
+}
+
+// sameAnswers tells whether two versions of a service have the same names,
+// addresses and ports.
+func sameAnswers(a, b *catalog.Service) bool {
+	return a == b || a.VIP == b.VIP && a.Spec.Mode == b.Spec.Mode &&
+		slices.EqualFunc(a.Tasks, b.Tasks, func(x, y catalog.Task) bool {
+			return x.Addr == y.Addr && x.State == y.State && x.Container == y.Container &&
+				x.Started.Equal(y.Started) && slices.Equal(x.Spec.Ports, y.Spec.Ports)
+		})
+}
+
+func (t *table) addPTR(a netip.Addr, set *rrset) {
+	have := t.ptr[a]
+	switch {
+	case have == nil:
+		t.ptr[a] = set
+	case have.n < maxPTR:
+		t.ptr[a] = &rrset{records: slices.Concat(have.records, set.records), n: have.n + set.n, mixed: true}
+	}
+}
+
+// addresses are those a service's name answers with.
+func addresses(svc *catalog.Service) []netip.Addr {
+	if svc.Spec.Mode == catalog.ModeDNSRR {
+		return taskAddrs(svc, (*catalog.Task).InRotation)
+	}
+	if svc.VIP.IsValid() {
+		return []netip.Addr{svc.VIP}
+	}
+	return nil
+}
+
+// taskAddrs are the addresses of those tasks, each once.
+func taskAddrs(svc *catalog.Service, which func(*catalog.Task) bool) []netip.Addr {
+	as := make([]netip.Addr, 0, len(svc.Tasks))
+	for i := range svc.Tasks {
+		if t := &svc.Tasks[i]; which(t) && t.Addr.IsValid() {
+			as = append(as, t.Addr)
+		}
+	}
+	slices.SortFunc(as, netip.Addr.Compare)
+	return slices.Compact(as)
+}
+
+// namedPort is a port with a name, as SRV tells it.
+type namedPort struct {
+	port     uint16
+	sub      string // "\5_http\4_tcp"
+	protocol string // "\4_tcp"
+}
+
+// namedPorts are the ports of a service that have SRV records.
+func namedPorts(svc *catalog.Service) []namedPort {
+	var named []namedPort
+	for _, p := range svc.Ports() {
+		if p.Name == "" || len(p.Name) >= maxLabel {
+			continue
+		}
+		np := namedPort{port: p.Port, protocol: string(appendLabel(nil, "_"+p.Protocol.String()))}
+		np.sub = string(appendLabel(nil, "_"+p.Name)) + np.protocol
+		if svc.Spec.Mode == catalog.ModeDNSRR {
+			np.port = p.Target
+		}
+		named = append(named, np)
+	}
+	return named
+}
+
+func packService(o *Options, z *zone, svc *catalog.Service) *service {
+	full := appendLabel(appendLabel(make([]byte, 0, maxName), svc.ID.Name), svc.ID.Stack)
+	full = append(full, z.name.whole()...)
+	tasksOf := append([]byte("\x05tasks"), full...)
+
+	s := &service{of: svc, listed: taskAddrs(svc, (*catalog.Task).Listed)}
+	s.addrs = packAddrs(o, addresses(svc))
+	s.tasks = packAddrs(o, s.listed)
+	if svc.VIP.IsValid() {
+		s.ptrVIP = rrset{records: appendRR(nil, nil, dns.TypePTR, o.ttl(), full), n: 1}
+	}
+	if len(s.listed) > 0 {
+		s.ptrTasks = rrset{records: appendRR(nil, nil, dns.TypePTR, o.ttl(), tasksOf), n: 1}
+	}
+	for _, p := range namedPorts(svc) {
+		if s.srv == nil {
+			s.srv = map[string]*rrset{}
+		}
+		set := s.srv[p.sub]
+		if set == nil {
+			set = &rrset{}
+			set.extra, set.nextra = extraAddrs(o, full, addresses(svc))
+			s.srv[p.sub] = set
+			s.srv[p.protocol] = &noData
+		}
+		rdata := binary.BigEndian.AppendUint16(make([]byte, 4, 6+len(full)), p.port) // priority 0, weight 0
+		set.records = appendRR(set.records, nil, dns.TypeSRV, o.ttl(), append(rdata, full...))
+		set.n++
+	}
+	return s
+}
+
+// packApex packs what the zone says of itself.
+func (t *table) packApex(o *Options, z *zone) {
+	zone := z.name.whole()
+	rdata := append(slices.Concat(zone, []byte("\x0ahostmaster")), zone...)
+	for _, v := range soaNumbers(t.snap, o) {
+		rdata = binary.BigEndian.AppendUint32(rdata, v)
+	}
+	t.soa = appendRR(nil, nil, dns.TypeSOA, o.ttl(), rdata)
+	t.apexSOA = rrset{records: t.soa, n: 1}
+	t.apexNS = rrset{records: appendRR(nil, nil, dns.TypeNS, o.ttl(), zone), n: 1}
+	t.apexNS.extra, t.apexNS.nextra = extraAddrs(o, zone, o.serverAddrs())
+	t.apexAddrs = packAddrs(o, o.serverAddrs())
+}
+
+// soaNumbers are serial, refresh, retry, expire and minimum (RFC 1035 section
+// 3.3.13, RFC 2308 section 4). Nobody transfers this zone: only the first and
+// the last mean something.
+func soaNumbers(snap *catalog.Snapshot, o *Options) [5]uint32 {
+	return [5]uint32{uint32(snap.Revision), 3600, 600, 86400, o.ttl()}
+}
+
+func packAddrs(o *Options, addrs []netip.Addr) (sets [2]rrset) {
+	for _, a := range addrs {
+		set, typ := &sets[family(a)], addrType(a)
+		set.records = appendRR(set.records, nil, typ, o.ttl(), a.AsSlice())
+		set.n++
+	}
+	return sets
+}
+
+// maxExtra bounds the addresses put beside a SRV record: the rest can be asked for.
+const maxExtra = 8
+
+func extraAddrs(o *Options, owner []byte, addrs []netip.Addr) (b []byte, n int) {
+	for _, a := range addrs[:min(len(addrs), maxExtra)] {
+		b = appendRR(b, owner, addrType(a), o.ttl(), a.AsSlice())
+		n++
+	}
+	return b, n
+}
+
+// family is the index of an address's records: 0 for IPv4, 1 for IPv6.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+func addrType(a netip.Addr) uint16 { return [2]uint16{dns.TypeA, dns.TypeAAAA}[family(a)] }
+
+// appendRR packs a record of class IN. Without an owner it points to the question.
+func appendRR(b, owner []byte, typ uint16, ttl uint32, rdata []byte) []byte {
+	if owner == nil {
+		b = append(b, 0xC0, headerSize)
+	}
+	b = append(b, owner...)
+	b = binary.BigEndian.AppendUint16(b, typ)
+	b = binary.BigEndian.AppendUint16(b, dns.ClassINET)
+	b = binary.BigEndian.AppendUint32(b, ttl)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(rdata)))
+	return append(b, rdata...)
+}
+
+// outcome is what a table, or a Snapshot, says to a question.
+type outcome uint8
+
+const (
+	notOurs   outcome = iota // forward it
+	records                  // these; none is NODATA
+	noName                   // NXDOMAIN
+	ambiguous                // NXDOMAIN, and why
+)
+
+// find looks up what a name asks for.
+func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcome) {
+	absent := notOurs
+	if tg.inside {
+		absent = noName
+	}
+	switch tg.kind {
+	case kindApex:
+		switch qtype {
+		case dns.TypeNS:
+			return &t.apexNS, records
+		case dns.TypeSOA:
+			return &t.apexSOA, records
+		}
+		return byType(&t.apexAddrs, qtype), records
+	case kindReverseApex:
+		switch qtype {
+		case dns.TypeNS:
+			return &t.apexNS, records
+		case dns.TypeSOA:
+			return &t.apexSOA, records
+		}
+		return &noData, records
+	case kindBetween:
+		return &noData, records
+	case kindReverse:
+		set := t.ptr[tg.addr]
+		switch {
+		case set == nil:
+			return nil, absent
+		case qtype == dns.TypePTR:
+			return set, records
+		}
+		return &noData, records
+	case kindForeign, kindNothing:
+		return nil, absent
+	}
+
+	s, several := t.service(tg, asker)
+	switch {
+	case several:
+		return nil, ambiguous
+	case s == nil:
+		if _, stack := t.stacks[string(tg.service)]; stack && tg.inside && tg.full == nil && tg.kind == kindService {
+			return &noData, records // web.shop.ZONE exists below it
+		}
+		return nil, absent
+	case tg.kind == kindService:
+		return byType(&s.addrs, qtype), records
+	case tg.kind == kindTasks:
+		return byType(&s.tasks, qtype), records
+	}
+	set := s.srv[string(tg.sub)]
+	switch {
+	case set == nil:
+		return nil, noName
+	case qtype == dns.TypeSRV:
+		return set, records
+	}
+	return &noData, records
+}
+
+// service finds the service of a name, or that there are several.
+func (t *table) service(tg *target, asker netip.Addr) (s *service, several bool) {
+	if tg.full != nil {
+		return t.services[string(tg.full)], false
+	}
+	var key [2 * (maxLabel + 1)]byte
+	n := copy(key[:], tg.service)
+	if stack, ok := t.snap.StackOf(asker); ok && len(stack) <= maxLabel {
+		if s := t.services[string(appendLabel(key[:n], stack))]; s != nil {
+			return s, false
+		}
+	}
+	if s := t.services[string(appendLabel(key[:n], catalog.DefaultStack))]; s != nil {
+		return s, false
+	}
+	s, known := t.only[string(tg.service)]
+	return s, known && s == nil
+}
+
+func byType(sets *[2]rrset, qtype uint16) *rrset {
+	switch qtype {
+	case dns.TypeA:
+		return &sets[0]
+	case dns.TypeAAAA:
+		return &sets[1]
+	}
+	return &noData
+}
