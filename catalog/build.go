@@ -2,103 +2,144 @@ package catalog
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
-	"time"
+	"sort"
+	"strings"
 )
 
-// ServiceRecord is what is remembered of a service apart from its tasks.
-type ServiceRecord struct {
-	VIP       netip.Addr `json:"vip"`
-	Created   time.Time  `json:"created"`
-	IdleSince time.Time  `json:"idleSince,omitzero"` // since when it has no task; zero while it has
+// build makes the Snapshot after prev, of the records and what changed in them
+// since prev was built: the rest it shares with prev, so that one change among
+// ten thousand services costs a copy of two slices. It returns prev itself if
+// the changes changed nothing. It is the only place where tasks become
+// services.
+func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
+	s := *prev
+	s.Revision++
+	s.Self = self
+	changed := prev.Revision == 0
+
+	if ch.nodes || changed {
+		s.Nodes = slices.SortedFunc(maps.Values(r.nodes), func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+		changed = changed || !slices.Equal(s.Nodes, prev.Nodes)
+	}
+	if ch.networks {
+		s.Networks = r.networks
+		changed = changed || !equalNetworks(s.Networks, prev.Networks)
+	}
+	if len(ch.containers) > 0 {
+		keys := slices.SortedFunc(maps.Keys(ch.containers), containerKey.compare)
+		var differ bool
+		s.Containers, differ = merge(prev.Containers, keys,
+			func(c *Container, k containerKey) int {
+				return cmp.Or(strings.Compare(c.Node, k.node), strings.Compare(c.ID, k.id))
+			},
+			func(k containerKey) (c Container, ok bool) {
+				if p := r.containers[k.node][k.id]; p != nil {
+					return *p, true
+				}
+				return c, false
+			}, (*Container).equal)
+		changed = changed || differ
+	}
+	if len(ch.services) > 0 {
+		ids := slices.SortedFunc(maps.Keys(ch.services), ServiceID.Compare)
+		var differ bool
+		s.Services, differ = merge(prev.Services, ids,
+			func(s *Service, id ServiceID) int { return s.ID.Compare(id) },
+			r.service, (*Service).equal)
+		changed = changed || differ
+	}
+	if !changed {
+		return prev
+	}
+	if ch.askers || prev.askers == nil {
+		s.askers = askers(s.Containers)
+	}
+	return &s
 }
 
-// records is the content of etcd, decoded, with this host's containers in
-// place of what etcd still says of them.
-type records struct {
-	Nodes      map[string]Node                 // by name
-	Containers map[string]map[string]Container // by node, by ID
-	Services   map[ServiceID]ServiceRecord
-}
-
-// build makes a Snapshot of the records. It is the only place where tasks
-// become services. It keeps no reference to the maps.
-func build(revision uint64, self Node, r records, networks []Network) *Snapshot {
-	s := &Snapshot{
-		Revision: revision,
-		Self:     self,
-		Networks: slices.Clone(networks),
-		services: map[ServiceID]int{},
-		askers:   map[netip.Addr]string{},
+// service makes a service of its tasks and what is remembered of it, if there
+// is either.
+func (r *records) service(id ServiceID) (Service, bool) {
+	rec, remembered := r.services[id]
+	containers := r.tasks[id]
+	if len(containers) == 0 {
+		return Service{ID: id, VIP: rec.VIP, IdleSince: rec.IdleSince, Spec: Spec{Mode: ModeVIP}}, remembered
 	}
-	for name, n := range r.Nodes {
-		if name != self.Name {
-			s.Nodes = append(s.Nodes, n)
-		}
-	}
-	s.Nodes = append(s.Nodes, self)
-	slices.SortFunc(s.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
-
-	for _, byID := range r.Containers {
-		for _, c := range byID {
-			s.Containers = append(s.Containers, c)
-		}
-	}
-	slices.SortFunc(s.Containers, func(a, b Container) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
+	slices.SortFunc(containers, func(a, b *Container) int {
+		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
 	})
-
-	// The containers are in order, and so are the tasks of each service.
-	tasks := map[ServiceID][]Task{}
-	for _, c := range s.Containers {
-		for _, a := range c.Addrs {
-			s.askers[a] = c.Stack
-		}
+	s := Service{ID: id, Tasks: make([]Task, 0, len(containers))}
+	for _, c := range containers {
 		for _, t := range c.Tasks {
-			tasks[t.Service] = append(tasks[t.Service], t)
-		}
-	}
-	for id, rec := range r.Services {
-		if _, live := tasks[id]; !live {
-			s.Services = append(s.Services, Service{ID: id, VIP: rec.VIP, IdleSince: rec.IdleSince,
-				Spec: Spec{Mode: ModeVIP}})
-		}
-	}
-	for id, ts := range tasks {
-		svc := Service{ID: id, Tasks: ts}
-		newest := &ts[0]
-		for i := range ts {
-			if ts[i].newer(newest) {
-				newest = &ts[i]
+			if t.Service == id {
+				s.Tasks = append(s.Tasks, t)
 			}
 		}
-		svc.Spec = newest.Spec
-		if svc.Spec.Mode == ModeVIP {
-			svc.VIP = r.Services[id].VIP
+	}
+	newest := &s.Tasks[0]
+	for i := range s.Tasks {
+		if s.Tasks[i].newer(newest) {
+			newest = &s.Tasks[i]
 		}
-		s.Services = append(s.Services, svc)
 	}
-	slices.SortFunc(s.Services, func(a, b Service) int { return a.ID.Compare(b.ID) })
-	for i := range s.Services {
-		s.services[s.Services[i].ID] = i
+	s.Spec = newest.Spec
+	if s.Spec.Mode == ModeVIP {
+		s.VIP = rec.VIP
 	}
-	return s
+	return s, true
+}
+
+// askers maps the addresses of containers to their stacks.
+func askers(containers []Container) map[netip.Addr]string {
+	m := make(map[netip.Addr]string, len(containers))
+	for i := range containers {
+		for _, a := range containers[i].Addrs {
+			m[a] = containers[i].Stack
+		}
+	}
+	return m
+}
+
+// merge makes a new sorted slice of a sorted one, in which the elements of the
+// given keys, sorted too, are what value says they are now, or not there. It
+// tells whether the two slices differ.
+func merge[T, K any](old []T, keys []K, compare func(*T, K) int, value func(K) (T, bool), equal func(a, b *T) bool) ([]T, bool) {
+	merged := make([]T, 0, len(old)+len(keys))
+	differ := false
+	for _, k := range keys {
+		i := sort.Search(len(old), func(i int) bool { return compare(&old[i], k) >= 0 })
+		found := i < len(old) && compare(&old[i], k) == 0
+		merged = append(merged, old[:i]...)
+		old = old[i:]
+		v, ok := value(k)
+		differ = differ || found != ok || found && !equal(&old[0], &v)
+		if found {
+			old = old[1:]
+		}
+		if ok {
+			merged = append(merged, v)
+		}
+	}
+	return append(merged, old...), differ
 }
 
 // NewSnapshot makes a Snapshot by hand: of this host, its networks, containers
 // on any host, and the VIPs of services. It is for tests and measurements of
 // the packages that take Snapshots.
 func NewSnapshot(revision uint64, self Node, networks []Network, containers []Container, vips map[ServiceID]netip.Addr) *Snapshot {
-	r := records{Containers: map[string]map[string]Container{}, Services: map[ServiceID]ServiceRecord{}}
-	for _, c := range containers {
-		if r.Containers[c.Node] == nil {
-			r.Containers[c.Node] = map[string]Container{}
-		}
-		r.Containers[c.Node][c.ID] = c
+	r := newRecords()
+	r.putNode(self)
+	r.setNetworks(networks)
+	for i := range containers {
+		r.putContainer(containers[i])
 	}
 	for id, vip := range vips {
-		r.Services[id] = ServiceRecord{VIP: vip}
+		r.putService(id, ServiceRecord{VIP: vip})
 	}
-	return build(revision, self, r, networks)
+	s := build(new(Snapshot), self, r, r.takeChanges())
+	s.Revision = revision
+	return s
 }

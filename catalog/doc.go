@@ -11,5 +11,16 @@
 // round trip to etcd; etcd carries it to the other hosts and remembers what
 // must outlive containers: which service has which VIP.
 //
-// The package owns nothing in the kernel.
+// Nobody is ever handed an empty or half-known state: the first Snapshot waits
+// for the cluster's state (from etcd, or after a few seconds from the disk
+// cache of the last run) and for this host's containers (from the engine, or
+// by [Catalog.RestoreLocal]). From then on the last state stays in use while
+// etcd is away, with this host's containers coming and going in it.
+//
+// Four goroutines share the records, under one lock: publish builds Snapshots
+// of them, read follows etcd, write brings etcd in line with this host, and
+// keepCache saves the state on disk.
+//
+// The package owns the state folder and, in etcd, everything under /shoal/v1/;
+// in the kernel it owns nothing.
 package catalog

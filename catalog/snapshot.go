@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -16,24 +17,24 @@ type Snapshot struct {
 	Services   []Service   // by ID
 	Containers []Container // by node, then ID
 	Networks   []Network   // of this host, by name
+	Published  []PortClaim // by protocol, then port
 
-	services map[ServiceID]int     // index in Services
-	askers   map[netip.Addr]string // container's address -> its stack
+	askers map[netip.Addr]string // container's address -> its stack
 }
 
 // Service is a name, its tasks and how they are reached.
 type Service struct {
 	ID        ServiceID  `json:"id"`
 	VIP       netip.Addr `json:"vip,omitzero"` // zero: none yet, or ModeDNSRR
-	Spec      Spec       `json:"spec"`         // the newest task's; zero without tasks
+	Spec      Spec       `json:"spec"`         // the newest task's; without tasks only its Mode, ModeVIP
 	Tasks     []Task     `json:"tasks"`        // by node, then container
 	IdleSince time.Time  `json:"idleSince,omitzero"`
 }
 
 // Service finds a service by its ID.
 func (s *Snapshot) Service(id ServiceID) (*Service, bool) {
-	i, ok := s.services[id]
-	if !ok {
+	i := sort.Search(len(s.Services), func(i int) bool { return s.Services[i].ID.Compare(id) >= 0 })
+	if i == len(s.Services) || s.Services[i].ID != id {
 		return nil, false
 	}
 	return &s.Services[i], true

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -142,6 +143,10 @@ type Spec struct {
 	VIP       netip.Addr      `json:"vip,omitzero"`       // wanted; zero: any
 	Ports     []Port          `json:"ports,omitempty"`    // none: every port, unchanged
 	Publish   []PublishedPort `json:"publish,omitempty"`
+
+	// PublishLocal: only hosts with a task answer on Publish, and with their own
+	// tasks only.
+	PublishLocal bool `json:"publishLocal,omitempty"`
 }
 
 // State is where a task stands.
@@ -220,9 +225,39 @@ type Local struct {
 
 // Node is a host of the cluster.
 type Node struct {
-	Name  string     `json:"name"` // unique in the cluster
-	Addr  netip.Addr `json:"addr"` // the other hosts reach it by this
-	Alive bool       `json:"-"`    // as this host sees it
+	Name   string       `json:"name"`            // unique in the cluster
+	Addr   netip.Addr   `json:"addr"`            // the other hosts reach it by this
+	Number uint16       `json:"number"`          // unique in the cluster, from 1: its place in the pool of subnets; 0: none yet
+	Subnet netip.Prefix `json:"subnet,omitzero"` // of its containers; zero: none yet
+	MAC    MAC          `json:"mac,omitzero"`    // of the device that has Addr
+	Alive  bool         `json:"-"`               // as this host sees it
+}
+
+// MAC is an Ethernet address (EUI-48).
+type MAC [6]byte
+
+// String is six pairs of hexadecimal digits with colons between.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// MarshalText writes what String does.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what String writes.
+func (m *MAC) UnmarshalText(b []byte) error {
+	hw, err := net.ParseMAC(string(b))
+	if err != nil || len(hw) != len(m) {
+		return fmt.Errorf("%q is no Ethernet address", b)
+	}
+	*m = MAC(hw)
+	return nil
+}
+
+// PortClaim says which service holds a port of the routing mesh, on every
+// host.
+type PortClaim struct {
+	Protocol Protocol  `json:"protocol"`
+	Port     uint16    `json:"port"`
+	Service  ServiceID `json:"service"`
 }
 
 // Problem is something that keeps one object from working while the others

@@ -1,0 +1,241 @@
+package catalog
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// ctr makes a container of the host, with a task for each service, given as
+// "name" or "stack/name".
+func ctr(node, id, addr string, services ...string) Container {
+	c := Container{ID: id, Name: "c-" + id, Node: node, Stack: DefaultStack,
+		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Since: epoch}
+	for _, s := range services {
+		sid, err := ParseServiceID(s)
+		if err != nil {
+			panic(err)
+		}
+		c.Tasks = append(c.Tasks, Task{Service: sid, Node: node, Container: id, Name: c.Name, Addr: c.Addrs[0],
+			State: Running, Since: epoch, Weight: 1, Started: epoch, Spec: Spec{Mode: ModeVIP, Scheduler: "rr"}})
+	}
+	return c
+}
+
+var snapshotCmp = cmp.Options{
+	cmp.AllowUnexported(Snapshot{}),
+	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+	cmpopts.EquateEmpty(),
+	cmpopts.IgnoreFields(Snapshot{}, "Revision"),
+}
+
+// same tells whether two Snapshots are equal but for their revision.
+func same(a, b *Snapshot) bool {
+	x, y := *a, *b
+	x.Revision, y.Revision = 0, 0
+	return reflect.DeepEqual(x, y)
+}
+
+func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
+	self := Node{Name: "a", Addr: netip.MustParseAddr("192.0.2.1"), Alive: true}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	r := newRecords()
+	r.putNode(self)
+	prev := new(Snapshot)
+	for step := range 300 {
+		for range rnd.IntN(4) {
+			node := []string{"a", "b", "c"}[rnd.IntN(3)]
+			id := fmt.Sprint(rnd.IntN(20))
+			svc := ServiceID{DefaultStack, fmt.Sprintf("s%d", rnd.IntN(6))}
+			switch rnd.IntN(7) {
+			case 0, 1, 2:
+				c := ctr(node, id, fmt.Sprintf("10.0.0.%d", rnd.IntN(250)), fmt.Sprintf("s%d", rnd.IntN(6)), fmt.Sprintf("s%d", rnd.IntN(6)))
+				c.Tasks[0].Started = epoch.Add(time.Duration(rnd.IntN(9)) * time.Second)
+				if rnd.IntN(4) == 0 {
+					c.Tasks[0].Spec.Mode = ModeDNSRR
+				}
+				r.putContainer(c)
+			case 3:
+				r.deleteContainer(node, id)
+			case 4:
+				r.putService(svc, ServiceRecord{VIP: netip.MustParseAddr("10.96.0.1")})
+			case 5:
+				r.deleteService(svc)
+			case 6:
+				if n := (Node{Name: node, Alive: rnd.IntN(2) == 0}); node != "a" {
+					r.putNode(n)
+				}
+			}
+		}
+		s := build(prev, self, r, r.takeChanges())
+
+		fresh := newRecords()
+		for _, n := range r.nodes {
+			fresh.putNode(n)
+		}
+		for _, byID := range r.containers {
+			for _, c := range byID {
+				fresh.putContainer(*c)
+			}
+		}
+		for id, rec := range r.services {
+			fresh.putService(id, rec)
+		}
+		want := build(new(Snapshot), self, fresh, fresh.takeChanges())
+		if !same(want, s) {
+			if d := cmp.Diff(want, s, snapshotCmp); d != "" {
+				t.Fatalf("step %d: from scratch (-), from changes (+):\n%s", step, d)
+			}
+		}
+		if s != prev && prev.Revision > 0 && same(prev, s) {
+			t.Fatalf("step %d: a new Snapshot in which nothing is new", step)
+		}
+		prev = s
+	}
+}
+
+func TestNewestTaskSpeaksForItsService(t *testing.T) {
+	old, young := ctr("a", "1", "10.0.0.1", "web"), ctr("b", "2", "10.0.0.2", "web")
+	young.Tasks[0].Started = epoch.Add(time.Second)
+	young.Tasks[0].Spec.Scheduler = "lc"
+	id := ServiceID{DefaultStack, "web"}
+	vip := netip.MustParseAddr("10.96.0.1")
+	s := NewSnapshot(7, Node{Name: "a"}, nil, []Container{young, old}, map[ServiceID]netip.Addr{id: vip})
+	svc, ok := s.Service(id)
+	if !ok || svc.Spec.Scheduler != "lc" || svc.VIP != vip || len(svc.Tasks) != 2 || svc.Tasks[0].Node != "a" || s.Revision != 7 {
+		t.Errorf("got %+v, revision %d", svc, s.Revision)
+	}
+	if _, ok := s.Service(ServiceID{DefaultStack, "wea"}); ok {
+		t.Error("found a service that is none")
+	}
+	if stack, ok := s.StackOf(netip.MustParseAddr("10.0.0.2")); !ok || stack != DefaultStack {
+		t.Errorf("StackOf: %q, %v", stack, ok)
+	}
+}
+
+// TestEqualSeesEveryField changes each field of a value in turn: one added to a
+// type and not to its comparison would never reach a Snapshot.
+func TestEqualSeesEveryField(t *testing.T) {
+	c := ctr("a", "1", "10.0.0.1", "web")
+	svc := Service{Tasks: c.Tasks, Spec: c.Tasks[0].Spec}
+	spec := Spec{Ports: []Port{{}}, Publish: []PublishedPort{{}}}
+	for _, test := range []struct {
+		value any
+		equal func(o any) bool
+	}{
+		{&c, func(o any) bool { return c.equal(o.(*Container)) }},
+		{&c.Tasks[0], func(o any) bool { return c.Tasks[0].equal(o.(*Task)) }},
+		{&spec, func(o any) bool { return spec.equal(o.(*Spec)) }},
+		{&svc, func(o any) bool { return svc.equal(o.(*Service)) }},
+	} {
+		v := reflect.ValueOf(test.value).Elem()
+		for i := range v.NumField() {
+			o := reflect.New(v.Type())
+			o.Elem().Set(v)
+			if !test.equal(o.Interface()) {
+				t.Fatalf("%s is not equal to itself", v.Type())
+			}
+			f := o.Elem().Field(i)
+			different := reflect.New(f.Type()).Elem()
+			if f.IsZero() {
+				switch x := different.Addr().Interface().(type) {
+				case *string:
+					*x = "x"
+				case *Mode:
+					*x = "x"
+				case *bool:
+					*x = true
+				case *int:
+					*x = 9
+				case *time.Duration:
+					*x = 9
+				case *time.Time:
+					*x = epoch
+				case *netip.Addr:
+					*x = netip.MustParseAddr("::9")
+				case *ServiceID:
+					*x = ServiceID{"x", "y"}
+				default:
+					t.Fatalf("no other value for %s.%s", v.Type(), v.Type().Field(i).Name)
+				}
+			}
+			f.Set(different)
+			if test.equal(o.Interface()) {
+				t.Errorf("%s: a different %s goes unnoticed", v.Type(), v.Type().Field(i).Name)
+			}
+		}
+	}
+}
+
+func TestIdleDrift(t *testing.T) {
+	r := newRecords()
+	c := ctr("a", "1", "10.0.0.1", "live", "back")
+	r.putContainer(c)
+	for name, since := range map[string]time.Time{"live": {}, "back": epoch, "left": {}, "idle": epoch} {
+		r.putService(ServiceID{DefaultStack, name}, ServiceRecord{IdleSince: since})
+	}
+	now := epoch.Add(time.Hour)
+	got := map[string]time.Time{}
+	for id, rec := range r.idleDrift(now) {
+		got[id.Name] = rec.IdleSince
+	}
+	if want := map[string]time.Time{"back": {}, "left": now}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// manyRecords are those of 10,000 services with three tasks on three hosts.
+func manyRecords(services int) *records {
+	r := newRecords()
+	for i := range services {
+		id := ServiceID{DefaultStack, fmt.Sprintf("service-%d", i)}
+		r.putService(id, ServiceRecord{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})})
+		for n := range 3 {
+			c := ctr(fmt.Sprintf("node-%d", n), fmt.Sprintf("%064x", i*7919%services), fmt.Sprintf("10.%d.%d.%d", n, i>>8, i&255), id.String())
+			r.putContainer(c)
+		}
+	}
+	return r
+}
+
+func BenchmarkBuild(b *testing.B) {
+	b.Run("all", func(b *testing.B) {
+		r := manyRecords(10000)
+		all := r.takeChanges()
+		b.ReportAllocs()
+		for b.Loop() {
+			build(new(Snapshot), Node{}, r, all)
+		}
+	})
+	for _, n := range []int{1, 100} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			r := manyRecords(10000)
+			s := build(new(Snapshot), Node{}, r, r.takeChanges())
+			ids := slices.Collect(func(yield func(string) bool) {
+				for id := range r.containers["node-1"] {
+					if !yield(id) {
+						return
+					}
+				}
+			})[:n]
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				for _, id := range ids {
+					c := *r.containers["node-1"][id]
+					c.Addrs = []netip.Addr{netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})}
+					r.putContainer(c)
+				}
+				s = build(s, Node{}, r, r.takeChanges())
+			}
+		})
+	}
+}

@@ -1,0 +1,309 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Options say where the catalog is kept.
+type Options struct {
+	Self       Node                  // this host; Alive is taken for granted
+	StateDir   string                // root's only: etcd's data, its socket, the disk cache. One process at a time
+	Etcd       []string              // endpoints of an etcd of the user's; none: one in this process
+	TLS        *tls.Config           // for Etcd
+	LeaseTTL   time.Duration         // how long this host's records outlive it; 0: 30 s
+	Log        *slog.Logger          // nil: slog.Default
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// cacheAfter is how long etcd is waited for before the state of the last run
+// will do.
+const cacheAfter = 3 * time.Second
+
+// Catalog keeps this host's part of the catalog in etcd, and the whole of it in
+// memory. Its methods may be called at any time from any goroutine.
+type Catalog struct {
+	o       Options
+	log     *slog.Logger
+	lock    *os.File
+	server  *server // nil if etcd is the user's
+	client  *clientv3.Client
+	metrics *metrics
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	closing  sync.Once
+	closeErr error
+
+	changed chan struct{} // of capacity 1: the records are not what the Snapshot says
+	unsaved chan struct{} // of capacity 1: etcd may not be what it should
+	relist  chan struct{} // of capacity 1: what was watched may be gone
+	known   chan struct{} // closed once the records hold the cluster's state
+	listed  chan struct{} // closed once that came from etcd
+
+	snapshot  atomic.Pointer[Snapshot]
+	published atomic.Pointer[time.Time]
+
+	mu         sync.Mutex
+	records    *records
+	localKnown bool
+	cached     *cache               // what the last run knew; nil: nothing, or not needed any more
+	inEtcd     map[string]Container // this host's containers, by key, until localKnown
+	want       map[string]uint64    // key -> fingerprint of what etcd should hold of this host
+	have       map[string]holding   // key -> what it holds
+	unreadable map[string]int64     // key -> revision of a record that does not parse
+	seen       int64                // etcd's revision that the records are at
+	advance    chan struct{}        // closed, and made anew, when seen grows
+	lease      clientv3.LeaseID     // the last one held
+	lastErr    error                // of etcd; nil once it is well again
+	mailboxes  map[chan *Snapshot]struct{}
+}
+
+// holding is a record of this host as etcd has it.
+type holding struct {
+	sum   uint64 // fingerprint of its value
+	lease clientv3.LeaseID
+}
+
+var seed = maphash.MakeSeed()
+
+func fingerprint(value string) uint64 { return maphash.String(seed, value) }
+
+// Open starts the catalog. An embedded etcd that cannot be started is an error;
+// an external one may be away: the catalog connects when it is there, and
+// until then goes by what it knew when last it ran.
+//
+// The context bounds Open, not the life of the Catalog: that ends with Close.
+func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
+	if err := checkNodeName(o.Self.Name); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o.Self.Alive = true
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, 30*time.Second)
+	o.Log = cmp.Or(o.Log, slog.Default())
+	c := &Catalog{
+		o:          o,
+		log:        o.Log,
+		changed:    make(chan struct{}, 1),
+		unsaved:    make(chan struct{}, 1),
+		relist:     make(chan struct{}, 1),
+		known:      make(chan struct{}),
+		listed:     make(chan struct{}),
+		records:    newRecords(),
+		inEtcd:     map[string]Container{},
+		want:       map[string]uint64{nodeKey(o.Self.Name): fingerprint(encode(o.Self))},
+		have:       map[string]holding{},
+		unreadable: map[string]int64{},
+		advance:    make(chan struct{}),
+		mailboxes:  map[chan *Snapshot]struct{}{},
+	}
+	c.records.putNode(o.Self)
+	c.snapshot.Store(new(Snapshot))
+	defer func() {
+		if err != nil {
+			c.closeFiles()
+		}
+	}()
+
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
+	if c.lock, err = lockDir(o.StateDir); err != nil {
+		return nil, err
+	}
+	endpoints := o.Etcd
+	if len(endpoints) == 0 {
+		if c.server, err = startServer(o.StateDir, o.Self.Name, c.log); err != nil {
+			return nil, err
+		}
+		endpoints = []string{c.server.endpoint}
+	}
+	if c.client, err = newClient(endpoints, o.TLS); err != nil {
+		return nil, fmt.Errorf("etcd at %v: %w; check the endpoints, host:port or https://host:port", endpoints, err)
+	}
+	if c.cached, err = readCache(c.cachePath(), o.Self.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.log.Warn("the state of the last run is of no use", "err", err)
+	}
+	if c.metrics, err = newMetrics(c, o.Registerer); err != nil {
+		return nil, err
+	}
+
+	run, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	for _, work := range []func(context.Context){c.publish, c.read, c.write, c.keepCache} {
+		c.done.Go(func() { work(run) })
+	}
+	return c, nil
+}
+
+// newClient makes a client that comes back within seconds after an etcd that
+// was away for hours, and finds out about a connection that died silently. It
+// logs nothing: what fails for good, its callers are told.
+func newClient(endpoints []string, t *tls.Config) (*clientv3.Client, error) {
+	retry := backoff.DefaultConfig
+	retry.MaxDelay = 3 * time.Second
+	return clientv3.New(clientv3.Config{
+		Endpoints: endpoints,
+		TLS:       t,
+		Logger:    zap.NewNop(),
+		DialOptions: []grpc.DialOption{
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 3 * time.Second}),
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		},
+	})
+}
+
+// lockDir keeps a second agent off the state folder: etcd would wait for its
+// data without end.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("the state folder %s is in use by another agent: stop that one, or give this one a folder of its own", dir)
+	}
+	return f, nil
+}
+
+// SetLocal tells what the engine of this host says, the whole of it. It is in
+// the next Snapshot at once, and in etcd as soon as that is possible. What its
+// containers point to, addresses and tasks, must not be changed afterwards.
+func (c *Catalog) SetLocal(l Local) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setLocal(l)
+}
+
+func (c *Catalog) setLocal(l Local) {
+	node := c.o.Self.Name
+	gone := make(map[string]*Container, len(c.records.containers[node]))
+	for id, old := range c.records.containers[node] {
+		gone[id] = old
+	}
+	for i := range l.Containers {
+		delete(gone, l.Containers[i].ID)
+		if c.records.putContainer(l.Containers[i]) {
+			c.wantContainer(&l.Containers[i])
+		}
+	}
+	for id := range gone {
+		c.records.deleteContainer(node, id)
+		delete(c.want, taskKey(node, id))
+	}
+	c.records.setNetworks(l.Networks)
+	c.localKnown, c.inEtcd = true, nil
+	wake(c.changed)
+	wake(c.unsaved)
+}
+
+// maxRecord is the most one record may take, in bytes: etcd refuses requests
+// of 1.5 MiB.
+const maxRecord = 1 << 20
+
+func (c *Catalog) wantContainer(ctr *Container) {
+	key := taskKey(ctr.Node, ctr.ID)
+	delete(c.want, key)
+	if !ctr.stored() {
+		return
+	}
+	value := encode(ctr)
+	if len(value) > maxRecord {
+		c.log.Error("container is unknown to the other hosts: what its labels say is too much; publish fewer ports",
+			"container", ctr.Name, "bytes", len(value), "most", maxRecord)
+		return
+	}
+	c.want[key] = fingerprint(value)
+}
+
+// RestoreLocal takes for this host's containers what they were when last they
+// were written, in etcd or else on disk, and tells whether there was anything.
+// It is for a start at which the engine does not answer. It waits for etcd a
+// few seconds, and does nothing after SetLocal.
+func (c *Catalog) RestoreLocal() bool {
+	select {
+	case <-c.known:
+	case <-time.After(cacheAfter):
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.localKnown {
+		return true
+	}
+	var l Local
+	if c.cached != nil {
+		l = c.cached.local(c.o.Self.Name)
+	}
+	if len(c.inEtcd) > 0 {
+		l.Containers = l.Containers[:0]
+		for _, ctr := range c.inEtcd {
+			l.Containers = append(l.Containers, ctr)
+		}
+	}
+	if len(l.Containers) == 0 && len(l.Networks) == 0 {
+		return false
+	}
+	c.setLocal(l)
+	return true
+}
+
+// Close stops the catalog and an embedded etcd. This host's records stay in
+// etcd for the rest of their lease: an agent that stops leaves its tasks where
+// they are, and traffic goes on.
+func (c *Catalog) Close() error {
+	c.closing.Do(func() {
+		c.cancel()
+		c.done.Wait()
+		c.closeMailboxes()
+		c.closeErr = c.closeFiles()
+	})
+	return c.closeErr
+}
+
+func (c *Catalog) closeFiles() error {
+	c.metrics.unregister()
+	var err error
+	if c.client != nil {
+		err = c.client.Close()
+	}
+	if c.server != nil {
+		c.server.close()
+	}
+	if c.lock != nil {
+		c.lock.Close()
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// wake signals without waiting: a signal not yet taken stands for this one too.
+func wake(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

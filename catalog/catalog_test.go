@@ -1,0 +1,469 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// shortDir is a folder whose path is short enough for a socket in it.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// logBuffer is a log that a test reads.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// open opens the catalog of a host, and closes it with the test.
+func open(t *testing.T, node, dir string, change ...func(*Options)) *Catalog {
+	t.Helper()
+	o := Options{Self: Node{Name: node, Addr: netip.MustParseAddr("192.0.2.1")}, StateDir: dir,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	for _, f := range change {
+		f(&o)
+	}
+	c, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func at(endpoint string) func(*Options) {
+	return func(o *Options) { o.Etcd = []string{endpoint} }
+}
+
+// etcdServer starts an etcd that is not a Catalog's own.
+func etcdServer(t *testing.T, dir string) *server {
+	t.Helper()
+	s, err := startServer(dir, "etcd", slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+// client is one to look into an etcd with.
+func client(t *testing.T, endpoint string) *clientv3.Client {
+	t.Helper()
+	c, err := newClient([]string{endpoint}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	eventuallyWithin(t, 20*time.Second, what, cond)
+}
+
+func eventuallyWithin(t *testing.T, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+// settled waits until the host's records in etcd are as they should be, and its
+// Snapshot is of etcd's newest revision.
+func settled(t *testing.T, c *Catalog) {
+	t.Helper()
+	eventually(t, "catalog of "+c.o.Self.Name+" is settled", func() bool {
+		s := c.Status()
+		return s.Snapshot > 0 && s.Connected && s.Unsaved == 0 && s.Lease != ""
+	})
+}
+
+// tasks are the tasks of a service in the newest Snapshot, as "node/container".
+func tasks(c *Catalog, name string) string {
+	s := c.Snapshot()
+	if s == nil {
+		return "no snapshot"
+	}
+	svc, _ := s.Service(ServiceID{DefaultStack, name})
+	if svc == nil {
+		return "no service"
+	}
+	var names []string
+	for _, t := range svc.Tasks {
+		names = append(names, t.Node+"/"+t.Container)
+	}
+	return strings.Join(names, " ")
+}
+
+func local(c ...Container) Local { return Local{Containers: c} }
+
+func revision(t *testing.T, c *clientv3.Client) int64 {
+	t.Helper()
+	r, err := c.Get(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Header.Revision
+}
+
+func TestHostsSeeEachOthersTasks(t *testing.T) {
+	a := open(t, "a", shortDir(t))
+	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "plain", "10.0.0.9")))
+	b.SetLocal(local(ctr("b", "2", "10.0.1.1", "web")))
+	for _, c := range []*Catalog{a, b} {
+		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/2" })
+		eventually(t, "both hosts", func() bool { return len(c.Snapshot().Nodes) == 2 })
+	}
+	if n := len(b.Snapshot().Containers); n != 2 {
+		t.Errorf("host b knows %d containers; one of a without labels is not worth a record", n)
+	}
+	a.SetLocal(local())
+	eventually(t, "one task is left", func() bool { return tasks(b, "web") == "b/2" })
+	if _, err := os.Stat(filepath.Join(a.o.StateDir, "etcd.sock")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoSnapshotBeforeEngineAndEtcdAreKnown(t *testing.T) {
+	c := open(t, "a", shortDir(t))
+	eventually(t, "etcd is known", func() bool { return isClosed(c.listed) })
+	if c.Snapshot() != nil || !strings.Contains(c.Status().Waiting, "engine") {
+		t.Errorf("snapshot %v, waiting for %q", c.Snapshot(), c.Status().Waiting)
+	}
+	c.SetLocal(local())
+	eventually(t, "a snapshot", func() bool { return c.Snapshot() != nil })
+
+	c = open(t, "a", shortDir(t), at("unix:///nonexistent/etcd.sock"))
+	c.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	if c.RestoreLocal(); c.Snapshot() != nil || !strings.Contains(c.Status().Waiting, "etcd") {
+		t.Errorf("snapshot %v, waiting for %q", c.Snapshot(), c.Status().Waiting)
+	}
+}
+
+func TestWatchIsAMailbox(t *testing.T) {
+	c := open(t, "a", shortDir(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	slow := c.Watch(ctx)
+	for i := range 50 {
+		c.SetLocal(local(ctr("a", fmt.Sprint(i), "10.0.0.1", "web")))
+		eventually(t, "each is published", func() bool { return tasks(c, "web") == fmt.Sprintf("a/%d", i) })
+	}
+	if s := <-slow; s.Services[0].Tasks[0].Container != "49" {
+		t.Errorf("a slow reader got revision %d, the newest is %d", s.Revision, c.Snapshot().Revision)
+	}
+	if s := <-c.Watch(ctx); s != c.Snapshot() {
+		t.Error("a new reader does not begin with the current one")
+	}
+	cancel()
+	eventually(t, "the channel is closed", func() bool {
+		select {
+		case _, ok := <-slow:
+			return !ok
+		default:
+			return false
+		}
+	})
+}
+
+func TestBurstsBecomeFewSnapshotsAndNothingNewNone(t *testing.T) {
+	a := open(t, "a", shortDir(t))
+	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	b.SetLocal(local())
+	settled(t, b)
+	var many []Container
+	for i := range 1000 {
+		many = append(many, ctr("a", fmt.Sprint(i), fmt.Sprintf("10.0.%d.%d", i>>8, i&255), "web"))
+	}
+	before := b.Snapshot().Revision
+	a.SetLocal(Local{Containers: many})
+	eventually(t, "all tasks", func() bool { return strings.Count(tasks(b, "web"), "/") == 1000 })
+	if n := b.Snapshot().Revision - before; n > 100 {
+		t.Errorf("1000 tasks made %d Snapshots", n)
+	}
+	settled(t, a)
+	before, rev := a.Snapshot().Revision, revision(t, a.client)
+	a.SetLocal(Local{Containers: many})
+	start := time.Now()
+	many[0] = ctr("a", "0", "10.9.9.9", "web")
+	a.SetLocal(Local{Containers: append([]Container(nil), many...)})
+	eventually(t, "a change", func() bool { return a.Snapshot().Revision > before })
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("a single change took %v", took)
+	}
+	settled(t, a)
+	if n := a.Snapshot().Revision - before; n != 1 {
+		t.Errorf("one change made %d Snapshots", n)
+	}
+	if n := revision(t, a.client) - rev; n != 1 {
+		t.Errorf("one change made %d writes", n)
+	}
+}
+
+// TestBuildingTakesATenthOfTheTimeInABurst makes single changes faster than
+// Snapshots of that size can be built.
+func TestBuildingTakesATenthOfTheTimeInABurst(t *testing.T) {
+	a := open(t, "a", shortDir(t))
+	var l Local
+	for i := range 10000 {
+		l.Containers = append(l.Containers, ctr("a", fmt.Sprint(i), "10.0.0.1", fmt.Sprintf("s%d", i)))
+	}
+	a.SetLocal(l)
+	eventually(t, "a snapshot", func() bool { return a.Snapshot() != nil })
+	building := func() time.Duration {
+		var m dto.Metric
+		if err := a.metrics.build.Write(&m); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(m.GetHistogram().GetSampleSum() * float64(time.Second))
+	}
+	before, start := building(), time.Now()
+	tick := time.NewTicker(200 * time.Microsecond)
+	defer tick.Stop()
+	for i := 0; time.Since(start) < time.Second; i++ {
+		<-tick.C
+		a.mu.Lock()
+		a.records.putService(ServiceID{DefaultStack, "s1"}, ServiceRecord{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})})
+		a.mu.Unlock()
+		wake(a.changed)
+	}
+	if took := building() - before; took == 0 || took > time.Second/4 {
+		t.Errorf("within a second, %v went into building Snapshots", took)
+	}
+	web := ctr("a", "web", "10.0.0.2", "web")
+	l.Containers = append(l.Containers, web)
+	a.SetLocal(l)
+	eventuallyWithin(t, 2*time.Second, "what comes after the burst", func() bool { return tasks(a, "web") == "a/web" })
+}
+
+func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
+	dir := shortDir(t)
+	containers := local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", "10.0.0.2", "db"))
+	a := open(t, "a", dir)
+	a.SetLocal(containers)
+	settled(t, a)
+	if _, err := a.ClaimVIP(t.Context(), ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the VIP", func() bool {
+		svc, _ := a.Snapshot().Service(ServiceID{DefaultStack, "web"})
+		return svc.VIP.IsValid()
+	})
+	settled(t, a)
+	before, rev, lease := a.Snapshot(), revision(t, a.client), a.Status().Lease
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	a = open(t, "a", dir)
+	a.SetLocal(containers)
+	settled(t, a)
+	if after := a.Snapshot(); !same(before, after) {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	if r := revision(t, a.client); r != rev {
+		t.Errorf("etcd is at revision %d, was at %d", r, rev)
+	}
+	if l := a.Status().Lease; l != lease {
+		t.Errorf("lease %s, was %s", l, lease)
+	}
+}
+
+func TestRestoreLocal(t *testing.T) {
+	dir := shortDir(t)
+	a := open(t, "a", dir)
+	if a.RestoreLocal() {
+		t.Error("a new host had something to restore")
+	}
+	a.SetLocal(Local{Containers: []Container{ctr("a", "1", "10.0.0.1", "web")}, Networks: []Network{{Name: "bridge", Bridge: "docker0"}}})
+	settled(t, a)
+	before := a.Snapshot()
+	a.Close()
+	a = open(t, "a", dir)
+	if !a.RestoreLocal() {
+		t.Fatal("nothing to restore")
+	}
+	settled(t, a)
+	if !same(before, a.Snapshot()) {
+		t.Errorf("before %+v, after %+v", before, a.Snapshot())
+	}
+	a.SetLocal(local())
+	eventually(t, "the engine has the last word", func() bool { return tasks(a, "web") == "no service" })
+}
+
+func TestStartsFromDiskWhileEtcdIsAway(t *testing.T) {
+	etcdDir, dir := shortDir(t), shortDir(t)
+	etcd := etcdServer(t, etcdDir)
+	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	b.SetLocal(local(ctr("b", "2", "10.0.1.1", "web")))
+	settled(t, b)
+	a := open(t, "a", dir, at(etcd.endpoint))
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	eventually(t, "both tasks", func() bool { return tasks(a, "web") == "a/1 b/2" })
+	before := a.Snapshot()
+	a.Close()
+	b.Close()
+	etcd.close()
+
+	start := time.Now()
+	a = open(t, "a", dir, at(etcd.endpoint))
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("Open took %v", took)
+	}
+	if !a.RestoreLocal() {
+		t.Error("nothing to restore")
+	}
+	eventuallyWithin(t, cacheAfter+time.Second, "a snapshot", func() bool { return a.Snapshot() != nil })
+	if !same(before, a.Snapshot()) {
+		t.Errorf("before %+v, after %+v", before, a.Snapshot())
+	}
+	if s := a.Status(); s.Connected || !s.FromCache || s.LastError == "" {
+		t.Errorf("status %+v", s)
+	}
+	// The host's own containers go on coming and going.
+	a.SetLocal(local(ctr("a", "3", "10.0.0.3", "web")))
+	eventually(t, "the new one", func() bool { return tasks(a, "web") == "a/3 b/2" })
+
+	etcd = etcdServer(t, etcdDir)
+	settled(t, a)
+	if s := a.Status(); s.FromCache || s.LastError != "" {
+		t.Errorf("status %+v", s)
+	}
+	if r, err := client(t, etcd.endpoint).Get(t.Context(), taskKey("a", "3")); err != nil || len(r.Kvs) != 1 {
+		t.Errorf("etcd was not told: %v, %v", r, err)
+	}
+}
+
+func TestCacheOfAnotherHostOrDamagedIsNotUsed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cache.jsonl")
+	for _, content := range []string{
+		`{"cache":{"node":"b"}}`,
+		`{"cache":{"node":"a"}}` + "\n" + `{"node":{"na`,
+		`{"cache":{"node":"a"}}` + "\n" + `{"container":{"id":"1","node":"a","tasks":[{"node":"b"}]}}`,
+		``,
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := readCache(path, "a"); err == nil {
+			t.Errorf("%s: used: %+v", content, c)
+		}
+	}
+}
+
+func TestStateFolderInUse(t *testing.T) {
+	dir := shortDir(t)
+	open(t, "a", dir)
+	_, err := Open(t.Context(), Options{Self: Node{Name: "a"}, StateDir: dir})
+	if err == nil || !strings.Contains(err.Error(), "in use by another agent") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDamagedEtcdDataIsAClearError(t *testing.T) {
+	dir := shortDir(t)
+	a := open(t, "a", dir)
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	settled(t, a)
+	a.Close()
+	wals, err := filepath.Glob(filepath.Join(dir, "etcd/member/wal/*.wal"))
+	if err != nil || len(wals) == 0 {
+		t.Fatal(wals, err)
+	}
+	f, err := os.OpenFile(wals[0], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, 4096), 100); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	_, err = Open(t.Context(), Options{Self: Node{Name: "a"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err == nil || !strings.Contains(err.Error(), "move the folder away") {
+		t.Errorf("got %v", err)
+	}
+	t.Log(err)
+}
+
+func TestNodeNamesThatCannotBeKeys(t *testing.T) {
+	for _, name := range []string{"", "a/b", "a b", strings.Repeat("x", 254)} {
+		if _, err := Open(t.Context(), Options{Self: Node{Name: name}, StateDir: t.TempDir()}); err == nil {
+			t.Errorf("%q was taken", name)
+		}
+	}
+}
+
+func TestRemoveService(t *testing.T) {
+	a := open(t, "a", shortDir(t))
+	id, other := ServiceID{DefaultStack, "web"}, ServiceID{"shop", "web"}
+	vip := netip.MustParseAddr("10.96.0.7")
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	settled(t, a)
+	if got, err := a.ClaimVIP(t.Context(), id, vip); got != vip || err != nil {
+		t.Fatal(got, err)
+	}
+	if got, err := a.ClaimVIP(t.Context(), id, vip.Next()); got != vip || err != nil {
+		t.Errorf("a second claim: %v, %v", got, err)
+	}
+	var taken *TakenError
+	if _, err := a.ClaimVIP(t.Context(), other, vip); !errors.As(err, &taken) || taken.Holder != id {
+		t.Errorf("another's claim: %v", err)
+	}
+	if err := a.RemoveService(t.Context(), id); err == nil || !strings.Contains(err.Error(), "c-1 on a") {
+		t.Errorf("removed with a task: %v", err)
+	}
+	a.SetLocal(local())
+	eventually(t, "it is idle", func() bool {
+		svc, ok := a.Snapshot().Service(id)
+		return ok && len(svc.Tasks) == 0 && !svc.IdleSince.IsZero() && svc.VIP == vip
+	})
+	a.SetLocal(local(ctr("a", "2", "10.0.0.1", "web")))
+	eventually(t, "it is back, with its VIP", func() bool {
+		svc, ok := a.Snapshot().Service(id)
+		return ok && len(svc.Tasks) == 1 && svc.IdleSince.IsZero() && svc.VIP == vip
+	})
+	a.SetLocal(local())
+	eventually(t, "the task is gone", func() bool { return len(a.taskNames(id)) == 0 })
+	eventually(t, "it can be removed", func() bool { return a.RemoveService(t.Context(), id) == nil })
+	if got, err := a.ClaimVIP(t.Context(), other, vip); got != vip || err != nil {
+		t.Errorf("a claim after it was given back: %v, %v", got, err)
+	}
+	if err := a.RemoveService(t.Context(), id); !errors.Is(err, ErrNoService) {
+		t.Errorf("removed twice: %v", err)
+	}
+}

@@ -1,0 +1,153 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// TakenError says that an address is another service's VIP.
+type TakenError struct {
+	Addr   netip.Addr
+	Holder ServiceID
+}
+
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("%s is the VIP of %s; if that is not needed any more, run: shoal service rm %[2]s", e.Addr, e.Holder)
+}
+
+// ErrNoService says that nothing is remembered of a service.
+var ErrNoService = errors.New("no such service; run: shoal services")
+
+// claimAttempts bounds how often a claim is read and tried again: each failure
+// means that another host wrote in between.
+const claimAttempts = 8
+
+// ClaimVIP makes addr the VIP of a service for good, in one transaction, so
+// that two hosts never give out one address. It returns the VIP the service
+// has: an earlier one, if there is one. If the address is another service's,
+// the error is a [*TakenError].
+func (c *Catalog) ClaimVIP(ctx context.Context, id ServiceID, addr netip.Addr) (netip.Addr, error) {
+	vip, err := c.claimVIP(ctx, id, addr)
+	if taken := (*TakenError)(nil); err != nil && !errors.As(err, &taken) {
+		err = fmt.Errorf("claim VIP %s for %s: %w", addr, id, err)
+	}
+	return vip, err
+}
+
+func (c *Catalog) claimVIP(ctx context.Context, id ServiceID, addr netip.Addr) (netip.Addr, error) {
+	skey, vkey := serviceKey(id), vipKey(addr)
+	rec := ServiceRecord{Created: time.Now().UTC().Truncate(time.Second)}
+	var smod, vmod int64 // revisions the transaction expects; 0: not there
+	for range claimAttempts {
+		rec.VIP = addr
+		r, err := c.commit(ctx,
+			[]clientv3.Cmp{
+				clientv3.Compare(clientv3.ModRevision(skey), "=", smod),
+				clientv3.Compare(clientv3.ModRevision(vkey), "=", vmod),
+			},
+			[]clientv3.Op{clientv3.OpPut(skey, encode(rec)), clientv3.OpPut(vkey, encode(id))},
+			[]clientv3.Op{clientv3.OpGet(skey), clientv3.OpGet(vkey)})
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if r.Succeeded {
+			return addr, nil
+		}
+		smod, vmod = 0, 0
+		if kv := first(r, 0); kv != nil {
+			if err := json.Unmarshal(kv.Value, &rec); err != nil {
+				return netip.Addr{}, fmt.Errorf("the service's record %s cannot be read: %w; shoal service rm %s removes it", skey, err, id)
+			}
+			if rec.VIP.IsValid() {
+				return rec.VIP, nil
+			}
+			smod = kv.ModRevision
+		}
+		if kv := first(r, 1); kv != nil {
+			var holder ServiceID
+			if err := json.Unmarshal(kv.Value, &holder); err != nil {
+				return netip.Addr{}, fmt.Errorf("the record %s cannot be read: %w; delete it with etcdctl if nobody uses the address", vkey, err)
+			}
+			if holder != id {
+				return netip.Addr{}, &TakenError{Addr: addr, Holder: holder}
+			}
+			vmod = kv.ModRevision
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("its record was changed %d times meanwhile", claimAttempts)
+}
+
+// first is what the i-th read of a transaction found, or nil.
+func first(r *clientv3.TxnResponse, i int) *mvccpb.KeyValue {
+	if kvs := r.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
+		return kvs[0]
+	}
+	return nil
+}
+
+// RemoveService forgets a service and gives its VIP back. It is refused while
+// the service has tasks. If nothing is remembered of it, the error is
+// [ErrNoService].
+func (c *Catalog) RemoveService(ctx context.Context, id ServiceID) error {
+	if err := c.removeService(ctx, id); err != nil {
+		return fmt.Errorf("remove service %s: %w", id, err)
+	}
+	return nil
+}
+
+func (c *Catalog) removeService(ctx context.Context, id ServiceID) error {
+	if !isClosed(c.listed) {
+		return errors.New("etcd was not reached yet, so it is not known whether it has tasks; see: shoal status")
+	}
+	if names := c.taskNames(id); len(names) > 0 {
+		return fmt.Errorf("it has tasks, stop them first: %s", strings.Join(names, ", "))
+	}
+	r, err := c.commit(ctx, nil, []clientv3.Op{
+		clientv3.OpGet(serviceKey(id)),
+		clientv3.OpGet(vipsRoot, clientv3.WithPrefix()),
+	}, nil)
+	if err != nil {
+		return err
+	}
+	kv := first(r, 0)
+	if kv == nil {
+		return ErrNoService
+	}
+	// Its VIP is found by who holds what, so that a record that cannot be read
+	// can be removed as well.
+	conds := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(serviceKey(id)), "=", kv.ModRevision)}
+	ops := []clientv3.Op{clientv3.OpDelete(serviceKey(id))}
+	for _, kv := range r.Responses[1].GetResponseRange().Kvs {
+		var holder ServiceID
+		if json.Unmarshal(kv.Value, &holder) == nil && holder == id {
+			conds = append(conds, clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision))
+			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+		}
+	}
+	if r, err = c.commit(ctx, conds, ops, nil); err != nil {
+		return err
+	}
+	if !r.Succeeded {
+		return errors.New("it was changed meanwhile; try again")
+	}
+	return c.await(ctx, r.Header.Revision)
+}
+
+// taskNames are the containers that make up a service, with their hosts.
+func (c *Catalog) taskNames(id ServiceID) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for _, ctr := range c.records.tasks[id] {
+		names = append(names, ctr.Name+" on "+ctr.Node)
+	}
+	return names
+}

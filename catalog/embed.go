@@ -1,0 +1,116 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+const (
+	// Every change of a task is a revision, and old ones are read only by a
+	// watch that was away; one that was away for longer lists again.
+	etcdKeepRevisions = "10000"
+	// Past its quota etcd takes no more writes. 10,000 services with three
+	// tasks each fill some 40 MB, and the revisions kept as much again.
+	etcdQuota = 2 << 30
+	// Raft's log is held in memory from one snapshot to the next, with so many
+	// entries beyond for a follower that is behind, and gone through at a
+	// start. With the defaults, 10,000 and 5,000, that takes seconds after a
+	// busy time.
+	etcdSnapshotCount  = 1000
+	etcdCatchUpEntries = 500
+
+	// sockaddr_un holds 108 bytes, one of them the closing zero (unix(7)).
+	maxSocketPath = 107
+)
+
+// server is the etcd inside this process.
+type server struct {
+	etcd     *embed.Etcd
+	endpoint string       // of its unix socket, for clients
+	closing  *atomic.Bool // its listeners report being closed as errors: no news any more
+}
+
+// startServer starts etcd on the data in dir/etcd, reached through the socket
+// dir/etcd.sock and through nothing else: a voter alone needs no address for
+// peers. It does not wait for the voter to be elected, clients do.
+func startServer(dir, name string, log *slog.Logger) (_ *server, err error) {
+	data, sock := filepath.Join(dir, "etcd"), filepath.Join(dir, "etcd.sock")
+	fail := func(err error) error {
+		return fmt.Errorf("start the embedded etcd on %s: %w; if its data is damaged, move the folder away: "+
+			"shoal then starts with an empty one, and services get new VIPs", data, err)
+	}
+	if len(sock) > maxSocketPath {
+		return nil, fmt.Errorf("start the embedded etcd: the path of its socket %s has %d characters, %d is the most; "+
+			"use a state folder with a shorter path", sock, len(sock), maxSocketPath)
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fail(err)
+	}
+	if err := os.Chmod(data, 0o700); err != nil {
+		return nil, fail(err)
+	}
+	// A killed agent leaves its socket behind. The lock on the state folder
+	// tells that nobody serves it any more.
+	if err := os.Remove(sock); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fail(err)
+	}
+
+	c := embed.NewConfig()
+	c.Name = name
+	c.Dir = data
+	client := url.URL{Scheme: "unix", Path: sock}
+	c.ListenClientUrls = []url.URL{client}
+	c.AdvertiseClientUrls = []url.URL{client}
+	c.ListenPeerUrls = nil
+	// A member has to have an address, listened on or not.
+	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
+	c.InitialCluster = c.InitialClusterFromName(name)
+	c.InitialClusterToken = "shoal"
+	c.AutoCompactionMode = embed.CompactorModeRevision
+	c.AutoCompactionRetention = etcdKeepRevisions
+	c.QuotaBackendBytes = etcdQuota
+	c.SnapshotCount = etcdSnapshotCount
+	c.SnapshotCatchUpEntries = etcdCatchUpEntries
+	c.EnableGRPCGateway = false
+	// A voter alone waits for one election timeout, for nobody, before it
+	// serves.
+	c.TickMs, c.ElectionMs = 50, 250
+	// On a small disk a commit takes longer than etcd likes; that alone is no
+	// news.
+	c.WarningApplyDuration = time.Second
+	c.WarningUnaryRequestDuration = time.Second
+	closing := new(atomic.Bool)
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(log, closing))
+
+	// etcd panics on some kinds of damage, and exits on others; zapLogger
+	// makes panics of both.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fail(fmt.Errorf("%v", p))
+		}
+	}()
+	etcd, err := embed.StartEtcd(c)
+	if err != nil {
+		return nil, fail(err)
+	}
+	if err := os.Chmod(sock, 0o600); err != nil {
+		etcd.Close()
+		return nil, fail(err)
+	}
+	return &server{etcd: etcd, endpoint: "unix://" + sock, closing: closing}, nil
+}
+
+// close stops etcd with everything written. Closing twice does nothing.
+func (s *server) close() {
+	if !s.closing.Swap(true) {
+		s.etcd.Close()
+	}
+}

@@ -1,0 +1,48 @@
+package catalog
+
+import "slices"
+
+// These compare field by field, and instants rather than what time.Time holds
+// besides: it is done for every container of a host whenever one changes.
+
+func (c *Container) equal(o *Container) bool {
+	return c.ID == o.ID && c.Name == o.Name && c.Node == o.Node && c.Stack == o.Stack &&
+		c.Problem == o.Problem && c.Since.Equal(o.Since) &&
+		slices.Equal(c.Addrs, o.Addrs) && equalTasks(c.Tasks, o.Tasks)
+}
+
+func (t *Task) equal(o *Task) bool {
+	return t.Service == o.Service && t.Node == o.Node && t.Container == o.Container &&
+		t.Name == o.Name && t.Addr == o.Addr && t.State == o.State && t.Since.Equal(o.Since) &&
+		t.Drain == o.Drain && t.Weight == o.Weight && t.Started.Equal(o.Started) &&
+		t.Spec.equal(&o.Spec)
+}
+
+func (s *Spec) equal(o *Spec) bool {
+	return s.Mode == o.Mode && s.Scheduler == o.Scheduler && s.Affinity == o.Affinity && s.VIP == o.VIP &&
+		s.PublishLocal == o.PublishLocal && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Publish, o.Publish) && s.PublishLocal == o.PublishLocal
+}
+
+func (s *Service) equal(o *Service) bool {
+	return s.ID == o.ID && s.VIP == o.VIP && s.IdleSince.Equal(o.IdleSince) &&
+		s.Spec.equal(&o.Spec) && equalTasks(s.Tasks, o.Tasks)
+}
+
+func equalTasks(a, b []Task) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !a[i].equal(&b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func equalNetworks(a, b []Network) bool {
+	return slices.EqualFunc(a, b, func(a, b Network) bool {
+		return a.Name == b.Name && a.Bridge == b.Bridge &&
+			slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Gateway, b.Gateway)
+	})
+}

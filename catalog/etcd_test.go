@@ -1,0 +1,287 @@
+package catalog
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
+	a := open(t, "a", shortDir(t))
+	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	var mu sync.Mutex
+	given := map[ServiceID]netip.Addr{}
+	var work sync.WaitGroup
+	for w := range 8 {
+		c := []*Catalog{a, b}[w%2]
+		work.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(w), 3))
+			for range 60 {
+				id := ServiceID{DefaultStack, fmt.Sprintf("s%d", rnd.IntN(25))}
+				addr := netip.AddrFrom4([4]byte{10, 96, 0, byte(rnd.IntN(40))})
+				got, err := c.ClaimVIP(t.Context(), id, addr)
+				if err != nil {
+					if !strings.Contains(err.Error(), "is the VIP of") {
+						t.Error(err)
+					}
+					continue
+				}
+				mu.Lock()
+				if old, ok := given[id]; ok && old != got {
+					t.Errorf("%s was given %s and %s", id, old, got)
+				}
+				given[id] = got
+				mu.Unlock()
+			}
+		})
+	}
+	work.Wait()
+	holders := map[netip.Addr]ServiceID{}
+	for id, addr := range given {
+		if other, ok := holders[addr]; ok {
+			t.Errorf("%s was given to %s and %s", addr, id, other)
+		}
+		holders[addr] = id
+	}
+	if len(given) < 20 {
+		t.Errorf("only %d services got a VIP", len(given))
+	}
+}
+
+func TestResumesAfterCompaction(t *testing.T) {
+	dir, away := shortDir(t), shortDir(t)
+	etcd := etcdServer(t, dir)
+	a := open(t, "a", shortDir(t), at(etcd.endpoint))
+	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	a.SetLocal(local())
+	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")))
+	eventually(t, "b's tasks", func() bool { return tasks(a, "web") == "b/1 b/2" })
+	settled(t, b)
+	b.Close()
+	etcd.close()
+
+	// The same data, where the catalog does not see it: one task goes, one
+	// comes, and the history of that is thrown away.
+	if err := os.Rename(filepath.Join(dir, "etcd"), filepath.Join(away, "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	etcd = etcdServer(t, away)
+	cl := client(t, etcd.endpoint)
+	c := ctr("b", "3", "10.0.1.3", "web")
+	if _, err := cl.Delete(t.Context(), taskKey("b", "1")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cl.Put(t.Context(), taskKey("b", "3"), encode(&c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cl.Compact(t.Context(), r.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	etcd.close()
+	if err := os.Rename(filepath.Join(away, "etcd"), filepath.Join(dir, "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	etcdServer(t, dir)
+	eventually(t, "what is there now", func() bool { return tasks(a, "web") == "b/2 b/3" })
+}
+
+func TestLostLeaseIsGrantedAnewWithAllRecords(t *testing.T) {
+	etcd := etcdServer(t, shortDir(t))
+	a := open(t, "a", shortDir(t), at(etcd.endpoint))
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", "10.0.0.2", "web")))
+	settled(t, a)
+	old := a.Status().Lease
+	cl := client(t, etcd.endpoint)
+	a.mu.Lock()
+	lease := a.lease
+	a.mu.Unlock()
+	if _, err := cl.Revoke(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	before := a.Snapshot().Revision
+	eventually(t, "a new lease", func() bool { return a.Status().Lease != old })
+	settled(t, a)
+	r, err := cl.Get(t.Context(), root, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Kvs) != 3 {
+		t.Errorf("%d records, not the node's and two tasks'", len(r.Kvs))
+	}
+	for _, kv := range r.Kvs {
+		if fmt.Sprintf("%x", kv.Lease) != a.Status().Lease {
+			t.Errorf("%s is under lease %x, not %s", kv.Key, kv.Lease, a.Status().Lease)
+		}
+	}
+	if after := a.Snapshot().Revision; after != before {
+		t.Errorf("%d Snapshots came of it", after-before)
+	}
+}
+
+func TestRecordsOutliveAnAgentForTheirLease(t *testing.T) {
+	a := open(t, "a", shortDir(t))
+	a.SetLocal(local())
+	b := open(t, "b", shortDir(t), at(a.server.endpoint), func(o *Options) { o.LeaseTTL = 2 * time.Second })
+	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web")))
+	if _, err := a.ClaimVIP(t.Context(), ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b's task", func() bool { return tasks(a, "web") == "b/1" })
+	settled(t, b)
+	b.Close()
+	if got := tasks(a, "web"); got != "b/1" {
+		t.Errorf("right after b stopped: %q", got)
+	}
+	eventually(t, "b's lease is over, and its service idle", func() bool {
+		svc, _ := a.Snapshot().Service(ServiceID{DefaultStack, "web"})
+		return len(svc.Tasks) == 0 && !svc.IdleSince.IsZero() && len(a.Snapshot().Nodes) == 1
+	})
+}
+
+func TestEtcdRestarts(t *testing.T) {
+	dir := shortDir(t)
+	etcd := etcdServer(t, dir)
+	a := open(t, "a", shortDir(t), at(etcd.endpoint))
+	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	for i, c := range []*Catalog{a, b} {
+		c.SetLocal(local(ctr(c.o.Self.Name, "1", fmt.Sprintf("10.0.%d.1", i), "web")))
+	}
+	eventually(t, "both tasks", func() bool { return tasks(a, "web") == "a/1 b/1" })
+	etcd.close()
+	b.SetLocal(local(ctr("b", "2", "10.0.1.2", "web")))
+	if got := tasks(a, "web"); got != "a/1 b/1" {
+		t.Errorf("with etcd away: %q", got)
+	}
+	etcd = etcdServer(t, dir)
+	eventually(t, "b's new task", func() bool { return tasks(a, "web") == "a/1 b/2" })
+	settled(t, a)
+	settled(t, b)
+
+	// An etcd that comes back with nothing is told everything again, and
+	// watched though its revisions are lower than those seen.
+	cl := client(t, etcd.endpoint)
+	for range 100 {
+		if _, err := cl.Put(t.Context(), root+"unknown", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rev := revision(t, cl)
+	for _, c := range []*Catalog{a, b} {
+		eventually(t, "the newest revision is seen", func() bool { return c.Status().Revision >= rev })
+	}
+	etcd.close()
+	if err := os.RemoveAll(filepath.Join(dir, "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	etcdServer(t, dir)
+	eventuallyWithin(t, 40*time.Second, "the records are there again", func() bool {
+		r, err := cl.Get(t.Context(), root, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		return err == nil && r.Count == 4
+	})
+	a.SetLocal(local())
+	eventually(t, "changes are seen again", func() bool { return tasks(b, "web") == "b/2" })
+}
+
+func TestUnreadableRecordsHarmNobody(t *testing.T) {
+	etcd := etcdServer(t, shortDir(t))
+	cl := client(t, etcd.endpoint)
+	good, stray := ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")
+	bad := ctr("b", "4", "10.0.1.2", "web")
+	bad.Tasks[0].Service.Name = "Not A Label"
+	for key, value := range map[string]string{
+		taskKey("b", "1"):          strings.Replace(encode(&good), "{", `{"fromANewerVersion":[1],`, 1),
+		taskKey("b", "other"):      encode(&stray),
+		taskKey("b", "3"):          `{"id":`,
+		taskKey("b", "4"):          encode(&bad),
+		nodesRoot + "c":            `[]`,
+		servicesRoot + "default/x": `{"vip":"10.96.0.300"}`,
+		servicesRoot + "X/Y/Z":     `{}`,
+		root + "unknown/thing":     `?`,
+	} {
+		if _, err := cl.Put(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := new(logBuffer)
+	a := open(t, "a", shortDir(t), at(etcd.endpoint), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(log, nil)) })
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	settled(t, a)
+	if got := tasks(a, "web"); got != "a/1 b/1" {
+		t.Errorf("tasks %q", got)
+	}
+	if got := a.Status().Unreadable; len(got) != 6 {
+		t.Errorf("unreadable: %q", got)
+	}
+	x := ServiceID{DefaultStack, "x"}
+	if _, err := a.ClaimVIP(t.Context(), x, netip.MustParseAddr("10.96.0.3")); err == nil || !strings.Contains(err.Error(), "service rm") {
+		t.Errorf("claim over an unreadable record: %v", err)
+	}
+	if err := a.RemoveService(t.Context(), x); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.ClaimVIP(t.Context(), x, netip.MustParseAddr("10.96.0.3")); err != nil {
+		t.Error(err)
+	}
+	if _, err := cl.Put(t.Context(), taskKey("b", "3"), `{`); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, a)
+	eventually(t, "the removed one is no longer listed", func() bool { return len(a.Status().Unreadable) == 5 })
+	if n := strings.Count(log.String(), taskKey("b", "3")); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, log)
+	}
+}
+
+func TestRecordTooLargeForEtcdStaysHere(t *testing.T) {
+	a := open(t, "a", shortDir(t))
+	huge := ctr("a", "huge", "10.0.0.1", "web")
+	for i := range 40000 {
+		huge.Tasks[0].Spec.Publish = append(huge.Tasks[0].Spec.Publish,
+			PublishedPort{Published: uint16(i + 1), Target: uint16(i + 1), Protocol: TCP})
+	}
+	a.SetLocal(local(huge, ctr("a", "small", "10.0.0.2", "web")))
+	settled(t, a)
+	if got := tasks(a, "web"); got != "a/huge a/small" {
+		t.Errorf("tasks %q", got)
+	}
+	r, err := a.client.Get(t.Context(), taskKey("a", ""), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil || len(r.Kvs) != 1 {
+		t.Errorf("records %v, %v", r, err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	c := ctr("b", "1", "10.0.1.1", "web")
+	f.Add(taskKey("b", "1"), encode(&c))
+	f.Add(nodeKey("b"), encode(Node{Name: "b"}))
+	f.Add(serviceKey(ServiceID{"a", "b"}), encode(ServiceRecord{}))
+	f.Fuzz(func(t *testing.T, key, value string) {
+		e, err := decode(key, []byte(value))
+		if err != nil {
+			return
+		}
+		r := newRecords()
+		if e.container != nil {
+			r.putContainer(*e.container)
+		}
+		if e.node != nil {
+			r.putNode(*e.node)
+		}
+		s := build(new(Snapshot), Node{}, r, r.takeChanges())
+		for _, svc := range s.Services {
+			if _, err := ParseServiceID(svc.ID.String()); err != nil {
+				t.Errorf("%q: %q made service %s", key, value, svc.ID)
+			}
+		}
+	})
+}

@@ -1,0 +1,123 @@
+package catalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// What is kept in etcd, each value as JSON:
+//
+//	nodes/NODE            Node, with the node's lease
+//	tasks/NODE/CONTAINER  Container, with the node's lease
+//	services/STACK/NAME   ServiceRecord
+//	vips/ADDR             ServiceID of the service that holds it
+//
+// Fields a version does not know are passed over, those that come from a
+// newer one.
+const (
+	root         = "/shoal/v1/"
+	nodesRoot    = root + "nodes/"
+	tasksRoot    = root + "tasks/"
+	servicesRoot = root + "services/"
+	vipsRoot     = root + "vips/"
+)
+
+func nodeKey(name string) string            { return nodesRoot + name }
+func taskKey(node, container string) string { return tasksRoot + node + "/" + container }
+func serviceKey(id ServiceID) string        { return servicesRoot + id.String() }
+func vipKey(a netip.Addr) string            { return vipsRoot + a.String() }
+
+// checkNodeName reports why s cannot be part of a key.
+func checkNodeName(s string) error {
+	if s == "" || len(s) > 253 || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == '/' || c >= 0x7f }) {
+		return fmt.Errorf("node name %q: use 1 to 253 ASCII characters without blanks and slashes, as in a host name", s)
+	}
+	return nil
+}
+
+// stored tells whether a container is worth a record: whether another host
+// would treat its addresses or its tasks otherwise than without one.
+func (c *Container) stored() bool {
+	return len(c.Tasks) > 0 || c.Problem != "" || c.Stack != DefaultStack
+}
+
+// entry is a record with what its key says. One of its fields is set.
+type entry struct {
+	node      *Node
+	container *Container
+	id        ServiceID // of service
+	service   *ServiceRecord
+}
+
+// decode reads a record. Of keys that are none of ours, and of those that only
+// transactions read, it makes an empty entry. A record which contradicts its
+// key is an error as much as one that is no JSON: it must not act under
+// another's name.
+func decode(key string, value []byte) (e entry, err error) {
+	rest, ok := strings.CutPrefix(key, root)
+	if !ok {
+		return e, nil
+	}
+	kind, rest, _ := strings.Cut(rest, "/")
+	switch kind {
+	case "nodes":
+		n := Node{Alive: true}
+		if err := json.Unmarshal(value, &n); err != nil {
+			return e, err
+		}
+		if n.Name != rest {
+			return e, fmt.Errorf("it names node %q", n.Name)
+		}
+		return entry{node: &n}, nil
+	case "tasks":
+		c := new(Container)
+		if err := json.Unmarshal(value, c); err != nil {
+			return e, err
+		}
+		return entry{container: c}, c.check(rest)
+	case "services":
+		id, err := ParseServiceID(rest)
+		if err != nil {
+			return e, err
+		}
+		rec := new(ServiceRecord)
+		if err := json.Unmarshal(value, rec); err != nil {
+			return e, err
+		}
+		return entry{id: id, service: rec}, nil
+	}
+	return e, nil
+}
+
+// check reports what of a record of another host would do harm here.
+func (c *Container) check(nodeAndID string) error {
+	if c.Node+"/"+c.ID != nodeAndID {
+		return fmt.Errorf("it names container %q of node %q", c.ID, c.Node)
+	}
+	for i := range c.Tasks {
+		t := &c.Tasks[i]
+		if t.Node != c.Node || t.Container != c.ID {
+			return fmt.Errorf("its task of %s names container %q of node %q", t.Service, t.Container, t.Node)
+		}
+		if !t.Addr.IsValid() {
+			return fmt.Errorf("its task of %s has no address", t.Service)
+		}
+		for _, label := range []string{t.Service.Stack, t.Service.Name} {
+			if err := CheckLabel(label); err != nil {
+				return fmt.Errorf("its task of %s: %w", t.Service, err)
+			}
+		}
+	}
+	return nil
+}
+
+// encode writes a record. None of the types can fail to be written.
+func encode(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}

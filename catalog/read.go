@@ -1,0 +1,262 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	requestTimeout = 5 * time.Second // of one request to etcd
+	listPage       = 2000            // records a request
+	retryAtMost    = 5 * time.Second // between attempts
+)
+
+var errRelist = errors.New("the records may have been replaced")
+
+// read keeps the records as etcd has them: it lists them once and watches from
+// there on, through lost connections. It lists again when what it missed is
+// compacted, or the lease was lost and with it perhaps everything.
+func (c *Catalog) read(ctx context.Context) {
+	retry := retrier{}
+	listed := false
+	for ctx.Err() == nil {
+		var err error
+		if !listed {
+			err = c.list(ctx)
+		}
+		if err == nil {
+			listed = true
+			err = c.watch(ctx, retry.reset)
+		}
+		switch {
+		case errors.Is(err, errRelist), errors.Is(err, rpctypes.ErrCompacted):
+			listed = false
+			c.metrics.relist()
+			continue
+		case ctx.Err() == nil:
+			c.failed(fmt.Errorf("read the catalog from etcd: %w", err))
+			retry.wait(ctx)
+		}
+	}
+}
+
+// list reads all records as of one revision, and brings the own ones in line.
+func (c *Catalog) list(ctx context.Context) error {
+	var kvs []*mvccpb.KeyValue
+	var rev int64
+	for from, end := root, clientv3.GetPrefixRangeEnd(root); ; {
+		rctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		r, err := c.client.Get(rctx, from, clientv3.WithRange(end), clientv3.WithLimit(listPage), clientv3.WithRev(rev))
+		cancel()
+		if err != nil {
+			return err
+		}
+		if rev == 0 {
+			rev = r.Header.Revision
+		}
+		kvs = append(kvs, r.Kvs...)
+		if !r.More {
+			break
+		}
+		from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	present := make(map[string]bool, len(kvs))
+	for _, kv := range kvs {
+		present[string(kv.Key)] = true
+	}
+	for _, key := range c.keys() {
+		if !present[key] {
+			c.deleted(key)
+		}
+	}
+	for _, kv := range kvs {
+		c.put(kv)
+	}
+	c.advanceTo(rev)
+	c.lastErr = nil
+	if !isClosed(c.listed) {
+		close(c.listed)
+	}
+	if !isClosed(c.known) {
+		close(c.known)
+	}
+	wake(c.changed)
+	wake(c.unsaved)
+	return nil
+}
+
+// keys are those of all records held.
+func (c *Catalog) keys() []string {
+	var keys []string
+	for name := range c.records.nodes {
+		keys = append(keys, nodeKey(name))
+	}
+	for node, byID := range c.records.containers {
+		for id := range byID {
+			keys = append(keys, taskKey(node, id))
+		}
+	}
+	for id := range c.records.services {
+		keys = append(keys, serviceKey(id))
+	}
+	for key := range c.have {
+		keys = append(keys, key)
+	}
+	for key := range c.unreadable {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// watch follows the records from the revision they are at. It returns only
+// with an error.
+func (c *Catalog) watch(ctx context.Context, healthy func()) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	c.mu.Lock()
+	from := c.seen + 1
+	c.mu.Unlock()
+	events := c.client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify())
+	for {
+		select {
+		case <-c.relist:
+			return errRelist
+		case r, ok := <-events:
+			if !ok {
+				return errors.New("the watch was closed")
+			}
+			if err := r.Err(); err != nil {
+				return err
+			}
+			healthy()
+			c.apply(r)
+		}
+	}
+}
+
+func (c *Catalog) apply(r clientv3.WatchResponse) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastErr = nil
+	for _, e := range r.Events {
+		if e.Type == clientv3.EventTypeDelete {
+			c.deleted(string(e.Kv.Key))
+		} else {
+			c.put(e.Kv)
+		}
+	}
+	if len(r.Events) > 0 {
+		c.advanceTo(r.Header.Revision)
+		wake(c.changed)
+		wake(c.unsaved)
+	}
+}
+
+// advanceTo notes which revision the records are at. It may be an earlier one,
+// of an etcd put back to an older state.
+func (c *Catalog) advanceTo(rev int64) {
+	c.seen = rev
+	close(c.advance)
+	c.advance = make(chan struct{})
+}
+
+// own tells whether a key is this host's to write.
+func (c *Catalog) own(key string) bool {
+	return key == nodeKey(c.o.Self.Name) || strings.HasPrefix(key, taskKey(c.o.Self.Name, ""))
+}
+
+// put takes a record from etcd. Of this host's own, what etcd says is compared
+// and never used, except to restore them. One that cannot be read leaves what
+// was known before it.
+func (c *Catalog) put(kv *mvccpb.KeyValue) {
+	key := string(kv.Key)
+	own := c.own(key)
+	if own {
+		c.have[key] = holding{fingerprint(string(kv.Value)), clientv3.LeaseID(kv.Lease)}
+		if c.localKnown {
+			return
+		}
+	}
+	e, err := decode(key, kv.Value)
+	if err != nil {
+		if c.unreadable[key] == 0 {
+			c.log.Error("a record in etcd is passed over: it cannot be read", "key", key, "err", err)
+		}
+		c.unreadable[key] = kv.ModRevision
+		return
+	}
+	delete(c.unreadable, key)
+	switch {
+	case own && e.container != nil:
+		c.inEtcd[key] = *e.container
+	case own:
+	case e.node != nil:
+		c.records.putNode(*e.node)
+	case e.container != nil:
+		c.records.putContainer(*e.container)
+	case e.service != nil:
+		e.service.mod = kv.ModRevision
+		c.records.putService(e.id, *e.service)
+	}
+}
+
+// deleted takes note that a record is gone from etcd.
+func (c *Catalog) deleted(key string) {
+	delete(c.unreadable, key)
+	if c.own(key) {
+		delete(c.have, key)
+		delete(c.inEtcd, key)
+		return
+	}
+	c.forget(key)
+}
+
+// forget takes from the records what a key stood for.
+func (c *Catalog) forget(key string) {
+	if name, ok := strings.CutPrefix(key, nodesRoot); ok {
+		c.records.deleteNode(name)
+	}
+	if rest, ok := strings.CutPrefix(key, tasksRoot); ok {
+		node, id, _ := strings.Cut(rest, "/")
+		c.records.deleteContainer(node, id)
+	}
+	if rest, ok := strings.CutPrefix(key, servicesRoot); ok {
+		if id, err := ParseServiceID(rest); err == nil {
+			c.records.deleteService(id)
+		}
+	}
+}
+
+// failed notes, and logs when it is news, what is wrong with etcd.
+func (c *Catalog) failed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lastErr == nil {
+		c.log.Warn("trouble with etcd; the last state stays in use, and attempts go on", "err", err)
+	}
+	c.lastErr = err
+	c.metrics.failed()
+}
+
+// retrier waits longer with every failure in a row.
+type retrier struct{ delay time.Duration }
+
+func (r *retrier) reset() { r.delay = 0 }
+
+func (r *retrier) wait(ctx context.Context) {
+	r.delay = min(max(2*r.delay, 50*time.Millisecond), retryAtMost)
+	select {
+	case <-ctx.Done():
+	case <-time.After(r.delay):
+	}
+}

@@ -1,0 +1,171 @@
+package catalog
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// ServiceRecord is what is remembered of a service apart from its tasks.
+type ServiceRecord struct {
+	VIP       netip.Addr `json:"vip"`
+	Created   time.Time  `json:"created"`
+	IdleSince time.Time  `json:"idleSince,omitzero"` // since when it has no task; zero while it has
+
+	mod int64 // etcd's revision of the record, to write it only as it was read
+}
+
+// records is the content of etcd, decoded, with this host's containers as the
+// engine tells them. What is put is never changed afterwards. It notes
+// what changed since a Snapshot was built, so that only that is built anew.
+type records struct {
+	nodes      map[string]Node                  // by name, this host among them
+	containers map[string]map[string]*Container // by node, by ID
+	services   map[ServiceID]ServiceRecord
+	networks   []Network                  // of this host
+	tasks      map[ServiceID][]*Container // those with a task of the service, in no order
+
+	changes changes
+}
+
+// changes is what a Snapshot does not hold yet.
+type changes struct {
+	nodes      bool
+	networks   bool
+	askers     bool // an address came, left, or changed its stack
+	containers map[containerKey]struct{}
+	services   map[ServiceID]struct{}
+}
+
+type containerKey struct{ node, id string }
+
+func (k containerKey) compare(o containerKey) int {
+	return cmp.Or(cmp.Compare(k.node, o.node), cmp.Compare(k.id, o.id))
+}
+
+func newRecords() *records {
+	return &records{
+		nodes:      map[string]Node{},
+		containers: map[string]map[string]*Container{},
+		services:   map[ServiceID]ServiceRecord{},
+		tasks:      map[ServiceID][]*Container{},
+		changes:    newChanges(),
+	}
+}
+
+func newChanges() changes {
+	return changes{containers: map[containerKey]struct{}{}, services: map[ServiceID]struct{}{}}
+}
+
+// takeChanges returns what changed since it was last called.
+func (r *records) takeChanges() changes {
+	ch := r.changes
+	r.changes = newChanges()
+	return ch
+}
+
+func (r *records) putNode(n Node) {
+	if r.nodes[n.Name] != n {
+		r.nodes[n.Name] = n
+		r.changes.nodes = true
+	}
+}
+
+func (r *records) deleteNode(name string) {
+	if _, ok := r.nodes[name]; ok {
+		delete(r.nodes, name)
+		r.changes.nodes = true
+	}
+}
+
+// putContainer tells whether the container was not there, or not like this.
+func (r *records) putContainer(ctr Container) bool {
+	old := r.containers[ctr.Node][ctr.ID]
+	if old != nil {
+		if old.equal(&ctr) {
+			return false
+		}
+		r.unlink(old)
+	} else if r.containers[ctr.Node] == nil {
+		r.containers[ctr.Node] = map[string]*Container{}
+	}
+	c := &ctr
+	r.containers[c.Node][c.ID] = c
+	r.changes.containers[containerKey{c.Node, c.ID}] = struct{}{}
+	if old == nil || old.Stack != c.Stack || !slices.Equal(old.Addrs, c.Addrs) {
+		r.changes.askers = true
+	}
+	for i := range c.Tasks {
+		id := c.Tasks[i].Service
+		if !slices.Contains(r.tasks[id], c) {
+			r.tasks[id] = append(r.tasks[id], c)
+		}
+		r.changes.services[id] = struct{}{}
+	}
+	return true
+}
+
+func (r *records) deleteContainer(node, id string) {
+	old := r.containers[node][id]
+	if old == nil {
+		return
+	}
+	r.unlink(old)
+	delete(r.containers[node], id)
+	if len(r.containers[node]) == 0 {
+		delete(r.containers, node)
+	}
+	r.changes.containers[containerKey{node, id}] = struct{}{}
+	r.changes.askers = true
+}
+
+// unlink takes a container from the services it has tasks of.
+func (r *records) unlink(c *Container) {
+	for i := range c.Tasks {
+		id := c.Tasks[i].Service
+		rest := slices.DeleteFunc(r.tasks[id], func(o *Container) bool { return o == c })
+		if len(rest) > 0 {
+			r.tasks[id] = rest
+		} else {
+			delete(r.tasks, id)
+		}
+		r.changes.services[id] = struct{}{}
+	}
+}
+
+func (r *records) putService(id ServiceID, rec ServiceRecord) {
+	r.services[id] = rec
+	r.changes.services[id] = struct{}{}
+}
+
+func (r *records) deleteService(id ServiceID) {
+	delete(r.services, id)
+	r.changes.services[id] = struct{}{}
+}
+
+func (r *records) setNetworks(n []Network) {
+	if !equalNetworks(r.networks, n) {
+		r.networks = slices.Clone(n)
+		r.changes.networks = true
+	}
+}
+
+// idleDrift are the services whose record says of their idleness something
+// else than their tasks do, with the record as it should be.
+func (r *records) idleDrift(now time.Time) map[ServiceID]ServiceRecord {
+	drift := map[ServiceID]ServiceRecord{}
+	for id, rec := range r.services {
+		live := len(r.tasks[id]) > 0
+		switch {
+		case live && !rec.IdleSince.IsZero():
+			rec.IdleSince = time.Time{}
+		case !live && rec.IdleSince.IsZero():
+			rec.IdleSince = now
+		default:
+			continue
+		}
+		drift[id] = rec
+	}
+	return drift
+}

@@ -1,0 +1,254 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	batchOps   = 100       // of one transaction; etcd's default limit is 128
+	batchBytes = maxRecord // of one transaction, or one record if that is larger
+)
+
+var errLeaseLost = errors.New("the lease of this host's records has run out")
+
+// write keeps this host's records in etcd as they should be, under a lease.
+func (c *Catalog) write(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-c.listed: // now it is known what is there, and under which lease
+	}
+	retry := retrier{}
+	for ctx.Err() == nil {
+		err := c.holdLease(ctx, retry.reset)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errLeaseLost) {
+			// Perhaps the lease alone is lost, perhaps etcd was put back to
+			// an older state.
+			wake(c.relist)
+		}
+		c.failed(fmt.Errorf("write this host's records to etcd: %w", err))
+		retry.wait(ctx)
+	}
+}
+
+// holdLease keeps a lease alive, and the records under it in line. It returns
+// only with an error.
+func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lease, err := c.acquireLease(ctx)
+	if err != nil {
+		return err
+	}
+	alive, err := c.client.KeepAlive(ctx, lease)
+	if err != nil {
+		return err
+	}
+	for {
+		if err := c.sync(ctx, lease); errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return errLeaseLost
+		} else if err != nil {
+			return err
+		}
+		healthy()
+		c.recovered()
+	idle:
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-c.unsaved:
+				break idle
+			case _, ok := <-alive:
+				if !ok {
+					return errLeaseLost
+				}
+			}
+		}
+	}
+}
+
+// acquireLease takes up the lease this host's records are under, so that a
+// restart writes nothing, or has a new one granted if that has run out.
+func (c *Catalog) acquireLease(ctx context.Context) (clientv3.LeaseID, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	c.mu.Lock()
+	lease := c.lease
+	if lease == 0 {
+		lease = c.have[nodeKey(c.o.Self.Name)].lease
+	}
+	c.mu.Unlock()
+	ttl := int64(max(c.o.LeaseTTL/time.Second, 1))
+	if lease != 0 {
+		r, err := c.client.KeepAliveOnce(ctx, lease)
+		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return 0, err
+		}
+		if err == nil && r.TTL == ttl {
+			c.setLease(lease)
+			return lease, nil
+		}
+	}
+	r, err := c.client.Grant(ctx, ttl)
+	if err != nil {
+		return 0, err
+	}
+	c.setLease(r.ID)
+	return r.ID, nil
+}
+
+func (c *Catalog) setLease(id clientv3.LeaseID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lease = id
+}
+
+func (c *Catalog) recovered() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastErr = nil
+}
+
+// sync writes until there is nothing to write. Each round starts from what the
+// watch has seen of the one before, so nothing is written twice.
+func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
+	for {
+		c.mu.Lock()
+		ops := c.drift(lease)
+		var idle map[ServiceID]ServiceRecord
+		if c.localKnown {
+			idle = c.records.idleDrift(time.Now().UTC().Truncate(time.Second))
+		}
+		c.mu.Unlock()
+		if len(ops) == 0 && len(idle) == 0 {
+			return nil
+		}
+		var rev int64
+		for _, batch := range batches(ops) {
+			r, err := c.commit(ctx, nil, batch, nil)
+			if err != nil {
+				return err
+			}
+			rev = r.Header.Revision
+		}
+		idleRev, lost, err := c.writeIdle(ctx, idle)
+		if err != nil {
+			return err
+		}
+		if err := c.await(ctx, max(rev, idleRev)); err != nil {
+			return err
+		}
+		if lost {
+			// Another host was first. Its write is on its way, and is the
+			// signal to look again.
+			return nil
+		}
+	}
+}
+
+// drift is what has to be written for etcd to hold what it should of this host.
+func (c *Catalog) drift(lease clientv3.LeaseID) []clientv3.Op {
+	var ops []clientv3.Op
+	for key, sum := range c.want {
+		if c.have[key] != (holding{sum, lease}) {
+			ops = append(ops, clientv3.OpPut(key, c.value(key), clientv3.WithLease(lease)))
+		}
+	}
+	for key := range c.have {
+		if _, ok := c.want[key]; !ok && c.localKnown {
+			ops = append(ops, clientv3.OpDelete(key))
+		}
+	}
+	return ops
+}
+
+// value is what etcd should hold under one of this host's keys.
+func (c *Catalog) value(key string) string {
+	if id, ok := strings.CutPrefix(key, taskKey(c.o.Self.Name, "")); ok {
+		return encode(c.records.containers[c.o.Self.Name][id])
+	}
+	return encode(c.o.Self)
+}
+
+// batches splits operations into transactions that etcd accepts.
+func batches(ops []clientv3.Op) [][]clientv3.Op {
+	var all [][]clientv3.Op
+	start, size := 0, 0
+	for i, op := range ops {
+		n := len(op.KeyBytes()) + len(op.ValueBytes())
+		if i > start && (i-start == batchOps || size+n > batchBytes) {
+			all = append(all, ops[start:i])
+			start, size = i, 0
+		}
+		size += n
+	}
+	if start < len(ops) {
+		all = append(all, ops[start:])
+	}
+	return all
+}
+
+// writeIdle writes since when services are idle, each batch only if all its
+// records are still as they were read: every host sees the last task leave, and
+// one of them writes it. It tells whether another host was first.
+func (c *Catalog) writeIdle(ctx context.Context, idle map[ServiceID]ServiceRecord) (rev int64, lost bool, err error) {
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(idle)), batchOps) {
+		var conds []clientv3.Cmp
+		var ops []clientv3.Op
+		for _, id := range ids {
+			key := serviceKey(id)
+			conds = append(conds, clientv3.Compare(clientv3.ModRevision(key), "=", idle[id].mod))
+			ops = append(ops, clientv3.OpPut(key, encode(idle[id])))
+		}
+		r, err := c.commit(ctx, conds, ops, nil)
+		if err != nil {
+			return 0, false, err
+		}
+		if r.Succeeded {
+			rev = r.Header.Revision
+		}
+		lost = lost || !r.Succeeded
+	}
+	return rev, lost, nil
+}
+
+// commit runs one transaction.
+func (c *Catalog) commit(ctx context.Context, conds []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return c.client.Txn(ctx).If(conds...).Then(then...).Else(otherwise...).Commit()
+}
+
+// await waits until the records are at a revision of etcd that holds one of
+// ours.
+func (c *Catalog) await(ctx context.Context, rev int64) error {
+	timeout := time.After(requestTimeout)
+	for {
+		c.mu.Lock()
+		seen, advance := c.seen, c.advance
+		c.mu.Unlock()
+		if seen >= rev {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timeout:
+			return fmt.Errorf("what was written in revision %d is not seen, the watch is at %d", rev, seen)
+		case <-advance:
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package vip
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"shoal/catalog"
+)
+
+// memory is a Store as the catalog is one, and what hosts would see of it.
+type memory struct {
+	mu       sync.Mutex
+	vips     map[catalog.ServiceID]netip.Addr
+	holders  map[netip.Addr]catalog.ServiceID
+	idle     map[catalog.ServiceID]time.Time // those without tasks
+	claims   int
+	down     bool
+	replaced map[catalog.ServiceID]bool // may get another VIP: theirs was given back
+}
+
+func newMemory() *memory {
+	return &memory{vips: map[catalog.ServiceID]netip.Addr{}, holders: map[netip.Addr]catalog.ServiceID{},
+		idle: map[catalog.ServiceID]time.Time{}, replaced: map[catalog.ServiceID]bool{}}
+}
+
+func (m *memory) ClaimVIP(ctx context.Context, id catalog.ServiceID, a netip.Addr) (netip.Addr, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return netip.Addr{}, err
+	}
+	if m.claims++; m.down {
+		return netip.Addr{}, fmt.Errorf("claim: %w", context.DeadlineExceeded)
+	}
+	if vip, ok := m.vips[id]; ok {
+		return vip, nil
+	}
+	if holder, ok := m.holders[a]; ok {
+		return netip.Addr{}, &catalog.TakenError{Addr: a, Holder: holder}
+	}
+	m.vips[id], m.holders[a] = a, id
+	return a, nil
+}
+
+func (m *memory) RemoveService(_ context.Context, id catalog.ServiceID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.vips[id]; !ok {
+		return catalog.ErrNoService
+	}
+	if _, ok := m.idle[id]; !ok {
+		return fmt.Errorf("%s has tasks", id)
+	}
+	delete(m.holders, m.vips[id])
+	delete(m.vips, id)
+	m.replaced[id] = true
+	return nil
+}
+
+// snapshot is what a host sees: services with tasks, on the hosts given, and
+// VIPs; of those only some if it is behind.
+func (m *memory) snapshot(self string, hosts map[catalog.ServiceID]string, behind func() bool) *catalog.Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &catalog.Snapshot{Self: catalog.Node{Name: self}}
+	for i := range 100 {
+		id := id(fmt.Sprintf("s%02d", i))
+		vip, remembered := m.vips[id]
+		host, live := hosts[id]
+		if !live && !remembered {
+			continue
+		}
+		svc := catalog.Service{ID: id, Spec: catalog.Spec{Mode: catalog.ModeVIP}, IdleSince: m.idle[id]}
+		if live {
+			svc.Tasks = []catalog.Task{{Service: id, Node: host}}
+		}
+		if remembered && !behind() {
+			svc.VIP = vip
+		}
+		s.Services = append(s.Services, svc)
+	}
+	return s
+}
+
+// TestVIPsAreUniqueAndForGood lets services come and go in any order on two
+// hosts which see the store late, restart, and allocate at the same time.
+func TestVIPsAreUniqueAndForGood(t *testing.T) {
+	for seed := range uint64(40) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		o := Options{Pool: netip.MustParsePrefix([]string{"10.0.0.0/25", "10.0.0.0/26", "fd00::/64"}[seed%3])}
+		if seed%2 == 1 {
+			o.ReclaimIdle = time.Minute
+		}
+		m := newMemory()
+		alloc := map[string]*Allocator{"a": New(o, m), "b": New(o, m)}
+		hosts := map[catalog.ServiceID]string{}
+		had := map[catalog.ServiceID]netip.Addr{}
+		for step := range 40 {
+			for range rnd.IntN(20) {
+				svc := id(fmt.Sprintf("s%02d", rnd.IntN(100)))
+				m.mu.Lock()
+				if rnd.IntN(3) == 0 {
+					delete(hosts, svc)
+					m.idle[svc] = time.Now().Add(-time.Hour)
+				} else {
+					hosts[svc] = []string{"a", "b"}[rnd.IntN(2)]
+					delete(m.idle, svc)
+				}
+				m.mu.Unlock()
+			}
+			if rnd.IntN(5) == 0 {
+				alloc["b"] = New(o, m)
+			}
+			var work sync.WaitGroup
+			for name, a := range alloc {
+				s := m.snapshot(name, hosts, func() bool { return rnd.IntN(4) == 0 })
+				work.Go(func() { a.Reconcile(t.Context(), s) })
+			}
+			work.Wait()
+			seen := map[netip.Addr]catalog.ServiceID{}
+			for svc, vip := range m.vips {
+				if other, ok := seen[vip]; ok {
+					t.Fatalf("seed %d step %d: %s is of %s and of %s", seed, step, vip, svc, other)
+				}
+				seen[vip] = svc
+				if old, ok := had[svc]; ok && old != vip && !m.replaced[svc] {
+					t.Fatalf("seed %d step %d: %s had %s, has %s", seed, step, svc, old, vip)
+				}
+				had[svc] = vip
+			}
+			for svc := range hosts {
+				if _, ok := m.vips[svc]; !ok && len(m.vips) < 60 {
+					t.Fatalf("seed %d step %d: %s has no VIP, %d have", seed, step, svc, len(m.vips))
+				}
+			}
+			if o.ReclaimIdle == 0 && len(m.replaced) > 0 {
+				t.Fatalf("seed %d: VIPs were taken back without leave", seed)
+			}
+		}
+	}
+}
+
+func TestConflictsLeaveNoGaps(t *testing.T) {
+	m := newMemory()
+	hidden := id("hidden") // a service of mode dnsrr that had a VIP: no Snapshot tells it
+	m.vips[hidden], m.holders[addr("10.0.0.2")] = addr("10.0.0.2"), hidden
+	s := m.snapshot("a", map[catalog.ServiceID]string{id("s01"): "a", id("s02"): "a", id("s03"): "a"}, func() bool { return false })
+	if p := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/24")}, m).Reconcile(t.Context(), s); len(p) > 0 {
+		t.Error(p)
+	}
+	if len(m.holders) != 4 || m.holders[addr("10.0.0.4")] == (catalog.ServiceID{}) {
+		t.Errorf("got %v", m.vips)
+	}
+}
+
+func TestCatalogThatDoesNotAnswerIsNotAskedForEach(t *testing.T) {
+	m := newMemory()
+	m.down = true
+	s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+	for i := range 10 * parallel {
+		s.Services = append(s.Services, service(t, fmt.Sprintf("s%05d", i)))
+	}
+	a := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/16")}, m)
+	p := a.Reconcile(t.Context(), s)
+	if len(p) != len(s.Services) || !strings.Contains(p[0].Reason, "does not answer") {
+		t.Errorf("%d problems, %+v", len(p), p[0])
+	}
+	if m.claims > 2*parallel {
+		t.Errorf("asked %d times", m.claims)
+	}
+	since := map[string]time.Time{}
+	for _, p := range p {
+		since[p.Object] = p.Since
+	}
+	for _, p := range a.Reconcile(t.Context(), s) {
+		if !p.Since.Equal(since[p.Object]) {
+			t.Errorf("%s: since %v, was since %v", p.Object, p.Since, since[p.Object])
+		}
+	}
+	m.down = false
+	if p := a.Reconcile(t.Context(), s); len(p) > 0 {
+		t.Error(p)
+	}
+}
+
+// TestTwoHostsOnOneEtcd is the real thing: two catalogs, the same services'
+// names on neither, and one address for each.
+func TestTwoHostsOnOneEtcd(t *testing.T) {
+	dir, err := os.MkdirTemp("", "vip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	open := func(node string, etcd ...string) *catalog.Catalog {
+		c, err := catalog.Open(t.Context(), catalog.Options{Self: catalog.Node{Name: node}, StateDir: dir + "/" + node, Etcd: etcd,
+			Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	const each = 150
+	a := open("a")
+	hosts := map[string]*catalog.Catalog{"a": a, "b": open("b", a.Status().Endpoints...)}
+	var work sync.WaitGroup
+	for node, c := range hosts {
+		var l catalog.Local
+		for i := range each {
+			ctr := catalog.Container{ID: fmt.Sprintf("%s%d", node, i), Node: node, Stack: "s"}
+			ctr.Tasks = []catalog.Task{{Service: id(fmt.Sprintf("%s-%d", node, i)), Node: node, Container: ctr.ID, Addr: addr("10.1.0.1"), Spec: catalog.Spec{Mode: catalog.ModeVIP}}}
+			l.Containers = append(l.Containers, ctr)
+		}
+		c.SetLocal(l)
+		work.Go(func() {
+			alloc := New(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, c)
+			for s := range c.Watch(t.Context()) {
+				have := 0
+				for _, svc := range s.Services {
+					if svc.VIP.IsValid() {
+						have++
+					}
+				}
+				if have == 2*each {
+					return
+				}
+				if p := alloc.Reconcile(t.Context(), s); len(p) > 0 {
+					t.Errorf("%s: %+v", node, p[0])
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	seen := map[netip.Addr]catalog.ServiceID{}
+	for _, svc := range a.Snapshot().Services {
+		if other, ok := seen[svc.VIP]; ok {
+			t.Errorf("%s is of %s and of %s", svc.VIP, svc.ID, other)
+		}
+		seen[svc.VIP] = svc.ID
+	}
+}

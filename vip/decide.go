@@ -1,0 +1,186 @@
+package vip
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"shoal/catalog"
+)
+
+// Options say which addresses there are to give.
+type Options struct {
+	Pool netip.Prefix
+	// Reserved addresses of the pool are no service's, such as those of the
+	// DNS servers. The network's own address is reserved anyway, and in IPv4
+	// its broadcast address.
+	Reserved []netip.Addr
+	// ReclaimIdle lets a full pool take the VIP of the service that is
+	// longest without tasks, if it is so at least that long. 0: never.
+	ReclaimIdle time.Duration
+}
+
+// Claim is an address to be claimed for a service.
+type Claim struct {
+	Service catalog.ServiceID
+	Addr    netip.Addr
+	From    catalog.ServiceID // the idle service to take it from; zero: it is free
+}
+
+// Decide finds addresses for the services with tasks on this host that need a
+// VIP and have none: those their labels ask for first, then the lowest free
+// ones. Services come in the order of their IDs, so that hosts with one
+// Snapshot decide alike. Now is for telling how long services have been idle.
+func Decide(o Options, s *catalog.Snapshot, now time.Time) (claims []Claim, problems []catalog.Problem) {
+	return decide(o, s, learnt{}, now)
+}
+
+// learnt is what is known beyond a Snapshot.
+type learnt struct {
+	holders map[netip.Addr]catalog.ServiceID // of addresses
+	given   map[catalog.ServiceID]netip.Addr // VIPs of services that had none
+}
+
+func decide(o Options, s *catalog.Snapshot, l learnt, now time.Time) (claims []Claim, problems []catalog.Problem) {
+	p := newPool(o, s, l.holders)
+	problem := func(id catalog.ServiceID, format string, args ...any) {
+		problems = append(problems, catalog.Problem{Node: s.Self.Name, Kind: "service", Object: id.String(), Reason: fmt.Sprintf(format, args...)})
+	}
+	var anyAddr []catalog.ServiceID
+	for i := range s.Services {
+		svc := &s.Services[i]
+		here := slices.ContainsFunc(svc.Tasks, func(t catalog.Task) bool { return t.Node == s.Self.Name })
+		asked := svc.Spec.VIP
+		_, given := l.given[svc.ID]
+		switch {
+		case !here || given || svc.Spec.Mode != catalog.ModeVIP:
+		case svc.VIP.IsValid() && (svc.VIP == asked || !asked.IsValid()):
+			if !o.Pool.Contains(svc.VIP) {
+				problem(svc.ID, "its VIP %s is outside the pool %s; stop its tasks and run: shoal service rm %s", svc.VIP, o.Pool, svc.ID)
+			}
+		case svc.VIP.IsValid():
+			problem(svc.ID, "shoal.vip asks for %s, but it has %s, for good; to change that, stop its tasks, run: shoal service rm %s, and start them again", asked, svc.VIP, svc.ID)
+		case !asked.IsValid():
+			anyAddr = append(anyAddr, svc.ID)
+		case !o.Pool.Contains(asked):
+			problem(svc.ID, "shoal.vip=%s is outside the pool %s; choose an address in it", asked, o.Pool)
+		case p.reserved[asked]:
+			problem(svc.ID, "shoal.vip=%s is reserved; choose another address of %s", asked, o.Pool)
+		default:
+			if holder, held := p.held[asked]; held && holder != svc.ID {
+				problem(svc.ID, "shoal.vip=%s is the VIP of %s; choose another, or give that one's back: shoal service rm %[2]s", asked, holder)
+			} else if first := p.asked[asked]; first != svc.ID {
+				problem(svc.ID, "shoal.vip=%s is asked for by %s too, which comes first; choose another", asked, first)
+			} else {
+				claims = append(claims, Claim{Service: svc.ID, Addr: asked})
+			}
+		}
+	}
+	for _, id := range anyAddr {
+		if a, ok := p.next(); ok {
+			claims = append(claims, Claim{Service: id, Addr: a})
+		} else if idle, ok := p.reclaim(o, s, now); ok {
+			claims = append(claims, Claim{Service: id, Addr: idle.VIP, From: idle.ID})
+		} else {
+			problem(id, "no VIP: all addresses of the pool %s are taken; give one back with shoal service rm, or use a larger pool", o.Pool)
+		}
+	}
+	return claims, problems
+}
+
+// pool is the pool in the course of one decision.
+type pool struct {
+	prefix   netip.Prefix
+	held     map[netip.Addr]catalog.ServiceID // VIPs services have
+	asked    map[netip.Addr]catalog.ServiceID // VIPs labels ask for, of any host -> the first service to
+	reserved map[netip.Addr]bool
+	cursor   netip.Addr        // no lower address is free
+	idle     []catalog.Service // longest first; sorted when first needed
+	sorted   bool
+}
+
+func newPool(o Options, s *catalog.Snapshot, holders map[netip.Addr]catalog.ServiceID) *pool {
+	prefix := o.Pool.Masked()
+	p := &pool{
+		prefix:   prefix,
+		held:     make(map[netip.Addr]catalog.ServiceID, len(s.Services)),
+		asked:    map[netip.Addr]catalog.ServiceID{},
+		reserved: map[netip.Addr]bool{prefix.Addr(): true},
+		cursor:   prefix.Addr(),
+	}
+	for _, a := range o.Reserved {
+		p.reserved[a] = true
+	}
+	if b, ok := broadcast(prefix); ok {
+		p.reserved[b] = true
+	}
+	for i := range s.Services {
+		svc := &s.Services[i]
+		if svc.VIP.IsValid() {
+			p.held[svc.VIP] = svc.ID
+		}
+		if a := svc.Spec.VIP; a.IsValid() && !svc.VIP.IsValid() && svc.Spec.Mode == catalog.ModeVIP {
+			if _, ok := p.asked[a]; !ok {
+				p.asked[a] = svc.ID
+			}
+		}
+	}
+	maps.Copy(p.held, holders)
+	return p
+}
+
+// next is the lowest free address, each once. It looks at no more addresses
+// than are taken, however large the pool.
+func (p *pool) next() (netip.Addr, bool) {
+	for ; p.prefix.Contains(p.cursor); p.cursor = p.cursor.Next() {
+		a := p.cursor
+		_, held := p.held[a]
+		_, asked := p.asked[a]
+		if !held && !asked && !p.reserved[a] {
+			p.cursor = a.Next()
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// reclaim is the service that is longest idle, if that is long enough, each
+// once.
+func (p *pool) reclaim(o Options, s *catalog.Snapshot, now time.Time) (idle catalog.Service, ok bool) {
+	if o.ReclaimIdle <= 0 {
+		return idle, false
+	}
+	if !p.sorted {
+		p.sorted = true
+		for _, svc := range s.Services {
+			_, asked := p.asked[svc.VIP]
+			usable := p.prefix.Contains(svc.VIP) && p.held[svc.VIP] == svc.ID && !p.reserved[svc.VIP] && !asked
+			if usable && len(svc.Tasks) == 0 && !svc.IdleSince.IsZero() && now.Sub(svc.IdleSince) >= o.ReclaimIdle {
+				p.idle = append(p.idle, svc)
+			}
+		}
+		slices.SortFunc(p.idle, func(a, b catalog.Service) int {
+			return cmp.Or(a.IdleSince.Compare(b.IdleSince), a.ID.Compare(b.ID))
+		})
+	}
+	if len(p.idle) == 0 {
+		return idle, false
+	}
+	idle, p.idle = p.idle[0], p.idle[1:]
+	return idle, true
+}
+
+// broadcast is the last address of an IPv4 network that has one (RFC 3021: one
+// of two addresses has none).
+func broadcast(p netip.Prefix) (netip.Addr, bool) {
+	if !p.Addr().Is4() || p.Bits() >= 31 {
+		return netip.Addr{}, false
+	}
+	b := p.Addr().As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|(1<<(32-p.Bits())-1))
+	return netip.AddrFrom4(b), true
+}

@@ -1,0 +1,147 @@
+package vip
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"shoal/catalog"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func id(name string) catalog.ServiceID { return catalog.ServiceID{Stack: "s", Name: name} }
+
+// service describes one for a test: "NAME [@HOST] [has=ADDR] [asks=ADDR] [dnsrr]
+// [idle=DURATION]". Without @HOST it has a task on host a; an idle one has none.
+func service(t *testing.T, line string) catalog.Service {
+	t.Helper()
+	f := strings.Fields(line)
+	svc := catalog.Service{ID: id(f[0]), Spec: catalog.Spec{Mode: catalog.ModeVIP}}
+	node := "a"
+	for _, w := range f[1:] {
+		k, v, _ := strings.Cut(w, "=")
+		switch k {
+		case "has":
+			svc.VIP = addr(v)
+		case "asks":
+			svc.Spec.VIP = addr(v)
+		case "dnsrr":
+			svc.Spec.Mode = catalog.ModeDNSRR
+		case "idle":
+			d, err := time.ParseDuration(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			svc.IdleSince = now.Add(-d)
+		default:
+			node = strings.TrimPrefix(k, "@")
+		}
+	}
+	if svc.IdleSince.IsZero() {
+		svc.Tasks = []catalog.Task{{Service: svc.ID, Node: node, Spec: svc.Spec}}
+	}
+	return svc
+}
+
+func TestDecide(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		pool     string // "10.0.0.0/29" if ""
+		reserved string
+		reclaim  time.Duration
+		services string // a line each
+		claims   string // "NAME=ADDR" or "NAME=ADDR<FROM"
+		problems string // "NAME: part of the reason", a line each
+	}{
+		{name: "lowest free first, network address never", services: "x\ny", claims: "x=10.0.0.1 y=10.0.0.2"},
+		{name: "held and reserved are left out", reserved: "10.0.0.2", services: "w @b has=10.0.0.1\nx\ny has=10.0.0.4\nz", claims: "x=10.0.0.3 z=10.0.0.5"},
+		{name: "an idle service keeps its own", services: "x\ny idle=1h has=10.0.0.1", claims: "x=10.0.0.2"},
+		{name: "other hosts claim for theirs", services: "x @b\ny", claims: "y=10.0.0.1"},
+		{name: "dnsrr needs none", services: "x dnsrr\ny", claims: "y=10.0.0.1"},
+		{name: "asked ones first, and never given to others", services: "x\ny asks=10.0.0.1\nz @b asks=10.0.0.2", claims: "y=10.0.0.1 x=10.0.0.3"},
+		{name: "asked and had", services: "x has=10.0.0.3 asks=10.0.0.3"},
+		{name: "asked is another's", services: "x asks=10.0.0.3\ny has=10.0.0.3", problems: "x: the VIP of s/y"},
+		{name: "asked by two", services: "x asks=10.0.0.3\ny asks=10.0.0.3", claims: "x=10.0.0.3", problems: "y: asked for by s/x too"},
+		{name: "asked by one that cannot have it", services: "w dnsrr asks=10.0.0.3\nx has=10.0.0.1 asks=10.0.0.3\ny asks=10.0.0.3", claims: "y=10.0.0.3", problems: "x: it has 10.0.0.1, for good"},
+		{name: "asked outside", services: "x asks=10.0.1.3\ny asks=fd00::1", problems: "x: outside the pool\ny: outside the pool"},
+		{name: "asked reserved", reserved: "10.0.0.5", services: "x asks=10.0.0.0\ny asks=10.0.0.5\nz asks=10.0.0.7", problems: "x: reserved\ny: reserved\nz: reserved"},
+		{name: "asked too late", services: "x has=10.0.0.1 asks=10.0.0.3", problems: "x: shoal service rm s/x"},
+		{name: "has one outside", services: "x has=10.9.0.1", problems: "x: outside the pool"},
+		{name: "full", pool: "10.0.0.0/30", services: "x\ny\nz", claims: "x=10.0.0.1 y=10.0.0.2", problems: "z: all addresses of the pool 10.0.0.0/30 are taken"},
+		{name: "full, reclaim not allowed", pool: "10.0.0.0/30", services: "x has=10.0.0.1\ny has=10.0.0.2 idle=99h\nz", problems: "z: all addresses"},
+		{name: "full, longest idle first", pool: "10.0.0.0/29", reclaim: time.Hour, services: "a has=10.0.0.1\nb has=10.0.0.2 idle=2h\nc has=10.0.0.3 idle=3h\nd has=10.0.0.4 idle=59m\ne\nf\ng\nh\ni",
+			claims: "e=10.0.0.5 f=10.0.0.6 g=10.0.0.3<c h=10.0.0.2<b", problems: "i: all addresses"},
+		{name: "not full, nothing is reclaimed", reclaim: time.Hour, services: "b has=10.0.0.1 idle=2h\nx", claims: "x=10.0.0.2"},
+		{name: "two addresses have no broadcast", pool: "10.0.0.0/31", services: "x", claims: "x=10.0.0.1"},
+		{name: "a pool written with host bits", pool: "10.0.0.6/29", services: "x", claims: "x=10.0.0.1"},
+		{name: "IPv6", pool: "fd00:1::/64", reserved: "fd00:1::1", services: "x\ny asks=fd00:1::ffff:0:0:1\nz", claims: "y=fd00:1::ffff:0:0:1 x=fd00:1::2 z=fd00:1::3"},
+		{name: "IPv6 up to its last address", pool: "fd00::/126", services: "x\ny\nz", claims: "x=fd00::1 y=fd00::2 z=fd00::3"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := Options{Pool: netip.MustParsePrefix("10.0.0.0/29"), ReclaimIdle: test.reclaim}
+			if test.pool != "" {
+				o.Pool = netip.MustParsePrefix(test.pool)
+			}
+			for _, r := range strings.Fields(test.reserved) {
+				o.Reserved = append(o.Reserved, addr(r))
+			}
+			s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+			for line := range strings.Lines(test.services) {
+				s.Services = append(s.Services, service(t, line))
+			}
+			claims, problems := Decide(o, s, now)
+			var got []string
+			for _, c := range claims {
+				g := c.Service.Name + "=" + c.Addr.String()
+				if c.From.Name != "" {
+					g += "<" + c.From.Name
+				}
+				got = append(got, g)
+			}
+			if g := strings.Join(got, " "); g != test.claims {
+				t.Errorf("claims %q, want %q", g, test.claims)
+			}
+			var want []string
+			if test.problems != "" {
+				want = strings.Split(test.problems, "\n")
+			}
+			if !slices.EqualFunc(problems, want, func(p catalog.Problem, w string) bool {
+				name, reason, _ := strings.Cut(w, ": ")
+				return p.Object == "s/"+name && p.Node == "a" && p.Kind == "service" && strings.Contains(p.Reason, reason)
+			}) {
+				t.Errorf("problems %+v, want %q", problems, want)
+			}
+		})
+	}
+}
+
+func TestTenThousandServicesAreDecidedQuickly(t *testing.T) {
+	for _, pool := range []string{"10.96.0.0/16", "fd00::/48"} {
+		s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+		for i := range 10000 {
+			s.Services = append(s.Services, service(t, fmt.Sprintf("s%05d", i)))
+		}
+		start := time.Now()
+		claims, problems := Decide(Options{Pool: netip.MustParsePrefix(pool)}, s, now)
+		if took := time.Since(start); took > time.Second || len(claims) != 10000 || len(problems) > 0 {
+			t.Errorf("%s: %d claims and %d problems in %v", pool, len(claims), len(problems), took)
+		}
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+	for i := range 10000 {
+		s.Services = append(s.Services, catalog.Service{ID: id(fmt.Sprintf("s%05d", i)), Spec: catalog.Spec{Mode: catalog.ModeVIP},
+			Tasks: []catalog.Task{{Node: "a"}}})
+	}
+	for b.Loop() {
+		Decide(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, s, now)
+	}
+}
