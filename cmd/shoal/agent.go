@@ -54,7 +54,7 @@ func agentCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run shoal on this host",
-		Long: `Run shoal on this host, until it is stopped. Stopping it leaves names aside all
+		Long: `Run shoal on this host, until it is stopped. Stopping it leaves everything but names
 in place: connections and the balancer go on. "shoal down" removes it.
 
 Every flag can also be set by a variable (--tcp-timeout is SHOAL_TCP_TIMEOUT)
