@@ -1,0 +1,46 @@
+// Package cluster answers two questions: who belongs to the cluster, and who
+// of them is alive.
+//
+// # Who belongs
+//
+// In: a state folder, a join token, and a [Store] in which the hosts agree.
+// Out: an [Identity], with TLS configurations and certificate files for
+// whatever talks between hosts, and a [Server] which lets new hosts in and
+// carries the handlers of others behind mutual TLS.
+//
+// The first host ([Create]) makes the cluster's certificate authority (CA), a
+// certificate for itself and the key that gossip is encrypted with. Another
+// host ([Join]) presents a token, SHOAL-1-FINGERPRINT-SECRET: by the CA's
+// fingerprint it knows the cluster before it says anything, by the secret the
+// cluster knows that it was invited. A host's identity is its key pair, made
+// on the host, which never leaves it; its certificate is renewed with the same
+// key. Removing a host puts its key on a list of revoked ones that every host
+// watches and keeps on disk.
+//
+// The CA's key is held by the first host and by those it is given to
+// ([Identity.FetchCA]): the hosts that serve the store. Whoever serves the
+// store can write anything into it, so holding the key lets them do no more than
+// before. Only they can admit hosts and renew certificates. A host that held
+// the key and turned hostile has to be answered with a new cluster: removing it
+// takes back its certificate, not its copy of the CA's key.
+//
+// The key of gossip is made once. A removed host still knows it and can go on
+// listening to gossip, which tells names and addresses; it cannot change a
+// verdict on hosts other than by answering in their place. Changing the key is
+// not provided for.
+//
+// # Who is alive
+//
+// In: the other hosts' names and addresses. Out: a verdict on each
+// ([Liveness.Alive]), with its reason, formed by this host from what it sees
+// itself. Each host asks each other host's agent twice a second over the
+// encrypted gossip of memberlist. Where the agent is silent, the host is
+// asked: a refused TCP connection or an answered ICMP echo shows that it
+// runs, and its tasks with it, though its agent may be restarting. Only a host
+// from which nothing comes is dead; only the word of its agent brings it back.
+// What the others say (gossip) makes a host look sooner and is never a
+// verdict.
+//
+// The package owns files in its folder and two ports, and nothing in the
+// kernel. It knows nothing of containers, tasks and etcd.
+package cluster

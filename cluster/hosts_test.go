@@ -1,0 +1,328 @@
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Hosts of these tests are network namespaces on a bridge, that is in a
+// namespace too. The agent of each is this test binary, run in its namespace.
+
+const memberEnv = "SHOAL_TEST_MEMBER"
+
+type memberConfig struct {
+	Node  string
+	Key   []byte
+	Peers map[string]netip.Addr
+}
+
+func TestMain(m *testing.M) {
+	if c := os.Getenv(memberEnv); c != "" {
+		if err := runMember(c); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	// Hosts mostly wait: more of them than cores can.
+	flag.Parse()
+	flag.Set("test.parallel", "4")
+	os.Exit(m.Run())
+}
+
+// runMember asks the other hosts until SIGTERM (restart), SIGUSR1 (leave) or
+// the end of its input. It prints "alive NODE" and "dead NODE" as verdicts
+// change, "ready" when all others were heard, and its states when it is asked.
+func runMember(config string) error {
+	var c memberConfig
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR1)
+	l, err := StartLiveness(LivenessOptions{
+		Node: c.Node, Addr: c.Peers[c.Node], Key: c.Key,
+		Peers: func() map[string]netip.Addr { return c.Peers },
+		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	})
+	if err != nil {
+		return err
+	}
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			lines <- in.Text()
+		}
+	}()
+	judged := make(chan error, 1)
+	go func() { judged <- l.Judged(context.Background()) }()
+	alive := map[string]bool{}
+	for {
+		select {
+		case <-l.Changes():
+		case <-judged:
+			fmt.Println("judged")
+		case s := <-signals:
+			if s == syscall.SIGUSR1 {
+				return l.Leave()
+			}
+			return l.Restart()
+		case _, ok := <-lines:
+			if !ok {
+				return nil
+			}
+			fmt.Printf("states %s\n", encode(l.States()))
+		}
+		for _, s := range l.States() {
+			if was, known := alive[s.Node]; s.Alive != was || !known {
+				fmt.Println(map[bool]string{true: "alive", false: "dead"}[s.Alive], s.Node)
+				alive[s.Node] = s.Alive
+			}
+		}
+	}
+}
+
+type lan struct {
+	t     *testing.T
+	hub   string
+	key   []byte
+	peers map[string]netip.Addr
+	hosts map[string]*host
+}
+
+type host struct {
+	lan      *lan
+	name, ns string
+	cmd      *exec.Cmd
+	stdin    io.Closer
+	ask      io.Writer
+	events   chan event // alive and dead
+	states   chan []PeerState
+	judged   chan struct{}
+}
+
+type event struct {
+	at    time.Time
+	node  string
+	alive bool
+}
+
+var lans atomic.Int32
+
+// newLAN makes hosts named a, b, c, …, with an agent on each, and returns when
+// all have heard from all.
+func newLAN(t *testing.T, n int) *lan {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("this waits for hosts to die; not with -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	t.Parallel()
+	prefix := fmt.Sprintf("shl%d-%d-", os.Getpid(), lans.Add(1))
+	l := &lan{t: t, hub: prefix + "hub", key: make([]byte, gossipKeyBytes), peers: map[string]netip.Addr{}, hosts: map[string]*host{}}
+	l.netns(l.hub)
+	l.ip("-n", l.hub, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+	l.ip("-n", l.hub, "link", "set", "br0", "up")
+	for i := range n {
+		h := &host{lan: l, name: string(rune('a' + i))}
+		h.ns = prefix + h.name
+		addr := fmt.Sprintf("10.77.0.%d", i+1)
+		l.hosts[h.name], l.peers[h.name] = h, netip.MustParseAddr(addr)
+		l.netns(h.ns)
+		l.ip("-n", h.ns, "link", "add", "eth0", "type", "veth", "peer", "name", "to-"+h.name, "netns", l.hub)
+		l.ip("-n", l.hub, "link", "set", "to-"+h.name, "master", "br0", "up")
+		l.ip("-n", h.ns, "addr", "add", addr+"/24", "dev", "eth0")
+		l.ip("-n", h.ns, "link", "set", "eth0", "up")
+		l.ip("-n", h.ns, "link", "set", "lo", "up")
+	}
+	for _, h := range l.hosts {
+		h.start()
+	}
+	for _, h := range l.hosts {
+		h.waitState("to hear from all", 5*time.Second, func(all []PeerState) bool {
+			heard := 0
+			for _, s := range all {
+				if !s.Heard.IsZero() {
+					heard++
+				}
+			}
+			return heard == n-1
+		})
+		h.forget()
+	}
+	return l
+}
+
+func (l *lan) netns(name string) {
+	l.t.Helper()
+	l.ip("netns", "add", name)
+	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", name).Run() })
+}
+
+func (l *lan) ip(args ...string) { l.t.Helper(); l.run("ip", args...) }
+
+func (l *lan) run(name string, args ...string) {
+	l.t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		l.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// iptables changes the rules of a host.
+func (h *host) iptables(args ...string) {
+	h.lan.t.Helper()
+	h.lan.run("ip", append([]string{"netns", "exec", h.ns, "iptables", "-w"}, args...)...)
+}
+
+// cable pulls the host's cable, or plugs it in.
+func (h *host) cable(state string) {
+	h.lan.t.Helper()
+	h.lan.ip("-n", h.lan.hub, "link", "set", "to-"+h.name, state)
+}
+
+// start starts the host's agent.
+func (h *host) start() {
+	t := h.lan.t
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("ip", "netns", "exec", h.ns, exe)
+	cmd.Env = append(os.Environ(), memberEnv+"="+string(encode(memberConfig{h.name, h.lan.key, h.lan.peers})))
+	var stderr logBuffer
+	cmd.Stderr = &stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.cmd, h.ask = cmd, in
+	h.events, h.states, h.judged = make(chan event, 1000), make(chan []PeerState, 100), make(chan struct{}, 1)
+	events, states, judged := h.events, h.states, h.judged
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			word, rest, _ := strings.Cut(lines.Text(), " ")
+			switch word {
+			case "alive", "dead":
+				events <- event{time.Now(), rest, word == "alive"}
+			case "judged":
+				judged <- struct{}{}
+			case "states":
+				var all []PeerState
+				json.Unmarshal([]byte(rest), &all)
+				states <- all
+			}
+		}
+		cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGCONT)
+		in.Close()
+		<-ended
+		if t.Failed() {
+			t.Logf("agent %s:\n%s", h.name, stderr.String())
+		}
+	})
+}
+
+// end ends the agent by a signal and waits until it is gone.
+func (h *host) end(s os.Signal) {
+	h.lan.t.Helper()
+	h.cmd.Process.Signal(s)
+	eventually(h.lan.t, 5*time.Second, func() bool { return h.cmd.Process.Signal(syscall.Signal(0)) != nil },
+		func() string { return "agent " + h.name + " still runs" })
+}
+
+// forget drops the events so far.
+func (h *host) forget() {
+	for len(h.events) > 0 {
+		<-h.events
+	}
+}
+
+// waitFor waits for one verdict of the host's agent; no other may come before.
+// It returns when it came, after since.
+func (h *host) waitFor(node string, alive bool, since time.Time, within time.Duration) time.Duration {
+	h.lan.t.Helper()
+	select {
+	case e := <-h.events:
+		took := e.at.Sub(since)
+		if e.node != node || e.alive != alive {
+			h.lan.t.Fatalf("%s: %s alive: %t after %s; want %s alive: %t", h.name, e.node, e.alive, took, node, alive)
+		}
+		if took > within {
+			h.lan.t.Errorf("%s: %s alive: %t after %s, want %s at most", h.name, node, alive, took, within)
+		}
+		return took
+	case <-time.After(within + 5*time.Second - time.Since(since)):
+		h.lan.t.Fatalf("%s: no news of %s", h.name, node)
+	}
+	return 0
+}
+
+// quiet fails if one of the hosts' agents changes a verdict within d.
+func (l *lan) quiet(d time.Duration, hosts ...string) {
+	l.t.Helper()
+	<-time.After(d)
+	for _, name := range hosts {
+		for h := l.hosts[name]; len(h.events) > 0; {
+			e := <-h.events
+			l.t.Errorf("%s: %s alive: %t", name, e.node, e.alive)
+		}
+	}
+}
+
+// now is what the host's agent thinks of a node.
+func (h *host) now(node string) (s PeerState) {
+	h.lan.t.Helper()
+	h.waitState("about "+node, 5*time.Second, func(all []PeerState) bool {
+		for _, s = range all {
+			if s.Node == node {
+				return true
+			}
+		}
+		return false
+	})
+	return s
+}
+
+func (h *host) waitState(what string, within time.Duration, ok func([]PeerState) bool) {
+	h.lan.t.Helper()
+	var last []PeerState
+	eventually(h.lan.t, within, func() bool {
+		io.WriteString(h.ask, "states\n")
+		select {
+		case last = <-h.states:
+			return ok(last)
+		case <-time.After(time.Second):
+			return false
+		}
+	}, func() string { return fmt.Sprintf("%s waits %s; last: %+v", h.name, what, last) })
+}

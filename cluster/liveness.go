@@ -1,0 +1,369 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
+)
+
+// LivenessOptions say who asks whom.
+type LivenessOptions struct {
+	Node string
+	Addr netip.Addr // listened on, and told to the others
+	Port uint16     // of gossip, the same on all hosts; 0: [DefaultGossipPort]
+	Key  []byte     // 32 bytes, see [Identity.GossipKey]
+	// Peers returns the other hosts of the cluster as the store last knew them,
+	// by name; this one may be among them. It is called twice a second, and must
+	// answer while the store is away.
+	Peers func() map[string]netip.Addr
+	Log   *slog.Logger
+}
+
+// Liveness judges which hosts are alive, as seen from this one. Its methods
+// may be called from any goroutine.
+type Liveness struct {
+	o       LivenessOptions
+	ml      *memberlist.Memberlist
+	changes chan struct{}
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	mu      sync.Mutex
+	peers   map[string]*peer
+	verdict chan struct{} // closed and made anew when a first verdict on a host was formed
+}
+
+// peer is a host that is being asked.
+type peer struct {
+	name  string
+	hurry chan struct{} // of capacity 1: ask now
+	stop  context.CancelFunc
+
+	// With Liveness.mu:
+	addr    netip.AddrPort
+	judge   judge
+	rtt     time.Duration
+	joining bool
+	joined  time.Time // when joining was last tried
+}
+
+// PeerState is the verdict on a host and what it rests on.
+type PeerState struct {
+	Node   string        `json:"node"`
+	Addr   netip.Addr    `json:"addr"`
+	Alive  bool          `json:"alive"`
+	Since  time.Time     `json:"since"`          // of Alive
+	Heard  time.Time     `json:"heard,omitzero"` // its agent; zero: never
+	RTT    time.Duration `json:"rtt,omitempty"`  // of the last question that its agent answered by UDP
+	Reason string        `json:"reason"`         // a sentence
+}
+
+// StartLiveness opens the gossip port and begins to ask. It is to be started
+// when this host's containers are known and told to the store: others take
+// its answer as word that its tasks are what the store says.
+func StartLiveness(o LivenessOptions) (*Liveness, error) {
+	if o.Port == 0 {
+		o.Port = DefaultGossipPort
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if len(o.Key) != gossipKeyBytes {
+		return nil, fmt.Errorf("the key of gossip has %d bytes, not %d", len(o.Key), gossipKeyBytes)
+	}
+	l := &Liveness{
+		o:       o,
+		changes: make(chan struct{}, 1),
+		peers:   map[string]*peer{},
+		verdict: make(chan struct{}),
+	}
+	var err error
+	if l.ml, err = startGossip(o, &delegate{l}); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	l.follow(ctx)
+	l.done.Go(func() {
+		tick := time.NewTicker(calm)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				l.follow(ctx)
+			}
+		}
+	})
+	return l, nil
+}
+
+// follow begins to ask hosts that are new and ends with those that are gone.
+func (l *Liveness) follow(ctx context.Context) {
+	want := l.o.Peers()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, addr := range want {
+		at := netip.AddrPortFrom(addr, l.o.Port)
+		if name == l.o.Node || !addr.IsValid() {
+			continue
+		}
+		if p := l.peers[name]; p != nil {
+			p.addr = at
+			continue
+		}
+		now := time.Now()
+		p := &peer{name: name, addr: at, hurry: make(chan struct{}, 1), judge: newJudge(now)}
+		peerCtx, stop := context.WithCancel(ctx)
+		p.stop = stop
+		l.peers[name] = p
+		l.done.Go(func() { l.watch(peerCtx, p) })
+		l.signal()
+	}
+	for name, p := range l.peers {
+		if _, ok := want[name]; !ok {
+			p.stop()
+			delete(l.peers, name)
+			l.signal()
+		}
+	}
+}
+
+// signal tells of a change without waiting for anyone to take notice.
+func (l *Liveness) signal() {
+	select {
+	case l.changes <- struct{}{}:
+	default:
+	}
+}
+
+// told takes in what gossip says of a node, and has it asked at once. It is
+// called by memberlist, which holds its lock meanwhile: nothing here may call it
+// back. Of a node that Peers does not name yet nothing has to be known.
+func (l *Liveness) told(node string, f func(j *judge, now time.Time)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.peers[node]
+	if p == nil {
+		return
+	}
+	l.change(p, f)
+	select {
+	case p.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// change lets a peer's judge take something in, and tells of a new verdict.
+// The caller holds l.mu.
+func (l *Liveness) change(p *peer, f func(j *judge, now time.Time)) {
+	before := p.judge
+	now := time.Now()
+	f(&p.judge, now)
+	if before.alive != p.judge.alive {
+		say := l.o.Log.Warn
+		if p.judge.alive {
+			say = l.o.Log.Info
+		}
+		say("host "+verdictWord(p.judge.alive), "node", p.name, "addr", p.addr.Addr(),
+			"after", now.Sub(before.since).Round(10*time.Millisecond), "why", p.judge.reason(now))
+		l.signal()
+	}
+	if before.judged != p.judge.judged {
+		close(l.verdict)
+		l.verdict = make(chan struct{})
+	}
+}
+
+func verdictWord(alive bool) string {
+	if alive {
+		return "is back"
+	}
+	return "is dead"
+}
+
+// watch asks one peer until ctx ends.
+func (l *Liveness) watch(ctx context.Context, p *peer) {
+	calmly := true
+	for {
+		start := time.Now()
+		r, rtt := l.round(ctx, p, calmly)
+		if ctx.Err() != nil {
+			return
+		}
+		l.mu.Lock()
+		if rtt > 0 {
+			p.rtt = rtt
+		}
+		l.change(p, func(j *judge, now time.Time) { j.hear(r, now) })
+		calmly = r.agent
+		wait := calm * time.Duration(max(calmPeers, len(l.peers))) / calmPeers
+		if p.judge.hurried() {
+			wait = hasty - time.Since(start)
+		}
+		l.mu.Unlock()
+		if r.agent || r.host {
+			l.meet(ctx, p)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.hurry:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// round asks the peer's agent over UDP and, where it does not answer, its
+// host: both at once if the agent was silent before.
+func (l *Liveness) round(ctx context.Context, p *peer, calmly bool) (r round, rtt time.Duration) {
+	l.mu.Lock()
+	addr := p.addr
+	l.mu.Unlock()
+	start := time.Now()
+	planned := patience
+	askKernel := func() string {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return askHost(ctx, l.o.Addr, addr)
+	}
+	kernel := make(chan string, 1)
+	if !calmly {
+		go func() { kernel <- askKernel() }()
+	}
+	rtt, err := l.ml.Ping(p.name, net.UDPAddrFromAddrPort(addr))
+	r.agent = err == nil
+	switch {
+	case r.agent:
+		return r, max(rtt, 1)
+	case calmly:
+		planned += patience
+		r.how = askKernel()
+	default:
+		r.how = <-kernel
+	}
+	r.host = r.how != ""
+	r.stalled = time.Since(start) > planned+stall
+	return r, 0
+}
+
+// meet joins the gossip of a peer that is dead or not in ours: memberlist
+// forgets the dead, and both sides of a healed partition have to be told of
+// each other. Where UDP is lost on the way, this is also how its agent is heard.
+func (l *Liveness) meet(ctx context.Context, p *peer) {
+	now := time.Now()
+	met := slices.ContainsFunc(l.ml.Members(), func(n *memberlist.Node) bool { return n.Name == p.name })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if met && p.judge.alive || p.joining || now.Sub(p.joined) < time.Second {
+		return
+	}
+	p.joining, p.joined = true, now
+	addr := p.addr
+	l.done.Go(func() {
+		_, err := l.ml.Join([]string{p.name + "/" + addr.String()})
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		p.joining = false
+		if err == nil && ctx.Err() == nil {
+			l.change(p, func(j *judge, now time.Time) { j.hear(round{agent: true, talked: true}, now) })
+		}
+	})
+}
+
+// Alive tells whether a host counts as alive: this one always, another that is
+// not of the cluster never, one that was not judged yet does.
+func (l *Liveness) Alive(node string) bool {
+	if node == l.o.Node {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.peers[node]
+	return p != nil && p.judge.alive
+}
+
+// Changes receives when Alive changed for some host; several changes may be
+// told as one. There is one such channel.
+func (l *Liveness) Changes() <-chan struct{} { return l.changes }
+
+// States are the verdicts on all other hosts, by name.
+func (l *Liveness) States() []PeerState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	var all []PeerState
+	for _, p := range l.peers {
+		all = append(all, PeerState{
+			Node: p.name, Addr: p.addr.Addr(), Alive: p.judge.alive, Since: p.judge.since,
+			Heard: p.judge.heard, RTT: p.rtt, Reason: p.judge.reason(now),
+		})
+	}
+	slices.SortFunc(all, func(a, b PeerState) int { return strings.Compare(a.Node, b.Node) })
+	return all
+}
+
+// Judged waits until every host was judged once, some 2 s at most. Before that
+// a dead host counts as alive: what was true before a restart should stand.
+func (l *Liveness) Judged(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		open := slices.Collect(func(yield func(string) bool) {
+			for name, p := range l.peers {
+				if !p.judge.judged && !yield(name) {
+					return
+				}
+			}
+		})
+		more := l.verdict
+		l.mu.Unlock()
+		if len(open) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("hosts not judged yet: %s: %w", strings.Join(open, ", "), ctx.Err())
+		case <-more:
+		}
+	}
+}
+
+// Restart ends it for an agent that stops while its host goes on: the others
+// are told, and keep its tasks for as long as the host answers, or 10 s where
+// it never does.
+func (l *Liveness) Restart() error { return l.end(restarting) }
+
+// Leave ends it for a host that leaves the cluster for good: the others count it
+// dead at once.
+func (l *Liveness) Leave() error { return l.end(leaving) }
+
+// end says goodbye, which takes 2 s at most, and closes the port.
+func (l *Liveness) end(why farewell) error {
+	l.cancel()
+	text := encodeGoodbye(l.o.Node, why)
+	var all errgroup.Group
+	all.SetLimit(64)
+	for _, n := range l.ml.Members() {
+		if n.Name != l.o.Node {
+			all.Go(func() error { return l.ml.SendReliable(n, text) })
+		}
+	}
+	// Whoever does not hear it looks for itself.
+	if err := errors.Join(all.Wait(), l.ml.Leave(time.Second)); err != nil {
+		l.o.Log.Info("not every host could be told goodbye", "err", err)
+	}
+	err := l.ml.Shutdown()
+	l.done.Wait()
+	return err
+}

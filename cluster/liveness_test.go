@@ -1,0 +1,244 @@
+package cluster
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The bound that the project has set itself, for death and for return.
+const bound = 3 * time.Second
+
+func TestADeadHostIsKnownAndItsReturnToo(t *testing.T) {
+	l := newLAN(t, 3)
+	a, b, c := l.hosts["a"], l.hosts["b"], l.hosts["c"]
+	for range 3 {
+		died := time.Now()
+		c.cable("down")
+		t.Logf("death of c known to a after %s, to b after %s", a.waitFor("c", false, died, bound), b.waitFor("c", false, died, bound))
+		if got := a.now("c").Reason; !strings.Contains(got, "nothing answers") {
+			t.Errorf("a says of c: %s", got)
+		}
+		// The minority of one judges for itself.
+		c.waitState("for both to be dead", bound, func(all []PeerState) bool { return !all[0].Alive && !all[1].Alive })
+		back := time.Now()
+		c.cable("up")
+		t.Logf("return of c known to a after %s, to b after %s", a.waitFor("c", true, back, bound), b.waitFor("c", true, back, bound))
+		c.waitState("for both to be back", bound, func(all []PeerState) bool { return all[0].Alive && all[1].Alive })
+		c.forget()
+	}
+}
+
+func TestAPartitionOfTwoAndTwoHeals(t *testing.T) {
+	l := newLAN(t, 4)
+	cut := func(action string) {
+		for _, pair := range []string{"ac", "ad", "bc", "bd"} {
+			x, y := pair[:1], pair[1:]
+			l.hosts[x].iptables(action, "INPUT", "-s", l.peers[y].String(), "-j", "DROP")
+			l.hosts[y].iptables(action, "INPUT", "-s", l.peers[x].String(), "-j", "DROP")
+		}
+	}
+	want := map[string][]string{"a": {"c", "d"}, "b": {"c", "d"}, "c": {"a", "b"}, "d": {"a", "b"}}
+	check := func(what string, alive bool, since time.Time) {
+		var longest time.Duration
+		for name, others := range want {
+			for range others {
+				select {
+				case e := <-l.hosts[name].events:
+					if e.alive != alive || (e.node != others[0] && e.node != others[1]) {
+						t.Fatalf("%s: %s alive: %t", name, e.node, e.alive)
+					}
+					longest = max(longest, e.at.Sub(since))
+				case <-time.After(bound + 5*time.Second):
+					t.Fatalf("%s: no news", name)
+				}
+			}
+		}
+		t.Logf("%s known to all after %s", what, longest)
+		if longest > bound {
+			t.Errorf("%s known after %s, want %s at most", what, longest, bound)
+		}
+	}
+	parted := time.Now()
+	cut("-A")
+	check("partition", false, parted)
+	// Longer than memberlist keeps the dead in mind.
+	l.quiet(7*time.Second, "a", "b", "c", "d")
+	healed := time.Now()
+	cut("-D")
+	check("healing", true, healed)
+	l.quiet(2*time.Second, "a", "b", "c", "d")
+	// Gossip is one again: only by it this is known so soon.
+	left := time.Now()
+	l.hosts["d"].cmd.Process.Signal(syscall.SIGUSR1)
+	for _, name := range []string{"a", "b", "c"} {
+		l.hosts[name].waitFor("d", false, left, time.Second)
+	}
+}
+
+func TestAHostThatOneOtherCannotReachIsDeadToThatOneOnly(t *testing.T) {
+	l := newLAN(t, 3)
+	a, b := l.hosts["a"], l.hosts["b"]
+	cut := time.Now()
+	a.iptables("-A", "INPUT", "-s", l.peers["b"].String(), "-j", "DROP")
+	a.waitFor("b", false, cut, bound)
+	b.waitFor("a", false, cut, bound)
+	l.quiet(2*time.Second, "a", "b", "c")
+}
+
+func TestAKilledAgentIsNoDeadHost(t *testing.T) {
+	l := newLAN(t, 3)
+	a, c := l.hosts["a"], l.hosts["c"]
+	c.end(syscall.SIGKILL)
+	l.quiet(5*time.Second, "a", "b")
+	if got := a.now("c").Reason; !strings.Contains(got, "its agent does not answer") || !strings.Contains(got, "its host does") {
+		t.Errorf("a says of c: %s", got)
+	}
+	died := time.Now()
+	c.cable("down") // now the host
+	t.Logf("death known after %s", a.waitFor("c", false, died, bound))
+	c.cable("up")
+	l.quiet(2*time.Second, "a") // its kernel is back, its tasks may be or not
+	if got := a.now("c").Reason; !strings.Contains(got, "its agent has not said yet") {
+		t.Errorf("a says of c: %s", got)
+	}
+	back := time.Now()
+	c.start()
+	t.Logf("return known after %s", a.waitFor("c", true, back, bound))
+}
+
+func TestARestartedAgentIsNotMissed(t *testing.T) {
+	l := newLAN(t, 3)
+	a, c := l.hosts["a"], l.hosts["c"]
+	start := time.Now()
+	c.end(syscall.SIGTERM)
+	t.Logf("the goodbye took %s", time.Since(start))
+	a.waitState("to hear that c restarts", 2*time.Second, func(all []PeerState) bool {
+		return strings.Contains(all[1].Reason, "its agent restarts")
+	})
+	l.quiet(3*time.Second, "a", "b")
+	c.start()
+	a.waitState("to hear c again", bound, func(all []PeerState) bool { return strings.Contains(all[1].Reason, "its agent answered") })
+	l.quiet(time.Second, "a", "b")
+	c.forget()
+	died := time.Now()
+	c.cable("down")
+	t.Logf("death after that known after %s", a.waitFor("c", false, died, bound))
+}
+
+func TestARestartBehindAFirewallHasItsGrace(t *testing.T) {
+	l := newLAN(t, 3)
+	a, b, c := l.hosts["a"], l.hosts["b"], l.hosts["c"]
+	// Only what the agent listens on passes: no reset, no echo.
+	for _, h := range l.hosts {
+		h.iptables("-A", "INPUT", "-p", "icmp", "-j", "DROP")
+		h.iptables("-A", "OUTPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP")
+	}
+	c.end(syscall.SIGTERM)
+	l.quiet(5*time.Second, "a", "b")
+	c.start()
+	l.quiet(2*time.Second, "a", "b")
+	l.hosts["c"].forget()
+	start := time.Now()
+	c.end(syscall.SIGTERM) // and this time it does not come back
+	for _, h := range []*host{a, b} {
+		if took := h.waitFor("c", false, start, restartGrace+bound); took < restartGrace-time.Second {
+			t.Errorf("%s: dead after %s already", h.name, took)
+		}
+	}
+}
+
+func TestAHostThatLeavesIsDeadAtOnce(t *testing.T) {
+	l := newLAN(t, 3)
+	c := l.hosts["c"]
+	start := time.Now()
+	c.cmd.Process.Signal(syscall.SIGUSR1)
+	for _, name := range []string{"a", "b"} {
+		t.Logf("known to %s after %s", name, l.hosts[name].waitFor("c", false, start, time.Second))
+	}
+	if got := l.hosts["a"].now("c").Reason; !strings.Contains(got, "leaves the cluster") {
+		t.Errorf("a says of c: %s", got)
+	}
+}
+
+func TestAPauseIsNoDeath(t *testing.T) {
+	l := newLAN(t, 3)
+	c := l.hosts["c"]
+	for range 4 {
+		// The agent is not scheduled.
+		c.cmd.Process.Signal(syscall.SIGSTOP)
+		l.quiet(900*time.Millisecond, "a", "b")
+		c.cmd.Process.Signal(syscall.SIGCONT)
+		l.quiet(500*time.Millisecond, "a", "b", "c")
+		// The host is not.
+		c.iptables("-A", "INPUT", "-j", "DROP")
+		l.quiet(900*time.Millisecond, "a", "b", "c")
+		c.iptables("-F", "INPUT")
+		l.quiet(500*time.Millisecond, "a", "b", "c")
+	}
+	// An agent that slept for long wakes up without a wrong idea of the others.
+	c.cmd.Process.Signal(syscall.SIGSTOP)
+	l.quiet(4*time.Second, "a", "b")
+	c.cmd.Process.Signal(syscall.SIGCONT)
+	l.quiet(2*time.Second, "a", "b", "c")
+}
+
+func TestALossyLinkIsNoDeath(t *testing.T) {
+	l := newLAN(t, 3)
+	for _, h := range l.hosts {
+		h.iptables("-A", "INPUT", "-m", "statistic", "--mode", "random", "--probability", "0.1", "-j", "DROP")
+	}
+	l.quiet(20*time.Second, "a", "b", "c")
+	died := time.Now()
+	l.hosts["c"].cable("down")
+	t.Logf("death over lossy links known after %s", l.hosts["a"].waitFor("c", false, died, bound))
+}
+
+func TestWithoutUDPTheRestIsEnough(t *testing.T) {
+	l := newLAN(t, 2)
+	for _, h := range l.hosts {
+		h.iptables("-A", "INPUT", "-p", "udp", "-j", "DROP")
+	}
+	a, b := l.hosts["a"], l.hosts["b"]
+	l.quiet(4*time.Second, "a", "b")
+	died := time.Now()
+	b.cable("down")
+	a.waitFor("b", false, died, bound)
+	back := time.Now()
+	b.cable("up")
+	t.Logf("return without UDP known after %s", a.waitFor("b", true, back, bound))
+}
+
+func TestAnAgentThatStartsJudgesBeforeItSpeaks(t *testing.T) {
+	l := newLAN(t, 3)
+	a, c := l.hosts["a"], l.hosts["c"]
+	died := time.Now()
+	c.cable("down")
+	a.waitFor("c", false, died, bound)
+	a.end(syscall.SIGKILL)
+	start := time.Now()
+	a.start()
+	select {
+	case <-a.judged:
+		t.Logf("all judged after %s", time.Since(start))
+	case <-time.After(bound):
+		t.Fatal("not judged")
+	}
+	if a.now("c").Alive || !a.now("b").Alive {
+		t.Errorf("b: %+v, c: %+v", a.now("b"), a.now("c"))
+	}
+}
+
+func TestGossipWithAnotherKeyIsRefused(t *testing.T) {
+	l := newLAN(t, 2)
+	a, b := l.hosts["a"], l.hosts["b"]
+	b.end(syscall.SIGKILL)
+	a.waitState("for b's host", bound, func(all []PeerState) bool { return strings.Contains(all[0].Reason, "its host does") })
+	l.key = append([]byte("another"), l.key[7:]...)
+	b.start()
+	l.quiet(2*time.Second, "a")
+	if got := a.now("b"); !strings.Contains(got.Reason, "its agent does not answer") {
+		t.Errorf("a says of b: %s", got.Reason)
+	}
+}

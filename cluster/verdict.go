@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+)
+
+// How verdicts are formed. The bound on the time to a verdict of death, from
+// the last sign of life, is
+//
+//	calm + 2*patience + (silentRounds-1)*hasty = 0.5 + 0.5 + 1.2 = 2.2 s
+//
+// and no pause of a host or of this process of less than 1 s can produce it.
+const (
+	calm     = 500 * time.Millisecond // from one round of questions to the next
+	hasty    = 300 * time.Millisecond // the same, while something is amiss
+	patience = 250 * time.Millisecond // for an answer
+
+	// Up to so many peers, each is asked every calm. Of more, each is asked less
+	// often: 200 questions a second are the most that a host asks in all.
+	calmPeers = 100
+
+	silentRounds = 5 // in a row without any sign of life: dead
+	toldSilent   = 3 // the same, if gossip says so as well
+	ackRounds    = 3 // in a row that a dead host's agent answers: alive
+
+	// restartGrace is how long a host that said its agent restarts may say
+	// nothing at all, where a firewall hides whether it runs.
+	restartGrace = 10 * time.Second
+	// partTime is how long an agent that said goodbye may still answer.
+	partTime = 3 * time.Second
+	// stall is how much longer than planned a round may take before it says
+	// more of this process than of the peer.
+	stall = 400 * time.Millisecond
+)
+
+// round is what one round of questions found.
+type round struct {
+	agent   bool   // the peer's agent answered
+	talked  bool   // it did so over TCP, to and fro: as good as ackRounds
+	host    bool   // its kernel did
+	how     string // the answer of the kernel, for people
+	stalled bool   // this process did not run for a while
+}
+
+// farewell is what an agent announced before it fell silent.
+type farewell string
+
+const (
+	up         farewell = "up"
+	restarting farewell = "restarting"
+	leaving    farewell = "leaving"
+)
+
+// judge holds what is known of one peer and judges by it. It does no I/O.
+type judge struct {
+	alive   bool
+	judged  bool      // at least once
+	since   time.Time // of the verdict
+	silent  int       // rounds in a row without a sign of life
+	acks    int       // rounds in a row that its agent answered
+	heard   time.Time // its agent; zero: never
+	host    time.Time // its kernel, since it last heard its agent; zero: never
+	how     string
+	gone    bool // in gossip: dead or left
+	said    farewell
+	saidAt  time.Time
+	visible bool // its kernel answered for the agent since saidAt: nothing hides the host
+}
+
+// newJudge begins with the benefit of the doubt: an agent that starts must not
+// take every other host's tasks out of rotation before it has asked.
+func newJudge(now time.Time) judge { return judge{alive: true, since: now, said: up} }
+
+// part takes in what the peer's agent said before it stopped.
+func (j *judge) part(why farewell, now time.Time) {
+	j.said, j.saidAt, j.visible = why, now, false
+	if why == leaving {
+		j.set(false, now)
+	}
+}
+
+// come takes in that the peer joined gossip. Whatever it said before, it is
+// there.
+func (j *judge) come() { j.gone, j.said, j.silent = false, up, 0 }
+
+// hear takes in a round of questions.
+func (j *judge) hear(r round, now time.Time) {
+	switch {
+	case r.agent:
+		j.judged = true
+		if now.After(j.saidAt.Add(partTime)) {
+			j.said = up
+		}
+		j.silent, j.heard, j.host, j.how = 0, now, time.Time{}, ""
+		j.acks++
+		if r.talked {
+			j.acks = ackRounds
+		}
+		if !j.alive && j.acks >= ackRounds && j.said != leaving {
+			j.set(true, now)
+		}
+	case r.host:
+		j.judged = true
+		j.silent, j.acks, j.host, j.how = 0, 0, now, r.how
+		j.visible = true
+	case r.stalled:
+	default:
+		j.acks = 0
+		j.silent++
+		enough := silentRounds
+		if j.gone {
+			enough = toldSilent
+		}
+		if j.silent >= enough {
+			j.judged = true
+			if !j.inGrace(now) {
+				j.set(false, now)
+			}
+		}
+	}
+}
+
+// inGrace tells whether silence means nothing yet: the agent restarts, and it
+// was never seen that the host could be seen without.
+func (j *judge) inGrace(now time.Time) bool {
+	return j.said == restarting && !j.visible && now.Before(j.saidAt.Add(restartGrace))
+}
+
+func (j *judge) set(alive bool, now time.Time) {
+	if alive != j.alive {
+		j.alive, j.since = alive, now
+	}
+	j.judged = true
+}
+
+// hurried tells whether the next round should come soon.
+func (j *judge) hurried() bool {
+	if j.alive {
+		return j.silent > 0
+	}
+	return j.acks > 0
+}
+
+// reason says in a sentence what the verdict rests on.
+func (j *judge) reason(now time.Time) string {
+	ago := func(t time.Time) string {
+		if t.IsZero() {
+			return "never"
+		}
+		return now.Sub(t).Round(100*time.Millisecond).String() + " ago"
+	}
+	switch {
+	case j.said == leaving:
+		return "it said that it leaves the cluster, " + ago(j.saidAt)
+	case !j.judged:
+		return "it was not judged yet, and counts as alive until then"
+	case j.alive && !j.host.IsZero() && j.silent == 0:
+		why := "its agent does not answer"
+		if j.said == restarting {
+			why = "its agent restarts"
+		}
+		return fmt.Sprintf("%s (last heard: %s), but its host does: %s, %s", why, ago(j.heard), j.how, ago(j.host))
+	case j.alive && j.inGrace(now):
+		return fmt.Sprintf("it said that its agent restarts, %s; nothing answers until then", ago(j.saidAt))
+	case j.alive:
+		return "its agent answered " + ago(j.heard)
+	case !j.host.IsZero() && j.silent == 0:
+		return fmt.Sprintf("its host answers (%s), but its agent has not said yet that it is back", j.how)
+	}
+	return fmt.Sprintf("nothing answers: neither its agent nor TCP nor ICMP echo; its agent was last heard %s", ago(j.heard))
+}

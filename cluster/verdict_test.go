@@ -1,0 +1,86 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestVerdict(t *testing.T) {
+	ack, nothing, stalled := round{agent: true}, round{}, round{stalled: true}
+	refused := round{host: true, how: "it refuses TCP connections on port 7946"}
+	type step func(j *judge, now time.Time)
+	hear := func(n int, r round) step {
+		return func(j *judge, now time.Time) {
+			for range n {
+				j.hear(r, now)
+			}
+		}
+	}
+	gone := func(j *judge, _ time.Time) { j.gone = true }
+	come := func(j *judge, _ time.Time) { j.come() }
+	says := func(why farewell) step { return func(j *judge, now time.Time) { j.part(why, now) } }
+	died := []step{hear(1, ack), hear(silentRounds, nothing)}
+	for _, tt := range []struct {
+		name   string
+		steps  []step
+		later  time.Duration // before the last step
+		alive  bool
+		reason string
+	}{
+		{"not asked yet", nil, 0, true, "not judged yet"},
+		{"answers", []step{hear(1, ack)}, 0, true, "its agent answered"},
+		{"silent for four rounds", []step{hear(1, ack), hear(silentRounds-1, nothing)}, 0, true, "its agent answered"},
+		{"silent for five", died, 0, false, "nothing answers"},
+		{"never answered", []step{hear(silentRounds, nothing)}, 0, false, "last heard never"},
+		{"silent, with one answer in between", []step{hear(silentRounds-1, nothing), hear(1, ack), hear(silentRounds-1, nothing)}, 0, true, ""},
+		{"silent, while this process did not run", []step{hear(1, ack), hear(20, stalled)}, 0, true, "its agent answered"},
+		{"silent for three, and gossip says so", []step{hear(1, ack), gone, hear(toldSilent, nothing)}, 0, false, "nothing answers"},
+		{"gossip says so alone", []step{hear(1, ack), gone, hear(toldSilent-1, nothing)}, 0, true, ""},
+		{"gossip took it back", []step{hear(1, ack), gone, come, hear(toldSilent, nothing)}, 0, true, ""},
+		{"agent killed, host alive", []step{hear(1, ack), gone, hear(100, refused)}, 0, true, "its host does: it refuses TCP"},
+		{"then the host dies too", []step{hear(1, ack), gone, hear(100, refused), hear(toldSilent, nothing)}, 0, false, "nothing answers"},
+		{"a dead host's kernel answers", append(died[:2:2], hear(100, refused)), 0, false, "its agent has not said yet"},
+		{"a dead host's agent answers twice", append(died[:2:2], hear(ackRounds-1, ack)), 0, false, ""},
+		{"and three times", append(died[:2:2], hear(ackRounds, ack)), 0, true, "its agent answered"},
+		{"every second time", append(died[:2:2], hear(2, ack), hear(1, nothing), hear(2, ack)), 0, false, ""},
+		{"restarts behind a firewall", []step{hear(1, ack), says(restarting), gone, hear(100, nothing)}, 0, true, "said that its agent restarts"},
+		{"for too long", []step{hear(1, ack), says(restarting), gone, hear(100, nothing), hear(1, nothing)}, restartGrace, false, "nothing answers"},
+		{"restarts, is seen, then silent", []step{hear(1, ack), says(restarting), gone, hear(1, refused), hear(toldSilent, nothing)}, 0, false, ""},
+		{"restarts in the open", []step{hear(1, ack), says(restarting), gone, hear(100, refused)}, 2 * restartGrace, true, "its agent restarts"},
+		{"restarted behind a firewall, with a question still open", []step{hear(1, ack), says(restarting), gone, hear(100, nothing), come, hear(1, nothing)}, 0, true, ""},
+		{"a dead host's agent answers over TCP", append(died[:2:2], hear(1, round{agent: true, talked: true})), 0, true, "its agent answered"},
+		{"restarted, then silent", []step{hear(1, ack), says(restarting), gone, come, hear(silentRounds, nothing)}, 0, false, ""},
+		{"leaves", []step{hear(1, ack), says(leaving), gone}, 0, false, "leaves the cluster"},
+		{"leaves, and its port still answers", []step{hear(1, ack), says(leaving), gone, hear(20, ack)}, 0, false, "leaves the cluster"},
+		{"left, its going unnoticed by gossip, and came back", []step{hear(1, ack), says(leaving), hear(ackRounds, ack)}, partTime + 1, true, "its agent answered"},
+		{"left and came back", []step{hear(1, ack), says(leaving), gone, come, hear(ackRounds, ack)}, 0, true, "its agent answered"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			now := time.Now()
+			j := newJudge(now)
+			for i, step := range tt.steps {
+				if i == len(tt.steps)-1 {
+					now = now.Add(tt.later)
+				}
+				step(&j, now)
+			}
+			if got := j.reason(now); j.alive != tt.alive || !strings.Contains(got, tt.reason) {
+				t.Errorf("alive: %t, because %s; want %t, because %s", j.alive, got, tt.alive, tt.reason)
+			}
+		})
+	}
+}
+
+func TestGoodbye(t *testing.T) {
+	for _, why := range []farewell{restarting, leaving} {
+		if node, got, ok := decodeGoodbye(encodeGoodbye("b", why)); node != "b" || got != why || !ok {
+			t.Errorf("%s comes back as %s of %q, %t", why, got, node, ok)
+		}
+	}
+	for _, s := range []string{"", "{", `{"v":2,"node":"b","why":"leaving"}`, `{"v":1,"node":"b","why":"dancing"}`} {
+		if _, _, ok := decodeGoodbye([]byte(s)); ok {
+			t.Errorf("%q is taken for a goodbye", s)
+		}
+	}
+}
