@@ -1,0 +1,75 @@
+package fabric
+
+import (
+	"fmt"
+	"net/netip"
+
+	"shoal/kernel/ipset"
+	"shoal/kernel/rules"
+)
+
+// The names of the chains and of the sets that their rules ask.
+const (
+	chain   = "SHOAL-FABRIC"
+	chainIn = "SHOAL-FABRIC-IN"
+
+	setLinks = "SHOAL-FABRIC-LINKS"
+)
+
+var (
+	setNets  = ipset.Set{Name: "SHOAL-FABRIC-NETS", Type: "hash:net"}
+	setHosts = ipset.Set{Name: "SHOAL-FABRIC-HOSTS", Type: "hash:ip"}
+)
+
+// chains are the rules of a host with that subnet, however many hosts there
+// are.
+func chains(o Options, own netip.Prefix) []rules.Chain {
+	to, from := "-d "+own.String(), "-s "+own.String()
+	notFrom := "! " + from
+	// Tunnel packets: from hosts of the cluster, and from nobody else.
+	var in []string
+	for _, b := range o.backends() {
+		if outer := b.outer(); outer != "" {
+			in = append(in, fmt.Sprintf("%s -m set --match-set %s src -j ACCEPT", outer, setHosts.Name), outer+" -j DROP")
+		}
+	}
+	return []rules.Chain{
+		{
+			// Engines from 28 on drop here what comes to a container's address from
+			// elsewhere than its own bridge.
+			Table: "raw", Name: chain, From: []rules.Jump{{From: "PREROUTING", Match: to}},
+			Rules: []string{fmt.Sprintf("%s -m set --match-set %s src,src -j ACCEPT", notFrom, setLinks)},
+		},
+		{
+			// The outer packet inherits the mark of the inner one. Where routes
+			// depend on marks, it would be routed into the tunnel again.
+			Table: "mangle", Name: chain, From: []rules.Jump{{From: "POSTROUTING", Match: "-o " + devices}},
+			Rules: []string{"-j MARK --set-xmark 0x0/0xffffffff"},
+		},
+		{
+			Table: "nat", Name: chain, From: []rules.Jump{{From: "POSTROUTING"}},
+			Rules: []string{
+				// Containers see each other's own addresses: Docker would masquerade
+				// what leaves its bridge.
+				fmt.Sprintf("%s -m set --match-set %s dst -j ACCEPT", from, setNets.Name),
+				// What the host itself sends into a tunnel comes back through it only
+				// if sent from an address of this host's subnet.
+				fmt.Sprintf("%s -o %s -m addrtype --src-type LOCAL -j MASQUERADE", notFrom, devices),
+			},
+		},
+		{
+			// Other bridges of this host stay apart from the containers', and those
+			// from others': only what other hosts sent comes in, only what the own
+			// bridge sent goes out.
+			Table: "filter", Name: chain, From: []rules.Jump{{From: "FORWARD"}},
+			Rules: []string{
+				fmt.Sprintf("%s %s -m set --match-set %s src,src -j ACCEPT", notFrom, to, setLinks),
+				fmt.Sprintf("%s -m set --match-set %s src,src -m set --match-set %s dst -j ACCEPT", from, setLinks, setNets.Name),
+			},
+		},
+		{Table: "filter", Name: chainIn, From: []rules.Jump{{From: "INPUT"}}, Rules: in},
+	}
+}
+
+// devices matches all tunnel devices in a rule, whichever there are.
+const devices = "shoal.+"

@@ -1,0 +1,245 @@
+package fabric
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"shoal/catalog"
+)
+
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func node(name string, number uint16, address, subnet string) catalog.Node {
+	n := catalog.Node{Name: name, Number: number, Addr: addr(address), Alive: true}
+	if subnet != "" {
+		n.Subnet = prefix(subnet)
+	}
+	return n
+}
+
+var (
+	hostA = node("a", 1, "10.1.0.1", "10.244.1.0/24")
+	hostB = node("b", 2, "10.1.0.2", "10.244.2.0/24")
+	hostC = node("c", 3, "10.2.0.3", "10.244.3.0/24")
+	eth0  = link{dev: "eth0", addr: addr("10.1.0.1"), net: prefix("10.1.0.0/24"), mtu: 1500, ether: true}
+	mesh  = catalog.Network{Name: "mesh", Bridge: "br-mesh", Subnets: []netip.Prefix{prefix("10.244.1.0/24")}}
+)
+
+func options(t *testing.T, b Backend) Options {
+	f, err := New(Options{Backend: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.opts
+}
+
+func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
+	wg := link{dev: "wg0", addr: addr("10.2.0.1"), net: prefix("10.2.0.0/24"), mtu: 1420}
+	narrow := link{dev: "eth1", addr: addr("10.1.0.5"), net: prefix("10.1.0.0/29"), mtu: 1500, ether: true}
+	bridge := link{dev: "br-mesh", addr: addr("10.2.0.1"), net: prefix("10.2.0.0/16"), mtu: 1450, ether: true}
+	for _, tt := range []struct {
+		name    string
+		backend Backend
+		links   []link
+		want    map[string]string // peer -> backend and device, or part of the reason why not
+	}{
+		{"auto", Auto, []link{eth0}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"auto takes the narrowest link", Auto, []link{eth0, narrow}, map[string]string{"b": "host-gw eth1", "c": "vxlan shoal.vxlan"}},
+		{"auto takes no link without Ethernet", Auto, []link{eth0, wg}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"a containers' bridge is no link", Auto, []link{eth0, bridge}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"host-gw", HostGW, []link{eth0}, map[string]string{"b": "host-gw eth0", "c": "10.2.0.3 is on no link of this host"}},
+		{"host-gw takes any link", HostGW, []link{eth0, wg}, map[string]string{"b": "host-gw eth0", "c": "host-gw wg0"}},
+		{"vxlan", VXLAN, []link{eth0}, map[string]string{"b": "vxlan shoal.vxlan", "c": "vxlan shoal.vxlan"}},
+		{"ipip", IPIP, []link{eth0}, map[string]string{"b": "ipip shoal.ipip", "c": "ipip shoal.ipip"}},
+		{"no device has the host's address", VXLAN, nil, map[string]string{"a": "10.1.0.1 is on none of its devices"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := inputs{self: hostA, nodes: []catalog.Node{hostA, hostB, hostC}, networks: []catalog.Network{mesh}}
+			want, paths, problems := desired(options(t, tt.backend), in, tt.links)
+			got := map[string]string{}
+			for _, p := range paths {
+				got[p.peer.Name] = string(p.backend) + " " + p.dev
+				if r := want.routes[p.peer.Subnet]; r != (route{p.peer.Addr, p.dev}) {
+					t.Errorf("route to %s: %+v", p.peer.Name, r)
+				}
+			}
+			for _, p := range problems {
+				if part := tt.want[p.Object]; part != "" && strings.Contains(p.Reason, part) {
+					got[p.Object] = part
+				} else {
+					t.Errorf("problem of %s: %s", p.Object, p.Reason)
+				}
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestStateGrowsWithHostsOnly(t *testing.T) {
+	in := inputs{self: hostA, nodes: []catalog.Node{hostA, hostB, hostC}, networks: []catalog.Network{mesh}}
+	want, _, _ := desired(options(t, Auto), in, []link{eth0})
+	type set[K comparable] = map[K]struct{}
+	macC := catalog.MAC{0x02, 0x53, 10, 2, 0, 3}
+	check := func(what string, want, got any) {
+		if d := cmp.Diff(want, got, cmp.AllowUnexported(linkEntry{}, netip.Prefix{}, netip.Addr{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+			t.Errorf("%s: %s", what, d)
+		}
+	}
+	check("neighbours", map[netip.Addr]catalog.MAC{hostC.Addr: macC}, want.neigh)
+	check("forwarding entries", map[catalog.MAC]netip.Addr{macC: hostC.Addr}, want.fdb)
+	check("subnets", set[netip.Prefix]{hostB.Subnet: {}, hostC.Subnet: {}}, want.nets)
+	check("hosts", set[netip.Addr]{hostB.Addr: {}, hostC.Addr: {}}, want.hosts)
+	check("links", set[linkEntry]{
+		{hostA.Subnet, "br-mesh"}:       {},
+		{hostB.Subnet, "eth0"}:          {},
+		{prefix("10.1.0.2/32"), "eth0"}: {},
+		{hostC.Subnet, "shoal.vxlan"}:   {},
+	}, want.links)
+	if d := want.devices[vxlanName]; d.mtu != 1450 || d.addr != addr("10.244.1.0") || d.mac.String() != "02:53:0a:01:00:01" {
+		t.Errorf("device: %+v", d)
+	}
+
+	few := want.chains
+	for i := range 200 {
+		in.nodes = append(in.nodes, node("n"+string(rune('0'+i)), uint16(i+4), netip.AddrFrom4([4]byte{10, 3, 0, byte(i)}).String(),
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 245, byte(i), 0}), 24).String()))
+	}
+	want, _, _ = desired(options(t, Auto), in, []link{eth0})
+	if len(want.routes) != 202 {
+		t.Fatalf("%d routes for 202 peers", len(want.routes))
+	}
+	if d := cmp.Diff(few, want.chains); d != "" {
+		t.Errorf("rules differ with the number of hosts: %s", d)
+	}
+}
+
+func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
+	other := catalog.Network{Name: "shop_default", Bridge: "br-1", Subnets: []netip.Prefix{prefix("10.244.3.0/25")}}
+	late := node("late", 9, "10.1.0.9", "10.244.2.0/24")
+	for _, tt := range []struct {
+		name     string
+		self     catalog.Node
+		nodes    []catalog.Node
+		networks []catalog.Network
+		routed   []string
+		problems map[string]string // object -> part of the reason
+	}{
+		{"none", hostA, []catalog.Node{hostA, hostB, hostC}, []catalog.Network{mesh}, []string{"b", "c"}, map[string]string{}},
+		{"two peers: the first keeps it", hostA, []catalog.Node{hostA, hostB, late}, nil, []string{"b"},
+			map[string]string{"late": "10.244.2.0/24 of host late overlaps 10.244.2.0/24 of host b, which came first"}},
+		{"this host came later", late, []catalog.Node{hostA, hostB, late}, nil, []string{"a"},
+			map[string]string{"late": "of host late overlaps 10.244.2.0/24 of host b", "b": "of host b overlaps 10.244.2.0/24 of this host, late"}},
+		{"this host came first", hostB, []catalog.Node{hostA, hostB, late}, nil, []string{"a"},
+			map[string]string{"late": "of host late overlaps 10.244.2.0/24 of host b, which came first"}},
+		{"one without a number came last", hostA, []catalog.Node{hostA, hostB, node("aa", 0, "10.1.0.9", "10.244.0.0/16")}, nil, []string{"b"},
+			map[string]string{"aa": "10.244.0.0/16 of host aa overlaps 10.244.1.0/24 of host a"}},
+		{"a network of this host", hostA, []catalog.Node{hostA, hostB, hostC}, []catalog.Network{mesh, other}, []string{"b"},
+			map[string]string{"c": "network shop_default of host a has 10.244.3.0/25, which overlaps the subnet 10.244.3.0/24 of host c"}},
+		{"a subnet that holds a host", hostA, []catalog.Node{hostA, hostB, node("c", 3, "10.2.0.3", "10.1.0.0/24")}, nil, []string{"b"},
+			map[string]string{"c": "10.1.0.0/24 of host c holds the address 10.1.0.1 of host a"}},
+		{"a record of this host under another name", hostA, []catalog.Node{hostA, hostB, node("old", 7, "10.1.0.1", "10.244.7.0/24")}, nil, []string{"b"},
+			map[string]string{"old": "`shoal node rm old`"}},
+		{"IPv6", hostA, []catalog.Node{hostA, node("c", 3, "fd00::3", "10.244.3.0/24")}, nil, nil,
+			map[string]string{"c": "only IPv4"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := inputs{self: tt.self, nodes: tt.nodes, networks: tt.networks}
+			own := eth0
+			own.addr = tt.self.Addr
+			_, paths, problems := desired(options(t, Auto), in, []link{own})
+			var routed []string
+			for _, p := range paths {
+				routed = append(routed, p.peer.Name)
+			}
+			if d := cmp.Diff(tt.routed, routed); d != "" {
+				t.Error(d)
+			}
+			if len(problems) != len(tt.problems) {
+				t.Errorf("problems: %+v", problems)
+			}
+			for _, p := range problems {
+				if part := tt.problems[p.Object]; part == "" || !strings.Contains(p.Reason, part) || p.Kind != "node" || p.Node != tt.self.Name {
+					t.Errorf("problem %+v", p)
+				}
+			}
+		})
+	}
+}
+
+func TestDiff(t *testing.T) {
+	in := inputs{self: hostA, nodes: []catalog.Node{hostA, hostB, hostC}, networks: []catalog.Network{mesh}}
+	want, _, _ := desired(options(t, Auto), in, []link{eth0})
+	macC := VTEPMAC(hostC.Addr)
+	for _, tt := range []struct {
+		name   string
+		before func(have *state) // what differs in the kernel
+		want   string
+	}{
+		{"nothing", func(*state) {}, "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+		{"everything missing", func(s *state) { *s = newState() }, "devices +1 ~0 -0, routes +2 -0, neighbours +1 -0, forwarding entries +1 -0, set entries +8 -0"},
+		{"route deleted", func(s *state) { delete(s.routes, hostC.Subnet) }, "devices +0 ~0 -0, routes +1 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+		{"route by another device", func(s *state) { s.routes[hostB.Subnet] = route{hostB.Addr, vxlanName} }, "devices +0 ~0 -0, routes +1 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+		{"neighbour and forwarding entry deleted", func(s *state) { delete(s.neigh, hostC.Addr); delete(s.fdb, macC) },
+			"devices +0 ~0 -0, routes +0 -0, neighbours +1 -0, forwarding entries +1 -0, set entries +0 -0"},
+		{"forwarding entry to another host", func(s *state) { s.fdb[macC] = hostB.Addr }, "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +1 -0, set entries +0 -0"},
+		{"a host that is gone", func(s *state) {
+			s.add(path{peer: node("d", 4, "10.2.0.4", "10.244.4.0/24"), backend: VXLAN, dev: vxlanName})
+		}, "devices +0 ~0 -0, routes +0 -1, neighbours +0 -1, forwarding entries +0 -1, set entries +0 -3"},
+		{"MTU changed", func(s *state) { d := s.devices[vxlanName]; d.mtu = 1400; s.devices[vxlanName] = d }, "devices +0 ~1 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+		{"VNI changed: all on the device is written again", func(s *state) { d := s.devices[vxlanName]; d.vni = 7; s.devices[vxlanName] = d },
+			"devices +1 ~0 -1, routes +1 -0, neighbours +1 -0, forwarding entries +1 -0, set entries +0 -0"},
+		{"device of another backend", func(s *state) { s.devices[ipipName] = device{name: ipipName, kind: "ipip"} }, "devices +0 ~0 -1, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+		{"route of somebody else in the way", func(s *state) { delete(s.routes, hostC.Subnet); s.foreign[hostC.Subnet] = "dev eth9 proto static" },
+			"devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			have, _, _ := desired(options(t, Auto), in, []link{eth0})
+			tt.before(&have)
+			c := diff(want, have)
+			if c.String() != tt.want {
+				t.Errorf("got  %s\nwant %s", c.String(), tt.want)
+			}
+			if c.empty() != (tt.want == "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0") {
+				t.Errorf("empty: %v", c.empty())
+			}
+			if len(have.foreign) != len(c.refused) {
+				t.Errorf("refused: %v", c.refused)
+			}
+		})
+	}
+}
+
+func TestMTU(t *testing.T) {
+	for b, want := range map[Backend]int{HostGW: 1500, IPIP: 1480, VXLAN: 1450, Auto: 1450, "": 1450} {
+		if got := MTU(b, 1500); got != want {
+			t.Errorf("MTU of %q: %d, want %d", b, got, want)
+		}
+	}
+}
+
+func TestBadSettings(t *testing.T) {
+	for _, o := range []Options{{Backend: "gre"}, {VNI: -1}, {VNI: 1 << 24}} {
+		if _, err := New(o); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
+}
+
+func TestAHostThatIsDownChangesNothing(t *testing.T) {
+	up := &catalog.Snapshot{Self: hostA, Nodes: []catalog.Node{hostA, hostB}}
+	down := &catalog.Snapshot{Self: hostA, Nodes: []catalog.Node{hostA, hostB}}
+	down.Nodes[1].Alive = false
+	if !inputsOf(up).equal(inputsOf(down)) {
+		t.Error("a dead host is another input")
+	}
+	moved := &catalog.Snapshot{Self: hostA, Nodes: []catalog.Node{hostA, node("b", 2, "10.1.0.7", "10.244.2.0/24")}}
+	if inputsOf(up).equal(inputsOf(moved)) {
+		t.Error("another address is the same input")
+	}
+}

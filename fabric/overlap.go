@@ -1,0 +1,96 @@
+package fabric
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shoal/catalog"
+)
+
+// Overlap tells why the subnet of a node cannot stand beside those of others,
+// naming both hosts; nil: it can. Of two that overlap the one with the lower
+// number keeps its subnet: all hosts see it the same way, and a host that
+// joins cannot take from one that is there.
+func Overlap(node catalog.Node, nodes []catalog.Node) error {
+	for _, o := range nodes {
+		if o.Name == node.Name {
+			continue
+		}
+		if o.Subnet.IsValid() && o.Subnet.Overlaps(node.Subnet) && before(o, node) {
+			return fmt.Errorf("the subnet %s of host %s overlaps %s of host %s, which came first: give %s another (`bip` in Docker's daemon.json, where its own bridge is used)",
+				node.Subnet, node.Name, o.Subnet, o.Name, node.Name)
+		}
+		if o.Addr.IsValid() && node.Subnet.Contains(o.Addr) {
+			return fmt.Errorf("the subnet %s of host %s holds the address %s of host %s: give %s another subnet",
+				node.Subnet, node.Name, o.Addr, o.Name, node.Name)
+		}
+	}
+	return nil
+}
+
+// before tells which of two nodes came first; one without a number came last.
+func before(a, b catalog.Node) bool {
+	if a.Number != b.Number && a.Number != 0 && b.Number != 0 {
+		return a.Number < b.Number
+	}
+	if (a.Number == 0) != (b.Number == 0) {
+		return a.Number != 0
+	}
+	return a.Name < b.Name
+}
+
+// shadowed tells which Docker network of this host overlaps the peer's subnet;
+// nil: none.
+func shadowed(self, peer catalog.Node, networks []catalog.Network) error {
+	for _, n := range networks {
+		if slices.Contains(n.Subnets, self.Subnet) {
+			continue // that is a matter of the two hosts' subnets
+		}
+		for _, s := range n.Subnets {
+			if s.Overlaps(peer.Subnet) {
+				return fmt.Errorf("the Docker network %s of host %s has %s, which overlaps the subnet %s of host %s: make the network again with another subnet",
+					n.Name, self.Name, s, peer.Subnet, peer.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// CheckPool refuses a pool of containers' subnets that this host already
+// routes elsewhere, naming the route. What the fabric routes itself is fine,
+// and so are the routes of the named devices: the bridges of the containers'
+// own networks.
+func CheckPool(pool netip.Prefix, bridges ...string) error {
+	routes, err := listRoutes()
+	if err != nil {
+		return err
+	}
+	names, err := deviceNames()
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		dst := prefixOf(r.Dst)
+		if !dst.IsValid() || dst.Bits() == 0 || !dst.Overlaps(pool) || r.Protocol == RouteProtocol {
+			continue
+		}
+		if dev := names[r.LinkIndex]; !slices.Contains(bridges, dev) {
+			return fmt.Errorf("the pool %s of containers' subnets overlaps %s, which this host routes to %s: choose another pool", pool, dst, dev)
+		}
+	}
+	return nil
+}
+
+func listRoutes() ([]netlink.Route, error) {
+	routes, err := retry(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return routes, nil
+}
