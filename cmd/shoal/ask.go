@@ -110,8 +110,11 @@ func dockerConfigCommand(o *options) *cobra.Command {
 		Long: `Print the lines of /etc/docker/daemon.json that make shoal's DNS server the
 resolver of every container, so that docker run needs no --dns and
 --dns-search. A container's resolver then asks again after one second, not
-after five, should the agent be restarted meanwhile. The command takes the
-agent's settings, from the same places.`,
+after five, should the agent be restarted meanwhile, and asks for a bare name
+in the zone first: on a user-defined network Docker would otherwise have
+ndots:0, and answer a Compose service's name itself, with this host's
+containers alone. The command takes the agent's settings, from the same
+places.`,
 		Example: "  shoal docker-config",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -127,7 +130,7 @@ agent's settings, from the same places.`,
 				DNS     []string `json:"dns"`
 				Search  []string `json:"dns-search"`
 				Options []string `json:"dns-opts"`
-			}{[]string{c.DNS.String()}, []string{c.Zone}, []string{"timeout:1", "attempts:5"}})
+			}{[]string{c.DNS.String()}, []string{c.Zone}, []string{"timeout:1", "attempts:5", "ndots:1"}})
 		},
 	}
 	c.declare(cmd.Flags())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -82,7 +83,7 @@ func readSettings(file string) (map[string]string, error) {
 		return nil, &agent.ConfigError{Err: fmt.Errorf("--config: %w", err)}
 	}
 	raw := map[string]yaml.Node{}
-	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&raw); err != nil && len(bytes.TrimSpace(b)) > 0 {
+	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&raw); err != nil && !errors.Is(err, io.EOF) {
 		return nil, &agent.ConfigError{Err: fmt.Errorf("%s: %w; write it as lines of name: value", file, err)}
 	}
 	settings := map[string]string{}

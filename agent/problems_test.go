@@ -1,0 +1,36 @@
+package agent
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"shoal/catalog"
+)
+
+func TestProblemIsLoggedOnceAndKeepsItsTime(t *testing.T) {
+	var log bytes.Buffer
+	ps := newProblems("a", slog.New(slog.NewTextHandler(&log, nil)))
+	bad := catalog.Problem{Kind: "service", Object: "default/web", Reason: "the pool is full"}
+	ps.set("vip", []catalog.Problem{bad})
+	first := ps.list()
+	if len(first) != 1 || first[0].Node != "a" || first[0].Since.IsZero() {
+		t.Fatalf("got %+v", first)
+	}
+	ps.set("lb", nil) // another part has none
+	ps.set("vip", []catalog.Problem{bad})
+	if again := ps.list(); len(again) != 1 || again[0] != first[0] {
+		t.Errorf("the problem changed: %+v, was %+v", again, first)
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, &log)
+	}
+	ps.set("vip", nil)
+	if rest := ps.list(); len(rest) != 0 {
+		t.Errorf("it is still there: %+v", rest)
+	}
+	if !strings.Contains(log.String(), "problem is gone") {
+		t.Errorf("its end was not logged:\n%s", &log)
+	}
+}
