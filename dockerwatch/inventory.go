@@ -1,0 +1,176 @@
+package dockerwatch
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"shoal/catalog"
+)
+
+// inventory is what is known of the engine: it takes in events and
+// inspections and tells what to look at next and what follows for the mesh. It
+// does no I/O.
+type inventory struct {
+	node     string
+	nodeAddr func() netip.Addr
+	limits   limits
+
+	containers map[string]*facts        // running ones, by ID
+	networks   map[string]engineNetwork // by ID
+	told       map[string]time.Time     // container's ID -> when it was told to stop
+	early      map[string][]event       // container's ID -> signals it was sent before it was looked at
+	stale      map[string]bool          // containers' IDs to look at
+	relist     bool                     // the networks are to be listed
+}
+
+// maxEarly bounds the signals kept of a container not looked at yet.
+const maxEarly = 64
+
+// apply takes in an event.
+func (v *inventory) apply(e event, now time.Time) {
+	f := v.containers[e.container]
+	switch e.effect {
+	case networks:
+		v.relist = true
+	case appear:
+		v.stale[e.container] = true
+	case look:
+		if f != nil {
+			v.stale[e.container] = true
+		}
+	case gone:
+		// It may have been started again since, and looked at.
+		if f == nil || !f.started.After(e.at) {
+			v.remove(e.container)
+		}
+	case signaled:
+		if f == nil {
+			// It may be one that is about to be looked at.
+			held := append(v.early[e.container], e)
+			v.early[e.container] = held[max(0, len(held)-maxEarly):]
+			return
+		}
+		if len(f.services) == 0 || !f.stops(e.signal) || e.at.Before(f.started) {
+			return
+		}
+		if _, already := v.told[f.id]; already {
+			return
+		}
+		if after, limited := f.backAfter(); !limited || now.Before(e.at.Add(after)) {
+			v.told[f.id] = e.at
+		}
+	}
+}
+
+// put takes in a running container.
+func (v *inventory) put(f *facts, now time.Time) {
+	f.follows(v.containers[f.id], now)
+	v.containers[f.id] = f
+	if told, ok := v.told[f.id]; ok && told.Before(f.started) {
+		delete(v.told, f.id)
+	}
+	for _, e := range v.early[f.id] {
+		v.apply(e, now)
+	}
+	delete(v.early, f.id)
+}
+
+// remove forgets a container.
+func (v *inventory) remove(id string) {
+	delete(v.containers, id)
+	delete(v.told, id)
+	delete(v.early, id)
+	delete(v.stale, id)
+}
+
+// keep forgets the containers that are not among ids.
+func (v *inventory) keep(ids map[string]bool) {
+	other := func(id string) bool { return !ids[id] }
+	forget(v.containers, other)
+	forget(v.told, other)
+	forget(v.early, other)
+	forget(v.stale, other)
+}
+
+func forget[T any](m map[string]T, which func(id string) bool) {
+	maps.DeleteFunc(m, func(id string, _ T) bool { return which(id) })
+}
+
+// stubborn gives up on the containers that were told to stop and did not, and
+// returns them: they are in rotation again.
+func (v *inventory) stubborn(now time.Time) (back []*facts) {
+	for id, told := range v.told {
+		f := v.containers[id]
+		if f == nil {
+			continue
+		}
+		if after, limited := f.backAfter(); limited && !now.Before(told.Add(after)) {
+			delete(v.told, id)
+			back = append(back, f)
+		}
+	}
+	return back
+}
+
+// knowsNetworks tells whether every network a container is on is known.
+func (v *inventory) knowsNetworks() bool {
+	for _, f := range v.containers {
+		for _, e := range f.endpoints {
+			if _, ok := v.networks[e.networkID]; !ok {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// local is what all of it means for the mesh. It shares nothing that is
+// changed later.
+func (v *inventory) local() catalog.Local {
+	l := catalog.Local{Networks: bridges(v.networks)}
+	for _, id := range slices.Sorted(maps.Keys(v.containers)) {
+		l.Containers = append(l.Containers, v.container(v.containers[id]))
+	}
+	return l
+}
+
+// container is one container's part in the mesh: all of its tasks, or none and
+// the reason.
+func (v *inventory) container(f *facts) catalog.Container {
+	c := catalog.Container{
+		ID:      f.id,
+		Name:    f.name,
+		Node:    v.node,
+		Stack:   f.stack,
+		Problem: f.refusal,
+		Since:   f.started,
+	}
+	for _, e := range f.endpoints {
+		c.Addrs = append(c.Addrs, e.addrs...)
+	}
+	for i := range f.services {
+		s := &f.services[i]
+		addr, err := v.address(f, s)
+		if err != nil {
+			c.Tasks, c.Problem = nil, err.Error()
+			break
+		}
+		state, since := f.state(s.health, v.told[f.id])
+		c.Tasks = append(c.Tasks, catalog.Task{
+			Service:   s.id,
+			Node:      v.node,
+			Container: f.id,
+			Name:      f.name,
+			Addr:      addr,
+			State:     state,
+			Since:     since,
+			Drain:     s.drain,
+			Weight:    s.weight,
+			Started:   f.started,
+			Spec:      s.spec,
+		})
+	}
+	return c
+}

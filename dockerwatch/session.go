@@ -1,0 +1,277 @@
+package dockerwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+
+	"shoal/catalog"
+)
+
+const (
+	// inspections go on at a time.
+	inspections = 16
+
+	// patience is how long answers are waited for, so that events that come
+	// together are emitted together. An engine holds back its answer about a
+	// container that it is busy with, for ever if that container hangs; the
+	// others are not to wait for it.
+	patience = 100 * time.Millisecond
+
+	// tick is when what failed is tried again, and deadlines are looked at.
+	tick = time.Second
+)
+
+// session is one connection to an engine.
+type session struct {
+	*Watcher
+	engine engine
+	stream *stream
+
+	steps   int
+	answers chan answer
+	asked   map[string]question // container's ID -> what is not answered yet
+	failed  map[string]bool     // containers' IDs to ask for again at the next tick
+}
+
+// question is an inspection that goes on.
+type question struct {
+	step   int  // in which it was asked
+	tooOld bool // an event has come since: the answer may be older than that
+}
+
+// answer is the engine's, about one container.
+type answer struct {
+	id        string
+	container container.InspectResponse
+	err       error
+}
+
+// session follows the engine over one connection, and returns why it ended.
+func (w *Watcher) session(ctx context.Context, emit func(catalog.Local), connected func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	engine, err := w.dial()
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+
+	// First the events, then the list, then what the events say: whatever
+	// happens is in one of them. Events that the list knows already do no
+	// harm: most make us look again, and those that a later start of the
+	// container has overtaken are let be.
+	since := w.seen.Add(1)
+	if w.seen.IsZero() {
+		since = time.Now().Add(-lookBack)
+	}
+	stream, err := follow(ctx, engine, since)
+	if err != nil {
+		return err
+	}
+	s := &session{
+		Watcher: w,
+		engine:  engine,
+		stream:  stream,
+		answers: make(chan answer, inspections),
+		asked:   map[string]question{},
+		failed:  map[string]bool{},
+	}
+	clear(w.outlines)
+	if err := s.list(ctx); err != nil {
+		return err
+	}
+	// The first time nothing is emitted before all is known.
+	if err := s.step(ctx, callTimeout); err != nil {
+		return err
+	}
+	connected()
+	w.tell(emit)
+	return s.follow(ctx, emit)
+}
+
+// follow emits what changes until the session ends.
+func (s *session) follow(ctx context.Context, emit func(catalog.Local)) error {
+	resync := time.NewTicker(s.resync)
+	defer resync.Stop()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.stream.wake:
+		case a := <-s.answers:
+			if err := s.settle(a); err != nil {
+				return err
+			}
+		case <-resync.C:
+			if err := s.list(ctx); err != nil {
+				return err
+			}
+		case <-ticker.C:
+			back := s.inventory.stubborn(time.Now())
+			for _, f := range back {
+				s.log.Warn("a container was told to stop and still runs: its tasks are in rotation again",
+					"container", f.name, "id", f.id)
+			}
+			if len(back)+len(s.failed) == 0 && !s.inventory.relist {
+				continue
+			}
+			maps.Copy(s.inventory.stale, s.failed)
+			clear(s.failed)
+		}
+		err := s.step(ctx, patience)
+		s.tell(emit)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// step takes in the events that wait and looks at what they ask to look at. It
+// returns an error if the engine has gone; the events are taken in all the
+// same.
+func (s *session) step(ctx context.Context, patience time.Duration) error {
+	events, err := s.stream.take()
+	s.takeIn(events)
+	if err != nil {
+		return err
+	}
+	late := time.After(patience)
+	for awaited := s.ask(ctx); awaited > 0; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case a := <-s.answers:
+			if s.asked[a.id].step == s.steps {
+				awaited--
+			}
+			if err := s.settle(a); err != nil {
+				return err
+			}
+			awaited += s.ask(ctx)
+		case <-late:
+			awaited = 0
+		}
+	}
+	s.steps++
+	if s.inventory.relist || !s.inventory.knowsNetworks() {
+		return s.listNetworks(ctx)
+	}
+	return nil
+}
+
+// takeIn applies events to the inventory.
+func (s *session) takeIn(events []event) {
+	now := time.Now().UTC()
+	for _, e := range events {
+		s.metrics.events.WithLabelValues(string(e.kind), string(e.action)).Inc()
+		s.log.Debug("event of the Docker engine", "type", e.kind, "action", e.action, "container", e.container)
+		s.inventory.apply(e, now)
+		delete(s.outlines, e.container)
+		if q, ok := s.asked[e.container]; ok {
+			q.tooOld = true
+			s.asked[e.container] = q
+		}
+		if e.at.After(s.seen) {
+			s.seen = e.at
+		}
+	}
+}
+
+// list asks for all networks and running containers, and marks those to look
+// at that are new or have changed.
+func (s *session) list(ctx context.Context) error {
+	s.metrics.lists.Inc()
+	if err := s.listNetworks(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	containers, err := s.engine.ContainerList(ctx, container.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	running := map[string]bool{}
+	for _, c := range containers {
+		running[c.ID] = true
+		if now := outline(c); s.outlines[c.ID] != now {
+			s.outlines[c.ID] = now
+			s.inventory.stale[c.ID] = true
+		}
+	}
+	s.inventory.keep(running)
+	maps.DeleteFunc(s.outlines, func(id, _ string) bool { return !running[id] })
+	return nil
+}
+
+func (s *session) listNetworks(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := s.engine.NetworkList(ctx, network.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	s.inventory.networks, s.inventory.relist = networksOf(list), false
+	return nil
+}
+
+// ask begins to inspect what is to be looked at, as much as may go on at a
+// time, and returns how many that are.
+func (s *session) ask(ctx context.Context) (begun int) {
+	for _, id := range slices.Sorted(maps.Keys(s.inventory.stale)) {
+		if len(s.asked) == inspections {
+			break
+		}
+		if _, already := s.asked[id]; already {
+			continue // its answer will be too old, and it is asked for again
+		}
+		delete(s.inventory.stale, id)
+		s.asked[id] = question{step: s.steps}
+		begun++
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			c, err := s.engine.ContainerInspect(ctx, id)
+			s.answers <- answer{id, c, err} // has room for all that go on
+		}()
+	}
+	return begun
+}
+
+// settle takes in an answer. It returns an error if there is no engine to
+// answer.
+func (s *session) settle(a answer) error {
+	v := s.inventory
+	tooOld := s.asked[a.id].tooOld
+	delete(s.asked, a.id)
+	now := time.Now().UTC()
+	switch {
+	case errdefs.IsNotFound(a.err):
+		v.remove(a.id)
+	case client.IsErrConnectionFailed(a.err), errors.Is(a.err, io.EOF), errors.Is(a.err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("inspect container %s: %w", a.id, a.err)
+	case tooOld:
+		v.stale[a.id] = true
+	case a.err != nil:
+		s.log.Warn("a container cannot be inspected; trying again", "id", a.id, "error", a.err)
+		s.failed[a.id] = true
+	default:
+		if f := factsOf(a.container, v.limits, now); f != nil {
+			v.put(f, now)
+		} else {
+			v.remove(a.id)
+		}
+	}
+	return nil
+}

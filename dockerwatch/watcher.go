@@ -1,0 +1,181 @@
+package dockerwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/catalog"
+)
+
+const (
+	// lookBack is how far into the past the first stream of events reaches:
+	// for the containers that were told to stop while nobody watched, as long
+	// as the longest drain.
+	lookBack = maxDrain
+
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// Options are what a [Watcher] is made with.
+type Options struct {
+	Host     string            // the engine's socket; "" is client.DefaultDockerHost, unix:///var/run/docker.sock
+	Node     string            // this host's name, as in the tasks
+	NodeAddr func() netip.Addr // this host's address, of tasks on its network; the zero Addr if not known yet
+	Pool     netip.Prefix      // fixed VIPs are in it
+	Reserved []netip.Addr      // addresses of the pool that are no service's: the DNS server's
+	Log      *slog.Logger      // nil: slog.Default()
+	Resync   time.Duration     // between lists made to be sure; 0: 60 s
+
+	// Draining are containers that were told to stop before this process was
+	// started, by ID, and when that was.
+	Draining map[string]time.Time
+
+	Registerer prometheus.Registerer // of metrics; nil: none
+}
+
+// Watcher follows one Docker engine.
+type Watcher struct {
+	host    string
+	log     *slog.Logger
+	resync  time.Duration
+	metrics metrics
+	dial    func() (engine, error)
+
+	// Of Run's goroutine alone.
+	inventory *inventory
+	outlines  map[string]string // container's ID -> as it was listed when last inspected
+	last      *catalog.Local    // as last emitted; nil before the first
+	logged    map[string]string // container's ID -> the problem last logged
+	seen      time.Time         // when the last event taken happened
+}
+
+// New makes a Watcher. It returns an error if the options make no sense; the
+// engine need not be there yet.
+func New(o Options) (*Watcher, error) {
+	if o.Host == "" {
+		o.Host = client.DefaultDockerHost
+	}
+	if _, err := client.ParseHostURL(o.Host); err != nil {
+		return nil, fmt.Errorf("address of the Docker engine: %w; write it as unix:///var/run/docker.sock", err)
+	}
+	switch {
+	case o.Node == "":
+		return nil, errors.New("watch the Docker engine: the host has no name")
+	case !o.Pool.IsValid():
+		return nil, errors.New("watch the Docker engine: no pool of VIPs is given")
+	case o.Resync < 0:
+		return nil, fmt.Errorf("watch the Docker engine: resync of %v is negative", o.Resync)
+	}
+	if o.Resync == 0 {
+		o.Resync = time.Minute
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.NodeAddr == nil {
+		o.NodeAddr = func() netip.Addr { return netip.Addr{} }
+	}
+	told := map[string]time.Time{}
+	maps.Copy(told, o.Draining)
+	return &Watcher{
+		host:    o.Host,
+		log:     o.Log,
+		resync:  o.Resync,
+		metrics: newMetrics(o.Registerer),
+		dial:    func() (engine, error) { return dial(o.Host) },
+		inventory: &inventory{
+			node:       o.Node,
+			nodeAddr:   o.NodeAddr,
+			limits:     limits{pool: o.Pool.Masked(), reserved: slices.Clone(o.Reserved)},
+			containers: map[string]*facts{},
+			networks:   map[string]engineNetwork{},
+			told:       told,
+			early:      map[string][]event{},
+			stale:      map[string]bool{},
+		},
+		outlines: map[string]string{},
+		logged:   map[string]string{},
+	}, nil
+}
+
+// Run follows the engine until ctx is done, and returns its error. It calls
+// emit with the whole of what the engine has, once that is known, and again
+// when it has changed. While the engine is away nothing is emitted: what it
+// last had stays true until it says otherwise. Run calls status with nil when
+// the engine is being followed, and with the reason each time it is not, or
+// cannot be reached. Both are called by one goroutine, and hold it up. What
+// emit is given is not to be written to.
+//
+// Run is called once.
+func (w *Watcher) Run(ctx context.Context, emit func(catalog.Local), status func(error)) error {
+	backoff := minBackoff
+	for away := false; ; {
+		connected := false
+		err := w.session(ctx, emit, func() {
+			connected, away, backoff = true, false, minBackoff
+			w.metrics.connected.Set(1)
+			w.log.Info("following the Docker engine", "host", w.host)
+			status(nil)
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		err = fmt.Errorf("follow the Docker engine at %s: %w", w.host, err)
+		w.metrics.connected.Set(0)
+		if !away {
+			away = true
+			w.log.Warn("the Docker engine is away; going on with what it last had", "error", err)
+		}
+		status(err)
+		// Half of the time is left to chance, so that hosts that share a
+		// cause do not share their retries.
+		wait := backoff/2 + rand.N(backoff/2)
+		if !connected {
+			backoff = min(2*backoff, maxBackoff)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// tell emits what there is now, if it differs from what was last emitted.
+func (w *Watcher) tell(emit func(catalog.Local)) {
+	local := w.inventory.local()
+	if w.last != nil && reflect.DeepEqual(*w.last, local) {
+		return
+	}
+	w.last = &local
+	w.logProblems()
+	emit(local)
+}
+
+// logProblems logs each problem when it is new, and counts them.
+func (w *Watcher) logProblems() {
+	logged := map[string]string{}
+	for _, c := range w.last.Containers {
+		if c.Problem == "" {
+			continue
+		}
+		logged[c.ID] = c.Problem
+		if w.logged[c.ID] != c.Problem {
+			w.log.Warn("a container is left out of the mesh", "container", c.Name, "id", c.ID, "problem", c.Problem)
+		}
+	}
+	w.logged = logged
+	w.metrics.problems.Set(float64(len(logged)))
+}
