@@ -1,0 +1,178 @@
+package lb
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"shoal/catalog"
+)
+
+var noon = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func testTask(addr string, change ...func(*catalog.Task)) catalog.Task {
+	t := catalog.Task{Addr: netip.MustParseAddr(addr), State: catalog.Running, Weight: 1, Container: addr,
+		Since: noon, Drain: 10 * time.Second, Spec: catalog.Spec{Mode: catalog.ModeVIP}}
+	for _, c := range change {
+		c(&t)
+	}
+	return t
+}
+
+func state(s catalog.State) func(*catalog.Task) { return func(t *catalog.Task) { t.State = s } }
+func weight(n int) func(*catalog.Task)          { return func(t *catalog.Task) { t.Weight = n } }
+func ports(ps ...catalog.Port) func(*catalog.Task) {
+	return func(t *catalog.Task) { t.Spec.Ports = ps }
+}
+
+// text shows virtual services in a line each.
+func text(vs []virtual) string {
+	var b strings.Builder
+	for _, v := range vs {
+		fmt.Fprintf(&b, "%s %s", v.front, v.scheduler)
+		if v.affinity > 0 {
+			fmt.Fprintf(&b, " affinity %d", v.affinity)
+		}
+		for _, d := range v.dests {
+			fmt.Fprintf(&b, " | %s %d", d.addr, d.weight)
+			if !d.until.IsZero() {
+				fmt.Fprintf(&b, " +%s", d.until.Sub(noon))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func TestVirtuals(t *testing.T) {
+	http := catalog.Port{Port: 80, Target: 8080, Protocol: catalog.TCP}
+	dns := catalog.Port{Port: 53, Target: 5353, Protocol: catalog.UDP}
+	for name, tc := range map[string]struct {
+		spec  catalog.Spec
+		tasks []catalog.Task
+		want  string
+	}{
+		"no tasks": {},
+		"all ports": {
+			tasks: []catalog.Task{testTask("172.18.0.3", weight(5)), testTask("172.18.0.2")},
+			want: "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 5\n" +
+				"10.96.0.1 udp rr | 172.18.0.2:0 1 | 172.18.0.3:0 5\n",
+		},
+		"named ports": {
+			tasks: []catalog.Task{testTask("172.18.0.2", ports(http, dns))},
+			want: "10.96.0.1:80/tcp rr | 172.18.0.2:8080 1\n" +
+				"10.96.0.1:53/udp rr | 172.18.0.2:5353 1\n",
+		},
+		"a task with all ports joins every named one": {
+			tasks: []catalog.Task{testTask("172.18.0.2", ports(http)), testTask("172.18.0.3")},
+			want: "10.96.0.1 tcp rr | 172.18.0.3:0 1\n" +
+				"10.96.0.1:80/tcp rr | 172.18.0.2:8080 1 | 172.18.0.3:80 1\n" +
+				"10.96.0.1 udp rr | 172.18.0.3:0 1\n",
+		},
+		"out of rotation: TCP keeps what it holds, UDP leaves": {
+			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Unhealthy)), testTask("172.18.0.3", state(catalog.Paused)),
+				testTask("172.18.0.4", state(catalog.Starting)), testTask("172.18.0.5", state(catalog.Draining)), testTask("172.18.0.6"), testTask("172.18.0.7", state(catalog.Lost))},
+			want: "10.96.0.1 tcp rr | 172.18.0.2:0 0 | 172.18.0.3:0 0 | 172.18.0.4:0 0 | 172.18.0.5:0 0 +10s | 172.18.0.6:0 1 | 172.18.0.7:0 0\n" +
+				"10.96.0.1 udp rr | 172.18.0.6:0 1\n",
+		},
+		"weight 0 is out of rotation": {
+			tasks: []catalog.Task{testTask("172.18.0.2", weight(0))},
+			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 0\n",
+		},
+		"dh has nowhere else to go": {
+			spec:  catalog.Spec{Scheduler: "dh"},
+			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Draining)), testTask("172.18.0.3")},
+			want:  "10.96.0.1 tcp dh | 172.18.0.3:0 1\n10.96.0.1 udp dh | 172.18.0.3:0 1\n",
+		},
+		"affinity is whole seconds, rounded up": {
+			spec:  catalog.Spec{Scheduler: "wlc", Affinity: 1500 * time.Millisecond},
+			tasks: []catalog.Task{testTask("172.18.0.2", ports(http))},
+			want:  "10.96.0.1:80/tcp wlc affinity 2 | 172.18.0.2:8080 1\n",
+		},
+		"two containers with one address": {
+			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Draining)), testTask("172.18.0.2", weight(2)), testTask("172.18.0.2", state(catalog.Unhealthy))},
+			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 2\n10.96.0.1 udp rr | 172.18.0.2:0 2\n",
+		},
+		"names without VIPs": {
+			spec:  catalog.Spec{Mode: catalog.ModeDNSRR},
+			tasks: []catalog.Task{testTask("172.18.0.2")},
+		},
+		"IPv6 is not balanced": {
+			tasks: []catalog.Task{testTask("fd00::2"), testTask("172.18.0.2", ports(http))},
+			want:  "10.96.0.1:80/tcp rr | 172.18.0.2:8080 1\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := catalog.Service{VIP: netip.MustParseAddr("10.96.0.1"), Spec: tc.spec, Tasks: tc.tasks}
+			if s.Spec.Mode == "" {
+				s.Spec.Mode = catalog.ModeVIP
+			}
+			if d := cmp.Diff(tc.want, text(virtuals(&s))); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestMarks(t *testing.T) {
+	f := func(n byte) front { return front{netip.AddrFrom4([4]byte{10, 96, 0, n}), catalog.TCP, 0} }
+	m := newMarks()
+	m.adopt(f(1), marksOf|7|parked)
+	m.adopt(f(2), marksOf|7) // taken
+	m.adopt(f(3), 0x105)     // not ours
+	if m.reserve(marksOf|8) || !m.reserve(marksOf|7) {
+		t.Error("reserve does not tell known fronts")
+	}
+	for i, want := range []uint32{marksOf | 7, marksOf | 9, marksOf | 10} {
+		if got, ok := m.get(f(byte(i + 1))); got != want || !ok {
+			t.Errorf("front %d: mark %#x, want %#x", i+1, got, want)
+		}
+	}
+	m.free(f(2))
+	if got, _ := m.get(f(4)); got != marksOf|11 {
+		t.Errorf("a freed mark is another's at once: %#x", got)
+	}
+	m.last = maxMarks
+	if got, _ := m.get(f(5)); got != marksOf|1 {
+		t.Errorf("after the last: %#x", got)
+	}
+}
+
+func TestChangedServices(t *testing.T) {
+	snap := func(tasks ...catalog.Task) *catalog.Snapshot {
+		var cs []catalog.Container
+		vips := map[catalog.ServiceID]netip.Addr{}
+		for _, task := range tasks {
+			vips[task.Service] = netip.MustParseAddr("10.96.0.1")
+			cs = append(cs, catalog.Container{ID: task.Service.Name + task.Container, Node: "a", Tasks: []catalog.Task{task}})
+		}
+		return catalog.NewSnapshot(1, catalog.Node{Name: "a"}, nil, cs, vips)
+	}
+	in := func(name string, change ...func(*catalog.Task)) catalog.Task {
+		t := testTask("172.18.0.2", change...)
+		t.Service = catalog.ServiceID{Stack: "default", Name: name}
+		return t
+	}
+	old := snap(in("a"), in("b"), in("c"), in("d", state(catalog.Draining)), in("e"), in("z"))
+	new := snap(in("a"), in("aa"), in("b", state(catalog.Unhealthy)), in("c", weight(2)),
+		in("d", state(catalog.Draining), func(t *catalog.Task) { t.Drain = time.Minute }),
+		in("e", ports(catalog.Port{Port: 1, Target: 1, Protocol: catalog.TCP})))
+	var got []string
+	changed(old, new, func(o, n *catalog.Service) {
+		switch {
+		case o == nil:
+			got = append(got, "+"+n.ID.Name)
+		case n == nil:
+			got = append(got, "-"+o.ID.Name)
+		default:
+			got = append(got, n.ID.Name)
+		}
+	})
+	if d := cmp.Diff([]string{"+aa", "b", "c", "d", "e", "-z"}, got); d != "" {
+		t.Error(d)
+	}
+}

@@ -1,0 +1,71 @@
+package lb
+
+import (
+	"net/netip"
+
+	"shoal/catalog"
+	"shoal/kernel/ipset"
+)
+
+// maxElem is the most entries of a set: the kernel's 65536 would be 65536
+// VIPs.
+const maxElem = 1 << 20
+
+// The sets. Those of marks hold, for each front, its mark.
+var (
+	setVIP     = ipset.Set{Name: "SHOAL-VIP", Type: "hash:ip", Mark: true, MaxElem: maxElem}           // all ports of TCP and SCTP
+	setVIPUDP  = ipset.Set{Name: "SHOAL-VIP-UDP", Type: "hash:ip", Mark: true, MaxElem: maxElem}       // all ports of UDP
+	setPort    = ipset.Set{Name: "SHOAL-VIP-PORT", Type: "hash:ip,port", Mark: true, MaxElem: maxElem} // named ports
+	setPing    = ipset.Set{Name: "SHOAL-PING", Type: "hash:ip", MaxElem: maxElem}                      // addresses that answer ping
+	setTasks   = ipset.Set{Name: "SHOAL-TASKS", Type: "hash:ip", MaxElem: maxElem}                     // addresses of all tasks, here and elsewhere
+	setHairpin = ipset.Set{Name: "SHOAL-HAIRPIN", Type: "hash:net,net", MaxElem: maxElem}              // (task, task) of each task on this host
+	setNets    = ipset.Set{Name: "SHOAL-NETS", Type: "hash:net", MaxElem: maxElem}                     // this host's container networks
+
+	// in the order in which entries go in; they come out in the reverse one.
+	sets = []ipset.Set{setNets, setTasks, setHairpin, setVIP, setVIPUDP, setPort, setPing}
+)
+
+// entries is what a set holds: entry -> mark.
+type entries map[ipset.Entry]uint32
+
+// where tells which set holds a front's mark, and as which entry.
+func (f front) where() (set string, e ipset.Entry) {
+	switch {
+	case f.port != 0:
+		return setPort.Name, ipset.AddrPort(f.vip, uint8(f.proto), f.port)
+	case f.proto == catalog.UDP:
+		return setVIPUDP.Name, ipset.Addr(f.vip)
+	default:
+		return setVIP.Name, ipset.Addr(f.vip)
+	}
+}
+
+// frontOf is the reverse of where; false for a set without marks.
+func frontOf(set string, e ipset.Entry) (front, bool) {
+	switch set {
+	case setVIP.Name:
+		return front{vip: e.Net.Addr(), proto: catalog.TCP}, true
+	case setVIPUDP.Name:
+		return front{vip: e.Net.Addr(), proto: catalog.UDP}, true
+	case setPort.Name:
+		return front{vip: e.Net.Addr(), proto: catalog.Protocol(e.Proto), port: e.Port}, true
+	}
+	return front{}, false
+}
+
+// addresses are the task addresses of a service: of all tasks, and of those
+// whose packets to themselves need masquerading. A task of this host that is
+// the host itself (host network) does not.
+func addresses(s *catalog.Service, self catalog.Node) (tasks, hairpin []netip.Addr) {
+	for i := range s.Tasks {
+		t := &s.Tasks[i]
+		if !t.Addr.Is4() {
+			continue
+		}
+		tasks = append(tasks, t.Addr)
+		if t.Node == self.Name && t.Addr != self.Addr {
+			hairpin = append(hairpin, t.Addr)
+		}
+	}
+	return tasks, hairpin
+}
