@@ -18,15 +18,19 @@ func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
 	s := *prev
 	s.Revision++
 	s.Self = self
-	changed := prev.Revision == 0
+	changed := prev.Revision == 0 || prev.Self != self
 
 	if ch.nodes || changed {
-		s.Nodes = slices.SortedFunc(maps.Values(r.nodes), func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+		s.Nodes = r.seenNodes()
 		changed = changed || !slices.Equal(s.Nodes, prev.Nodes)
 	}
 	if ch.networks {
 		s.Networks = r.networks
 		changed = changed || !equalNetworks(s.Networks, prev.Networks)
+	}
+	if ch.published {
+		s.Published = r.claims()
+		changed = changed || !slices.Equal(s.Published, prev.Published)
 	}
 	if len(ch.containers) > 0 {
 		keys := slices.SortedFunc(maps.Keys(ch.containers), containerKey.compare)
@@ -37,7 +41,7 @@ func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
 			},
 			func(k containerKey) (c Container, ok bool) {
 				if p := r.containers[k.node][k.id]; p != nil {
-					return *p, true
+					return r.seenContainer(*p), true
 				}
 				return c, false
 			}, (*Container).equal)
@@ -75,7 +79,7 @@ func (r *records) service(id ServiceID) (Service, bool) {
 	for _, c := range containers {
 		for _, t := range c.Tasks {
 			if t.Service == id {
-				s.Tasks = append(s.Tasks, t)
+				s.Tasks = append(s.Tasks, r.seen(t))
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -56,7 +57,7 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 			node := []string{"a", "b", "c"}[rnd.IntN(3)]
 			id := fmt.Sprint(rnd.IntN(20))
 			svc := ServiceID{DefaultStack, fmt.Sprintf("s%d", rnd.IntN(6))}
-			switch rnd.IntN(7) {
+			switch rnd.IntN(10) {
 			case 0, 1, 2:
 				c := ctr(node, id, fmt.Sprintf("10.0.0.%d", rnd.IntN(250)), fmt.Sprintf("s%d", rnd.IntN(6)), fmt.Sprintf("s%d", rnd.IntN(6)))
 				c.Tasks[0].Started = epoch.Add(time.Duration(rnd.IntN(9)) * time.Second)
@@ -71,14 +72,21 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 			case 5:
 				r.deleteService(svc)
 			case 6:
-				if n := (Node{Name: node, Alive: rnd.IntN(2) == 0}); node != "a" {
-					r.putNode(n)
-				}
+				r.putNode(Node{Name: node, Number: uint16(rnd.IntN(3)), Alive: true})
+			case 7:
+				r.setAlive(map[string]bool{"a": true, "b": rnd.IntN(2) == 0, "c": rnd.IntN(2) == 0}, epoch.Add(time.Duration(step)))
+			case 8:
+				r.putPublished(PortClaim{Protocol: TCP, Port: uint16(rnd.IntN(9)), Service: svc})
+			case 9:
+				r.deletePublished(port{TCP, uint16(rnd.IntN(9))})
 			}
 		}
 		s := build(prev, self, r, r.takeChanges())
 
 		fresh := newRecords()
+		fresh.dead = maps.Clone(r.dead)
+		fresh.published = maps.Clone(r.published)
+		fresh.changes.published = true
 		for _, n := range r.nodes {
 			fresh.putNode(n)
 		}

@@ -28,6 +28,7 @@ type cacheLine struct {
 	Node      *Node          `json:"node,omitempty"`
 	Container *Container     `json:"container,omitempty"`
 	Service   *cachedService `json:"service,omitempty"`
+	Published *PortClaim     `json:"published,omitempty"`
 	Network   *Network       `json:"network,omitempty"`
 }
 
@@ -47,7 +48,18 @@ type cache struct {
 	nodes      []Node
 	containers []Container
 	services   []cachedService
+	published  []PortClaim
 	networks   []Network
+}
+
+// node is the record of the host itself, if it is in the cache.
+func (c *cache) node(name string) Node {
+	for _, n := range c.nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return Node{}
 }
 
 // local is the part of the host itself.
@@ -92,6 +104,8 @@ func readCache(path, node string) (*cache, error) {
 			c.containers = append(c.containers, *l.Container)
 		case l.Service != nil:
 			c.services = append(c.services, *l.Service)
+		case l.Published != nil:
+			c.published = append(c.published, *l.Published)
 		case l.Network != nil:
 			c.networks = append(c.networks, *l.Network)
 		}
@@ -124,6 +138,9 @@ func (c *Catalog) useCache() {
 	for _, s := range c.cached.services {
 		c.records.putService(s.ServiceID, s.ServiceRecord)
 	}
+	for _, p := range c.cached.published {
+		c.records.putPublished(p)
+	}
 	close(c.known)
 	c.log.Warn("etcd was not reached; going by the state of the last run until it is", "saved", c.cached.header.Saved)
 }
@@ -153,6 +170,7 @@ func (c *Catalog) writeCache() (err error) {
 	c.mu.Lock()
 	nodes := slices.Collect(maps.Values(c.records.nodes))
 	services := maps.Clone(c.records.services)
+	published := c.records.claims()
 	networks := c.records.networks
 	var containers []*Container
 	for _, byID := range c.records.containers {
@@ -176,6 +194,9 @@ func (c *Catalog) writeCache() (err error) {
 	}
 	for id, rec := range services {
 		write(cacheLine{Service: &cachedService{id, rec}})
+	}
+	for i := range published {
+		write(cacheLine{Published: &published[i]})
 	}
 	for i := range networks {
 		write(cacheLine{Network: &networks[i]})

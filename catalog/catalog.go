@@ -25,10 +25,12 @@ import (
 
 // Options say where the catalog is kept.
 type Options struct {
-	Self       Node                  // this host; Alive is taken for granted
+	Self       Node                  // this host; Alive is taken for granted. Subnet, Number, MAC: zero ones are those of the last run
 	StateDir   string                // root's only: etcd's data, its socket, the disk cache. One process at a time
 	Etcd       []string              // endpoints of an etcd of the user's; none: one in this process
 	TLS        *tls.Config           // for Etcd
+	Peers      *Peers                // how the embedded etcds of several hosts reach each other; nil: this host stays alone
+	Join       []string              // endpoints of servers of the cluster to join, "https://ADDR:2379"; in a later run not needed
 	LeaseTTL   time.Duration         // how long this host's records outlive it; 0: 30 s
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
@@ -44,9 +46,9 @@ type Catalog struct {
 	o       Options
 	log     *slog.Logger
 	lock    *os.File
-	server  *server // nil if etcd is the user's
 	client  *clientv3.Client
 	metrics *metrics
+	run     context.Context // until Close
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
@@ -55,6 +57,7 @@ type Catalog struct {
 
 	changed chan struct{} // of capacity 1: the records are not what the Snapshot says
 	unsaved chan struct{} // of capacity 1: etcd may not be what it should
+	moved   chan struct{} // of capacity 1: etcd may have to be asked elsewhere
 	relist  chan struct{} // of capacity 1: what was watched may be gone
 	known   chan struct{} // closed once the records hold the cluster's state
 	listed  chan struct{} // closed once that came from etcd
@@ -62,7 +65,14 @@ type Catalog struct {
 	snapshot  atomic.Pointer[Snapshot]
 	published atomic.Pointer[time.Time]
 
+	subscribers subscribers
+	hosting     chan struct{} // of capacity 1: held by what changes the role of this host
+	wiring      sync.Mutex    // of endpoints and the file that keeps them; taken before mu
+
 	mu         sync.Mutex
+	place      place
+	server     *server // nil: none runs in this process
+	self       Node
 	records    *records
 	localKnown bool
 	cached     *cache               // what the last run knew; nil: nothing, or not needed any more
@@ -107,18 +117,20 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 		log:        o.Log,
 		changed:    make(chan struct{}, 1),
 		unsaved:    make(chan struct{}, 1),
+		moved:      make(chan struct{}, 1),
+		hosting:    make(chan struct{}, 1),
 		relist:     make(chan struct{}, 1),
 		known:      make(chan struct{}),
 		listed:     make(chan struct{}),
 		records:    newRecords(),
 		inEtcd:     map[string]Container{},
-		want:       map[string]uint64{nodeKey(o.Self.Name): fingerprint(encode(o.Self))},
+		want:       map[string]uint64{},
 		have:       map[string]holding{},
 		unreadable: map[string]int64{},
 		advance:    make(chan struct{}),
 		mailboxes:  map[chan *Snapshot]struct{}{},
 	}
-	c.records.putNode(o.Self)
+	c.setSelf(o.Self)
 	c.snapshot.Store(new(Snapshot))
 	defer func() {
 		if err != nil {
@@ -132,27 +144,26 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 	if c.lock, err = lockDir(o.StateDir); err != nil {
 		return nil, err
 	}
-	endpoints := o.Etcd
-	if len(endpoints) == 0 {
-		if c.server, err = startServer(o.StateDir, o.Self.Name, c.log); err != nil {
-			return nil, err
-		}
-		endpoints = []string{c.server.endpoint}
-	}
-	if c.client, err = newClient(endpoints, o.TLS); err != nil {
-		return nil, fmt.Errorf("etcd at %v: %w; check the endpoints, host:port or https://host:port", endpoints, err)
+	if err := c.settle(); err != nil {
+		return nil, err
 	}
 	if c.cached, err = readCache(c.cachePath(), o.Self.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.log.Warn("the state of the last run is of no use", "err", err)
+	}
+	if c.cached != nil {
+		c.adopt(c.cached.node(o.Self.Name))
 	}
 	if c.metrics, err = newMetrics(c, o.Registerer); err != nil {
 		return nil, err
 	}
 
 	run, cancel := context.WithCancel(context.Background())
-	c.cancel = cancel
-	for _, work := range []func(context.Context){c.publish, c.read, c.write, c.keepCache} {
+	c.run, c.cancel = run, cancel
+	for _, work := range []func(context.Context){c.publish, c.read, c.write, c.keepCache, c.steer} {
 		c.done.Go(func() { work(run) })
+	}
+	if c.server != nil {
+		c.guard(c.server)
 	}
 	return c, nil
 }
@@ -160,17 +171,17 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 // newClient makes a client that comes back within seconds after an etcd that
 // was away for hours, and finds out about a connection that died silently. It
 // logs nothing: what fails for good, its callers are told.
-func newClient(endpoints []string, t *tls.Config) (*clientv3.Client, error) {
+func newClient(endpoints []string, t *tls.Config, opts ...grpc.DialOption) (*clientv3.Client, error) {
 	retry := backoff.DefaultConfig
 	retry.MaxDelay = 3 * time.Second
 	return clientv3.New(clientv3.Config{
 		Endpoints: endpoints,
 		TLS:       t,
 		Logger:    zap.NewNop(),
-		DialOptions: []grpc.DialOption{
+		DialOptions: append([]grpc.DialOption{
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 3 * time.Second}),
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-		},
+		}, opts...),
 	})
 }
 
@@ -275,6 +286,7 @@ func (c *Catalog) RestoreLocal() bool {
 func (c *Catalog) Close() error {
 	c.closing.Do(func() {
 		c.cancel()
+		c.hosting <- struct{}{} // for good: no change of roles is under way
 		c.done.Wait()
 		c.closeMailboxes()
 		c.closeErr = c.closeFiles()

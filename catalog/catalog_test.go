@@ -70,7 +70,7 @@ func at(endpoint string) func(*Options) {
 // etcdServer starts an etcd that is not a Catalog's own.
 func etcdServer(t *testing.T, dir string) *server {
 	t.Helper()
-	s, err := startServer(dir, "etcd", slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s, err := startServer(serverConfig{dir: dir, name: "etcd"}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func first(r *clientv3.TxnResponse, i int) *mvccpb.KeyValue {
 	return nil
 }
 
-// RemoveService forgets a service and gives its VIP back. It is refused while
+// RemoveService forgets a service and gives its VIP and ports back. It is refused while
 // the service has tasks. If nothing is remembered of it, the error is
 // [ErrNoService].
 func (c *Catalog) RemoveService(ctx context.Context, id ServiceID) error {
@@ -110,6 +110,10 @@ func (c *Catalog) removeService(ctx context.Context, id ServiceID) error {
 	if names := c.taskNames(id); len(names) > 0 {
 		return fmt.Errorf("it has tasks, stop them first: %s", strings.Join(names, ", "))
 	}
+	released, err := c.releasePorts(ctx, id, publishRoot, clientv3.WithPrefix())
+	if err != nil {
+		return err
+	}
 	r, err := c.commit(ctx, nil, []clientv3.Op{
 		clientv3.OpGet(serviceKey(id)),
 		clientv3.OpGet(vipsRoot, clientv3.WithPrefix()),
@@ -118,7 +122,10 @@ func (c *Catalog) removeService(ctx context.Context, id ServiceID) error {
 		return err
 	}
 	kv := first(r, 0)
-	if kv == nil {
+	switch {
+	case kv == nil && released > 0: // without a VIP it has no record
+		return nil
+	case kv == nil:
 		return ErrNoService
 	}
 	// Its VIP is found by who holds what, so that a record that cannot be read

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -35,14 +36,26 @@ const (
 type server struct {
 	etcd     *embed.Etcd
 	endpoint string       // of its unix socket, for clients
+	apart    bool         // clients are not to ask it: it has no vote yet, or is about to leave
 	closing  *atomic.Bool // its listeners report being closed as errors: no news any more
 }
 
-// startServer starts etcd on the data in dir/etcd, reached through the socket
-// dir/etcd.sock and through nothing else: a voter alone needs no address for
-// peers. It does not wait for the voter to be elected, clients do.
-func startServer(dir, name string, log *slog.Logger) (_ *server, err error) {
-	data, sock := filepath.Join(dir, "etcd"), filepath.Join(dir, "etcd.sock")
+// serverConfig says how etcd is started.
+type serverConfig struct {
+	dir  string // its data is in dir/etcd
+	name string
+	// peers is how other hosts reach it; nil: not at all.
+	peers *Peers
+	// join are the peer URLs of the members it becomes one of, by name, itself
+	// among them; nil: it has data, or is the first.
+	join map[string]string
+}
+
+// startServer starts etcd. It is reached through the socket dir/etcd.sock, and
+// by other hosts if there are any: a voter alone needs no address for peers.
+// It does not wait for a leader to be elected, clients do.
+func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
+	data, sock := dataDir(sc.dir), filepath.Join(sc.dir, "etcd.sock")
 	fail := func(err error) error {
 		return fmt.Errorf("start the embedded etcd on %s: %w; if its data is damaged, move the folder away: "+
 			"shoal then starts with an empty one, and services get new VIPs", data, err)
@@ -64,7 +77,7 @@ func startServer(dir, name string, log *slog.Logger) (_ *server, err error) {
 	}
 
 	c := embed.NewConfig()
-	c.Name = name
+	c.Name = sc.name
 	c.Dir = data
 	client := url.URL{Scheme: "unix", Path: sock}
 	c.ListenClientUrls = []url.URL{client}
@@ -72,7 +85,21 @@ func startServer(dir, name string, log *slog.Logger) (_ *server, err error) {
 	c.ListenPeerUrls = nil
 	// A member has to have an address, listened on or not.
 	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
-	c.InitialCluster = c.InitialClusterFromName(name)
+	// A voter alone waits for one election timeout, for nobody, before it
+	// serves.
+	c.TickMs, c.ElectionMs = 50, 250
+	if sc.peers != nil {
+		sc.peers.configure(c)
+	}
+	c.InitialCluster = c.InitialClusterFromName(sc.name)
+	if sc.join != nil {
+		var members []string
+		for name, u := range sc.join {
+			members = append(members, name+"="+u)
+		}
+		c.InitialCluster = strings.Join(members, ",")
+		c.ClusterState = embed.ClusterStateFlagExisting
+	}
 	c.InitialClusterToken = "shoal"
 	c.AutoCompactionMode = embed.CompactorModeRevision
 	c.AutoCompactionRetention = etcdKeepRevisions
@@ -80,9 +107,6 @@ func startServer(dir, name string, log *slog.Logger) (_ *server, err error) {
 	c.SnapshotCount = etcdSnapshotCount
 	c.SnapshotCatchUpEntries = etcdCatchUpEntries
 	c.EnableGRPCGateway = false
-	// A voter alone waits for one election timeout, for nobody, before it
-	// serves.
-	c.TickMs, c.ElectionMs = 50, 250
 	// On a small disk a commit takes longer than etcd likes; that alone is no
 	// news.
 	c.WarningApplyDuration = time.Second
@@ -107,6 +131,9 @@ func startServer(dir, name string, log *slog.Logger) (_ *server, err error) {
 	}
 	return &server{etcd: etcd, endpoint: "unix://" + sock, closing: closing}, nil
 }
+
+// dataDir is where etcd keeps its data.
+func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
 
 // close stops etcd with everything written. Closing twice does nothing.
 func (s *server) close() {

@@ -20,7 +20,7 @@ func (t *Task) equal(o *Task) bool {
 
 func (s *Spec) equal(o *Spec) bool {
 	return s.Mode == o.Mode && s.Scheduler == o.Scheduler && s.Affinity == o.Affinity && s.VIP == o.VIP &&
-		s.PublishLocal == o.PublishLocal && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Publish, o.Publish) && s.PublishLocal == o.PublishLocal
+		s.PublishLocal == o.PublishLocal && s.PreferLocal == o.PreferLocal && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Publish, o.Publish)
 }
 
 func (s *Service) equal(o *Service) bool {

@@ -9,10 +9,18 @@ import (
 
 // What is kept in etcd, each value as JSON:
 //
-//	nodes/NODE            Node, with the node's lease
+//	nodes/NODE            Node
 //	tasks/NODE/CONTAINER  Container, with the node's lease
 //	services/STACK/NAME   ServiceRecord
 //	vips/ADDR             ServiceID of the service that holds it
+//	publish/PROTO/PORT    ServiceID of the service that holds it
+//	subnets/CIDR          subnetRecord
+//	servers/NODE          serverRecord, of hosts whose embedded etcd serves others
+//	cluster/…             what others keep, by [Catalog.KV]
+//
+// A host's tasks are gone from etcd once it was away for the time of its lease.
+// The host itself stays, until it is removed: its subnet is its own for ever,
+// and one that comes back is no stranger.
 //
 // Fields a version does not know are passed over, those that come from a
 // newer one.
@@ -22,12 +30,19 @@ const (
 	tasksRoot    = root + "tasks/"
 	servicesRoot = root + "services/"
 	vipsRoot     = root + "vips/"
+	publishRoot  = root + "publish/"
+	subnetsRoot  = root + "subnets/"
+	serversRoot  = root + "servers/"
+	kvRoot       = root + "cluster/"
 )
 
 func nodeKey(name string) string            { return nodesRoot + name }
 func taskKey(node, container string) string { return tasksRoot + node + "/" + container }
 func serviceKey(id ServiceID) string        { return servicesRoot + id.String() }
 func vipKey(a netip.Addr) string            { return vipsRoot + a.String() }
+func subnetKey(p netip.Prefix) string       { return subnetsRoot + p.String() }
+func serverKey(node string) string          { return serversRoot + node }
+func publishKey(p port) string              { return publishRoot + p.String() }
 
 // checkNodeName reports why s cannot be part of a key.
 func checkNodeName(s string) error {
@@ -49,6 +64,10 @@ type entry struct {
 	container *Container
 	id        ServiceID // of service
 	service   *ServiceRecord
+	published *PortClaim
+
+	server     *serverRecord
+	serverNode string // of server
 }
 
 // decode reads a record. Of keys that are none of ours, and of those that only
@@ -87,8 +106,31 @@ func decode(key string, value []byte) (e entry, err error) {
 			return e, err
 		}
 		return entry{id: id, service: rec}, nil
+	case "publish":
+		claim, err := decodeClaim(rest, value)
+		return entry{published: claim}, err
+	case "servers":
+		rec := new(serverRecord)
+		if err := json.Unmarshal(value, rec); err != nil {
+			return e, err
+		}
+		return entry{server: rec, serverNode: rest}, checkEndpoint(rec.Endpoint)
 	}
 	return e, nil
+}
+
+// decodeClaim reads who holds a port, given as PROTO/PORT.
+func decodeClaim(rest string, value []byte) (*PortClaim, error) {
+	p, err := parsePort(rest)
+	if err != nil {
+		return nil, err
+	}
+	claim := &PortClaim{Protocol: p.protocol, Port: p.number}
+	if err := json.Unmarshal(value, &claim.Service); err != nil {
+		return nil, err
+	}
+	_, err = ParseServiceID(claim.Service.String())
+	return claim, err
 }
 
 // check reports what of a record of another host would do harm here.

@@ -40,7 +40,7 @@ func (c *Catalog) publishOnce() {
 	}
 	start := time.Now()
 	prev := c.snapshot.Load()
-	s := build(prev, c.o.Self, c.records, c.records.takeChanges())
+	s := build(prev, c.self, c.records, c.records.takeChanges())
 	c.cached = nil
 	if s == prev {
 		return

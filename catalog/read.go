@@ -83,6 +83,7 @@ func (c *Catalog) list(ctx context.Context) error {
 		c.put(kv)
 	}
 	c.advanceTo(rev)
+	c.subscribers.tellAll()
 	c.lastErr = nil
 	if !isClosed(c.listed) {
 		close(c.listed)
@@ -92,6 +93,7 @@ func (c *Catalog) list(ctx context.Context) error {
 	}
 	wake(c.changed)
 	wake(c.unsaved)
+	wake(c.moved)
 	return nil
 }
 
@@ -108,6 +110,12 @@ func (c *Catalog) keys() []string {
 	}
 	for id := range c.records.services {
 		keys = append(keys, serviceKey(id))
+	}
+	for p := range c.records.published {
+		keys = append(keys, publishKey(p))
+	}
+	for name := range c.records.servers {
+		keys = append(keys, serverKey(name))
 	}
 	for key := range c.have {
 		keys = append(keys, key)
@@ -149,6 +157,7 @@ func (c *Catalog) apply(r clientv3.WatchResponse) {
 	defer c.mu.Unlock()
 	c.lastErr = nil
 	for _, e := range r.Events {
+		c.subscribers.tell(string(e.Kv.Key))
 		if e.Type == clientv3.EventTypeDelete {
 			c.deleted(string(e.Kv.Key))
 		} else {
@@ -172,7 +181,7 @@ func (c *Catalog) advanceTo(rev int64) {
 
 // own tells whether a key is this host's to write.
 func (c *Catalog) own(key string) bool {
-	return key == nodeKey(c.o.Self.Name) || strings.HasPrefix(key, taskKey(c.o.Self.Name, ""))
+	return key == nodeKey(c.o.Self.Name) || key == serverKey(c.o.Self.Name) || strings.HasPrefix(key, taskKey(c.o.Self.Name, ""))
 }
 
 // put takes a record from etcd. Of this host's own, what etcd says is compared
@@ -183,7 +192,7 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	own := c.own(key)
 	if own {
 		c.have[key] = holding{fingerprint(string(kv.Value)), clientv3.LeaseID(kv.Lease)}
-		if c.localKnown {
+		if c.localKnown && key != nodeKey(c.o.Self.Name) {
 			return
 		}
 	}
@@ -199,6 +208,8 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	switch {
 	case own && e.container != nil:
 		c.inEtcd[key] = *e.container
+	case own && e.node != nil:
+		c.adopt(*e.node)
 	case own:
 	case e.node != nil:
 		c.records.putNode(*e.node)
@@ -207,6 +218,11 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	case e.service != nil:
 		e.service.mod = kv.ModRevision
 		c.records.putService(e.id, *e.service)
+	case e.published != nil:
+		c.records.putPublished(*e.published)
+	case e.server != nil:
+		c.records.servers[e.serverNode] = e.server.Endpoint
+		wake(c.moved)
 	}
 }
 
@@ -234,6 +250,15 @@ func (c *Catalog) forget(key string) {
 		if id, err := ParseServiceID(rest); err == nil {
 			c.records.deleteService(id)
 		}
+	}
+	if rest, ok := strings.CutPrefix(key, publishRoot); ok {
+		if p, err := parsePort(rest); err == nil {
+			c.records.deletePublished(p)
+		}
+	}
+	if name, ok := strings.CutPrefix(key, serversRoot); ok {
+		delete(c.records.servers, name)
+		wake(c.moved)
 	}
 }
 

@@ -2,8 +2,10 @@ package catalog
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,8 +25,11 @@ type records struct {
 	nodes      map[string]Node                  // by name, this host among them
 	containers map[string]map[string]*Container // by node, by ID
 	services   map[ServiceID]ServiceRecord
+	published  map[port]ServiceID
+	servers    map[string]string          // hosts whose etcd serves others, by name -> its endpoint
 	networks   []Network                  // of this host
 	tasks      map[ServiceID][]*Container // those with a task of the service, in no order
+	dead       map[string]time.Time       // hosts that are held for dead, by name -> since when
 
 	changes changes
 }
@@ -33,6 +38,7 @@ type records struct {
 type changes struct {
 	nodes      bool
 	networks   bool
+	published  bool
 	askers     bool // an address came, left, or changed its stack
 	containers map[containerKey]struct{}
 	services   map[ServiceID]struct{}
@@ -49,7 +55,10 @@ func newRecords() *records {
 		nodes:      map[string]Node{},
 		containers: map[string]map[string]*Container{},
 		services:   map[ServiceID]ServiceRecord{},
+		published:  map[port]ServiceID{},
+		servers:    map[string]string{},
 		tasks:      map[ServiceID][]*Container{},
+		dead:       map[string]time.Time{},
 		changes:    newChanges(),
 	}
 }
@@ -77,6 +86,64 @@ func (r *records) deleteNode(name string) {
 		delete(r.nodes, name)
 		r.changes.nodes = true
 	}
+}
+
+// setAlive notes which hosts are dead: those whose value is false.
+func (r *records) setAlive(alive map[string]bool, now time.Time) {
+	for name := range r.dead {
+		if up, told := alive[name]; up || !told {
+			delete(r.dead, name)
+			r.touch(name)
+		}
+	}
+	for name, up := range alive {
+		if _, known := r.dead[name]; !up && !known {
+			r.dead[name] = now
+			r.touch(name)
+		}
+	}
+}
+
+// touch marks all that is seen otherwise when a host dies or comes back.
+func (r *records) touch(node string) {
+	r.changes.nodes = true
+	for id, c := range r.containers[node] {
+		if len(c.Tasks) > 0 {
+			r.changes.containers[containerKey{node, id}] = struct{}{}
+		}
+		for i := range c.Tasks {
+			r.changes.services[c.Tasks[i].Service] = struct{}{}
+		}
+	}
+}
+
+// seen is a task as this host sees it.
+func (r *records) seen(t Task) Task {
+	if since, dead := r.dead[t.Node]; dead {
+		t.State, t.Since = Lost, since
+	}
+	return t
+}
+
+// seenContainer is a container with its tasks as this host sees them.
+func (r *records) seenContainer(c Container) Container {
+	if _, dead := r.dead[c.Node]; dead {
+		c.Tasks = slices.Clone(c.Tasks)
+		for i := range c.Tasks {
+			c.Tasks[i] = r.seen(c.Tasks[i])
+		}
+	}
+	return c
+}
+
+// seenNodes are the hosts as this host sees them, by name.
+func (r *records) seenNodes() []Node {
+	nodes := slices.SortedFunc(maps.Values(r.nodes), func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	for i := range nodes {
+		_, dead := r.dead[nodes[i].Name]
+		nodes[i].Alive = !dead
+	}
+	return nodes
 }
 
 // putContainer tells whether the container was not there, or not like this.
@@ -142,6 +209,33 @@ func (r *records) putService(id ServiceID, rec ServiceRecord) {
 func (r *records) deleteService(id ServiceID) {
 	delete(r.services, id)
 	r.changes.services[id] = struct{}{}
+}
+
+func (r *records) putPublished(c PortClaim) {
+	p := port{c.Protocol, c.Port}
+	if holder, held := r.published[p]; !held || holder != c.Service {
+		r.published[p] = c.Service
+		r.changes.published = true
+	}
+}
+
+func (r *records) deletePublished(p port) {
+	if _, held := r.published[p]; held {
+		delete(r.published, p)
+		r.changes.published = true
+	}
+}
+
+// claims are the published ports, by protocol and port.
+func (r *records) claims() []PortClaim {
+	claims := make([]PortClaim, 0, len(r.published))
+	for p, id := range r.published {
+		claims = append(claims, PortClaim{Protocol: p.protocol, Port: p.number, Service: id})
+	}
+	slices.SortFunc(claims, func(a, b PortClaim) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	})
+	return claims
 }
 
 func (r *records) setNetworks(n []Network) {

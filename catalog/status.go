@@ -7,13 +7,15 @@ import (
 	"strings"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
 )
 
 // Status is how the catalog fares, for people.
 type Status struct {
-	Endpoints   []string      `json:"endpoints"`            // of etcd
-	Embedded    bool          `json:"embedded"`             // etcd runs in this process
+	Endpoints   []string      `json:"endpoints"` // of etcd
+	Embedded    bool          `json:"embedded"`  // etcd runs in this process
+	Role        Role          `json:"role"`
 	Connected   bool          `json:"connected"`            // etcd answers
 	Leader      string        `json:"leader,omitempty"`     // raft's ID of the leader, in hex
 	Version     string        `json:"version,omitempty"`    // etcd's
@@ -36,13 +38,12 @@ const statusTimeout = time.Second
 func (c *Catalog) Status() Status {
 	s := Status{
 		Endpoints: c.client.Endpoints(),
-		Embedded:  c.server != nil,
 		FromCache: isClosed(c.known) && !isClosed(c.listed),
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
 	for _, endpoint := range s.Endpoints {
-		r, err := c.client.Status(ctx, endpoint)
+		r, err := c.ask(ctx, endpoint)
 		if err != nil {
 			s.LastError = fmt.Sprintf("%s: %v", endpoint, err)
 			continue
@@ -61,6 +62,7 @@ func (c *Catalog) Status() Status {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.Embedded, s.Role = c.server != nil, c.place.Role
 	s.Revision = c.seen
 	if c.lease != 0 {
 		s.Lease = fmt.Sprintf("%x", int64(c.lease))
@@ -75,6 +77,17 @@ func (c *Catalog) Status() Status {
 	}
 	s.Waiting = c.waiting()
 	return s
+}
+
+// ask asks one endpoint how it is. It takes a client of its own for that: one
+// whose endpoints change meanwhile does not bear it.
+func (c *Catalog) ask(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
+	cl, err := c.dial([]string{endpoint})
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	return cl.Status(ctx, endpoint)
 }
 
 // waiting tells what the first Snapshot waits for.

@@ -147,6 +147,10 @@ type Spec struct {
 	// PublishLocal: only hosts with a task answer on Publish, and with their own
 	// tasks only.
 	PublishLocal bool `json:"publishLocal,omitempty"`
+
+	// PreferLocal: give new connections of a host to that host's own tasks while
+	// it has any in rotation.
+	PreferLocal bool `json:"preferLocal,omitempty"`
 }
 
 // State is where a task stands.
@@ -159,6 +163,12 @@ const (
 	Unhealthy State = "unhealthy" // its HEALTHCHECK fails: weight 0, name kept
 	Paused    State = "paused"    // docker pause: weight 0
 	Draining  State = "draining"  // told to stop: finishes what it holds
+
+	// Lost: this host holds the task's host for dead. It is a state in Snapshots
+	// only: the task's record keeps the one it had, to be that again at once when
+	// its host is back. What the task holds is left to it, as it may go on
+	// somewhere a partition hides it.
+	Lost State = "lost"
 )
 
 // Task is one container's part in one service.
@@ -169,7 +179,7 @@ type Task struct {
 	Name      string        `json:"name"`      // the container's name
 	Addr      netip.Addr    `json:"addr"`
 	State     State         `json:"state"`
-	Since     time.Time     `json:"since"` // when it came into State; of a Draining one, when it was told to stop
+	Since     time.Time     `json:"since"` // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was held for dead
 	Drain     time.Duration `json:"drain"` // the most it may take to drain
 	Weight    int           `json:"weight"`
 	Started   time.Time     `json:"started"` // when its container started

@@ -87,8 +87,11 @@ func (c *Catalog) acquireLease(ctx context.Context) (clientv3.LeaseID, error) {
 	defer cancel()
 	c.mu.Lock()
 	lease := c.lease
-	if lease == 0 {
-		lease = c.have[nodeKey(c.o.Self.Name)].lease
+	for _, h := range c.have {
+		if lease != 0 {
+			break
+		}
+		lease = h.lease
 	}
 	c.mu.Unlock()
 	ttl := int64(max(c.o.LeaseTTL/time.Second, 1))
@@ -163,8 +166,12 @@ func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
 func (c *Catalog) drift(lease clientv3.LeaseID) []clientv3.Op {
 	var ops []clientv3.Op
 	for key, sum := range c.want {
-		if c.have[key] != (holding{sum, lease}) {
-			ops = append(ops, clientv3.OpPut(key, c.value(key), clientv3.WithLease(lease)))
+		want := holding{sum: sum}
+		if strings.HasPrefix(key, tasksRoot) {
+			want.lease = lease
+		}
+		if c.have[key] != want {
+			ops = append(ops, clientv3.OpPut(key, c.value(key), clientv3.WithLease(want.lease)))
 		}
 	}
 	for key := range c.have {
@@ -180,7 +187,10 @@ func (c *Catalog) value(key string) string {
 	if id, ok := strings.CutPrefix(key, taskKey(c.o.Self.Name, "")); ok {
 		return encode(c.records.containers[c.o.Self.Name][id])
 	}
-	return encode(c.o.Self)
+	if key == serverKey(c.o.Self.Name) {
+		return encode(c.serverRecord())
+	}
+	return encode(c.self)
 }
 
 // batches splits operations into transactions that etcd accepts.

@@ -41,10 +41,14 @@ func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 	return ce
 }
 
-// expected are the warnings of etcd that a voter alone on a unix socket always
-// gives.
+// expected are the warnings of etcd that one with a unix socket always gives,
+// and those that say what who asked is told as well.
 func expected(msg string) bool {
 	return strings.HasPrefix(msg, "Running http and grpc server on single port") ||
+		strings.HasPrefix(msg, "scheme is http or unix while") ||
+		strings.HasPrefix(msg, "rejecting member ") ||
+		strings.HasPrefix(msg, "rejecting promote learner") ||
+		strings.HasPrefix(msg, "failed to promote a member") ||
 		strings.HasPrefix(msg, "simple token is not cryptographically signed")
 }
 

@@ -1,0 +1,648 @@
+package catalog
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// cluster is a CA and the hosts it knows, each on a loopback address.
+type cluster struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pool *x509.CertPool
+	dirs map[string]string
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t, pool: x509.NewCertPool(), dirs: map[string]string{}}
+	c.key = newKey(t)
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, c.key.Public(), c.key)
+	if err == nil {
+		c.cert, err = x509.ParseCertificate(der)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.pool.AddCert(c.cert)
+	return c
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// addrOf is a loopback address: the ports are fixed, so another run of these
+// tests at the same time has to have others.
+func addrOf(node string) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 0, byte(2 + os.Getpid()%250), node[0] - 'a' + 1})
+}
+
+func endpointOf(node string) string { return fmt.Sprintf("https://%s:%d", addrOf(node), ClientPort) }
+
+// peers is what a host has from joining.
+func (c *cluster) peers(node, dir string, more ...netip.Addr) *Peers {
+	c.t.Helper()
+	key := newKey(c.t)
+	addr := addrOf(node)
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: node},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		DNSNames:    []string{node + ".node.shoal"}, IPAddresses: []net.IP{addr.AsSlice()}}
+	for _, a := range more {
+		leaf.IPAddresses = append(leaf.IPAddresses, a.AsSlice())
+	}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, c.cert, key.Public(), c.key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1),
+		ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour)}, c.cert, c.key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			c.t.Fatal(err)
+		}
+		return path
+	}
+	text := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
+	return &Peers{
+		Addr:     addr,
+		CertFile: write("node.crt", text("CERTIFICATE", der)),
+		KeyFile:  write("node.key", text("PRIVATE KEY", pkcs8)),
+		CAFile:   write("ca.crt", text("CERTIFICATE", c.cert.Raw)),
+		CRLFile:  write("ca.crl", crl),
+		TLS: &tls.Config{RootCAs: c.pool, MinVersion: tls.VersionTLS13,
+			Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
+	}
+}
+
+// open opens the catalog of a host; one that is opened again finds its folder.
+func (c *cluster) open(node string, change ...func(*Options)) *Catalog {
+	c.t.Helper()
+	if c.dirs[node] == "" {
+		c.dirs[node] = shortDir(c.t)
+	}
+	dir := c.dirs[node]
+	return open(c.t, node, dir, append([]func(*Options){func(o *Options) {
+		o.Self.Addr, o.Peers = addrOf(node), c.peers(node, dir)
+		o.Log = slog.New(slog.NewTextHandler(c.t.Output(), nil)).With("node", node)
+	}}, change...)...)
+}
+
+// start opens a host that has a task of the service web.
+func (c *cluster) start(node string, change ...func(*Options)) *Catalog {
+	c.t.Helper()
+	h := c.open(node, change...)
+	h.SetLocal(local(ctr(node, "1", fmt.Sprintf("10.0.%d.1", node[0]), "web")))
+	return h
+}
+
+func join(node string) func(*Options) {
+	return func(o *Options) { o.Join = []string{endpointOf(node)} }
+}
+
+// voters are the hosts with a vote, as one of them sees it; the leader has a
+// star, one that does not answer is in parentheses.
+func voters(c *Catalog) string {
+	members, err := c.Members(context.Background())
+	if err != nil {
+		return err.Error()
+	}
+	var names []string
+	for _, m := range members {
+		name := m.Node
+		if m.Leader {
+			name += "*"
+		}
+		if !m.Voter {
+			name += "?"
+		}
+		if !m.Up {
+			name = "(" + name + ")"
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, " ")
+}
+
+func leaderless(s string) string { return strings.ReplaceAll(s, "*", "") }
+
+// follows checks that a change on one host is seen on others, and how fast.
+func follows(t *testing.T, on *Catalog, by ...*Catalog) {
+	t.Helper()
+	node := on.o.Self.Name
+	id := fmt.Sprint(time.Now().UnixNano())
+	start := time.Now()
+	on.SetLocal(local(ctr(node, id, fmt.Sprintf("10.0.%d.1", node[0]), "web")))
+	for _, c := range by {
+		eventually(t, c.o.Self.Name+" sees a change on "+node, func() bool { return strings.Contains(tasks(c, "web"), node+"/"+id) })
+	}
+	t.Logf("a change on %s was seen after %v", node, time.Since(start))
+}
+
+func TestALoneStoreOpensToOthers(t *testing.T) {
+	cl := newCluster(t)
+	a := cl.start("a")
+	web := ServiceID{DefaultStack, "web"}
+	if _, err := a.ClaimVIP(t.Context(), web, netip.MustParseAddr("10.96.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the VIP", func() bool { svc, ok := a.Snapshot().Service(web); return ok && svc.VIP.IsValid() })
+	settled(t, a)
+	before := a.Snapshot()
+	if _, err := a.Demote(t.Context()); err == nil || !strings.Contains(err.Error(), "only vote") {
+		t.Errorf("demote: %v", err)
+	}
+	if _, err := a.Promote(t.Context()); err == nil {
+		t.Error("a host alone was promoted")
+	}
+
+	// With its port taken, it stays as it was.
+	l, err := net.Listen("tcp", netip.AddrPortFrom(addrOf("a"), PeerPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Serve(t.Context()); err == nil || !strings.Contains(err.Error(), "--etcd") {
+		t.Errorf("serve: %v", err)
+	}
+	l.Close()
+	if s := a.Status(); s.Role != RoleAlone || !s.Connected {
+		t.Errorf("status %+v", s)
+	}
+
+	start := time.Now()
+	if err := a.Serve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the store takes changes", func() bool {
+		_, err := a.KV().Commit(t.Context(), nil, map[string][]byte{"x": []byte("y")})
+		return err == nil
+	})
+	took := time.Since(start)
+	t.Logf("the store paused for %v", took)
+	if took > 5*time.Second {
+		t.Error("that is too long")
+	}
+	settled(t, a)
+	if !same(before, a.Snapshot()) || a.Snapshot().Revision != before.Revision {
+		t.Errorf("before %+v, after %+v", before, a.Snapshot())
+	}
+	if err := a.Serve(t.Context()); err != nil {
+		t.Errorf("serve again: %v", err)
+	}
+	if got := voters(a); got != "a*" {
+		t.Errorf("voters %s", got)
+	}
+
+	b := cl.start("b", join("a"))
+	for _, c := range []*Catalog{a, b} {
+		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/1" })
+	}
+	settled(t, b)
+	if s := b.Status(); s.Role != RoleClient || s.Embedded || !slices.Equal(s.Endpoints, []string{endpointOf("a")}) {
+		t.Errorf("status %+v", s)
+	}
+	for name, conf := range map[string]*tls.Config{
+		"no certificate":      {RootCAs: cl.pool},
+		"one of another CA":   {RootCAs: cl.pool, Certificates: newCluster(t).peers("b", t.TempDir()).TLS.Certificates},
+		"one that is revoked": nil,
+	} {
+		if conf == nil {
+			conf = cl.revoke(a, b)
+		}
+		for _, port := range []uint16{ClientPort, PeerPort} {
+			conn, err := tls.Dial("tcp", netip.AddrPortFrom(addrOf("a"), port).String(), conf)
+			if err == nil {
+				conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+				conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+				_, err = conn.Read(make([]byte, 1))
+			}
+			if err == nil || os.IsTimeout(err) {
+				t.Errorf("port %d serves a client with %s: %v", port, name, err)
+			}
+		}
+	}
+
+	// Both find their roles again.
+	b.Close()
+	a.Close()
+	a = cl.start("a")
+	b = cl.start("b")
+	settled(t, a)
+	settled(t, b)
+	follows(t, b, a)
+	if s := a.Status(); s.Role != RoleServer || a.Serve(t.Context()) != nil {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// revoke has a's etcd refuse b's certificate, and returns b's configuration.
+func (c *cluster) revoke(a, b *Catalog) *tls.Config {
+	c.t.Helper()
+	conf := b.o.Peers.TLS
+	leaf, err := x509.ParseCertificate(conf.Certificates[0].Certificate[0])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(2),
+		ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: leaf.SerialNumber, RevocationTime: time.Now()}}}, c.cert, c.key)
+	if err == nil {
+		err = os.WriteFile(a.o.Peers.CRLFile, crl, 0o600)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return conf
+}
+
+// three are three hosts with a vote each.
+func (c *cluster) three() (h [3]*Catalog) {
+	c.t.Helper()
+	h[0] = c.start("a")
+	if err := h[0].Serve(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	for i, name := range []string{"b", "c"} {
+		h[i+1] = c.start(name, join("a"))
+		start := time.Now()
+		advice, err := h[i+1].Promote(c.t.Context())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.t.Logf("%s was promoted in %v: %s", name, time.Since(start), advice)
+		if (advice != "") != (i == 0) {
+			c.t.Errorf("the advice with %d voters: %q", i+2, advice)
+		}
+	}
+	for _, x := range h {
+		settled(c.t, x)
+		eventually(c.t, x.o.Self.Name+" knows all servers", func() bool { return len(x.Status().Endpoints) == 3 })
+	}
+	return h
+}
+
+func TestPromoteAndDemote(t *testing.T) {
+	cl := newCluster(t)
+	h := cl.three()
+	a, b, c := h[0], h[1], h[2]
+	d := cl.start("d", join("a"))
+	settled(t, d)
+	eventually(t, "d knows all servers", func() bool { return len(d.Status().Endpoints) == 3 })
+	if got := leaderless(voters(d)); got != "a b c" {
+		t.Errorf("voters %s", got)
+	}
+	if _, err := b.Promote(t.Context()); err != nil {
+		t.Errorf("promoted again: %v", err)
+	}
+	if _, err := d.Demote(t.Context()); err == nil {
+		t.Error("a client was demoted")
+	}
+
+	// Any one may stop.
+	for _, name := range []string{"a", "b"} {
+		i := int(name[0] - 'a')
+		start := time.Now()
+		h[i].Close()
+		t.Logf("%s closed in %v", name, time.Since(start))
+		follows(t, d, c)
+		follows(t, c, d)
+		h[i] = cl.start(name)
+		settled(t, h[i])
+		follows(t, d, h[i])
+	}
+	a, b = h[0], h[1]
+
+	// A dead one is not asked.
+	d.SetAlive(map[string]bool{"a": false})
+	eventually(t, "a is not asked", func() bool { return !slices.Contains(d.Status().Endpoints, endpointOf("a")) })
+	d.SetAlive(nil)
+	eventually(t, "a is asked", func() bool { return slices.Contains(d.Status().Endpoints, endpointOf("a")) })
+
+	// The leader, then another, give up their vote.
+	for n := 3; n > 1; n-- {
+		var leader *Catalog
+		eventually(t, "there is a leader", func() bool {
+			for _, x := range []*Catalog{a, b, c} {
+				if strings.Contains(voters(d), x.o.Self.Name+"*") {
+					leader = x
+					return true
+				}
+			}
+			return false
+		})
+		start := time.Now()
+		advice, err := leader.Demote(t.Context())
+		if err != nil || (advice != "") != (n == 3) {
+			t.Fatalf("demote: %q, %v", advice, err)
+		}
+		t.Logf("%s was demoted in %v: %s", leader.o.Self.Name, time.Since(start), advice)
+		if _, err := os.Stat(dataDir(leader.o.StateDir)); err == nil {
+			t.Error("its data are still there")
+		}
+		follows(t, leader, a, b, c, d)
+		follows(t, d, a, b, c)
+		if s := leader.Status(); s.Role != RoleClient || s.Embedded || slices.Contains(s.Endpoints, leader.o.Self.Addr.String()) {
+			t.Errorf("status %+v", s)
+		}
+	}
+	last := map[string]*Catalog{"a": a, "b": b, "c": c}[leaderless(voters(d))]
+	if last == nil {
+		t.Fatalf("voters %s", voters(d))
+	}
+	if _, err := last.Demote(t.Context()); err == nil || !strings.Contains(err.Error(), "only vote") {
+		t.Errorf("the last one: %v", err)
+	}
+	eventually(t, "d asks the last one only", func() bool { return slices.Equal(d.Status().Endpoints, []string{endpointOf(last.o.Self.Name)}) })
+
+	// A client that knows of servers by their own word finds the last after a
+	// restart, though it joined by another.
+	d.Close()
+	d = cl.start("d", join("a"))
+	settled(t, d)
+	if _, err := d.Promote(t.Context()); err != nil {
+		t.Errorf("promote d: %v", err)
+	}
+}
+
+func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
+	cl := newCluster(t)
+	h := cl.three()
+	a := h[0]
+	for _, x := range h {
+		follows(t, x, h[:]...)
+	}
+	before := a.Snapshot()
+	h[1].Close()
+	h[2].Close()
+	if _, err := a.ClaimVIP(t.Context(), ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); err == nil {
+		t.Error("a store without a quorum took a change")
+	}
+	if !same(before, a.Snapshot()) {
+		t.Errorf("before %+v, after %+v", before, a.Snapshot())
+	}
+	start := time.Now()
+	a.Close()
+	t.Logf("closed in %v", time.Since(start))
+	start = time.Now()
+	a = cl.open("a")
+	t.Logf("opened in %v", time.Since(start))
+	if !a.RestoreLocal() {
+		t.Error("nothing to restore")
+	}
+	eventuallyWithin(t, cacheAfter+2*time.Second, "a Snapshot", func() bool { return a.Snapshot() != nil })
+	if !same(before, a.Snapshot()) {
+		t.Errorf("before %+v, after %+v", before, a.Snapshot())
+	}
+	if s := a.Status(); s.Connected || !s.FromCache {
+		t.Errorf("status %+v", s)
+	}
+	a.SetLocal(local(ctr("a", "new", "10.0.0.9", "web")))
+	eventually(t, "its own come and go", func() bool { return strings.HasPrefix(tasks(a, "web"), "a/new b/") })
+
+	b := cl.start("b")
+	start = time.Now()
+	eventually(t, "b sees a's new one", func() bool { return strings.HasPrefix(tasks(b, "web"), "a/new b/1 c/") })
+	t.Logf("reconciled in %v", time.Since(start))
+	settled(t, a)
+	if s := a.Status(); s.FromCache || s.LastError != "" {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestARemovedServerLosesItsVote(t *testing.T) {
+	cl := newCluster(t)
+	h := cl.three()
+	a, b := h[0], h[1]
+	h[2].Close()
+	a.SetAlive(map[string]bool{"c": false})
+	if err := a.RemoveNode(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	if got := leaderless(voters(a)); got != "a b" {
+		t.Errorf("voters %s", got)
+	}
+	for _, x := range []*Catalog{a, b} {
+		eventually(t, "c is forgotten", func() bool {
+			return !strings.Contains(tasks(x, "web"), "c/") && len(x.Snapshot().Nodes) == 2 && len(x.Status().Endpoints) == 2
+		})
+	}
+	// One that comes back nevertheless, its certificate still good, finds out.
+	c := cl.start("c")
+	eventually(t, "c is a client", func() bool { return c.Status().Role == RoleClient })
+	settled(t, c)
+	follows(t, c, a)
+	if got := leaderless(voters(a)); got != "a b" {
+		t.Errorf("voters %s", got)
+	}
+	if _, err := c.Promote(t.Context()); err != nil {
+		t.Error(err)
+	}
+	follows(t, a, c)
+}
+
+func TestAPromotionThatBrokeOffCanBeRepeated(t *testing.T) {
+	cl := newCluster(t)
+	a := cl.start("a")
+	if err := a.Serve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := cl.start("b", join("a"))
+	settled(t, b)
+	peer := b.o.Peers.peerURL()
+	if _, err := a.client.MemberAddAsLearner(t.Context(), []string{peer.String()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dataDir(b.o.StateDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := leaderless(voters(a)); got != "a b" {
+		t.Errorf("voters %s", got)
+	}
+
+	// One that breaks off while it waits leaves nothing behind: with a gone,
+	// nobody can give c its vote.
+	c := cl.start("c", join("a"))
+	settled(t, c)
+	eventually(t, "c knows b", func() bool { return len(c.Status().Endpoints) == 2 })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := c.Promote(ctx); err == nil {
+		t.Error("promoted before the cluster settled")
+	}
+	if s := c.Status(); s.Role != RoleClient || s.Embedded {
+		t.Errorf("status %+v", s)
+	}
+	follows(t, c, a, b)
+	if _, err := c.Promote(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := leaderless(voters(a)); got != "a b c" {
+		t.Errorf("voters %s", got)
+	}
+}
+
+func TestADeadServerIsLeftAtOnce(t *testing.T) {
+	cl := newCluster(t)
+	a := cl.start("a", func(o *Options) { o.Peers = cl.peers("a", o.StateDir, addrOf("z")) })
+	if err := a.Serve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	frozen := newFreezer(t, netip.AddrPortFrom(addrOf("z"), ClientPort), netip.AddrPortFrom(addrOf("a"), ClientPort))
+	if _, err := a.client.Put(t.Context(), serverKey("z"), encode(serverRecord{endpointOf("z")})); err != nil {
+		t.Fatal(err)
+	}
+	d := cl.start("d", join("a"))
+	settled(t, d)
+	d.SetAlive(map[string]bool{"a": false}) // so that z is asked
+	eventually(t, "z is asked", func() bool { return slices.Equal(d.Status().Endpoints, []string{endpointOf("z")}) })
+	follows(t, a, d)
+	d.SetAlive(nil)
+	eventually(t, "both are asked", func() bool { return len(d.Status().Endpoints) == 2 })
+	frozen.Store(true)
+	a.SetLocal(local(ctr("a", "news", "10.0.9.1", "web")))
+	settled(t, a)
+	if got := tasks(d, "web"); strings.Contains(got, "news") {
+		t.Fatalf("the connection is not frozen: %s", got)
+	}
+	start := time.Now()
+	d.SetAlive(map[string]bool{"z": false})
+	eventuallyWithin(t, 3*time.Second, "d is told by a", func() bool { return strings.Contains(tasks(d, "web"), "a/news") })
+	t.Logf("told after %v", time.Since(start))
+}
+
+// newFreezer forwards connections until it is frozen: then they stay open, and
+// nothing passes.
+func newFreezer(t *testing.T, from, to netip.AddrPort) *atomic.Bool {
+	t.Helper()
+	frozen := new(atomic.Bool)
+	l, err := net.Listen("tcp", from.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done); l.Close() })
+	copy := func(dst, src net.Conn) {
+		defer dst.Close()
+		b := make([]byte, 32<<10)
+		for {
+			n, err := src.Read(b)
+			if frozen.Load() {
+				<-done
+			}
+			if _, werr := dst.Write(b[:n]); err != nil || werr != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to.String())
+			if err != nil {
+				in.Close()
+				continue
+			}
+			go copy(in, out)
+			go copy(out, in)
+		}
+	}()
+	return frozen
+}
+
+func TestAServerMoves(t *testing.T) {
+	cl := newCluster(t)
+	h := cl.three()
+	h[2].Close()
+	dir := cl.dirs["c"]
+	moved := cl.open("c", func(o *Options) { o.Self.Addr, o.Peers = addrOf("f"), cl.peers("f", dir) })
+	moved.SetLocal(local())
+	settled(t, moved)
+	for _, x := range h[:2] {
+		eventually(t, "the others ask it there", func() bool { return slices.Contains(x.Status().Endpoints, endpointOf("f")) })
+	}
+	members, err := h[0].members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its peers know", func() bool {
+		members, err = h[0].members(t.Context())
+		return err == nil && slices.ContainsFunc(members, func(m *member) bool { return strings.Contains(m.PeerURLs[0], addrOf("f").String()) })
+	})
+	h[1].Close()
+	follows(t, moved, h[0])
+}
+
+func TestJoinIsRefusedWithAStoreOfOnesOwn(t *testing.T) {
+	cl := newCluster(t)
+	a := cl.start("a")
+	settled(t, a)
+	a.Close()
+	o := a.o
+	o.Join = []string{endpointOf("b")}
+	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "has a store of its own") {
+		t.Errorf("got %v", err)
+	}
+	o.StateDir, o.Join = shortDir(t), []string{"b:2379"}
+	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "https://ADDR:PORT") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnExternalStoreIsNotOursToChange(t *testing.T) {
+	etcd := etcdServer(t, shortDir(t))
+	a := open(t, "a", shortDir(t), at(etcd.endpoint))
+	a.SetLocal(local())
+	settled(t, a)
+	_, perr := a.Promote(t.Context())
+	_, derr := a.Demote(t.Context())
+	for _, err := range []error{a.Serve(t.Context()), perr, derr} {
+		if err == nil || !strings.Contains(err.Error(), "an etcd of yours") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if got := a.Status().Role; got != RoleExternal {
+		t.Errorf("role %s", got)
+	}
+}
