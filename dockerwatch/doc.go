@@ -4,8 +4,10 @@
 // In: the engine's API (lists, inspections, its stream of events) and the
 // labels of containers. Out: [catalog.Local], always the whole of it: every
 // running container with its tasks or the reason why it has none, and the
-// bridge networks. It owns nothing, in the kernel or elsewhere, and never asks
-// the engine to change anything.
+// bridge networks. Following an engine changes nothing of it. Some calls do:
+// [Watcher.EnsureNetwork] and [Watcher.RemoveNetwork], for the networks that
+// carry this package's label, and [Watcher.Stop]. It owns nothing in the
+// kernel, but for what the engine makes there for those networks.
 //
 // # Labels
 //
@@ -18,10 +20,12 @@
 //	shoal.stack=shop                its stack; without it the Compose project, else "default"
 //	shoal.ports=http:80:8080,53/udp ports of the VIP, [name:]port[:target][/proto]; without it every port, unchanged
 //	shoal.publish=8080:80           ports of the hosts, [ip:]published[:target][/proto]
+//	shoal.publish.local=false       or true: only hosts with a task answer there, with their own tasks
 //	shoal.mode=vip                  or dnsrr: the name answers with the tasks' addresses
 //	shoal.scheduler=rr              any IPVS scheduler
 //	shoal.weight=1                  this task's weight, 0 to 65535
 //	shoal.affinity=client:300       a client keeps its task, seconds from 1 to 86400, 300 if left out
+//	shoal.locality=any              or prefer-local: a host's own tasks are given its new connections, while it has any
 //	shoal.vip=10.96.4.2             a fixed address of the pool
 //	shoal.health=docker             or none: the HEALTHCHECK of the container does not matter
 //	shoal.drain=10s                 how long it may finish what it holds, 0 to 1h; a plain number is seconds

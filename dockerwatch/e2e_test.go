@@ -84,6 +84,7 @@ func libraries(binary string) (paths []string) {
 // host is a Watcher of the real engine, and what of it belongs to one test.
 type host struct {
 	t      *testing.T
+	w      *Watcher
 	prefix string // of the names of the test's containers and networks
 
 	mu     sync.Mutex
@@ -107,6 +108,7 @@ func newHost(t *testing.T, socket string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.w = w
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

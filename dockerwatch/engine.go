@@ -34,7 +34,7 @@ const callTimeout = 10 * time.Second
 
 // dial makes a client, a new one each time: an engine may come back in another
 // version, and a client asks for that once only.
-func dial(host string) (engine, error) {
+func dial(host string) (*client.Client, error) {
 	return client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
 }
 

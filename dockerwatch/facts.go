@@ -121,11 +121,11 @@ func (f *facts) follows(before *facts, now time.Time) {
 }
 
 // state tells where a task of the container stands, and since when. A zero
-// told means that nobody told the container to stop.
-func (f *facts) state(usesHealth bool, told time.Time) (catalog.State, time.Time) {
+// leaving means that it is not to stop.
+func (f *facts) state(usesHealth bool, leaving time.Time) (catalog.State, time.Time) {
 	switch {
-	case !told.IsZero():
-		return catalog.Draining, told
+	case !leaving.IsZero():
+		return catalog.Draining, leaving
 	case f.paused:
 		return catalog.Paused, f.pausedAt
 	case !usesHealth || f.health == "":
@@ -144,20 +144,24 @@ func (f *facts) state(usesHealth bool, told time.Time) (catalog.State, time.Time
 	return catalog.Starting, since
 }
 
-// backAfter is how long after a signal to stop a container that still runs is
-// taken to have ignored it; false for never. An engine kills a container when
-// its stop timeout is over, but "docker stop -t" can lengthen that unseen:
-// hence the margin.
-func (f *facts) backAfter() (time.Duration, bool) {
+// back tells whether a container that was to stop and still runs is taken to
+// have ignored its signal, or to be stopped no more if it was sent none. An
+// engine kills a container when its stop timeout is over, but "docker stop -t"
+// can lengthen that unseen: hence the margin.
+func (f *facts) back(l leave, now time.Time) bool {
 	const margin = time.Minute
 	if f.stopTimeout < 0 {
-		return 0, false
+		return false
 	}
 	var drain time.Duration
 	for _, s := range f.services {
 		drain = max(drain, s.drain)
 	}
-	return f.stopTimeout + drain + margin, true
+	last := l.since
+	if l.signaled.After(last) {
+		last = l.signaled
+	}
+	return !now.Before(last.Add(f.stopTimeout + drain + margin))
 }
 
 // stops tells whether a container that is sent the signal is meant to end.

@@ -1,9 +1,12 @@
 package dockerwatch
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"shoal/catalog"
@@ -19,10 +22,16 @@ type inventory struct {
 
 	containers map[string]*facts        // running ones, by ID
 	networks   map[string]engineNetwork // by ID
-	told       map[string]time.Time     // container's ID -> when it was told to stop
+	leaving    map[string]leave         // container's ID -> since when it drains
 	early      map[string][]event       // container's ID -> signals it was sent before it was looked at
 	stale      map[string]bool          // containers' IDs to look at
 	relist     bool                     // the networks are to be listed
+}
+
+// leave is a container's way out of rotation.
+type leave struct {
+	since    time.Time // it drains
+	signaled time.Time // it was told to stop; zero: not yet
 }
 
 // maxEarly bounds the signals kept of a container not looked at yet.
@@ -55,21 +64,62 @@ func (v *inventory) apply(e event, now time.Time) {
 		if len(f.services) == 0 || !f.stops(e.signal) || e.at.Before(f.started) {
 			return
 		}
-		if _, already := v.told[f.id]; already {
-			return
+		l, already := v.leaving[f.id]
+		if !already {
+			l.since = e.at
 		}
-		if after, limited := f.backAfter(); !limited || now.Before(e.at.Add(after)) {
-			v.told[f.id] = e.at
+		if l.signaled.IsZero() {
+			l.signaled = e.at
+		}
+		if !f.back(l, now) {
+			v.leaving[f.id] = l
 		}
 	}
+}
+
+// drain takes a container out of rotation that was not told to stop.
+func (v *inventory) drain(f *facts, now time.Time) {
+	if _, already := v.leaving[f.id]; !already && len(f.services) > 0 {
+		v.leaving[f.id] = leave{since: now}
+	}
+}
+
+// undrain puts it back.
+func (v *inventory) undrain(f *facts) error {
+	if l := v.leaving[f.id]; !l.signaled.IsZero() {
+		return fmt.Errorf("it was told to stop at %s: start it again once it has", l.signaled.Format(time.RFC3339))
+	}
+	delete(v.leaving, f.id)
+	return nil
+}
+
+// lookup is the running container of a name, an ID or the beginning of one.
+func (v *inventory) lookup(ref string) (*facts, error) {
+	if f := v.find(ref); f != nil {
+		return f, nil
+	}
+	var found *facts
+	for id, f := range v.containers {
+		if ref == "" || !strings.HasPrefix(id, ref) {
+			continue
+		}
+		if found != nil {
+			return nil, errors.New("the IDs of several containers begin like this: write more of it")
+		}
+		found = f
+	}
+	if found == nil {
+		return nil, errUnknown
+	}
+	return found, nil
 }
 
 // put takes in a running container.
 func (v *inventory) put(f *facts, now time.Time) {
 	f.follows(v.containers[f.id], now)
 	v.containers[f.id] = f
-	if told, ok := v.told[f.id]; ok && told.Before(f.started) {
-		delete(v.told, f.id)
+	if l, ok := v.leaving[f.id]; ok && l.since.Before(f.started) {
+		delete(v.leaving, f.id)
 	}
 	for _, e := range v.early[f.id] {
 		v.apply(e, now)
@@ -80,7 +130,7 @@ func (v *inventory) put(f *facts, now time.Time) {
 // remove forgets a container.
 func (v *inventory) remove(id string) {
 	delete(v.containers, id)
-	delete(v.told, id)
+	delete(v.leaving, id)
 	delete(v.early, id)
 	delete(v.stale, id)
 }
@@ -89,7 +139,7 @@ func (v *inventory) remove(id string) {
 func (v *inventory) keep(ids map[string]bool) {
 	other := func(id string) bool { return !ids[id] }
 	forget(v.containers, other)
-	forget(v.told, other)
+	forget(v.leaving, other)
 	forget(v.early, other)
 	forget(v.stale, other)
 }
@@ -98,16 +148,12 @@ func forget[T any](m map[string]T, which func(id string) bool) {
 	maps.DeleteFunc(m, func(id string, _ T) bool { return which(id) })
 }
 
-// stubborn gives up on the containers that were told to stop and did not, and
+// stubborn gives up on the containers that were to stop and did not, and
 // returns them: they are in rotation again.
 func (v *inventory) stubborn(now time.Time) (back []*facts) {
-	for id, told := range v.told {
-		f := v.containers[id]
-		if f == nil {
-			continue
-		}
-		if after, limited := f.backAfter(); limited && !now.Before(told.Add(after)) {
-			delete(v.told, id)
+	for id, l := range v.leaving {
+		if f := v.containers[id]; f != nil && f.back(l, now) {
+			delete(v.leaving, id)
 			back = append(back, f)
 		}
 	}
@@ -157,7 +203,7 @@ func (v *inventory) container(f *facts) catalog.Container {
 			c.Tasks, c.Problem = nil, err.Error()
 			break
 		}
-		state, since := f.state(s.health, v.told[f.id])
+		state, since := f.state(s.health, v.leaving[f.id].since)
 		c.Tasks = append(c.Tasks, catalog.Task{
 			Service:   s.id,
 			Node:      v.node,

@@ -19,6 +19,8 @@ import (
 
 var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
+func noAddrs(string) []netip.Addr { return nil }
+
 func newInventory() *inventory {
 	return &inventory{
 		node:       "host",
@@ -31,10 +33,10 @@ func newInventory() *inventory {
 			{ID: "idshop_back", Name: "shop_back", Driver: "bridge"},
 			{ID: "idlan", Name: "lan", Driver: "macvlan"},
 			{ID: "idswarm", Name: "swarm", Driver: "overlay"},
-		}),
-		told:  map[string]time.Time{},
-		early: map[string][]event{},
-		stale: map[string]bool{},
+		}, noAddrs),
+		leaving: map[string]leave{},
+		early:   map[string][]event{},
+		stale:   map[string]bool{},
 	}
 }
 
@@ -197,7 +199,7 @@ func TestStateOfATask(t *testing.T) {
 		}
 		v.see(c, t0)
 		if test.told {
-			v.told["one"] = t0.Add(time.Second)
+			v.leaving["one"] = leave{since: t0.Add(time.Second)}
 		}
 		got := v.local().Containers[0].Tasks[0]
 		if got.State != test.want || test.told != got.Since.Equal(t0.Add(time.Second)) {
@@ -362,10 +364,16 @@ func TestNetworksOfTheBridgeDriver(t *testing.T) {
 		{ID: "2" + id, Name: "back", Driver: "bridge", Options: map[string]string{"com.docker.network.bridge.name": "br0"}},
 		{ID: "3" + id, Name: "lan", Driver: "macvlan"},
 		{ID: "4" + id, Name: "host", Driver: "host"},
+	}, func(bridge string) []netip.Addr {
+		return map[string][]netip.Addr{
+			"docker0":         {netip.MustParseAddr("fe80::1"), netip.MustParseAddr("172.17.0.1")},
+			"br-0123456789ab": {netip.MustParseAddr("172.18.0.9")}, // the engine knows better
+		}[bridge]
 	}))
 	want := []catalog.Network{
 		{Name: "back", Bridge: "br0"},
-		{Name: "bridge", Bridge: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}},
+		{Name: "bridge", Bridge: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")},
+			Gateway: []netip.Addr{netip.MustParseAddr("172.17.0.1")}},
 		{Name: "front", Bridge: "br-0123456789ab",
 			Subnets: []netip.Prefix{netip.MustParsePrefix("172.18.0.0/16"), netip.MustParsePrefix("fd00::/64")},
 			Gateway: []netip.Addr{netip.MustParseAddr("172.18.0.1"), netip.MustParseAddr("fd00::1")}},

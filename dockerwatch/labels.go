@@ -61,6 +61,10 @@ var keys = []key{
 		s.spec.Publish, err = parsePublish(v)
 		return err
 	}},
+	{name: "publish.local", set: func(s *serviceLabels, v string, _ limits) (err error) {
+		s.spec.PublishLocal, err = parsePublishLocal(v)
+		return err
+	}},
 	{name: "mode", set: func(s *serviceLabels, v string, _ limits) (err error) {
 		s.spec.Mode, err = parseMode(v)
 		return err
@@ -75,6 +79,10 @@ var keys = []key{
 	}},
 	{name: "affinity", set: func(s *serviceLabels, v string, _ limits) (err error) {
 		s.spec.Affinity, err = parseAffinity(v)
+		return err
+	}},
+	{name: "locality", set: func(s *serviceLabels, v string, _ limits) (err error) {
+		s.spec.PreferLocal, err = parseLocality(v)
 		return err
 	}},
 	{name: "vip", set: func(s *serviceLabels, v string, l limits) (err error) {

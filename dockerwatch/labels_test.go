@@ -114,6 +114,18 @@ func TestLabelsSayWhichServicesAContainerIsATaskOf(t *testing.T) {
 			catalog.PublishedPort{Published: 65534, Target: 65534, Protocol: catalog.TCP},
 			catalog.PublishedPort{Published: 65535, Target: 65535, Protocol: catalog.TCP}),
 
+		"service=web publish=80 publish.local=true": web(func(s *serviceLabels) {
+			s.spec.Publish = []catalog.PublishedPort{{Published: 80, Target: 80, Protocol: catalog.TCP}}
+			s.spec.PublishLocal = true
+		}),
+		"service=web publish.local=false":   web(nil),
+		"service=web locality=any":          web(nil),
+		"service=web locality=prefer-local": web(func(s *serviceLabels) { s.spec.PreferLocal = true }),
+		"service=web services.admin.publish.local=true services.admin.locality=prefer-local": {
+			named("admin", func(s *serviceLabels) { s.spec.PublishLocal, s.spec.PreferLocal = true, true }),
+			web(nil)[0],
+		},
+
 		"service=web mode=vip":                     web(nil),
 		"service=web mode=dnsrr":                   web(func(s *serviceLabels) { s.spec.Mode = catalog.ModeDNSRR }),
 		"service=web scheduler=twos":               web(func(s *serviceLabels) { s.spec.Scheduler = "twos" }),
@@ -233,6 +245,14 @@ func TestWrongLabelsAreRefusedWithWhatToDo(t *testing.T) {
 		"service=web publish=1 services.a.publish=1":           "published twice",
 		"services.a.publish=1-600 services.b.publish=601-1200": "more than 1000",
 
+		"service=web publish.local=yes":                        "use true or false",
+		"service=web publish.local=":                           "use true or false",
+		"service=web publish.locla=true":                       "did you mean shoal.publish.local?",
+		"services.web.publish.remote=true":                     "is unknown",
+		"publish.local=true":                                   "add the label shoal.service=NAME",
+		"publish.local=true services.web.publish=80":           "shoal.publish.local is about no service",
+		"service=web locality=local":                           "use any or prefer-local",
+		"service=web localty=any":                              "did you mean shoal.locality?",
 		"service=web mode=swarm":                               "use vip or dnsrr",
 		"service=web scheduler=random":                         "use one of rr, wrr",
 		"service=web scheduler=RR":                             "use one of rr, wrr",
@@ -300,6 +320,8 @@ func format(services []serviceLabels) map[string]string {
 		set("weight", fmt.Sprint(s.weight))
 		set("drain", s.drain.String())
 		set("health", map[bool]string{true: "docker", false: "none"}[s.health])
+		set("publish.local", fmt.Sprint(s.spec.PublishLocal))
+		set("locality", map[bool]string{true: "prefer-local", false: "any"}[s.spec.PreferLocal])
 		if s.network != "" {
 			set("network", s.network)
 		}
@@ -339,6 +361,7 @@ func FuzzLabels(f *testing.F) {
 		"shoal.services.a.vip=10.96.1.1\nshoal.services.b.affinity=client:5\nshoal.drain=1m\nshoal.stack=x",
 		"shoal.service=web\ncom.docker.compose.project=A_b-\nshoal.weight=3\nshoal.mode=dnsrr\nshoal.network=n",
 		"shoal.service=web\nshoal.scheduler=mh\nshoal.health=none\nshoal.port=80\nshoal.vip=10.96.0.1",
+		"shoal.service=web\nshoal.publish=80\nshoal.publish.local=true\nshoal.services.a.locality=prefer-local\nshoal.services.a.publish.local=false",
 		"shoal.sevice=web", "shoal=", "shoal.services..=",
 	} {
 		f.Add(seed)

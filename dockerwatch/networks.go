@@ -2,6 +2,7 @@ package dockerwatch
 
 import (
 	"cmp"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -16,13 +17,17 @@ type engineNetwork struct {
 	bridge       catalog.Network // of the bridge driver's alone
 }
 
-// networksOf distils the engine's networks, by ID.
-func networksOf(list []network.Summary) map[string]engineNetwork {
+// networksOf distils the engine's networks, by ID. It asks for the addresses of
+// an interface where the engine tells no gateway.
+func networksOf(list []network.Summary, addrs func(bridge string) []netip.Addr) map[string]engineNetwork {
 	byID := make(map[string]engineNetwork, len(list))
 	for _, n := range list {
 		e := engineNetwork{name: n.Name, driver: n.Driver}
 		if n.Driver == "bridge" {
 			e.bridge = bridgeNetwork(n)
+			if len(e.bridge.Gateway) == 0 {
+				e.bridge.Gateway = gatewaysAmong(addrs(e.bridge.Bridge), e.bridge.Subnets)
+			}
 		}
 		byID[n.ID] = e
 	}
@@ -30,7 +35,7 @@ func networksOf(list []network.Summary) map[string]engineNetwork {
 }
 
 func bridgeNetwork(n network.Summary) catalog.Network {
-	b := catalog.Network{Name: n.Name, Bridge: n.Options["com.docker.network.bridge.name"]}
+	b := catalog.Network{Name: n.Name, Bridge: n.Options[optionBridge]}
 	if b.Bridge == "" {
 		b.Bridge = "br-" + n.ID[:min(12, len(n.ID))]
 		if n.Options["com.docker.network.bridge.default_bridge"] == "true" {
@@ -51,6 +56,39 @@ func bridgeNetwork(n network.Summary) catalog.Network {
 	slices.SortFunc(b.Subnets, netip.Prefix.Compare)
 	slices.SortFunc(b.Gateway, netip.Addr.Compare)
 	return b
+}
+
+// gatewaysAmong are those addresses that are in one of the subnets. An engine
+// that was told nothing of docker0's address keeps it to itself (20.10), but
+// the bridge has it.
+func gatewaysAmong(addrs []netip.Addr, subnets []netip.Prefix) (gateways []netip.Addr) {
+	for _, a := range addrs {
+		if slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			gateways = append(gateways, a)
+		}
+	}
+	slices.SortFunc(gateways, netip.Addr.Compare)
+	return gateways
+}
+
+// interfaceAddrs are the addresses of an interface of the network namespace
+// this process is in: none if it is not there, as where the engine is in
+// another.
+func interfaceAddrs(name string) (addrs []netip.Addr) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil
+	}
+	all, err := i.Addrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			addrs = append(addrs, p.Addr())
+		}
+	}
+	return addrs
 }
 
 // bridges are the bridge networks, by name.

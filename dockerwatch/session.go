@@ -110,6 +110,9 @@ func (s *session) follow(ctx context.Context, emit func(catalog.Local)) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.stream.wake:
+		case c := <-s.commands:
+			s.obey(c, emit)
+			continue
 		case a := <-s.answers:
 			if err := s.settle(a); err != nil {
 				return err
@@ -121,7 +124,7 @@ func (s *session) follow(ctx context.Context, emit func(catalog.Local)) error {
 		case <-ticker.C:
 			back := s.inventory.stubborn(time.Now())
 			for _, f := range back {
-				s.log.Warn("a container was told to stop and still runs: its tasks are in rotation again",
+				s.log.Warn("a container was to stop and still runs: its tasks are in rotation again",
 					"container", f.name, "id", f.id)
 			}
 			if len(back)+len(s.failed) == 0 && !s.inventory.relist {
@@ -222,7 +225,7 @@ func (s *session) listNetworks(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list networks: %w", err)
 	}
-	s.inventory.networks, s.inventory.relist = networksOf(list), false
+	s.inventory.networks, s.inventory.relist = networksOf(list, interfaceAddrs), false
 	return nil
 }
 

@@ -58,6 +58,21 @@ func parseAffinity(v string) (time.Duration, error) {
 	return 0, fmt.Errorf("use client:SECONDS, with 1 to %d seconds", maxAffinity/time.Second)
 }
 
+func parsePublishLocal(v string) (bool, error) {
+	if v != "true" && v != "false" {
+		return false, errors.New("use true or false")
+	}
+	return v == "true", nil
+}
+
+// parseLocality tells whether tasks of the client's own host are preferred.
+func parseLocality(v string) (bool, error) {
+	if v != "any" && v != "prefer-local" {
+		return false, errors.New("use any or prefer-local")
+	}
+	return v == "prefer-local", nil
+}
+
 func parseHealth(v string) (bool, error) {
 	if v != "docker" && v != "none" {
 		return false, errors.New("use docker or none")

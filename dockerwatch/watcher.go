@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -38,10 +37,6 @@ type Options struct {
 	Log      *slog.Logger      // nil: slog.Default()
 	Resync   time.Duration     // between lists made to be sure; 0: 60 s
 
-	// Draining are containers that were told to stop before this process was
-	// started, by ID, and when that was.
-	Draining map[string]time.Time
-
 	Registerer prometheus.Registerer // of metrics; nil: none
 }
 
@@ -52,6 +47,9 @@ type Watcher struct {
 	resync  time.Duration
 	metrics metrics
 	dial    func() (engine, error)
+
+	commands chan command  // for Run
+	ended    chan struct{} // closed when Run has returned
 
 	// Of Run's goroutine alone.
 	inventory *inventory
@@ -87,8 +85,6 @@ func New(o Options) (*Watcher, error) {
 	if o.NodeAddr == nil {
 		o.NodeAddr = func() netip.Addr { return netip.Addr{} }
 	}
-	told := map[string]time.Time{}
-	maps.Copy(told, o.Draining)
 	return &Watcher{
 		host:    o.Host,
 		log:     o.Log,
@@ -101,10 +97,12 @@ func New(o Options) (*Watcher, error) {
 			limits:     limits{pool: o.Pool.Masked(), reserved: slices.Clone(o.Reserved)},
 			containers: map[string]*facts{},
 			networks:   map[string]engineNetwork{},
-			told:       told,
+			leaving:    map[string]leave{},
 			early:      map[string][]event{},
 			stale:      map[string]bool{},
 		},
+		commands: make(chan command),
+		ended:    make(chan struct{}),
 		outlines: map[string]string{},
 		logged:   map[string]string{},
 	}, nil
@@ -112,14 +110,17 @@ func New(o Options) (*Watcher, error) {
 
 // Run follows the engine until ctx is done, and returns its error. It calls
 // emit with the whole of what the engine has, once that is known, and again
-// when it has changed. While the engine is away nothing is emitted: what it
-// last had stays true until it says otherwise. Run calls status with nil when
+// when it has changed. While the engine is away nothing is emitted but what
+// Drain and Undrain do: what it last had stays true until it says otherwise.
+// Run calls status with nil when
 // the engine is being followed, and with the reason each time it is not, or
 // cannot be reached. Both are called by one goroutine, and hold it up. What
 // emit is given is not to be written to.
 //
-// Run is called once.
+// Run is called once. The other methods may be called meanwhile, by any
+// goroutine but the one that emit and status are called by.
 func (w *Watcher) Run(ctx context.Context, emit func(catalog.Local), status func(error)) error {
+	defer close(w.ended)
 	backoff := minBackoff
 	for away := false; ; {
 		connected := false
@@ -145,10 +146,15 @@ func (w *Watcher) Run(ctx context.Context, emit func(catalog.Local), status func
 		if !connected {
 			backoff = min(2*backoff, maxBackoff)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
+		for waited := time.After(wait); waited != nil; {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case c := <-w.commands:
+				w.obey(c, emit)
+			case <-waited:
+				waited = nil
+			}
 		}
 	}
 }
