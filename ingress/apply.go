@@ -1,0 +1,249 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shoal/catalog"
+	"shoal/kernel"
+	"shoal/kernel/ipset"
+	"shoal/kernel/ipvs"
+)
+
+// portError is why a port is not served as it should be.
+type portError struct {
+	port port
+	err  error
+}
+
+// apply compares what is wanted with what the kernel has, and writes the
+// difference. A port has its destinations before the host redirects it, and is
+// not redirected any more before it loses them. What is known of the kernel
+// follows each write that succeeded.
+func (g *Ingress) apply(sets map[string]entries, before map[port]bool, now time.Time) (errs []portError) {
+	plans := map[uint32]plan{}
+	g.draining = false
+	for mark := range g.table {
+		plans[mark] = plan{}
+	}
+	for p := range g.mappings {
+		plans[p.mark()] = plan{}
+	}
+	failed := func(p port, err error) {
+		if err != nil {
+			errs = append(errs, portError{p, err})
+		}
+	}
+	for mark := range plans {
+		var want *virtual
+		if m, ok := g.mappings[portOf(mark)]; ok {
+			want = &m.virtual
+		}
+		p := diff(want, g.table[mark], now)
+		plans[mark] = p
+		g.draining = g.draining || p.draining
+		if want != nil {
+			failed(portOf(mark), g.raise(want, p))
+		}
+	}
+	for mark, v := range g.table {
+		if m, ok := g.mappings[portOf(mark)]; ok && m.virtual.live() && serves(v) {
+			p := portOf(mark)
+			sets[setPorts.Name][ipset.AddrPort(sandboxAddr, uint8(p.proto), p.number)] = mark
+		}
+	}
+	g.write(sets, failed)
+	g.forgetFlows(before, redirected(g.sets))
+	for mark, p := range plans {
+		failed(portOf(mark), g.lower(mark, p))
+	}
+	slices.SortFunc(errs, func(a, b portError) int { return a.port.compare(b.port) })
+	return errs
+}
+
+// raise does the first half of a plan.
+func (g *Ingress) raise(want *virtual, p plan) error {
+	if p.put {
+		if err := g.ipvs.Put(want.Service); err != nil {
+			return err
+		}
+		v := g.table[want.Mark]
+		if v == nil {
+			v = &ipvs.Virtual{Dests: map[netip.AddrPort]ipvs.Dest{}}
+			g.table[want.Mark] = v
+		}
+		v.Service = want.Service
+	}
+	var errs []error
+	for _, d := range p.raise {
+		err := g.ipvs.PutDestination(want.Mark, d)
+		if err == nil {
+			g.weigh(want.Mark, d.Addr, d.Weight)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Ingress) weigh(mark uint32, addr netip.AddrPort, weight int) {
+	d := g.table[mark].Dests[addr]
+	d.Weight = weight
+	g.table[mark].Dests[addr] = d
+}
+
+// lower does the second half.
+func (g *Ingress) lower(mark uint32, p plan) error {
+	if g.table[mark] == nil {
+		return nil // it could not be made
+	}
+	if p.delete {
+		err := g.ipvs.Delete(mark)
+		if err == nil {
+			delete(g.table, mark)
+		}
+		return err
+	}
+	var errs []error
+	for _, addr := range p.lower {
+		err := g.ipvs.PutDestination(mark, ipvs.Destination{Addr: addr})
+		if err == nil {
+			g.weigh(mark, addr, 0)
+		}
+		errs = append(errs, err)
+	}
+	for _, addr := range p.remove {
+		err := g.ipvs.DeleteDestination(mark, addr)
+		if err == nil {
+			delete(g.table[mark].Dests, addr)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// write brings the sets in line: the sandbox's first where entries come, last
+// where they go.
+func (g *Ingress) write(want map[string]entries, failed func(port, error)) {
+	put, remove := map[string]entries{}, map[string]entries{}
+	for name, w := range want {
+		put[name], remove[name] = change(w, g.sets[name])
+	}
+	refused := func(s ipset.Set, errs map[ipset.Entry]error) {
+		for e, err := range errs {
+			failed(g.portOf(s, e), err)
+		}
+	}
+	add := func(sets []ipset.Set) error {
+		for _, s := range sets {
+			errs := ipset.Put(s, put[s.Name])
+			for e, mark := range put[s.Name] {
+				if errs[e] == nil {
+					g.sets[s.Name][e] = mark
+				}
+			}
+			refused(s, errs)
+		}
+		return nil
+	}
+	drop := func(sets []ipset.Set) error {
+		for _, s := range slices.Backward(sets) {
+			errs := ipset.Remove(s, remove[s.Name])
+			for e := range remove[s.Name] {
+				if errs[e] == nil {
+					delete(g.sets[s.Name], e)
+				}
+			}
+			refused(s, errs)
+		}
+		return nil
+	}
+	inSandbox := func(changes map[string]entries, do func([]ipset.Set) error) {
+		if slices.ContainsFunc(sandboxSets, func(s ipset.Set) bool { return len(changes[s.Name]) > 0 }) {
+			if err := g.sandbox.do(func() error { return do(sandboxSets) }); err != nil {
+				failed(port{}, err)
+			}
+		}
+	}
+	inSandbox(put, add)
+	add(hostSets)
+	drop(hostSets)
+	inSandbox(remove, drop)
+}
+
+// portOf is the published port that an entry of a set belongs to; the zero
+// port for one that belongs to all.
+func (g *Ingress) portOf(s ipset.Set, e ipset.Entry) port {
+	switch s.Name {
+	case setPublished.Name, setPorts.Name:
+		return port{catalog.Protocol(e.Proto), e.Port}
+	case setTargets.Name:
+		for p, m := range g.mappings {
+			if slices.Contains(m.targets, e) {
+				return p
+			}
+		}
+	}
+	return port{}
+}
+
+// forgetFlows drops what the host remembers of UDP flows to ports that it has
+// begun to redirect, or has ceased to. A sender that never pauses would
+// otherwise go on as before for ever.
+func (g *Ingress) forgetFlows(before, after map[port]bool) {
+	changed := map[uint16]bool{}
+	for p := range after {
+		if p.proto == catalog.UDP && !before[p] {
+			changed[p.number] = true
+		}
+	}
+	for p := range before {
+		if p.proto == catalog.UDP && !after[p] {
+			changed[p.number] = true
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	// An entry that is missed runs out by itself.
+	_ = forget(func(f *netlink.ConntrackFlow) bool {
+		return f.Forward.Protocol == unix.IPPROTO_UDP && changed[f.Forward.DstPort]
+	})
+}
+
+// flows picks connections that the kernel remembers.
+type flows func(*netlink.ConntrackFlow) bool
+
+func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
+
+func forget(f flows) error {
+	n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
+	kernel.Wrote("conntrack", int(n))
+	if err != nil {
+		return fmt.Errorf("forget connections: %w", err)
+	}
+	return nil
+}
+
+// count looks at the connections of draining destinations.
+func (g *Ingress) count(errs map[object]error) {
+	for _, p := range slices.SortedFunc(maps.Keys(g.mappings), port.compare) {
+		m := g.mappings[p]
+		v := g.table[p.mark()]
+		if v == nil || !slices.ContainsFunc(m.virtual.dests, func(d dest) bool { return !d.until.IsZero() }) {
+			continue
+		}
+		dests, err := g.ipvs.Destinations(p.mark())
+		if err != nil {
+			errs[object{kind: "service", name: m.service.String(), port: p}] = err
+			continue
+		}
+		v.Dests = dests
+	}
+}

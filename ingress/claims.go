@@ -1,0 +1,118 @@
+package ingress
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"shoal/catalog"
+)
+
+// Claims says which ports of the routing mesh this host should claim in the
+// catalog and which it should release there, each by a transaction, and which
+// ports its services cannot have. It is a function of the Snapshot alone.
+//
+// A port is the service's that claimed it first, on every host. It keeps it
+// while any of its tasks, wherever, publishes it; then the first live host
+// releases it. An unclaimed port is claimed by the hosts that run a task which
+// publishes it; if several services want one, they agree to claim it for that
+// whose task has been running longest.
+func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problems []catalog.Problem) {
+	holders := make(map[port]catalog.ServiceID, len(snap.Published))
+	for _, c := range snap.Published {
+		holders[port{c.Protocol, c.Port}] = c.Service
+	}
+	wants := wanted(snap)
+	for p, ws := range wants {
+		slices.SortFunc(ws, func(a, b want) int {
+			return cmp.Or(a.since.Compare(b.since), a.service.Compare(b.service))
+		})
+		holder, held := holders[p]
+		if !held {
+			i := slices.IndexFunc(ws, func(w want) bool { return w.alive })
+			if i < 0 {
+				continue
+			}
+			holder = ws[i].service
+			if ws[i].local {
+				claim = append(claim, catalog.PortClaim{Protocol: p.proto, Port: p.number, Service: holder})
+			}
+		}
+		for _, w := range ws {
+			if w.local && w.service != holder {
+				problems = append(problems, catalog.Problem{
+					Node: snap.Self.Name, Kind: "service", Object: w.service.String(),
+					Reason: fmt.Sprintf("publish %s for %s: already claimed by %s; publish another port, or remove that service", p, w.service, holder),
+					Since:  w.since,
+				})
+			}
+		}
+	}
+	if first(snap) == snap.Self.Name {
+		for _, c := range snap.Published {
+			ws := wants[port{c.Protocol, c.Port}]
+			if !slices.ContainsFunc(ws, func(w want) bool { return w.service == c.Service }) {
+				release = append(release, c)
+			}
+		}
+	}
+	order := func(a, b catalog.PortClaim) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	}
+	slices.SortFunc(claim, order)
+	slices.SortFunc(release, order)
+	slices.SortFunc(problems, func(a, b catalog.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
+	})
+	return claim, release, problems
+}
+
+// want is a service that publishes a port.
+type want struct {
+	service catalog.ServiceID
+	since   time.Time // the start of the first of its tasks that does
+	local   bool      // one of them is on this host
+	alive   bool      // one of them is on a live host
+}
+
+// wanted are the services that publish a port, by port.
+func wanted(snap *catalog.Snapshot) map[port][]want {
+	dead := map[string]bool{}
+	for _, n := range snap.Nodes {
+		dead[n.Name] = !n.Alive && n.Name != snap.Self.Name
+	}
+	wants := map[port][]want{}
+	for i := range snap.Services {
+		s := &snap.Services[i]
+		for j := range s.Tasks {
+			t := &s.Tasks[j]
+			for _, pub := range t.Spec.Publish {
+				p := port{pub.Protocol, pub.Published}
+				ws := wants[p]
+				if len(ws) == 0 || ws[len(ws)-1].service != s.ID {
+					ws = append(ws, want{service: s.ID, since: t.Started})
+					wants[p] = ws
+				}
+				w := &ws[len(ws)-1]
+				if t.Started.Before(w.since) {
+					w.since = t.Started
+				}
+				w.local = w.local || t.Node == snap.Self.Name
+				w.alive = w.alive || !dead[t.Node]
+			}
+		}
+	}
+	return wants
+}
+
+// first is the first of the live hosts, by name.
+func first(snap *catalog.Snapshot) string {
+	name := snap.Self.Name
+	for _, n := range snap.Nodes {
+		if n.Alive && n.Name < name {
+			name = n.Name
+		}
+	}
+	return name
+}

@@ -1,0 +1,177 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"shoal/catalog"
+	"shoal/kernel/ipset"
+	"shoal/kernel/ipvs"
+	"shoal/kernel/rules"
+	"shoal/kernel/sysctl"
+)
+
+// sandboxParams are the kernel parameters of the sandbox.
+var sandboxParams = []struct{ name, value string }{
+	{"net.ipv4.ip_forward", "1"},
+	{"net.ipv4.conf.all.rp_filter", "0"},
+	{"net.ipv4.conf." + sandboxDev + ".rp_filter", "0"},
+	{"net.ipv4.conf.all.send_redirects", "0"}, // everything leaves by the device it came in by
+	{"net.ipv4.conf." + sandboxDev + ".send_redirects", "0"},
+	{"net.ipv4.vs.conntrack", "1"},                 // clients inside the cluster are given another address
+	{"net.ipv4.vs.expire_nodest_conn", "1"},        // connections of a deleted destination end at once
+	{"net.ipv4.vs.expire_quiescent_template", "1"}, // affinity lets go of a destination of weight 0
+}
+
+// read finds the sandbox or makes it, and takes stock of the kernel, making
+// the sets that are missing.
+func (g *Ingress) read(ctx context.Context) error {
+	made, err := g.sandbox.open()
+	if err != nil {
+		return err
+	}
+	if err := g.sandbox.connect(); err != nil {
+		return err
+	}
+	sets := map[string]entries{}
+	if err := g.stock(hostSets, sets); err != nil {
+		return err
+	}
+	return g.sandbox.do(func() (err error) {
+		if made && g.ipvs != nil {
+			g.ipvs.Close()
+			g.ipvs = nil
+		}
+		if g.ipvs == nil {
+			if g.ipvs, err = ipvs.New(ctx); err != nil {
+				return err
+			}
+		}
+		params := sysctl.New(g.opts.sandboxParams())
+		for _, p := range sandboxParams {
+			if err := params.Set(p.name, p.value); err != nil {
+				return fmt.Errorf("in the sandbox: %w", err)
+			}
+		}
+		if err := g.timeouts(); err != nil {
+			return err
+		}
+		if err := g.stock(sandboxSets, sets); err != nil {
+			return fmt.Errorf("in the sandbox: %w", err)
+		}
+		table, err := g.ipvs.Table()
+		if err != nil {
+			return err
+		}
+		g.table, g.sets = table, sets
+		return nil
+	})
+}
+
+func (g *Ingress) stock(which []ipset.Set, held map[string]entries) error {
+	for _, s := range which {
+		found, err := ipset.List(s.Name)
+		if errors.Is(err, ipset.ErrNotExist) {
+			found = entries{}
+			err = ipset.Create(s)
+		}
+		if err != nil {
+			return err
+		}
+		held[s.Name] = found
+	}
+	return nil
+}
+
+func (g *Ingress) timeouts() error {
+	if g.opts.Timeouts == (ipvs.Timeouts{}) {
+		return nil
+	}
+	have, err := g.ipvs.Timeouts()
+	if err != nil || have == g.opts.Timeouts {
+		return err
+	}
+	return g.ipvs.SetTimeouts(g.opts.Timeouts)
+}
+
+// foundation keeps what all ports stand on: rules, parameters and routes. A
+// part that fails is a problem by itself.
+func (g *Ingress) foundation(ctx context.Context) (errs map[object]error) {
+	errs = map[object]error{}
+	part := func(name string, err error) {
+		if err != nil {
+			errs[object{kind: "kernel", name: name}] = err
+		}
+	}
+	part("sandbox's iptables", g.sandbox.do(func() error { return g.rules(ctx, sandboxChains()) }))
+	part("iptables", g.rules(ctx, hostChains(g.opts.Pool, &g.base)))
+
+	part("sysctl ip_forward", g.params.Set("net.ipv4.ip_forward", "1"))
+	part("sysctl route_localnet", g.params.Set("net/ipv4/conf/"+hostDev+"/route_localnet", "1"))
+	ws, devs, lost, err := ways(g.base.peers)
+	if err != nil {
+		part("routes", err)
+		return errs
+	}
+	maps.Copy(errs, lost)
+	for _, dev := range devs {
+		part("sysctl rp_filter of "+dev, loosen(g.params, dev))
+	}
+	part("routes", errors.Join(backRoute(g.base.self), route(ws)))
+	return errs
+}
+
+func (g *Ingress) rules(ctx context.Context, want []rules.Chain) error {
+	have, err := rules.Read(ctx)
+	if err != nil {
+		return err
+	}
+	edits, err := rules.Apply(ctx, want, have)
+	if len(edits) > 0 {
+		g.log.Info("iptables rules written", "why", edits)
+	}
+	return err
+}
+
+// occupied finds the ports that are somebody else's on this host, and so not
+// to be redirected. It looks when there are ports that it has not looked at,
+// and in a full pass. A port that is redirected already stays so; where it
+// cannot be told who has the others, they are not redirected.
+func (g *Ingress) occupied(ctx context.Context, ms []mapping, have map[port]bool, full bool) {
+	protos := map[catalog.Protocol]bool{}
+	look := full
+	for _, m := range ms {
+		protos[m.port.proto] = true
+		_, known := g.mappings[m.port]
+		look = look || !known
+	}
+	before := g.blocked
+	g.blocked = map[port]error{}
+	if !look {
+		for _, m := range ms {
+			if err := before[m.port]; err != nil {
+				g.blocked[m.port] = err
+			}
+		}
+		return
+	}
+	ls, err := listeners(protos)
+	var rs []redirect
+	if err == nil && len(ms) > 0 {
+		var state rules.State
+		state, err = rules.Read(ctx)
+		rs = redirects(state)
+	}
+	for _, m := range ms {
+		if have[m.port] {
+			continue
+		}
+		if err != nil {
+			g.blocked[m.port] = fmt.Errorf("publish %s for %s: find out who has it on this host: %w", m.port, m.service, err)
+		} else if who, taken := occupy(m.port, m.addrs, g.opts.Pool, ls, rs); taken {
+			g.blocked[m.port] = fmt.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", m.port, m.service, who)
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package ingress
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"shoal/catalog"
+	"shoal/kernel/ipset"
+)
+
+var (
+	web   = catalog.ServiceID{Stack: "s", Name: "web"}
+	nodes = []catalog.Node{{Name: "a"}, {Name: "b", Alive: true}, {Name: "c", Alive: true}}
+)
+
+// task is a running task of web on a host, which publishes those ports.
+func task(node, addr string, pubs ...catalog.PublishedPort) catalog.Task {
+	return catalog.Task{
+		Service: web, Node: node, Name: "web." + node, Addr: netip.MustParseAddr(addr),
+		State: catalog.Running, Weight: 1, Spec: catalog.Spec{Publish: pubs},
+	}
+}
+
+func pub(proto catalog.Protocol, published, target uint16) catalog.PublishedPort {
+	return catalog.PublishedPort{Protocol: proto, Published: published, Target: target}
+}
+
+func on(ip string, p catalog.PublishedPort) catalog.PublishedPort {
+	p.IP = netip.MustParseAddr(ip)
+	return p
+}
+
+func with(t catalog.Task, change func(*catalog.Task)) catalog.Task {
+	change(&t)
+	return t
+}
+
+// words is a mapping as the tests write it: "PORT/PROTO on ADDR… -> DEST*WEIGHT…".
+func words(m mapping) string {
+	var on []string
+	for _, a := range m.addrs {
+		on = append(on, a.String())
+	}
+	if len(on) == 0 {
+		on = []string{"any"}
+	}
+	s := fmt.Sprintf("%s on %s ->", m.port, strings.Join(on, ","))
+	for _, d := range m.virtual.dests {
+		s += fmt.Sprintf(" %s*%d", d.addr, d.weight)
+		if !d.until.IsZero() {
+			s += fmt.Sprintf(" until %d", d.until.Unix())
+		}
+	}
+	return s
+}
+
+func TestMappings(t *testing.T) {
+	p80 := pub(catalog.TCP, 80, 8080)
+	for _, test := range []struct {
+		name    string
+		tasks   []catalog.Task
+		spec    catalog.Spec
+		want    []string
+		targets int
+		err     string
+	}{
+		{"tasks here and elsewhere", []catalog.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", p80)}, catalog.Spec{},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:8080*1"}, 1, ""},
+		{"each task has its own target", []catalog.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", pub(catalog.TCP, 80, 81))}, catalog.Spec{},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:81*1"}, 1, ""},
+		{"another service's port", []catalog.Task{task("b", "10.0.0.1", pub(catalog.TCP, 82, 80))}, catalog.Spec{}, nil, 0, ""},
+		{"protocols apart", []catalog.Task{task("b", "10.0.0.1", p80, pub(catalog.UDP, 80, 53))}, catalog.Spec{},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*1", "80/udp on any -> 10.0.0.1:53*1"}, 1, ""},
+		{"on addresses", []catalog.Task{task("b", "10.0.0.1", on("127.0.0.1", p80), on("192.0.2.1", p80))}, catalog.Spec{},
+			[]string{"80/tcp on 127.0.0.1,192.0.2.1 -> 10.0.0.1:8080*1"}, 1, ""},
+		{"on every address after all", []catalog.Task{task("b", "10.0.0.1", on("127.0.0.1", p80)), task("c", "10.0.0.2", on("0.0.0.0", p80))}, catalog.Spec{},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:8080*1"}, 1, ""},
+		{"two targets for one port", []catalog.Task{task("b", "10.0.0.1", on("127.0.0.1", p80), on("192.0.2.1", pub(catalog.TCP, 80, 81)))}, catalog.Spec{},
+			[]string{"80/tcp on 127.0.0.1 -> 10.0.0.1:8080*1"}, 1, "container web.b publishes 80/tcp for its ports 8080 and 81: 8080 is served; use one for all addresses"},
+		{"on IPv6", []catalog.Task{task("b", "10.0.0.1", on("::1", p80))}, catalog.Spec{},
+			nil, 0, "container web.b publishes 80/tcp on ::1: only IPv4 addresses are served so far"},
+		{"on every IPv6 address", []catalog.Task{task("b", "10.0.0.1", on("::", p80))}, catalog.Spec{},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*1"}, 1, ""},
+		{"with an IPv6 address", []catalog.Task{task("b", "2001:db8::1", p80)}, catalog.Spec{},
+			nil, 0, "container web.b has the address 2001:db8::1: only IPv4 is served so far"},
+		{"local, with a task here", []catalog.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", p80)}, catalog.Spec{PublishLocal: true},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*1"}, 1, ""},
+		{"local, without", []catalog.Task{task("c", "10.0.0.2", p80)}, catalog.Spec{PublishLocal: true}, nil, 0, ""},
+		{"a dead host's task keeps what it holds", []catalog.Task{task("a", "10.0.0.1", p80, pub(catalog.UDP, 80, 80)), task("c", "10.0.0.2", p80)}, catalog.Spec{},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*0 10.0.0.2:8080*1", "80/udp on any ->"}, 0, ""},
+		{"draining", []catalog.Task{with(task("b", "10.0.0.1", p80), func(t *catalog.Task) {
+			t.State, t.Since, t.Drain = catalog.Draining, time.Unix(100, 0), 10*time.Second
+		})}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*0 until 110"}, 1, ""},
+		{"unhealthy, by a scheduler with nowhere else to go", []catalog.Task{with(task("b", "10.0.0.1", p80), func(t *catalog.Task) {
+			t.State = catalog.Unhealthy
+		})}, catalog.Spec{Scheduler: "dh"}, []string{"80/tcp on any ->"}, 1, ""},
+		{"containers that share an address", []catalog.Task{
+			with(task("b", "10.0.0.1", p80), func(t *catalog.Task) { t.State = catalog.Unhealthy }), task("b", "10.0.0.1", p80),
+		}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*1"}, 2, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			snap := &catalog.Snapshot{
+				Self: nodes[1], Nodes: nodes,
+				Services:  []catalog.Service{{ID: web, Spec: test.spec, Tasks: test.tasks}},
+				Published: []catalog.PortClaim{{Protocol: catalog.UDP, Port: 80, Service: web}, {Protocol: catalog.TCP, Port: 80, Service: web}},
+			}
+			ms, errs := mappings(snap)
+			var got []string
+			targets := 0
+			for _, m := range ms {
+				got = append(got, words(m))
+				if m.port.proto == catalog.TCP {
+					targets = len(m.targets)
+				}
+			}
+			if d := cmp.Diff(test.want, got); d != "" {
+				t.Errorf("mappings (-want +got):\n%s", d)
+			}
+			if targets != test.targets {
+				t.Errorf("%d targets here, want %d", targets, test.targets)
+			}
+			why := ""
+			for _, err := range errs {
+				why = err.Error()
+			}
+			if why != test.err {
+				t.Errorf("error %q, want %q", why, test.err)
+			}
+		})
+	}
+}
+
+func TestEveryPortHasAMarkOfItsOwn(t *testing.T) {
+	seen := map[uint32]port{}
+	for _, proto := range []catalog.Protocol{catalog.TCP, catalog.UDP, catalog.SCTP} {
+		for n := 1; n <= 65535; n++ {
+			p := port{proto, uint16(n)}
+			if o, taken := seen[p.mark()]; taken || p.mark() == 0 || portOf(p.mark()) != p {
+				t.Fatalf("%s has the mark %#x, of %s", p, p.mark(), o)
+			}
+			seen[p.mark()] = p
+		}
+	}
+}
+
+func TestWantedSets(t *testing.T) {
+	ms := []mapping{
+		{port: port{catalog.TCP, 80}, targets: []ipset.Entry{ipset.AddrPort(netip.MustParseAddr("10.0.0.1"), 6, 8080)}},
+		{port: port{catalog.UDP, 53}},
+		{port: port{catalog.SCTP, 99}},
+		{port: port{catalog.TCP, 81}, addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
+		{port: port{catalog.TCP, 82}, targets: []ipset.Entry{ipset.AddrPort(netip.MustParseAddr("10.0.0.1"), 6, 82)}},
+	}
+	b := &base{inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
+	sets := wantedSets(b, ms, map[port]error{{catalog.TCP, 82}: fmt.Errorf("taken")})
+	var got []string
+	for name, es := range sets {
+		for e := range es {
+			got = append(got, fmt.Sprintf("%s %s %d %d", strings.TrimPrefix(name, "SHOAL-IN-"), e.Net, e.Proto, e.Port))
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"CLIENTS 10.0.0.0/24 0 0", "CLIENTS 169.254.83.0/31 0 0",
+		"INSIDE 10.0.0.0/24 0 0",
+		"PUBLISHED 0.0.0.0/1 132 99", "PUBLISHED 0.0.0.0/1 17 53", "PUBLISHED 0.0.0.0/1 6 80",
+		"PUBLISHED 127.0.0.1/32 6 81",
+		"PUBLISHED 128.0.0.0/1 132 99", "PUBLISHED 128.0.0.0/1 17 53", "PUBLISHED 128.0.0.0/1 6 80",
+		"TARGETS 10.0.0.1/32 6 8080", "TARGETS 10.0.0.1/32 6 82",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("entries (-want +got):\n%s", d)
+	}
+	ports := redirected(sets)
+	if len(ports) != 4 || ports[port{catalog.TCP, 82}] || !ports[port{catalog.TCP, 81}] {
+		t.Errorf("redirected %v, want all but 82/tcp", ports)
+	}
+}

@@ -1,0 +1,251 @@
+package ingress
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shoal/kernel"
+	"shoal/kernel/sysctl"
+)
+
+// way is where replies with a mark go: the next hop, on a device.
+type way struct {
+	mark   uint32
+	gw     netip.Addr // zero: the device's other end
+	index  int        // of the device
+	onlink bool       // the next hop is reached though no address says so
+}
+
+// nowhere is an address outside, which stands for all of them when the kernel
+// is asked for its routes (RFC 5737, TEST-NET-1).
+var nowhere = netip.MustParseAddr("192.0.2.1")
+
+// ways are those that replies need: into our own sandbox, and to each peer the
+// way its containers are reached. Whoever made that route, by whatever means
+// it carries packets, it leads to that host. The errors are of peers that
+// there is no route to; devs are the devices packets come in by.
+func ways(peers []peer) (ws []way, devs []string, errs map[object]error, err error) {
+	box, err := netlink.LinkByName(hostDev)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("find the device %s: %w", hostDev, err)
+	}
+	ws = []way{{mark: markOurs, gw: sandboxAddr, index: box.Attrs().Index}}
+	devs = []string{hostDev}
+	errs = map[object]error{}
+	for i := range peers {
+		p := &peers[i]
+		w, dev, err := wayTo(p)
+		if err != nil {
+			errs[object{kind: "kernel", name: "peer " + p.name}] = err
+			continue
+		}
+		ws = append(ws, w)
+		if !slices.Contains(devs, dev) {
+			devs = append(devs, dev)
+		}
+	}
+	return ws, devs, errs, nil
+}
+
+func wayTo(p *peer) (w way, dev string, err error) {
+	r, err := lookup(p.subnet.Addr().Next(), 0)
+	if err != nil {
+		return w, "", err
+	}
+	if r == nil || isDefault(r) || !contains(r.Dst, p.subnet) {
+		return w, "", fmt.Errorf("there is no route to the containers of host %s, %s: its published ports do not reach tasks here; see the problems of the network between hosts", p.name, p.subnet)
+	}
+	link, err := netlink.LinkByIndex(r.LinkIndex)
+	if err != nil {
+		return w, "", fmt.Errorf("find the device of the route to %s: %w", p.subnet, err)
+	}
+	w = way{mark: p.mark(), index: r.LinkIndex, onlink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
+	if gw, ok := netip.AddrFromSlice(r.Gw); ok {
+		w.gw = gw.Unmap()
+	}
+	return w, link.Attrs().Name, nil
+}
+
+func contains(n *net.IPNet, p netip.Prefix) bool {
+	bits, _ := n.Mask.Size()
+	return bits <= p.Bits() && n.Contains(p.Addr().AsSlice())
+}
+
+// lookup asks the kernel for the route that it would take, for packets with a
+// mark if that is not 0; nil: none.
+func lookup(to netip.Addr, mark uint32) (*netlink.Route, error) {
+	found, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, Mark: mark})
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look up the route to %s: %w", to, err)
+	case len(found) == 0:
+		return nil, nil
+	}
+	return &found[0], nil
+}
+
+// route keeps the tables and the rules that lead to them, and takes away those
+// of hosts that are gone.
+func route(ws []way) error {
+	have, err := ourRules()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, w := range ws {
+		i := slices.IndexFunc(have, func(r netlink.Rule) bool { return r.Mark == w.mark })
+		if i >= 0 {
+			have = slices.Delete(have, i, i+1)
+		} else {
+			// The rule first: with it the kernel can be asked what its table says.
+			kernel.Wrote("rule", 1)
+			if err := netlink.RuleAdd(ruleOf(w.mark)); err != nil {
+				errs = append(errs, fmt.Errorf("add the routing rule of mark %#x: %w", w.mark, err))
+				continue
+			}
+		}
+		errs = append(errs, w.keep())
+	}
+	for _, r := range have {
+		errs = append(errs, dropRule(r))
+	}
+	return errors.Join(errs...)
+}
+
+func (w *way) keep() error {
+	want := w.route()
+	have, err := lookup(nowhere, w.mark)
+	if err != nil {
+		return err
+	}
+	if have != nil && have.Table == want.Table && isDefault(have) && have.LinkIndex == want.LinkIndex && have.Gw.Equal(want.Gw) {
+		return nil
+	}
+	kernel.Wrote("route", 1)
+	if err := netlink.RouteReplace(want); err != nil {
+		return fmt.Errorf("add the route of mark %#x: %w", w.mark, err)
+	}
+	return nil
+}
+
+func (w *way) route() *netlink.Route {
+	r := &netlink.Route{LinkIndex: w.index, Dst: everywhere, Table: int(w.mark), Protocol: routeProtocol}
+	if w.gw.IsValid() {
+		r.Gw = w.gw.AsSlice()
+	} else {
+		r.Scope = netlink.SCOPE_LINK
+	}
+	if w.onlink {
+		r.Flags = int(netlink.FLAG_ONLINK)
+	}
+	return r
+}
+
+func ruleOf(mark uint32) *netlink.Rule {
+	mask := markMask
+	r := netlink.NewRule()
+	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(mark), mark, &mask
+	return r
+}
+
+// backRoute is the way to the sandbox's own address. With its source, what a
+// process of this host answers to a UDP request of the sandbox comes from the
+// address that the request went to.
+func backRoute(self netip.Addr) error {
+	link, err := netlink.LinkByName(hostDev)
+	if err != nil {
+		return fmt.Errorf("find the device %s: %w", hostDev, err)
+	}
+	want := &netlink.Route{
+		LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, Src: self.AsSlice(),
+		Dst: &net.IPNet{IP: sandboxAddr.AsSlice(), Mask: net.CIDRMask(32, 32)},
+	}
+	have, err := lookup(sandboxAddr, 0)
+	if err != nil {
+		return err
+	}
+	if have != nil && have.Dst != nil && have.Dst.String() == want.Dst.String() && have.LinkIndex == want.LinkIndex && have.Src.Equal(want.Src) {
+		return nil
+	}
+	kernel.Wrote("route", 1)
+	if err := netlink.RouteReplace(want); err != nil {
+		return fmt.Errorf("add the route to the sandbox, with the source %s: %w; that must be an address of this host", self, err)
+	}
+	return nil
+}
+
+// ourRules are the rules by marks of ours, in the order of the marks.
+func ourRules() ([]netlink.Rule, error) {
+	rs, err := retry(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
+	if err != nil {
+		return nil, fmt.Errorf("list the routing rules: %w", err)
+	}
+	rs = slices.DeleteFunc(rs, func(r netlink.Rule) bool {
+		return r.Priority != rulePriority || r.Mark&kindMask != markOurs || r.Table != int(r.Mark)
+	})
+	slices.SortFunc(rs, func(a, b netlink.Rule) int { return cmp.Compare(a.Mark, b.Mark) })
+	return rs, nil
+}
+
+// dropRule takes away a rule and the table that it leads to.
+func dropRule(r netlink.Rule) error {
+	kernel.Wrote("route", 1)
+	err := netlink.RouteDel(&netlink.Route{Dst: everywhere, Table: r.Table})
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("delete the route of mark %#x: %w", r.Mark, err)
+	}
+	kernel.Wrote("rule", 1)
+	if err := netlink.RuleDel(ruleOf(r.Mark)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete the routing rule of mark %#x: %w", r.Mark, err)
+	}
+	return nil
+}
+
+// retry repeats a dump that was interrupted by a change.
+func retry[T any](dump func() ([]T, error)) (found []T, err error) {
+	for range 10 {
+		if found, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return found, err
+}
+
+// loosen lets packets in by a device that their answers would not leave by: a
+// client's packets come from a sandbox or from another host, not from where
+// the client is. The kernel takes the stricter of the device's setting and that
+// for all (ip-sysctl.rst, rp_filter); 2 wins over 1, and 0 asks nothing.
+func loosen(k *sysctl.Keeper, dev string) error {
+	own, err := rpFilter(dev)
+	if err != nil {
+		return err
+	}
+	all, err := rpFilter("all")
+	if err != nil {
+		return err
+	}
+	if max(own, all) != "1" {
+		return nil
+	}
+	// With slashes, so that a dot in the device's name is part of it (sysctl(8)).
+	return k.Set("net/ipv4/conf/"+dev+"/rp_filter", "2")
+}
+
+func rpFilter(dev string) (string, error) {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + dev + "/rp_filter")
+	if err != nil {
+		return "", fmt.Errorf("read sysctl rp_filter of %s: %w", dev, err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

@@ -1,0 +1,541 @@
+//go:build e2e
+
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"shoal/catalog"
+	"shoal/kernel/ipvs"
+)
+
+var pool = netip.MustParsePrefix("10.96.0.0/16")
+
+// room is a network namespace with a thread in it.
+type room struct {
+	work chan func()
+	ns   netns.NsHandle
+}
+
+func newRoom(t *testing.T) *room {
+	r := &room{work: make(chan func())}
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			r.ns, err = netns.Get()
+		}
+		ready <- err
+		for f := range r.work {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+	t.Cleanup(func() { close(r.work); r.ns.Close() })
+	r.must(t, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+	return r
+}
+
+func (r *room) do(f func()) {
+	done := make(chan struct{})
+	r.work <- func() { defer close(done); f() }
+	<-done
+}
+
+func (r *room) try(f func() error) (err error) {
+	r.do(func() { err = f() })
+	return err
+}
+
+func (r *room) must(t *testing.T, f func() error) {
+	t.Helper()
+	if err := r.try(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *room) set(t *testing.T, name, value string) {
+	t.Helper()
+	r.must(t, func() error { return os.WriteFile("/proc/sys/"+name, []byte(value), 0) })
+}
+
+// plug joins a room to a bridge of another, with an address and a gateway.
+func plug(t *testing.T, bridge *room, br string, r *room, addr string, gw string) {
+	t.Helper()
+	bridge.must(t, func() error {
+		b, err := netlink.LinkByName(br)
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("p%s", strings.ReplaceAll(strings.Split(addr, "/")[0], ".", "")[4:])
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: name, MasterIndex: b.Attrs().Index, Flags: net.FlagUp},
+			PeerName:  "eth0", PeerNamespace: netlink.NsFd(r.ns),
+		})
+	})
+	r.must(t, func() error { return configure("eth0", addr, gw) })
+}
+
+func configure(dev, addr, gw string) error {
+	l, err := netlink.LinkByName(dev)
+	if err != nil {
+		return err
+	}
+	a, err := netlink.ParseAddr(addr)
+	if err != nil {
+		return err
+	}
+	if err := netlink.AddrAdd(l, a); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return err
+	}
+	if gw == "" {
+		return nil
+	}
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: everywhere, Gw: net.ParseIP(gw)})
+}
+
+func bridge(t *testing.T, r *room, name string) {
+	t.Helper()
+	r.must(t, func() error {
+		l := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+		if err := netlink.LinkAdd(l); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(l)
+	})
+}
+
+// host is a host of the cluster: its own namespace, a bridge with containers
+// as an engine makes them, and an Ingress.
+type host struct {
+	*room
+	node       catalog.Node
+	opts       Options
+	ingress    *Ingress
+	containers map[string]*container
+	w          *world
+}
+
+type container struct {
+	*room
+	host *host
+	name string
+	addr netip.Addr
+}
+
+// world is three hosts and a client outside on one wire.
+//
+//	client 192.168.88.1   a 192.168.88.11   b 192.168.88.12   c 192.168.88.13
+type world struct {
+	t       *testing.T
+	wire    *room
+	client  *room
+	hosts   []*host
+	backend string
+	snap    *catalog.Snapshot
+}
+
+func newWorld(t *testing.T, backend string) *world {
+	t.Helper()
+	w := &world{t: t, backend: backend, wire: newRoom(t), client: newRoom(t)}
+	bridge(t, w.wire, "wire")
+	w.wire.set(t, "net/bridge/bridge-nf-call-iptables", "0")
+	plug(t, w.wire, "wire", w.client, "192.168.88.1/24", "")
+	for i, name := range []string{"a", "b", "c"} {
+		w.addHost(name, i+1)
+	}
+	for _, h := range w.hosts {
+		h.connect()
+	}
+	w.snap = &catalog.Snapshot{Revision: 1}
+	for _, h := range w.hosts {
+		w.snap.Nodes = append(w.snap.Nodes, h.node)
+	}
+	return w
+}
+
+func (w *world) addHost(name string, n int) {
+	t := w.t
+	h := &host{room: newRoom(t), w: w, containers: map[string]*container{}}
+	h.node = catalog.Node{
+		Name: name, Number: uint16(n), Alive: true,
+		Addr:   netip.AddrFrom4([4]byte{192, 168, 88, byte(10 + n)}),
+		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(n), 0}), 24),
+	}
+	plug(t, w.wire, "wire", h.room, h.node.Addr.String()+"/24", "192.168.88.1")
+	h.must(t, func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err == nil {
+			h.node.MAC = catalog.MAC(l.Attrs().HardwareAddr)
+		}
+		return err
+	})
+	bridge(t, h.room, "mesh")
+	h.must(t, func() error { return configure("mesh", fmt.Sprintf("10.244.%d.1/24", n), "") })
+	bridge(t, h.room, "other") // a network of this host alone
+	h.must(t, func() error { return configure("other", "172.30.0.1/24", "") })
+	h.set(t, "net/ipv4/ip_forward", "1")
+	h.set(t, "net/bridge/bridge-nf-call-iptables", "1")
+	for _, dev := range []string{"all", "eth0", "default"} {
+		h.set(t, "net/ipv4/conf/"+dev+"/rp_filter", "1")
+	}
+	dir := t.TempDir()
+	run, err := os.MkdirTemp("/run", "ingress-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(run) })
+	h.opts = Options{
+		Pool: pool, Netns: filepath.Join(run, "netns"), StateDir: dir,
+		Timeouts: ipvs.Timeouts{TCP: 7440 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second},
+		VTEPMAC: func(n catalog.Node) catalog.MAC {
+			a := n.Addr.As4()
+			return catalog.MAC{2, 0x53, a[0], a[1], a[2], a[3]}
+		},
+	}
+	h.must(t, func() error { return h.filter("") })
+	w.hosts = append(w.hosts, h)
+	t.Cleanup(func() {
+		h.down()
+		unix.Unmount(h.opts.Netns, unix.MNT_DETACH)
+	})
+}
+
+// filter is what an engine from 28 on, a firewall that drops, and the network
+// between hosts make of iptables.
+func (h *host) filter(more string) error {
+	net, n := h.node.Subnet.String(), h.node.Number
+	return iptables(fmt.Sprintf(`*raw
+-A PREROUTING ! -s 10.244.0.0/16 -d 10.244.%[2]d.2 ! -i mesh -j DROP
+-A PREROUTING ! -s 10.244.0.0/16 -d 10.244.%[2]d.3 ! -i mesh -j DROP
+COMMIT
+*nat
+-A POSTROUTING -s 10.244.0.0/16 -d 10.244.0.0/16 -j RETURN
+-A POSTROUTING -s %[1]s ! -o mesh -j MASQUERADE
+-A POSTROUTING -s 172.30.0.0/24 ! -o other -j MASQUERADE
+COMMIT
+*filter
+:INPUT DROP
+:FORWARD DROP
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p icmp -j ACCEPT
+-A INPUT -p udp --dport 8483 -j ACCEPT
+-A INPUT -p 4 -j ACCEPT
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT
+-A FORWARD -i mesh ! -o mesh -j ACCEPT
+-A FORWARD -i other ! -o other -j ACCEPT
+-A FORWARD -o mesh -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o other -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+%[3]sCOMMIT
+`, net, n, more))
+}
+
+func iptables(script string) error {
+	cmd := exec.Command("iptables-restore", "--noflush")
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("iptables-restore: %w: %s", err, out)
+	}
+	return nil
+}
+
+// connect makes the routes to the other hosts' containers.
+func (h *host) connect() {
+	h.must(h.w.t, func() error {
+		index := 0
+		self := h.node.Addr.AsSlice()
+		lowest := &netlink.Addr{IPNet: &net.IPNet{IP: h.node.Subnet.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}}
+		var link netlink.Link
+		switch h.w.backend {
+		case "host-gw":
+			l, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			index = l.Attrs().Index
+		case "vxlan":
+			mac := h.opts.VTEPMAC(h.node)
+			link = &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "shoal.vxlan", MTU: 1450, HardwareAddr: mac[:]}, VxlanId: 7, SrcAddr: self, Port: 8483}
+		case "ipip":
+			link = &netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "shoal.ipip", MTU: 1480}, Local: self, Ttl: 64, PMtuDisc: 1, Proto: unix.IPPROTO_IPIP}
+		}
+		if link != nil {
+			if err := netlink.LinkAdd(link); err != nil {
+				return err
+			}
+			if err := netlink.AddrAdd(link, lowest); err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(link); err != nil {
+				return err
+			}
+			index = link.Attrs().Index
+			// As the network between hosts does for its own devices.
+			if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+link.Attrs().Name+"/rp_filter", []byte("2"), 0); err != nil {
+				return err
+			}
+		}
+		for _, p := range h.w.hosts {
+			if p == h {
+				continue
+			}
+			if h.w.backend == "vxlan" {
+				mac := h.opts.VTEPMAC(p.node)
+				if err := netlink.NeighSet(&netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: p.node.Addr.AsSlice(), HardwareAddr: mac[:]}); err != nil {
+					return err
+				}
+				if err := netlink.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.node.Addr.AsSlice(), HardwareAddr: mac[:]}); err != nil {
+					return err
+				}
+			}
+			s := p.node.Subnet
+			if err := netlink.RouteAdd(&netlink.Route{
+				LinkIndex: index, Gw: p.node.Addr.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
+				Dst: &net.IPNet{IP: s.Addr().AsSlice(), Mask: net.CIDRMask(s.Bits(), 32)},
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// run starts a container on the host's bridge, with the n-th address.
+func (h *host) run(name string, n int) *container {
+	t := h.w.t
+	t.Helper()
+	c := &container{room: newRoom(t), host: h, name: name, addr: netip.AddrFrom4([4]byte{10, 244, byte(h.node.Number), byte(n)})}
+	plug(t, h.room, "mesh", c.room, c.addr.String()+"/24", fmt.Sprintf("10.244.%d.1", h.node.Number))
+	h.containers[name] = c
+	return c
+}
+
+// serve answers on a port, TCP and UDP: "NAME CLIENT'S-ADDRESS".
+func (r *room) serve(t *testing.T, name string, ports ...int) {
+	t.Helper()
+	for _, p := range ports {
+		r.must(t, func() error {
+			l, err := net.Listen("tcp4", fmt.Sprintf(":%d", p))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close() })
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					go func() {
+						defer c.Close()
+						fmt.Fprintf(c, "%s %s %d\n", name, c.RemoteAddr().(*net.TCPAddr).IP, p)
+						n, _ := io.Copy(io.Discard, c)
+						fmt.Fprintf(c, "%d\n", n)
+					}()
+				}
+			}()
+			u, err := net.ListenPacket("udp4", fmt.Sprintf(":%d", p))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { u.Close() })
+			go func() {
+				b := make([]byte, 2000)
+				for {
+					_, from, err := u.ReadFrom(b)
+					if err != nil {
+						return
+					}
+					u.WriteTo(fmt.Appendf(nil, "%s %s %d\n", name, from.(*net.UDPAddr).IP, p), from)
+				}
+			}()
+			return nil
+		})
+	}
+}
+
+// answer is what a task said: who it is, whom it saw, on which port.
+type answer struct {
+	task string
+	seen netip.Addr
+	port int
+}
+
+const patience = 3 * time.Second
+
+// ask makes one request from the room.
+func (r *room) ask(network, addr string) (a answer, err error) {
+	r.do(func() {
+		var c net.Conn
+		if c, err = net.DialTimeout(network+"4", addr, patience); err != nil {
+			return
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		if network == "udp" {
+			if _, err = c.Write([]byte("?")); err != nil {
+				return
+			}
+		}
+		b := make([]byte, 200)
+		var n int
+		if n, err = c.Read(b); err != nil {
+			return
+		}
+		var ip string
+		if _, err = fmt.Sscanf(string(b[:n]), "%s %s %d", &a.task, &ip, &a.port); err == nil {
+			a.seen = netip.MustParseAddr(ip)
+		}
+	})
+	return a, err
+}
+
+// refused tells whether an error says that nobody is there.
+func refused(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }
+
+// service is a service of the world with tasks in the named containers.
+func (w *world) service(name string, s catalog.Spec, in ...string) {
+	svc := catalog.Service{ID: catalog.ServiceID{Stack: "default", Name: name}, Spec: s}
+	for _, h := range w.hosts {
+		for _, c := range h.containers {
+			if slices.Contains(in, c.name) {
+				svc.Tasks = append(svc.Tasks, catalog.Task{
+					Service: svc.ID, Node: h.node.Name, Container: c.name, Name: c.name, Addr: c.addr,
+					State: catalog.Running, Weight: 1, Started: time.Unix(1000, 0), Spec: s,
+				})
+			}
+		}
+	}
+	w.change(func(snap *catalog.Snapshot) {
+		snap.Services = slices.DeleteFunc(snap.Services, func(o catalog.Service) bool { return o.ID == svc.ID })
+		snap.Services = append(snap.Services, svc)
+		slices.SortFunc(snap.Services, func(a, b catalog.Service) int { return a.ID.Compare(b.ID) })
+	})
+}
+
+// change makes a new Snapshot.
+func (w *world) change(f func(*catalog.Snapshot)) {
+	snap := *w.snap
+	snap.Revision++
+	snap.Nodes = slices.Clone(snap.Nodes)
+	snap.Services = slices.Clone(snap.Services)
+	snap.Published = slices.Clone(snap.Published)
+	f(&snap)
+	w.snap = &snap
+}
+
+// as is the Snapshot as a host sees it.
+func (w *world) as(h *host) *catalog.Snapshot {
+	snap := *w.snap
+	snap.Self = h.node
+	n := byte(h.node.Number)
+	snap.Networks = []catalog.Network{
+		{Name: "mesh", Bridge: "mesh", Subnets: []netip.Prefix{h.node.Subnet}, Gateway: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, n, 1})}},
+		{Name: "other", Bridge: "other", Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24")}, Gateway: []netip.Addr{netip.MustParseAddr("172.30.0.1")}},
+	}
+	return &snap
+}
+
+// settle has every host claim its ports and reconcile. It returns the
+// problems of all of them.
+func (w *world) settle(full bool) (problems []catalog.Problem) {
+	w.t.Helper()
+	for range 2 { // a port that is released is claimed in the next round
+		for _, h := range w.hosts {
+			claim, release, _ := Claims(w.as(h))
+			w.change(func(snap *catalog.Snapshot) {
+				snap.Published = slices.DeleteFunc(snap.Published, func(c catalog.PortClaim) bool { return slices.Contains(release, c) })
+				snap.Published = append(snap.Published, claim...)
+			})
+		}
+	}
+	for _, h := range w.hosts {
+		_, _, refusals := Claims(w.as(h))
+		problems = append(append(problems, refusals...), h.reconcile(full)...)
+	}
+	return problems
+}
+
+func (h *host) reconcile(full bool) (problems []catalog.Problem) {
+	h.w.t.Helper()
+	h.must(h.w.t, func() (err error) {
+		if h.ingress == nil {
+			if h.ingress, err = New(h.opts); err != nil {
+				return err
+			}
+		}
+		_, problems = h.ingress.Reconcile(context.Background(), h.w.as(h), full)
+		return nil
+	})
+	return problems
+}
+
+// restart has a new process take over.
+func (h *host) restart() {
+	h.do(func() { h.ingress.Close() })
+	h.ingress = nil
+}
+
+func (h *host) down() {
+	h.must(h.w.t, func() error {
+		if h.ingress != nil {
+			h.ingress.Close()
+			h.ingress = nil
+		}
+		return Down(context.Background(), h.opts)
+	})
+}
+
+// publish is the Spec of a service that publishes ports: "8000:80/tcp".
+func publish(t *testing.T, ports ...string) (s catalog.Spec) {
+	t.Helper()
+	s = catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr"}
+	for _, p := range ports {
+		var pub catalog.PublishedPort
+		rest, proto, _ := strings.Cut(p, "/")
+		pub.Protocol, _ = catalog.ParseProtocol(proto)
+		f := strings.Split(rest, ":")
+		if len(f) == 3 {
+			pub.IP = netip.MustParseAddr(f[0])
+			f = f[1:]
+		}
+		if _, err := fmt.Sscan(f[0], &pub.Published); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscan(f[1], &pub.Target); err != nil {
+			t.Fatal(err)
+		}
+		s.Publish = append(s.Publish, pub)
+	}
+	return s
+}
