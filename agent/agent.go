@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,8 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shoal/catalog"
+	"shoal/cluster"
 	"shoal/dnsd"
 	"shoal/dockerwatch"
+	"shoal/fabric"
+	"shoal/ingress"
 	"shoal/kernel/ipvs"
 	"shoal/lb"
 	"shoal/vip"
@@ -34,7 +38,10 @@ type Agent struct {
 
 	catalog  *catalog.Catalog
 	dns      *dnsd.Server
+	member   *membership
 	balancer *lb.Balancer
+	fabric   *fabric.Fabric
+	ingress  *ingress.Ingress
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
 
@@ -62,6 +69,9 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	if err := checkOverlap(c.Pool); err != nil {
 		return err
 	}
+	if err := fabric.CheckPool(c.SubnetPool, meshBridge); err != nil {
+		return &ConfigError{err}
+	}
 	api, err := listenSocket(c.RunDir)
 	if err != nil {
 		return err
@@ -85,14 +95,29 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 		g.Go(func() error { return serve(ctx, l, a.metricsHandler(), log) })
 	}
 	g.Go(func() error { return a.watch(ctx) })
+	g.Go(func() error { return a.takePart(ctx, g) })
+	g.Go(func() error { return a.settleNetwork(ctx) })
 	if err := a.dns.Start(ctx); err != nil {
 		return err
 	}
 	defer a.dns.Shutdown()
 	a.follow(ctx, g, "vip", 0, a.allocate)
 	a.follow(ctx, g, "dnsd", 0, a.answer)
-	a.follow(ctx, g, "lb", c.Repair, a.balance)
+	a.follow(ctx, g, "fabric", c.Repair, a.fabric.Reconcile)
+	a.follow(ctx, g, "publish", 0, a.publish)
+	// The next two give connections to other hosts' tasks: not before it is
+	// known which of those hosts live.
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-a.member.judged:
+			a.follow(ctx, g, "lb", c.Repair, a.balancer.Reconcile)
+			a.follow(ctx, g, "ingress", c.Repair, a.ingress.Reconcile)
+		}
+		return nil
+	})
 	err = g.Wait()
+	a.member.stop()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		log.Info("agent is stopped; names aside, services go on without it")
 		return nil
@@ -140,10 +165,13 @@ func newAgent(ctx context.Context, c Config, version string, log *slog.Logger) (
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}
-	if a.catalog, err = catalog.Open(ctx, catalog.Options{
-		Self: catalog.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
-		Etcd: c.Etcd, TLS: etcdTLS, Log: log.With("part", "catalog"), Registerer: a.registry,
-	}); err != nil {
+	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, Log: log.With("part", "fabric")}); err != nil {
+		return nil, &ConfigError{err}
+	}
+	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
+		return nil, err
+	}
+	if err := a.openCatalog(ctx, etcdTLS); err != nil {
 		return nil, err
 	}
 	a.vips = vip.New(vip.Options{Pool: c.Pool, Reserved: reserved, ReclaimIdle: c.VIPReclaim}, a.catalog)
@@ -151,11 +179,57 @@ func newAgent(ctx context.Context, c Config, version string, log *slog.Logger) (
 	return a, nil
 }
 
+// openCatalog opens the store and finds out who this host is in the cluster;
+// which of them is first depends on whose etcd it is.
+func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
+	c, log := a.config, a.log.With("part", "cluster")
+	o := catalog.Options{
+		Self: catalog.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
+		Etcd: c.Etcd, TLS: etcdTLS, Log: a.log.With("part", "catalog"), Registerer: a.registry,
+	}
+	var id *cluster.Identity
+	var err error
+	if len(c.Etcd) == 0 {
+		if id, o.Join, err = identify(ctx, c, log); err != nil {
+			return err
+		}
+		f := id.Files()
+		o.Peers = &catalog.Peers{Addr: c.Advertise, CertFile: f.Cert, KeyFile: f.Key, CAFile: f.CA, TLS: id.ClientTLS()}
+		if id.HoldsCA() {
+			o.Peers.CRLFile = f.CRL
+		}
+	}
+	if a.catalog, err = catalog.Open(ctx, o); err != nil {
+		return err
+	}
+	if id == nil {
+		id, err = identifyByStore(ctx, c, a.catalog, log)
+	} else if len(c.Join) > 0 && a.catalog.Status().Role == catalog.RoleAlone {
+		err = badSetting("--join: this host runs a cluster of its own already, kept in %s: stop the agent and remove that folder to join another", c.StateDir)
+	}
+	if err != nil {
+		return errors.Join(err, a.catalog.Close())
+	}
+	a.member = newMembership(c, id, a.catalog, log)
+	a.member.tasks = a.held
+	return nil
+}
+
+// ingress are the settings of the routing mesh.
+func (c *Config) ingress(log *slog.Logger) ingress.Options {
+	return ingress.Options{
+		Pool: c.Pool, StateDir: c.StateDir, Log: log.With("part", "ingress"),
+		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
+		VTEPMAC:  func(n catalog.Node) catalog.MAC { return fabric.VTEPMAC(n.Addr) },
+	}
+}
+
 // close lets go of the store and the kernel, which stays as it is.
 func (a *Agent) close() {
 	if err := a.catalog.Close(); err != nil {
 		a.log.Warn("close the store", "error", err)
 	}
+	a.ingress.Close()
 	a.balancer.Close()
 }
 
@@ -220,8 +294,43 @@ func (a *Agent) answer(_ context.Context, s *catalog.Snapshot, _ bool) (time.Dur
 	return 0, ps
 }
 
-func (a *Agent) balance(ctx context.Context, s *catalog.Snapshot, full bool) (time.Duration, []catalog.Problem) {
-	return a.balancer.Reconcile(ctx, s, full)
+// publish claims the ports that this host's tasks publish, and lets go of those
+// nobody publishes any more.
+func (a *Agent) publish(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
+	claim, release, problems := ingress.Claims(s)
+	var again time.Duration
+	failed := func(c catalog.PortClaim, err error) {
+		again = time.Second
+		if taken := new(catalog.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
+			problems = append(problems, catalog.Problem{Kind: "service", Object: c.Service.String(), Reason: err.Error()})
+		}
+	}
+	for _, c := range claim {
+		if err := a.catalog.ClaimPort(ctx, c); err != nil {
+			failed(c, err)
+		}
+	}
+	for _, c := range release {
+		if err := a.catalog.ReleasePort(ctx, c); err != nil {
+			failed(c, err)
+		}
+	}
+	return again, problems
+}
+
+// takePart begins this host's part in the cluster once its own containers are
+// known: other hosts take its answer as word that its tasks are what the store
+// says.
+func (a *Agent) takePart(ctx context.Context, g *errgroup.Group) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.catalog.Watch(ctx):
+	}
+	if err := a.member.start(ctx, g); err != nil {
+		return fmt.Errorf("take part in the cluster: %w", err)
+	}
+	return nil
 }
 
 // watch tells the catalog of this host's containers for as long as ctx lasts.
@@ -248,5 +357,9 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	if s, err := NewClient(Socket(c.RunDir)).Status(ctx); err == nil {
 		return fmt.Errorf("the agent (pid %d) still runs on this host and would put all of it back: stop it first", s.Pid)
 	}
-	return lb.Down(ctx, lb.Options{Pool: c.Pool, StateDir: c.StateDir, Log: log})
+	return errors.Join(
+		ingress.Down(ctx, c.ingress(log)),
+		fabric.Down(ctx),
+		lb.Down(ctx, lb.Options{Pool: c.Pool, StateDir: c.StateDir, Log: log}),
+	)
 }

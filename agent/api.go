@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -35,6 +36,35 @@ func (a *Agent) handler() http.Handler {
 	get("/v1/explain", func(r *http.Request) (any, error) { return a.explain(r.Context(), r.FormValue("what")) })
 	get("/v1/dns", func(r *http.Request) (any, error) {
 		return a.lookup(r.FormValue("name"), r.FormValue("from"))
+	})
+	get("/v1/nodes", func(r *http.Request) (any, error) { return a.member.nodes(r.Context()) })
+	get("/v1/tokens", func(r *http.Request) (any, error) { return a.member.reg.Tokens(r.Context()) })
+	get("/v1/trace", func(r *http.Request) (any, error) {
+		return a.trace(r.Context(), r.FormValue("from"), r.FormValue("to"))
+	})
+	mux.HandleFunc("POST /v1/tokens", func(w http.ResponseWriter, r *http.Request) {
+		ttl, err := time.ParseDuration(r.FormValue("ttl"))
+		uses, err2 := strconv.Atoi(r.FormValue("uses"))
+		if err = errors.Join(err, err2); err != nil {
+			reply(w, nil, err)
+			return
+		}
+		token, err := a.member.createToken(r.Context(), ttl, uses)
+		reply(w, token, err)
+	})
+	mux.HandleFunc("DELETE /v1/tokens/{id}", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, struct{}{}, a.member.reg.RemoveToken(r.Context(), r.PathValue("id")))
+	})
+	mux.HandleFunc("DELETE /v1/nodes/{name}", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, struct{}{}, a.member.removeNode(r.Context(), r.PathValue("name")))
+	})
+	mux.HandleFunc("POST /v1/nodes/{name}/role/{role}", func(w http.ResponseWriter, r *http.Request) {
+		answer, err := a.member.setRole(r.Context(), r.PathValue("name"), r.PathValue("role"))
+		reply(w, answer, err)
+	})
+	mux.HandleFunc("POST /v1/containers/{name}/stop", func(w http.ResponseWriter, r *http.Request) {
+		s, err := a.stop(r.Context(), r.PathValue("name"))
+		reply(w, s, err)
 	})
 	mux.HandleFunc("DELETE /v1/services/{stack}/{name}", func(w http.ResponseWriter, r *http.Request) {
 		err := a.catalog.RemoveService(r.Context(), catalog.ServiceID{Stack: r.PathValue("stack"), Name: r.PathValue("name")})

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"syscall"
+	"time"
 
 	"shoal/catalog"
+	"shoal/cluster"
 )
 
 // Client asks the agent of this host.
@@ -63,6 +65,50 @@ func (c *Client) Lookup(ctx context.Context, name, from string) (l Lookup, err e
 // RemoveService forgets a service without tasks and gives its VIP back.
 func (c *Client) RemoveService(ctx context.Context, id catalog.ServiceID) error {
 	return c.call(ctx, http.MethodDelete, "/v1/services/"+id.Stack+"/"+id.Name, &struct{}{})
+}
+
+// Nodes are the hosts of the cluster, as this one sees them.
+func (c *Client) Nodes(ctx context.Context) (n []NodeView, err error) {
+	return n, c.call(ctx, http.MethodGet, "/v1/nodes", &n)
+}
+
+// RemoveNode forgets a host that is gone for good.
+func (c *Client) RemoveNode(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(name), &struct{}{})
+}
+
+// SetRole makes a host a server of the store, or a client of it again. The
+// advice is not empty where the number of servers is no good one.
+func (c *Client) SetRole(ctx context.Context, node, role string) (advice string, err error) {
+	var a roleAnswer
+	err = c.call(ctx, http.MethodPost, "/v1/nodes/"+url.PathEscape(node)+"/role/"+role, &a)
+	return a.Advice, err
+}
+
+// CreateToken makes a token by which so many hosts can join for so long.
+func (c *Client) CreateToken(ctx context.Context, ttl time.Duration, uses int) (t Token, err error) {
+	return t, c.call(ctx, http.MethodPost, fmt.Sprintf("/v1/tokens?ttl=%s&uses=%d", ttl, uses), &t)
+}
+
+// Tokens are those that are good still, without their secrets.
+func (c *Client) Tokens(ctx context.Context) (t []cluster.Token, err error) {
+	return t, c.call(ctx, http.MethodGet, "/v1/tokens", &t)
+}
+
+// RemoveToken makes a token worthless.
+func (c *Client) RemoveToken(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), &struct{}{})
+}
+
+// Stop lets a container of this host drain, then stops it.
+func (c *Client) Stop(ctx context.Context, container string) (s Stopped, err error) {
+	return s, c.call(ctx, http.MethodPost, "/v1/containers/"+url.PathEscape(container)+"/stop", &s)
+}
+
+// Trace follows a packet to a name or HOST:PORT, from a container (by name, ID
+// or address; "": from this host).
+func (c *Client) Trace(ctx context.Context, from, to string) (e Explanation, err error) {
+	return e, c.call(ctx, http.MethodGet, "/v1/trace?from="+url.QueryEscape(from)+"&to="+url.QueryEscape(to), &e)
 }
 
 func (c *Client) call(ctx context.Context, method, path string, into any) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"shoal/catalog"
+	"shoal/fabric"
 )
 
 // Config is everything that can be set of an agent. [Defaults] fills it,
@@ -29,6 +30,14 @@ type Config struct {
 	Zone       string        // the mesh's DNS zone, without a trailing dot
 	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of /etc/resolv.conf
 	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never
+
+	Join  []string // hosts of the cluster to join, ADDR[:PORT]; none: this is the first
+	Token string   // to join by
+
+	SubnetPool netip.Prefix   // addresses for containers
+	SubnetBits int            // the prefix length of each host's part of it
+	Network    string         // the Docker network of the mesh: "mesh", made by the agent, or an existing one such as "bridge"
+	Backend    fabric.Backend // how containers reach those of other hosts
 
 	Etcd     []string // endpoints of an existing etcd; none: the embedded one
 	EtcdCA   string   // files, PEM
@@ -52,6 +61,11 @@ func Defaults() Config {
 		Pool:     netip.MustParsePrefix("10.96.0.0/16"),
 		DNS:      netip.MustParseAddr("10.96.0.10"),
 		Zone:     "mesh.internal",
+
+		SubnetPool: netip.MustParsePrefix("10.244.0.0/16"),
+		SubnetBits: 24,
+		Network:    meshNetwork,
+		Backend:    fabric.Auto,
 
 		// Linux probes an idle connection with SO_KEEPALIVE first after
 		// tcp_keepalive_time = 7200 s (ip-sysctl): the balancer must not
@@ -103,6 +117,9 @@ func (c *Config) Check() error {
 	if !c.Pool.Contains(c.DNS) {
 		return badSetting("--dns %s: must lie in the pool %s", c.DNS, c.Pool)
 	}
+	if err := c.checkCluster(); err != nil {
+		return err
+	}
 	for label := range strings.SplitSeq(c.Zone, ".") {
 		if err := catalog.CheckLabel(label); err != nil {
 			return badSetting("--zone %q: %w", c.Zone, err)
@@ -146,6 +163,35 @@ func (c *Config) Check() error {
 		if _, _, err := net.SplitHostPort(c.MetricsAddr); err != nil {
 			return badSetting("--metrics-addr: %w; write it as ADDR:PORT", err)
 		}
+	}
+	return nil
+}
+
+// checkCluster checks what concerns other hosts.
+func (c *Config) checkCluster() error {
+	for _, j := range c.Join {
+		if _, err := parseServer(j); err != nil {
+			return badSetting("--join: %w", err)
+		}
+	}
+	switch {
+	case len(c.Join) > 0 && c.Token == "":
+		return badSetting("--join needs --token: sudo shoal token create prints one, on a host of the cluster")
+	case c.Token != "" && len(c.Join) == 0:
+		return badSetting("--token needs --join: the address of a host of the cluster")
+	case len(c.Join) > 0 && len(c.Etcd) > 0:
+		return badSetting("--join and --etcd exclude each other: hosts that share an etcd of yours find each other by it")
+	case c.SubnetPool != c.SubnetPool.Masked() || !c.SubnetPool.Addr().Is4():
+		return badSetting("--subnet-pool %s: use an IPv4 prefix without host bits", c.SubnetPool)
+	case c.SubnetPool.Overlaps(c.Pool):
+		return badSetting("--subnet-pool %s overlaps --pool %s", c.SubnetPool, c.Pool)
+	case c.SubnetBits <= c.SubnetPool.Bits() || c.SubnetBits > 28:
+		return badSetting("--subnet-bits %d: use %d to 28, longer than the pool's", c.SubnetBits, c.SubnetPool.Bits()+1)
+	case c.Network == "":
+		return badSetting("--network: name a Docker network")
+	}
+	if _, err := fabric.ParseBackend(string(c.Backend)); err != nil {
+		return badSetting("--backend: %w", err)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"shoal/fabric"
 )
 
 // hostAddr finds the address by which other hosts reach this one: the source
@@ -96,6 +98,28 @@ func checkOverlap(pool netip.Prefix) error {
 		return badSetting("the VIP pool %s overlaps %s, which this host routes to %s: choose another with --pool and --dns", pool, dst, dev)
 	}
 	return nil
+}
+
+// hostPrefixes are the prefixes that this host routes within the pool of
+// subnets, but for those on the bridge that is the mesh's own and those that
+// the fabric made.
+func hostPrefixes(pool netip.Prefix, bridge string) ([]netip.Prefix, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	own := -1
+	if l, err := netlink.LinkByName(bridge); err == nil {
+		own = l.Attrs().Index
+	}
+	var all []netip.Prefix
+	for _, r := range routes {
+		dst, ok := prefixOf(r)
+		if ok && dst.Bits() > 0 && dst.Overlaps(pool) && r.LinkIndex != own && r.Protocol != fabric.RouteProtocol {
+			all = append(all, dst)
+		}
+	}
+	return all, nil
 }
 
 func prefixOf(r netlink.Route) (netip.Prefix, bool) {

@@ -27,29 +27,31 @@ believes. Exits with 1 where a step does not hold.`,
 			if err != nil {
 				return err
 			}
-			err = o.show(cmd.OutOrStdout(), e, func(w io.Writer) {
-				for _, s := range e.Steps {
-					mark := "ok"
-					if !s.OK {
-						mark = "STOP"
-					}
-					for i, line := range strings.Split(s.Evidence, "\n") {
-						if i > 0 {
-							mark, s.What = "", ""
-						}
-						fmt.Fprintf(w, "%s\t%s\t%s\n", mark, s.What, line)
-					}
-				}
-			})
-			if err != nil {
-				return err
-			}
-			if !e.OK {
-				return fmt.Errorf("%s: %s", args[0], e.Verdict)
-			}
-			return nil
+			return o.showSteps(cmd.OutOrStdout(), e)
 		},
 	}
+}
+
+// showSteps prints a walk, and fails where it stops.
+func (o *options) showSteps(w io.Writer, e agent.Explanation) error {
+	err := o.show(w, e, func(w io.Writer) {
+		for _, s := range e.Steps {
+			mark := "ok"
+			if !s.OK {
+				mark = "STOP"
+			}
+			for i, line := range strings.Split(s.Evidence, "\n") {
+				if i > 0 {
+					mark, s.What = "", ""
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\n", mark, s.What, line)
+			}
+		}
+	})
+	if err == nil && !e.OK {
+		err = fmt.Errorf("%s: %s", e.What, e.Verdict)
+	}
+	return err
 }
 
 func dnsCommand(o *options) *cobra.Command {

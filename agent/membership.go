@@ -1,0 +1,385 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"shoal/catalog"
+	"shoal/cluster"
+)
+
+// membership is this host's part in the cluster. A lone host has an identity
+// and nothing that listens, until its first join token is made.
+type membership struct {
+	config Config
+	log    *slog.Logger
+	store  *catalog.Catalog
+	id     *cluster.Identity
+	reg    *cluster.Registry
+	server *cluster.Server
+	tasks  func(netip.Addr) int // connections that this host holds to a task; set before start
+
+	judged chan struct{} // closed once the other hosts' lives are known
+	once   sync.Once     // closes it
+
+	mu   sync.Mutex
+	live *cluster.Liveness
+	run  context.Context // set while the agent runs
+	work *errgroup.Group
+}
+
+// welcome is what a host that joins has to know of the store.
+type welcome struct {
+	Endpoints []string `json:"endpoints"`
+}
+
+func (c *Config) host(log *slog.Logger) cluster.Host {
+	return cluster.Host{Dir: filepath.Join(c.StateDir, "cluster"), Node: c.Node, Addr: c.Advertise, Log: log}
+}
+
+// identify finds out who this host is: who it was in its last run, or who it
+// becomes by joining, or the first of a cluster of its own. The endpoints are
+// those of the store it joined; none if it has its own.
+func identify(ctx context.Context, c Config, log *slog.Logger) (*cluster.Identity, []string, error) {
+	id, err := cluster.Load(c.host(log))
+	if err == nil {
+		return id, nil, nil
+	}
+	if !errors.Is(err, cluster.ErrNotJoined) {
+		return nil, nil, err
+	}
+	if len(c.Join) == 0 {
+		id, err = cluster.Create(c.host(log))
+		return id, nil, err
+	}
+	var errs []error
+	for _, j := range c.Join {
+		server, err := parseServer(j)
+		if err != nil {
+			return nil, nil, badSetting("--join: %w", err)
+		}
+		id, w, err := cluster.Join(ctx, c.host(log), server, c.Token)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		var store welcome
+		if err := json.Unmarshal(w.Cluster, &store); err != nil || len(store.Endpoints) == 0 {
+			return nil, nil, fmt.Errorf("join the cluster at %s: it did not say where its store is", server)
+		}
+		log.Info("joined the cluster", "by", server, "hosts", len(w.Peers))
+		return id, store.Endpoints, nil
+	}
+	return nil, nil, errors.Join(errs...)
+}
+
+// parseServer reads ADDR or ADDR:PORT of a host's join port.
+func parseServer(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, cluster.DefaultPort), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("host %q: write it as ADDR or ADDR:PORT", s)
+	}
+	return ap, nil
+}
+
+func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *slog.Logger) *membership {
+	m := &membership{config: c, log: log, store: store, id: id, judged: make(chan struct{})}
+	m.reg = cluster.NewRegistry(store.KV())
+	m.server = cluster.NewServer(cluster.ServerOptions{
+		Identity: id, Registry: m.reg,
+		Cluster: func(ctx context.Context, _ string) (json.RawMessage, error) {
+			members, err := store.Members(ctx)
+			if err != nil {
+				return nil, err
+			}
+			var w welcome
+			for _, s := range members {
+				if s.Voter && s.Endpoint != "" {
+					w.Endpoints = append(w.Endpoints, s.Endpoint)
+				}
+			}
+			return json.Marshal(w)
+		},
+		MayHoldCA: func(ctx context.Context, node string) bool {
+			members, err := store.Members(ctx)
+			if err != nil {
+				return false
+			}
+			for _, s := range members {
+				if s.Node == node {
+					return true
+				}
+			}
+			return false
+		},
+	})
+	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))
+	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))
+	return m
+}
+
+// start takes this host's part in the cluster up for as long as ctx lasts. A
+// lone host's is nothing yet.
+func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
+	m.run, m.work = ctx, g
+	if m.store.Status().Role == catalog.RoleAlone {
+		m.judge()
+		return nil
+	}
+	g.Go(func() error { m.invite(ctx); return nil })
+	return m.open()
+}
+
+// judge says that as much is known of the other hosts' lives as there is to know.
+func (m *membership) judge() { m.once.Do(func() { close(m.judged) }) }
+
+// open starts what listens to other hosts and what asks them. Once is enough.
+func (m *membership) open() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.server.Start(); err != nil {
+		return err
+	}
+	if m.work == nil || m.live != nil {
+		return nil
+	}
+	m.work.Go(func() error { m.enrol(m.run); return nil })
+	m.work.Go(func() error { m.id.KeepFresh(m.run, m.reg, m.servers); return nil })
+	m.work.Go(func() error { m.id.WatchRemoved(m.run, m.reg); return nil })
+	var err error
+	m.live, err = cluster.StartLiveness(cluster.LivenessOptions{
+		Node: m.config.Node, Addr: m.config.Advertise, Key: m.id.GossipKey(), Peers: m.peers, Log: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	m.work.Go(func() error { m.watchLives(m.run, m.live); return nil })
+	return nil
+}
+
+// enrol enters this host in the list of members, as soon as the store answers.
+func (m *membership) enrol(ctx context.Context) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := m.reg.Enrol(bounded, m.id)
+		cancel()
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return
+		case errors.Is(err, cluster.ErrRemoved), errors.Is(err, cluster.ErrNameTaken):
+			m.log.Error("this host is not of the cluster any more: stop it, remove its state folder and join again with a new token", "error", err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// watchLives tells the store which hosts live.
+func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness) {
+	go func() {
+		bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		_ = live.Judged(bounded) // after three seconds what is known must do
+		m.tell(live)
+		m.judge()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, ok := <-live.Changes():
+			if !ok {
+				return
+			}
+			m.tell(live)
+		}
+	}
+}
+
+func (m *membership) tell(live *cluster.Liveness) {
+	alive := map[string]bool{}
+	for _, p := range live.States() {
+		alive[p.Node] = p.Alive
+	}
+	m.store.SetAlive(alive)
+}
+
+// peers are the other hosts' addresses, as the catalog knows them.
+func (m *membership) peers() map[string]netip.Addr {
+	all := map[string]netip.Addr{}
+	if s := m.store.Snapshot(); s != nil {
+		for _, n := range s.Nodes {
+			if n.Name != m.config.Node {
+				all[n.Name] = n.Addr
+			}
+		}
+	}
+	return all
+}
+
+// servers are the hosts that may hold the CA's key: any host tells who does.
+func (m *membership) servers() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, a := range m.peers() {
+		all = append(all, netip.AddrPortFrom(a, cluster.DefaultPort))
+	}
+	return all
+}
+
+// stop says goodbye, so that a restart is not taken for a death.
+func (m *membership) stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.live != nil {
+		if err := m.live.Restart(); err != nil {
+			m.log.Debug("say goodbye", "error", err)
+		}
+	}
+	m.server.Close()
+}
+
+// Token is a join token and the command that uses it.
+type Token struct {
+	Token   string        `json:"token"`
+	Command string        `json:"command"`
+	TTL     time.Duration `json:"ttl"`
+	Uses    int           `json:"uses"`
+}
+
+// createToken makes a join token; the first one opens this host to others.
+func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses int) (*Token, error) {
+	if !m.id.HoldsCA() {
+		return nil, fmt.Errorf("this host cannot admit others: make the token on one that serves the store (shoal nodes), or run shoal server promote %s first", m.config.Node)
+	}
+	if m.store.Status().Role == catalog.RoleAlone {
+		if err := m.store.Serve(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.open(); err != nil {
+		return nil, err
+	}
+	if err := m.reg.Enrol(ctx, m.id); err != nil {
+		return nil, err
+	}
+	token, err := m.reg.CreateToken(ctx, m.id, ttl, uses)
+	if err != nil {
+		return nil, err
+	}
+	return &Token{Token: token, TTL: ttl, Uses: uses,
+		Command: fmt.Sprintf("sudo shoal agent --join %s --token %s", m.config.Advertise, token)}, nil
+}
+
+// NodeView is a host as the command line shows it.
+type NodeView struct {
+	catalog.Node
+	Alive  bool          `json:"alive"`
+	Reason string        `json:"reason,omitempty"` // why this host thinks so
+	RTT    time.Duration `json:"rtt,omitempty"`
+	Role   string        `json:"role"` // in the embedded etcd: "server", "learner", "client"; "" with an external one
+	Tasks  int           `json:"tasks"`
+}
+
+// nodes are all hosts as this one sees them.
+func (m *membership) nodes(ctx context.Context) ([]NodeView, error) {
+	s := m.store.Snapshot()
+	if s == nil {
+		return nil, errNoSnapshot
+	}
+	roles := map[string]string{}
+	external := m.store.Status().Role == catalog.RoleExternal
+	if members, err := m.store.Members(ctx); err == nil && !external {
+		for _, st := range members {
+			roles[st.Node] = map[bool]string{true: "server", false: "learner"}[st.Voter]
+		}
+	}
+	states := map[string]cluster.PeerState{}
+	m.mu.Lock()
+	if m.live != nil {
+		for _, p := range m.live.States() {
+			states[p.Node] = p
+		}
+	}
+	m.mu.Unlock()
+	tasks := map[string]int{}
+	for i := range s.Services {
+		for _, t := range s.Services[i].Tasks {
+			tasks[t.Node]++
+		}
+	}
+	views := []NodeView{}
+	for _, n := range s.Nodes {
+		v := NodeView{Node: n, Alive: n.Alive, Tasks: tasks[n.Name], Role: roles[n.Name]}
+		if v.Role == "" && !external {
+			v.Role = "client"
+		}
+		if n.Name == m.config.Node {
+			v.Alive, v.Reason = true, "this host"
+		} else if p, ok := states[n.Name]; ok {
+			v.Reason, v.RTT = p.Reason, p.RTT
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+// removeNode forgets a host that is gone for good.
+func (m *membership) removeNode(ctx context.Context, name string) error {
+	if name == m.config.Node {
+		return fmt.Errorf("%s is this host: run shoal node rm on another, with this one's agent stopped", name)
+	}
+	err := m.store.RemoveNode(ctx, name)
+	if err != nil && !errors.Is(err, catalog.ErrNoNode) {
+		return err
+	}
+	switch removed := m.reg.Remove(ctx, name); {
+	case removed == nil:
+		return nil
+	case !errors.Is(removed, cluster.ErrRemoved):
+		return removed
+	case err != nil:
+		return fmt.Errorf("%w: no host is called %q, see shoal nodes", errNotFound, name)
+	}
+	return nil
+}
+
+// promote makes this host a server of the store.
+func (m *membership) promote(ctx context.Context) (string, error) {
+	advice, err := m.store.Promote(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := m.id.FetchCA(ctx, m.servers()); err != nil {
+		return "", fmt.Errorf("%s serves the store now, but was not given the CA's key, so that it cannot admit hosts: %w; run the command again", m.config.Node, err)
+	}
+	return advice, m.reg.Enrol(ctx, m.id)
+}
+
+// demote makes this host a client of the store again.
+func (m *membership) demote(ctx context.Context) (string, error) {
+	advice, err := m.store.Demote(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := m.id.DropCA(); err != nil {
+		return "", err
+	}
+	return advice, m.reg.Enrol(ctx, m.id)
+}

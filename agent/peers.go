@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+
+	"shoal/cluster"
+)
+
+// What agents ask of each other, over mutual TLS.
+
+// roleAnswer is what a change of a host's role came to.
+type roleAnswer struct {
+	Advice string `json:"advice,omitempty"`
+}
+
+// heldAnswer is how many connections a host's balancers hold to a task.
+type heldAnswer struct {
+	Connections int `json:"connections"`
+}
+
+func (m *membership) serveRole(w http.ResponseWriter, r *http.Request) {
+	m.log.Info("role is changed for another host", "by", cluster.PeerNode(r), "to", r.PathValue("role"))
+	a, err := m.changeRole(r.Context(), r.PathValue("role"))
+	reply(w, a, err)
+}
+
+func (m *membership) serveHeld(w http.ResponseWriter, r *http.Request) {
+	addr, err := netip.ParseAddr(r.PathValue("addr"))
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	reply(w, heldAnswer{m.tasks(addr)}, nil)
+}
+
+func (m *membership) changeRole(ctx context.Context, role string) (a roleAnswer, err error) {
+	switch role {
+	case "server":
+		a.Advice, err = m.promote(ctx)
+	case "client":
+		a.Advice, err = m.demote(ctx)
+	default:
+		err = fmt.Errorf("%w: role %q", errNotFound, role)
+	}
+	return a, err
+}
+
+// setRole changes the role of any host.
+func (m *membership) setRole(ctx context.Context, node, role string) (a roleAnswer, err error) {
+	if node == m.config.Node {
+		return m.changeRole(ctx, role)
+	}
+	addr, ok := m.peers()[node]
+	if !ok {
+		return a, fmt.Errorf("%w: no host is called %q, see shoal nodes", errNotFound, node)
+	}
+	return a, m.ask(ctx, http.MethodPost, addr, "/v1/role/"+role, &a)
+}
+
+// held is how many connections a host's balancers hold to a task.
+func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (int, error) {
+	var a heldAnswer
+	err := m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &a)
+	return a.Connections, err
+}
+
+// ask asks another host's agent.
+func (m *membership) ask(ctx context.Context, method string, node netip.Addr, path string, into any) error {
+	url := "https://" + netip.AddrPortFrom(node, cluster.DefaultPort).String() + path
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := m.id.HTTPClient().Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the agent of %s: %w", node, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		var e apiError
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
+			return fmt.Errorf("the agent of %s answered %s", node, resp.Status)
+		}
+		return errors.New(e.Error)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}

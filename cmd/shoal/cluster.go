@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func nodesCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "nodes",
+		Short:   "List the hosts of the cluster, as this one sees them",
+		Example: "  sudo shoal nodes",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			nodes, err := o.client().Nodes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), nodes, func(w io.Writer) {
+				row(w, "NODE", "ADDRESS", "SUBNET", "STATE", "STORE", "TASKS", "WHY")
+				for _, n := range nodes {
+					state := "alive"
+					if !n.Alive {
+						state = "dead"
+					}
+					subnet := "-"
+					if n.Subnet.IsValid() {
+						subnet = n.Subnet.String()
+					}
+					row(w, n.Name, n.Addr, subnet, state, n.Role, n.Tasks, n.Reason)
+				}
+			})
+		},
+	}
+}
+
+func nodeCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "node", Short: "Manage a host of the cluster"}
+	cmd.AddCommand(&cobra.Command{
+		Use:     "rm NODE",
+		Short:   "Forget a host that is gone for good, and take its certificate back",
+		Example: "  sudo shoal node rm b",
+		Args:    exactlyOne("NODE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.client().RemoveNode(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), map[string]string{"removed": args[0]}, func(w io.Writer) {
+				fmt.Fprintln(w, args[0])
+			})
+		},
+	})
+	return cmd
+}
+
+func serverCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Choose the hosts that serve the store",
+		Long: `Choose the hosts that serve the embedded etcd. Three of them go on when one is
+lost; one or two do not. Without the store every host goes on with what it knows.`,
+	}
+	role := func(use, to, short string) *cobra.Command {
+		return &cobra.Command{
+			Use:     use + " NODE",
+			Short:   short,
+			Example: "  sudo shoal server " + use + " b",
+			Args:    exactlyOne("NODE"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				advice, err := o.client().SetRole(cmd.Context(), args[0], to)
+				if err != nil {
+					return err
+				}
+				return o.show(cmd.OutOrStdout(), map[string]string{"node": args[0], "role": to, "advice": advice}, func(w io.Writer) {
+					fmt.Fprintf(w, "%s is a %s of the store\n", args[0], to)
+					if advice != "" {
+						fmt.Fprintln(w, advice)
+					}
+				})
+			},
+		}
+	}
+	cmd.AddCommand(
+		role("promote", "server", "Have a host serve the store, with a vote"),
+		role("demote", "client", "Have a host serve the store no more"),
+	)
+	return cmd
+}
+
+func tokenCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Manage the tokens by which hosts join"}
+	var ttl time.Duration
+	var uses int
+	create := &cobra.Command{
+		Use:   "create",
+		Short: "Make a join token and print the command that uses it",
+		Long: `Make a join token and print the command that uses it. The first token opens a
+lone host to others: it begins to listen on its address, TCP 7947 (joining,
+agents), 7946 with UDP (liveness), 2379 and 2380 (etcd), all by the certificates
+of the cluster.`,
+		Example: "  sudo shoal token create\n  sudo shoal token create --uses 10 --ttl 24h",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := o.client().CreateToken(cmd.Context(), ttl, uses)
+			if err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), t, func(w io.Writer) { fmt.Fprintln(w, t.Command) })
+		},
+	}
+	create.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is good, up to 720h")
+	create.Flags().IntVar(&uses, "uses", 1, "how many hosts can join by it, up to 1000")
+	cmd.AddCommand(create, &cobra.Command{
+		Use:     "ls",
+		Short:   "List the tokens that are good still",
+		Example: "  sudo shoal token ls",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			tokens, err := o.client().Tokens(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), tokens, func(w io.Writer) {
+				row(w, "TOKEN", "USES LEFT", "MADE", "EXPIRES")
+				for _, t := range tokens {
+					row(w, t.ID, t.Uses, age(t.Created), t.Expires.Format(time.RFC3339))
+				}
+			})
+		},
+	}, &cobra.Command{
+		Use:     "rm TOKEN",
+		Short:   "Make a token worthless",
+		Example: "  sudo shoal token rm 3f2a",
+		Args:    exactlyOne("TOKEN"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.client().RemoveToken(cmd.Context(), args[0])
+		},
+	})
+	return cmd
+}
+
+func stopCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop CONTAINER",
+		Short: "Let a container finish what it holds, then stop it",
+		Long: `Take a container of this host out of every host's rotation, wait until no host
+holds a connection to it, or until its shoal.drain is over, and stop it. docker
+stop alone signals it at once.`,
+		Example: "  sudo shoal stop web-1",
+		Args:    exactlyOne("CONTAINER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := o.client().Stop(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), s, func(w io.Writer) {
+				fmt.Fprintf(w, "%s stopped after %s of draining, %d connections cut off\n", s.Container, s.Drained.Round(time.Millisecond), s.Held)
+				for _, n := range s.Unasked {
+					fmt.Fprintf(w, "host %s did not tell what it holds\n", n)
+				}
+			})
+		},
+	}
+}
+
+func traceCommand(o *options) *cobra.Command {
+	var from string
+	cmd := &cobra.Command{
+		Use:   "trace NAME|HOST:PORT[/PROTO]",
+		Short: "Follow a packet to a name or a published port, hop by hop",
+		Long: `Follow a packet to a service's name, or to a published port of this host, hop by
+hop, with what the kernel and the DNS server say at each.`,
+		Example: "  sudo shoal trace --from mycontainer web\n  sudo shoal trace :8080",
+		Args:    exactlyOne("NAME or HOST:PORT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := o.client().Trace(cmd.Context(), from, args[0])
+			if err != nil {
+				return err
+			}
+			return o.showSteps(cmd.OutOrStdout(), e)
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "the container that sends, by name, ID or address (default: this host)")
+	return cmd
+}
