@@ -32,8 +32,9 @@ const (
 // after the local one. Each mark's table has the number of the mark.
 const rulePriority = 540
 
-// routeProtocol marks routes as ours ("proto 83" in ip route).
-const routeProtocol = 83
+// routeProtocol tells the routes made here from all others ("proto 84" in ip
+// route); fabric, which removes those of its own that no host needs, has 83.
+const routeProtocol = 84
 
 // maxElem is the most entries of a set: the kernel's 65536 are fewer than
 // there are ports.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -74,7 +73,7 @@ func (t *transcript) holds(ok bool, format string, args ...any) {
 
 // on runs a command on a host, shows both, and returns its output.
 func (t *transcript) on(h *lab.Host, args ...string) string {
-	t.command(args)
+	t.command(h, args)
 	out := h.Exec(args...)
 	t.output(out)
 	return out
@@ -82,7 +81,7 @@ func (t *transcript) on(h *lab.Host, args ...string) string {
 
 // docker is on, for the host's engine.
 func (t *transcript) docker(h *lab.Host, args ...string) string {
-	t.command(append([]string{"docker"}, args...))
+	t.command(h, append([]string{"docker"}, args...))
 	out := h.Docker(args...)
 	t.output(out)
 	return out
@@ -90,13 +89,14 @@ func (t *transcript) docker(h *lab.Host, args ...string) string {
 
 // shoal is on, for the host's agent.
 func (t *transcript) shoal(h *lab.Host, args ...string) string {
-	t.command(append([]string{"shoal"}, args...))
+	t.command(h, append([]string{"shoal"}, args...))
 	out := h.Shoal(args...)
 	t.output(out)
 	return out
 }
 
-func (t *transcript) command(args []string) {
+// command shows a command as typed on a machine.
+func (t *transcript) command(m interface{ Name() string }, args []string) {
 	quoted := make([]string, len(args))
 	for i, a := range args {
 		quoted[i] = a
@@ -104,7 +104,7 @@ func (t *transcript) command(args []string) {
 			quoted[i] = "'" + a + "'"
 		}
 	}
-	fmt.Println("\n   $ " + strings.Join(quoted, " "))
+	fmt.Printf("\n   %s $ %s\n", m.Name(), strings.Join(quoted, " "))
 }
 
 func (t *transcript) output(out string) {
@@ -121,10 +121,10 @@ func (t *transcript) output(out string) {
 func (t *transcript) eventually(limit time.Duration, what string, check func() error) {
 	start := time.Now()
 	lab.Eventually(t, limit, what, check)
-	fmt.Printf(" ✓ %s (after %d ms)\n", what, time.Since(start).Milliseconds())
+	t.held(what, start)
 }
 
-func main() {
-	t := &transcript{}
-	os.Exit(t.run(func() { oneHost(t) }))
+// held says that something came true, and how long it took since start.
+func (t *transcript) held(what string, start time.Time) {
+	fmt.Printf(" ✓ %s (after %d ms)\n", what, time.Since(start).Milliseconds())
 }
