@@ -48,11 +48,24 @@ type world struct {
 	closed   bool
 }
 
-// wireName is the bridge in the namespace of the wire.
-const wireName = "wire"
+// wire is a link that machines share: a bridge in the wires' namespace. Outside has the first address of its network,
+// hosts those from the eleventh on.
+type wire struct {
+	bridge  string
+	dev     string // outside's interface on it
+	network netip.Prefix
+}
 
-// network is the wire's. Outside has its first address, hosts those from the eleventh on.
-var network = netip.MustParsePrefix("192.168.77.0/24")
+var (
+	near = wire{"wire", "eth0", netip.MustParsePrefix("192.168.77.0/24")}
+	far  = wire{"far", "eth1", netip.MustParsePrefix("192.168.78.0/24")}
+)
+
+func (w wire) addr(n int) netip.Addr {
+	base := w.network.Addr().As4()
+	base[3] += byte(n)
+	return netip.AddrFrom4(base)
+}
 
 // New opens a lab for one test, and closes it when the test ends.
 func New(t T) *Lab {
@@ -97,12 +110,8 @@ func (w *world) open() error {
 	if w.link, err = netlink.NewHandleAt(w.wire); err != nil {
 		return fmt.Errorf("netlink in the wire's namespace: %w", err)
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: wireName}}
-	if err := w.link.LinkAdd(bridge); err != nil {
-		return fmt.Errorf("make the wire's bridge: %w", err)
-	}
-	if err := w.link.LinkSetUp(bridge); err != nil {
-		return fmt.Errorf("set the wire's bridge up: %w", err)
+	if err := w.lay(near); err != nil {
+		return err
 	}
 	if err := os.Mkdir(filepath.Join(w.dir, "bin"), 0o755); err != nil {
 		return err
@@ -110,8 +119,20 @@ func (w *world) open() error {
 	if err := os.WriteFile(filepath.Join(w.dir, "bin", "on"), []byte(fmt.Sprintf(onScript, w.dir)), 0o755); err != nil {
 		return err
 	}
-	w.outside, err = w.addMachine("outside", 1)
+	w.outside, err = w.addMachine("outside", near, 1)
 	return err
+}
+
+// lay makes a wire's bridge.
+func (w *world) lay(on wire) error {
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: on.bridge}}
+	if err := w.link.LinkAdd(bridge); err != nil {
+		return fmt.Errorf("make the bridge %s: %w", on.bridge, err)
+	}
+	if err := w.link.LinkSetUp(bridge); err != nil {
+		return fmt.Errorf("set the bridge %s up: %w", on.bridge, err)
+	}
+	return nil
 }
 
 // onScript runs a command on a machine, from outside the lab's own program.
@@ -161,7 +182,7 @@ func (l *Lab) Hosts(names ...string) []*Host {
 	errs := make([]error, len(names))
 	var starting sync.WaitGroup
 	for i, name := range names {
-		m, fresh, err := l.host(name)
+		m, fresh, err := l.host(name, near)
 		if err != nil {
 			errs[i] = err
 			break
@@ -179,15 +200,46 @@ func (l *Lab) Hosts(names ...string) []*Host {
 	return hosts
 }
 
+// Far is Host, for one that is made on a link of its own: outside routes between the two.
+func (l *Lab) Far(name string) *Host {
+	l.t.Helper()
+	if _, _, err := l.host(name, far); err != nil {
+		l.t.Fatalf("make host %s: %v", name, err)
+	}
+	h := l.Host(name)
+	if h.engine == nil {
+		h.StartDocker()
+	}
+	return h
+}
+
+// reach has outside route to a wire, laid now if it was not.
+func (w *world) reach(on wire) error {
+	if _, err := w.link.LinkByName(on.bridge); err == nil {
+		return nil
+	}
+	if err := w.lay(on); err != nil {
+		return err
+	}
+	if err := w.outside.plugInto(on, on.dev, on.addr(1)); err != nil {
+		return err
+	}
+	_, err := w.outside.try(nil, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+	return err
+}
+
 // host finds or makes the machine of a host.
-func (w *world) host(name string) (m *machine, fresh bool, err error) {
+func (w *world) host(name string, on wire) (m *machine, fresh bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if m := w.machines[name]; m != nil {
 		return m, false, nil
 	}
+	if err := w.reach(on); err != nil {
+		return nil, false, err
+	}
 	w.hosts++
-	m, err = w.addMachine(name, 10+w.hosts)
+	m, err = w.addMachine(name, on, 10+w.hosts)
 	if err != nil {
 		return nil, false, err
 	}

@@ -20,7 +20,13 @@ type Load struct {
 // limit its flags set.
 func (m *Machine) Load(args ...string) *Load {
 	m.t.Helper()
-	return &Load{m, m.Start(append([]string{"whoami", "load", "--progress"}, args...)...)}
+	return m.LoadIn(nil, args...)
+}
+
+// LoadIn is Load in the namespaces that a command enters, as nsenter does: what it then runs is added to it.
+func (m *Machine) LoadIn(enter []string, args ...string) *Load {
+	m.t.Helper()
+	return &Load{m, m.Start(slices.Concat(enter, []string{"whoami", "load", "--progress"}, args)...)}
 }
 
 // Await waits until n more requests have been answered than at the time of the call, for at most ten seconds.

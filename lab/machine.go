@@ -26,6 +26,7 @@ type Machine struct {
 type machine struct {
 	w      *world
 	name   string
+	wire   wire
 	addr   netip.Addr
 	dir    string
 	number int // of a host, from 1
@@ -38,11 +39,9 @@ type machine struct {
 	args   []string // the agent's
 }
 
-// addMachine makes a machine whose address is the n-th of the wire.
-func (w *world) addMachine(name string, n int) (_ *machine, err error) {
-	base := network.Addr().As4()
-	base[3] += byte(n)
-	m := &machine{w: w, name: name, addr: netip.AddrFrom4(base), dir: filepath.Join(w.dir, name)}
+// addMachine makes a machine whose address is the n-th of a wire.
+func (w *world) addMachine(name string, on wire, n int) (_ *machine, err error) {
+	m := &machine{w: w, name: name, wire: on, addr: on.addr(n), dir: filepath.Join(w.dir, name)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("make machine %s: %w", name, err), m.close())
@@ -51,13 +50,13 @@ func (w *world) addMachine(name string, n int) (_ *machine, err error) {
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(m.resolvConf(), []byte("nameserver "+network.Addr().Next().String()+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(m.resolvConf(), []byte("nameserver "+near.addr(1).String()+"\n"), 0o644); err != nil {
 		return nil, err
 	}
 	if err := m.startInit(); err != nil {
 		return nil, err
 	}
-	return m, m.plugIn()
+	return m, m.plugInto(on, "eth0", m.addr)
 }
 
 func (m *machine) resolvConf() string { return filepath.Join(m.dir, "resolv.conf") }
@@ -98,20 +97,20 @@ func (m *machine) startInit() error {
 	return err
 }
 
-// plugIn joins the machine to the wire, as eth0.
-func (m *machine) plugIn() error {
+// plugInto joins the machine to a wire by an interface with that address.
+func (m *machine) plugInto(on wire, dev string, addr netip.Addr) error {
 	ns, err := netns.GetFromPath(m.netns())
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	bridge, err := m.w.link.LinkByName(wireName)
+	bridge, err := m.w.link.LinkByName(on.bridge)
 	if err != nil {
 		return fmt.Errorf("find the wire's bridge: %w", err)
 	}
 	veth := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: m.port(), MasterIndex: bridge.Attrs().Index, Flags: 1}, // up
-		PeerName:      "eth0",
+		LinkAttrs:     netlink.LinkAttrs{Name: m.port(on), MasterIndex: bridge.Attrs().Index, Flags: 1}, // up
+		PeerName:      dev,
 		PeerNamespace: netlink.NsFd(ns),
 	}
 	if err := m.w.link.LinkAdd(veth); err != nil {
@@ -122,30 +121,30 @@ func (m *machine) plugIn() error {
 		return err
 	}
 	defer inside.Close()
-	eth0, err := inside.LinkByName("eth0")
+	link, err := inside.LinkByName(dev)
 	if err != nil {
 		return err
 	}
-	addr, err := netlink.ParseAddr(netip.PrefixFrom(m.addr, network.Bits()).String())
+	own, err := netlink.ParseAddr(netip.PrefixFrom(addr, on.network.Bits()).String())
 	if err != nil {
 		return err
 	}
-	if err := inside.AddrAdd(eth0, addr); err != nil {
-		return fmt.Errorf("give eth0 its address %v: %w", addr, err)
+	if err := inside.AddrAdd(link, own); err != nil {
+		return fmt.Errorf("give %s its address %v: %w", dev, own, err)
 	}
-	if err := inside.LinkSetUp(eth0); err != nil {
-		return fmt.Errorf("set eth0 up: %w", err)
+	if err := inside.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", dev, err)
 	}
-	if gateway := network.Addr().Next(); m.addr != gateway {
-		if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
+	if gateway := on.addr(1); addr != gateway {
+		if err := inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
 			return fmt.Errorf("route to the gateway %v: %w", gateway, err)
 		}
 	}
 	return nil
 }
 
-// port is the wire's end of the machine's link.
-func (m *machine) port() string { return "to-" + m.name }
+// port is a wire's end of the machine's link.
+func (m *machine) port(on wire) string { return on.bridge + "-" + m.name }
 
 func (m *machine) netns() string { return fmt.Sprintf("/proc/%d/ns/net", m.init.Process.Pid) }
 
@@ -191,7 +190,7 @@ func (m *Machine) Reconnect() { m.t.Helper(); m.plug(true) }
 
 func (m *Machine) plug(in bool) {
 	m.t.Helper()
-	link, err := m.w.link.LinkByName(m.port())
+	link, err := m.w.link.LinkByName(m.port(m.wire))
 	if err == nil && in {
 		err = m.w.link.LinkSetUp(link)
 	} else if err == nil {
