@@ -51,6 +51,10 @@ func prepare(name, dir string) error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
+	// As systemd has it: what a container mounts there, if it asks for that, the machine sees too.
+	if err := unix.Mount("", "/run", "", unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("share /run: %w", err)
+	}
 	if err := bindOver(filepath.Join(dir, "resolv.conf"), "/etc/resolv.conf"); err != nil {
 		return err
 	}

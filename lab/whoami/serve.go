@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -43,6 +44,7 @@ func serve(ctx context.Context, flags *flag.FlagSet) error {
 	flags.Var(&tcp, "tcp", "`ports` for TCP")
 	flags.Var(&udp, "udp", "`ports` for UDP")
 	flags.Var(&sctp, "sctp", "`ports` for SCTP")
+	next := flags.String("next", "", "`URL` that /chain asks too")
 	_ = flags.Parse(os.Args[2:]) // ends the program where it fails
 
 	failed := make(chan error, 1)
@@ -53,7 +55,7 @@ func serve(ctx context.Context, flags *flag.FlagSet) error {
 			}
 		}()
 	}
-	server := &http.Server{Handler: handler()}
+	server := &http.Server{Handler: handler(*next)}
 	for _, p := range web {
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
 		if err != nil {
@@ -88,9 +90,10 @@ func serve(ctx context.Context, flags *flag.FlagSet) error {
 	return server.Shutdown(ctx)
 }
 
-func handler() http.Handler {
+func handler(next string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", whoami)
+	mux.HandleFunc("/chain", func(w http.ResponseWriter, r *http.Request) { chain(w, r, next) })
 	mux.HandleFunc("/health", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := os.Stat(sick); err == nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -129,6 +132,27 @@ func whoami(w http.ResponseWriter, r *http.Request) {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	fmt.Fprintf(w, "hostname=%s\nclient=%s\nlocal=%s\naddresses=%s\nhost=%s\npath=%s\n",
 		hostname(), r.RemoteAddr, local, addresses(), r.Host, r.URL.Path)
+}
+
+// chain tells who answers, then what the next one says, if there is one.
+func chain(w http.ResponseWriter, r *http.Request, next string) {
+	if next == "" {
+		whoami(w, r)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, next, nil)
+	if err == nil {
+		var answer *http.Response
+		if answer, err = http.DefaultClient.Do(ask); err == nil {
+			defer answer.Body.Close()
+			whoami(w, r)
+			_, _ = io.Copy(w, answer.Body) // a client that has gone is no trouble
+			return
+		}
+	}
+	http.Error(w, err.Error(), http.StatusBadGateway)
 }
 
 func serveTCP(l net.Listener) error {

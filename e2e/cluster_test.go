@@ -1,0 +1,223 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"shoal/lab"
+	"shoal/lab/traffic"
+)
+
+// members is a cluster of hosts.
+type members struct {
+	t       *testing.T
+	hosts   []*host
+	outside *lab.Machine
+}
+
+// clusterArgs are what the agents of the shared cluster run with; nil before they do.
+var clusterArgs []string
+
+// cluster is the one that tests of many hosts share: n1, which serves the store, n2 and n3, with a backend between
+// them. What the test makes on them is removed when it ends.
+func cluster(t *testing.T, backend string) *members {
+	t.Helper()
+	l := shared.With(t)
+	names := []string{"n1", "n2", "n3"}
+	args := []string{"--backend", backend}
+	fresh := clusterArgs == nil
+	if fresh {
+		clusterArgs = args
+		l.Cluster(names, args...)
+	}
+	m := &members{t: t, outside: l.Outside()}
+	for _, h := range l.Hosts(names...) {
+		m.hosts = append(m.hosts, &host{h, t})
+	}
+	t.Cleanup(m.clear)
+	if !slices.Equal(clusterArgs, args) {
+		clusterArgs = args
+		for _, h := range m.hosts {
+			h.KillAgent(syscall.SIGTERM)
+		}
+		for _, h := range m.hosts {
+			h.StartAgent(args...)
+		}
+	}
+	m.settled()
+	return m
+}
+
+func (m *members) clear() {
+	for _, h := range m.hosts {
+		h.clear()
+	}
+}
+
+// settled waits until every host sees all others alive and has the network mesh.
+func (m *members) settled() {
+	m.t.Helper()
+	var all []*lab.Host
+	for _, h := range m.hosts {
+		all = append(all, h.Host)
+	}
+	lab.AwaitNodes(m.t, all...)
+	for _, h := range m.hosts {
+		lab.Eventually(m.t, patience, h.Name()+" has the network mesh", func() error {
+			_, err := h.TryDocker("network", "inspect", "mesh")
+			return err
+		})
+	}
+}
+
+// tasks starts a task of a service on each host, and waits until every host balances over all of them.
+func (m *members) tasks(service, options string, command ...string) map[string]container {
+	m.t.Helper()
+	all := map[string]container{}
+	for _, h := range m.hosts {
+		name := service + "-" + h.Name()
+		all[name] = h.run(name, "--network mesh -l shoal.service="+service+" "+options, command...)
+	}
+	m.served(service, slices.Sorted(maps.Keys(all))...)
+	return all
+}
+
+// served waits until the service's VIP is answered on each host by those tasks and nobody else.
+func (m *members) served(service string, by ...string) {
+	m.t.Helper()
+	for _, h := range m.hosts {
+		h.answered(h.web(service), by...)
+	}
+}
+
+// loadFrom makes requests on the network of a container, by the host's own programs.
+func (c container) loadFrom(args ...string) summary {
+	c.h.t.Helper()
+	return c.h.sum(append(append(c.enter(false), "whoami", "load", "--interval", "1ms"), args...)...)
+}
+
+// loadOutside makes requests as a client outside the cluster.
+func (m *members) loadOutside(args ...string) summary {
+	m.t.Helper()
+	s, err := traffic.ParseSummary(m.outside.Exec(append([]string{"whoami", "load", "--interval", "1ms"}, args...)...))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return s
+}
+
+// viewpoint is where requests are made from.
+type viewpoint struct {
+	name   string
+	load   func(args ...string) summary
+	self   string // the address it is seen by everywhere but through a published port; "" for one of the cluster's
+	inside bool   // the cluster
+}
+
+// viewpoints are a container on each host, each host itself, a container on the engine's default network, which other
+// hosts do not know, and a client outside.
+func (m *members) viewpoints() []viewpoint {
+	m.t.Helper()
+	var all []viewpoint
+	for _, h := range m.hosts {
+		c := h.run("client-"+h.Name(), "--network mesh "+useDNS, "sleep", "1000000")
+		all = append(all, viewpoint{"a container on " + h.Name(), c.loadFrom, c.addr(), true},
+			viewpoint{"host " + h.Name(), h.load, "", true})
+	}
+	return append(all,
+		viewpoint{"a container on the default network of n1", m.hosts[0].client().loadFrom, "", true},
+		viewpoint{"outside", m.loadOutside, "", false})
+}
+
+// isInside tells whether an address is one by which a client of the cluster may be seen: a host's, or one of its
+// containers' or bridges'.
+func (m *members) isInside(addr string) bool {
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return false
+	}
+	return netip.MustParsePrefix("10.0.0.0/8").Contains(a) || slices.ContainsFunc(m.hosts, func(h *host) bool { return h.Addr() == a })
+}
+
+// TestWhoReachesWhom is the whole table of who can reach whom: over each backend, from containers, hosts and outside,
+// to a VIP, to each task's own address and to a published port of each host, over TCP and UDP; and as whom they are
+// seen.
+func TestWhoReachesWhom(t *testing.T) {
+	for _, backend := range []string{"host-gw", "vxlan", "ipip"} {
+		t.Run(backend, func(t *testing.T) { cluster(t, backend).reach() })
+	}
+}
+
+func (m *members) reach() {
+	t := m.t
+	tasks := m.tasks("echo", "-l shoal.publish=9000:9000,9000:9000/udp", "whoami", "serve", "--tcp", "9000", "--udp", "9000")
+	everyone := slices.Sorted(maps.Keys(tasks))
+	vip := m.hosts[0].vip("echo")
+	addrs := map[string]string{}
+	for name, c := range tasks {
+		addrs[name] = c.addr()
+	}
+	for _, v := range m.viewpoints() {
+		for _, proto := range []string{"tcp", "udp"} {
+			check := func(what, addr string, by []string, seenAs func(string) bool) {
+				t.Helper()
+				s := v.load("--timeout", "3s", "--count", fmt.Sprint(3*len(by)), proto+"://"+addr+":9000")
+				who := slices.Sorted(maps.Keys(s.Hostnames))
+				if s.Failed > 0 || !slices.Equal(who, by) {
+					t.Errorf("%s → %s %s: %d of %d failed %v, answered by %v, want %v", v.name, what, proto, s.Failed, s.Sent, s.Errors, who, by)
+				}
+				for client := range s.Clients {
+					if !seenAs(client) {
+						t.Errorf("%s → %s %s: it is seen as %s", v.name, what, proto, client)
+					}
+				}
+			}
+			own, published := m.isInside, m.isInside
+			if v.self != "" {
+				own = func(a string) bool { return a == v.self }
+			}
+			if v.inside {
+				check("the VIP", vip, everyone, own)
+				for name, addr := range addrs {
+					check("task "+name, addr, []string{name}, own)
+				}
+			} else {
+				published = func(a string) bool { return a == m.outsideAddr().String() }
+			}
+			for _, h := range m.hosts {
+				check("port of "+h.Name(), h.Addr().String(), everyone, published)
+			}
+			if strings.HasPrefix(v.name, "host ") {
+				check("port of 127.0.0.1", "127.0.0.1", everyone, m.isInside)
+			}
+		}
+	}
+	m.largePackets(tasks)
+}
+
+func (m *members) outsideAddr() netip.Addr { return m.outside.Addr() }
+
+// largePackets sends packets that just fit between containers of different hosts, and a lot over TCP.
+func (m *members) largePackets(tasks map[string]container) {
+	m.t.Helper()
+	from, to := tasks["echo-n1"], tasks["echo-n2"]
+	var mtu int
+	if _, err := fmt.Sscan(from.exec("cat", "/sys/class/net/eth0/mtu"), &mtu); err != nil {
+		m.t.Fatal(err)
+	}
+	ping := append(from.enter(false), "ping", "-c1", "-W3", "-M", "do", "-s", fmt.Sprint(mtu-28), to.addr())
+	if out, err := from.h.TryExec(ping...); err != nil {
+		m.t.Errorf("a packet of %d octets, the MTU, does not pass: %v\n%s", mtu, err, out)
+	}
+	s := from.loadFrom("--timeout", "10s", "--count", "2", "http://"+to.addr()+":8000/bytes?n=3000000")
+	if s.Failed > 0 {
+		m.t.Errorf("3 MB over TCP: %v", s.Errors)
+	}
+}

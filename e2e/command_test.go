@@ -1,0 +1,295 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"shoal/lab"
+)
+
+// code is the exit code of a command, by its error.
+func code(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+// TestWrongSettings: each is told, by whatever way it came, and ends the agent with 2.
+func TestWrongSettings(t *testing.T) {
+	h := home(t)
+	file := filepath.Join(h.Dir(), "agent.yaml")
+	for _, test := range []struct {
+		command string
+		file    string
+		says    string
+	}{
+		{"shoal agent --repair 1ms", "", "--repair 1ms"},
+		{"shoal agent --pool 10.96.0.1/16", "", "10.96.0.0/16"},
+		{"shoal agent --pool ten", "", "--pool"},
+		{"shoal agent --dns 10.97.0.10", "", "must lie in the pool"},
+		{"shoal agent --zone not_a_zone", "", "--zone"},
+		{"shoal agent --upstream resolver", "", "--upstream"},
+		{"shoal agent --tcp-timeout 100ms", "", "--tcp-timeout"},
+		{"shoal agent --log-level loud", "", "--log-level"},
+		{"shoal agent --nosuch", "", "--nosuch"},
+		{"shoal agent here", "", "here"},
+		{"shoal agent --docker-host nowhere", "", "nowhere"},
+		// What the host routes already: its Docker network, its own.
+		{"shoal agent --pool 10.101.0.0/24 --dns 10.101.0.10", "", "docker0"},
+		{"shoal agent --pool 192.168.0.0/16 --dns 192.168.0.10", "", "192.168.77.0/24"},
+		{"env SHOAL_TCP_TIMEOUT=soon shoal agent", "", "SHOAL_TCP_TIMEOUT"},
+		{"env SHOAL_NODE=Not_A_Label shoal agent", "", "Not_A_Label"},
+		{"shoal agent --config " + file, "repiar: 5s\n", `"repiar"`},
+		{"shoal agent --config " + file, "repair: often\n", "repair"},
+		{"shoal agent --config " + file, "- repair\n", "agent.yaml"},
+		{"env SHOAL_CONFIG=/nowhere.yaml shoal agent", "", "/nowhere.yaml"},
+		{"shoal explain", "", "SERVICE or CONTAINER"},
+		{"shoal tasks a b", "", "takes one"},
+		{"shoal status -o xml", "", "table or json"},
+		{"shoal service rm Not_A_Label", "", "Not_A_Label"},
+	} {
+		if err := os.WriteFile(file, []byte(test.file), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := h.TryExec(append([]string{"timeout", "20"}, strings.Fields(test.command)...)...)
+		if code(err) != 2 || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s (file: %q): want exit code 2 and %q: %v", test.command, test.file, test.says, err)
+		}
+	}
+}
+
+// TestWhereSettingsComeFrom: flags win over variables, variables over the file, the file over what nobody set.
+func TestWhereSettingsComeFrom(t *testing.T) {
+	h := home(t)
+	file := filepath.Join(h.Dir(), "docker-config.yaml")
+	if err := os.WriteFile(file, []byte("zone: file.internal\ndns: 10.96.0.20\nupstream: [192.0.2.1, 192.0.2.2]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	type daemon struct {
+		DNS    []string `json:"dns"`
+		Search []string `json:"dns-search"`
+	}
+	for _, test := range []struct{ command, dns, zone string }{
+		{"shoal docker-config", dnsServer, "mesh.internal"},
+		{"shoal docker-config --config " + file, "10.96.0.20", "file.internal"},
+		{"env SHOAL_ZONE=env.internal shoal docker-config --config " + file, "10.96.0.20", "env.internal"},
+		{"env SHOAL_ZONE=env.internal SHOAL_CONFIG=" + file + " shoal docker-config --zone flag.internal", "10.96.0.20", "flag.internal"},
+	} {
+		got := jsonOf[daemon](t, h.Exec(strings.Fields(test.command)...))
+		if len(got.DNS) != 1 || got.DNS[0] != test.dns || len(got.Search) != 1 || got.Search[0] != test.zone {
+			t.Errorf("%s: %+v, want %s and %s", test.command, got, test.dns, test.zone)
+		}
+	}
+}
+
+// TestOneAgentAHost: a second is refused, and does the first no harm.
+func TestOneAgentAHost(t *testing.T) {
+	h := home(t)
+	_, err := h.TryExec("timeout", "20", "shoal", "agent", "--state-dir", filepath.Join(h.Dir(), "second"), "--docker-host", "unix://"+h.DockerSocket())
+	if code(err) != 1 || !strings.Contains(err.Error(), "already runs") {
+		t.Errorf("a second agent: %v", err)
+	}
+	if s, err := ask[status](h, "status"); err != nil || s.Engine != "connected" {
+		t.Errorf("the first: %+v %v", s, err)
+	}
+}
+
+// TestSocketIsForRoot and its group only.
+func TestSocketIsForRoot(t *testing.T) {
+	h := home(t)
+	info, err := os.Stat(h.AgentSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stat := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o660 || stat.Uid != 0 || stat.Gid != 0 {
+		t.Errorf("the socket is %v of %d:%d", info.Mode(), stat.Uid, stat.Gid)
+	}
+}
+
+// TestNotRoot: one sentence that says what to do.
+func TestNotRoot(t *testing.T) {
+	h := home(t)
+	path := h.Exec("sh", "-c", "command -v shoal")
+	// Not root, but able to find the program wherever it is.
+	nobody := []string{"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+		"--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search", path}
+	for _, command := range [][]string{{"agent", "--state-dir", "/nowhere", "--run-dir", "/nowhere"}, {"down"}} {
+		_, err := h.TryExec(append(nobody, command...)...)
+		if code(err) != 1 || strings.Count(err.Error(), "shoal:") != 1 || !strings.Contains(err.Error(), "needs root: run it with sudo") {
+			t.Errorf("shoal %v as nobody: %v", command, err)
+		}
+	}
+	_, err := h.TryExec("shoal", "status", "--run-dir", "/nowhere")
+	if code(err) != 1 || !strings.Contains(err.Error(), "no agent runs on this host") {
+		t.Errorf("status without an agent: %v", err)
+	}
+}
+
+// TestKernelWithoutIPVS takes from the agent the sight of what this kernel has: without /proc no module is there.
+func TestKernelWithoutIPVS(t *testing.T) {
+	h := home(t)
+	path, dir := h.Exec("sh", "-c", "command -v shoal"), filepath.Join(h.Dir(), "blind")
+	_, err := h.TryExec("timeout", "20", "unshare", "--mount", "sh", "-c",
+		`mount -t tmpfs none /proc && exec "$0" agent --run-dir "$1" --state-dir "$1"`, path, dir)
+	if code(err) != 1 || strings.Count(err.Error(), "shoal:") != 1 || !strings.Contains(err.Error(), "this kernel has no ip_vs") || !strings.Contains(err.Error(), "run `modprobe ip_vs`") {
+		t.Errorf("an agent that sees no ip_vs: %v", err)
+	}
+}
+
+// TestCompletion: what a shell's completion asks is answered.
+func TestCompletion(t *testing.T) {
+	h := home(t)
+	if out := h.Shoal("__complete", "exp"); !strings.Contains(out, "explain\t") {
+		t.Errorf("exp is completed by %q", out)
+	}
+	if out := h.Shoal("completion", "bash"); !strings.Contains(out, "complete -o default") || !strings.Contains(out, "shoal") {
+		t.Errorf("the script for bash: %.200s", out)
+	}
+}
+
+// TestJSON: what a command prints with -o json is JSON, of what its table tells.
+func TestJSON(t *testing.T) {
+	h := home(t)
+	h.run("data", "-l shoal.service=data -l shoal.ports=http:80:8000")
+	h.run("wrong", "-l shoal.service=data -l shoal.weight=-1", "sleep", "1000000")
+	h.answered("http://"+h.vip("data")+"/", "data")
+	h.problem("wrong")
+	for _, test := range []struct{ command, table, json string }{
+		{"status", "connected", `"engine": "connected"`},
+		{"services", "default/data", `"id": "default/data"`},
+		{"tasks", "running", `"state": "running"`},
+		{"tasks data", "running", `"name": "data"`},
+		{"problems", "wrong", `"object": "wrong"`},
+		{"explain default/data", "ok", `"ok": true`},
+		{"dns data", h.vip("data"), h.vip("data")},
+		{"dns --from data _http._tcp.data", "data.default.mesh.internal", "data.default.mesh.internal"},
+		{"version", "shoal", `"version"`},
+		{"docker-config", `"dns"`, `"dns"`},
+	} {
+		args := strings.Fields(test.command)
+		if out := h.Shoal(args...); !strings.Contains(out, test.table) {
+			t.Errorf("shoal %s does not say %s:\n%s", test.command, test.table, out)
+		}
+		out := h.Shoal(append(args, "-o", "json")...)
+		if !json.Valid([]byte(out)) || !strings.Contains(out, test.json) {
+			t.Errorf("shoal %s -o json: want JSON with %s:\n%s", test.command, test.json, out)
+		}
+	}
+	h.Docker("rm", "-f", "data")
+	h.task("data", "")
+	if out := h.Shoal("service", "rm", "data", "-o", "json"); !json.Valid([]byte(out)) {
+		t.Errorf("service rm: %s", out)
+	}
+}
+
+// TestExplainReadsTheKernel breaks one thing after the other, on a host whose agent will not repair it in time, and has
+// explain say at which step the way to the task ends.
+func TestExplainReadsTheKernel(t *testing.T) {
+	h := on(t, "b")
+	t.Cleanup(h.clear)
+	startFresh := func() {
+		t.Helper()
+		if _, err := ask[status](h, "status"); err == nil {
+			h.KillAgent(syscall.SIGTERM)
+		}
+		h.StartAgent("--repair", "1h")
+		h.ready()
+	}
+	startFresh()
+	t.Cleanup(func() {
+		h.KillAgent(syscall.SIGTERM)
+		h.Shoal("down", "--state-dir", filepath.Join(h.Dir(), "state"))
+	})
+	h.run("told", "-l shoal.service=told -l shoal.ports=80:8000")
+	h.answered("http://"+h.vip("told")+"/", "told")
+	explain := func() explanation {
+		t.Helper()
+		out, err := h.TryShoal("explain", "told", "-o", "json")
+		e := jsonOf[explanation](t, out)
+		if want := map[bool]int{true: 0, false: 1}[e.OK]; code(err) != want {
+			t.Errorf("explain ended with %v, want %d", err, want)
+		}
+		return e
+	}
+	for _, breakage := range []struct{ command, step string }{
+		{"ip route del local 10.96.0.0/16 table local", "name"}, // the DNS server's address is of the pool too
+		{"iptables -t mangle -F SHOAL-MARK", "rules"},
+		{"ipset flush SHOAL-VIP-PORT", "balancer"},
+		{"ipvsadm -C", "virtual"},
+	} {
+		if e := explain(); !e.OK || e.Verdict != "" {
+			t.Fatalf("a service that works: %+v", e)
+		}
+		h.Exec(strings.Fields(breakage.command)...)
+		e := explain()
+		if e.OK || !strings.HasPrefix(e.Verdict, breakage.step+": ") {
+			t.Errorf("after %s: want it to stop at %s: %+v", breakage.command, breakage.step, e)
+		}
+		startFresh()
+		h.answered("http://"+h.vip("told")+"/", "told")
+	}
+
+	// The task itself: there, in rotation, but nobody listens.
+	h.run("deaf", "-l shoal.service=deaf -l shoal.ports=80:8000", "sleep", "1000000")
+	h.vip("deaf")
+	lab.Eventually(t, patience, "explain finds nobody listening", func() error {
+		_, err := h.TryShoal("explain", "deaf")
+		if code(err) != 1 || !strings.Contains(err.Error(), "task: ") || !strings.Contains(err.Error(), "connection refused") {
+			return errors.New("explain deaf: " + errorText(err))
+		}
+		return nil
+	})
+	if _, err := h.TryShoal("explain", "nosuch"); code(err) != 1 || !strings.Contains(err.Error(), "nosuch") {
+		t.Errorf("explain of what is not there: %v", err)
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return "no error"
+	}
+	return err.Error()
+}
+
+// TestMetrics makes requests and questions, and finds them counted.
+func TestMetrics(t *testing.T) {
+	h := home(t)
+	h.run("counted", "-l shoal.service=counted")
+	url := h.web("counted")
+	h.answered(url, "counted")
+	before := h.metrics()
+	h.load("--count", "25", url)
+	for range 3 {
+		h.client().dig("counted.mesh.internal")
+	}
+	after := h.metrics()
+	for name, want := range map[string]float64{
+		`shoal_service_connections_total{service="counted",stack="default"}`:    25,
+		`shoal_service_received_bytes_total{service="counted",stack="default"}`: 25 * 100,
+		`shoal_service_sent_bytes_total{service="counted",stack="default"}`:     25 * 100,
+		`shoal_dns_queries_total{kind="own"}`:                                   3,
+		`shoal_dns_responses_total{rcode="NOERROR"}`:                            3,
+	} {
+		if got := after[name] - before[name]; got < want {
+			t.Errorf("%s grew by %v, want %v", name, got, want)
+		}
+	}
+	for _, name := range []string{"shoal_build_info", "shoal_tasks", "shoal_reconcile_seconds_count", "shoal_kernel_writes_total", "shoal_catalog_snapshot_revision", "process_resident_memory_bytes"} {
+		if v, found := sum(after, name); !found || v <= 0 {
+			t.Errorf("%s: %v, there: %v", name, v, found)
+		}
+	}
+}

@@ -1,0 +1,150 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"shoal/lab"
+)
+
+// compose runs docker compose with a stack of this repository, as the project of that name.
+func (h *host) compose(stack, project string, args ...string) string {
+	h.t.Helper()
+	file, err := filepath.Abs(filepath.Join("..", "compose", stack, "compose.yaml"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	command := []string{"docker-compose"} // of old; newer ones are a plug-in of docker
+	if _, err := exec.LookPath(command[0]); err != nil {
+		command = []string{"docker", "compose"}
+	}
+	return h.Exec(append(append(command, "--file", file, "--project-name", project), args...)...)
+}
+
+// up starts services of a stack, and takes the stack away when the test ends.
+func (h *host) up(stack, project string, args ...string) {
+	h.t.Helper()
+	h.t.Cleanup(func() { h.compose(stack, project, "down", "--timeout", "1") })
+	h.compose(stack, project, append([]string{"up", "-d"}, args...)...)
+}
+
+// names are the host names of a project's containers.
+func (h *host) names(project string) []string {
+	h.t.Helper()
+	ids := strings.Fields(h.Docker("ps", "-q", "--filter", "label=com.docker.compose.project="+project))
+	return ids // whose beginning is the host name: see docker run --hostname
+}
+
+func TestAStackIsScaledOverHosts(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
+	a.up("whoami", "who", "--scale", "whoami=2")
+	b.up("whoami", "who")
+	by := append(a.names("who"), b.names("who")...)
+	if len(by) != 3 {
+		t.Fatalf("the stack has the containers %v, want 3", by)
+	}
+	vip := a.service("who/whoami").VIP
+	for _, h := range m.hosts {
+		h.answered("http://"+vip+":8000/", by...)
+		h.answered("http://127.0.0.1:8000/", by...)
+	}
+	a.compose("whoami", "who", "up", "-d", "--scale", "whoami=1")
+	c.answered("http://"+vip+":8000/", append(a.names("who"), b.names("who")...)...)
+}
+
+func TestThreeTiersFindEachOtherByName(t *testing.T) {
+	m := cluster(t, "host-gw")
+	var tiers []string
+	for i, tier := range []string{"web", "api", "store"} {
+		m.hosts[i].up("shop", "shop", tier)
+		tiers = append(tiers, m.hosts[i].names("shop")...)
+	}
+	for _, h := range m.hosts {
+		url := fmt.Sprintf("http://%v:8080/chain", h.Addr())
+		lab.Eventually(t, patience, url+" is answered by every tier", func() error {
+			out, err := m.outside.TryExec("whoami", "get", url)
+			if err != nil {
+				return err
+			}
+			for _, name := range tiers {
+				if !strings.Contains(out, "hostname="+name) {
+					return fmt.Errorf("%s is not in\n%s", name, out)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func TestEachProjectFindsItsOwn(t *testing.T) {
+	m := cluster(t, "host-gw")
+	port := map[string]string{"blue": "8081", "green": "8082"}
+	for _, project := range slices.Sorted(maps.Keys(port)) {
+		t.Setenv("WEB_PORT", port[project])
+		m.hosts[0].up("shop", project, "web")
+		m.hosts[1].up("shop", project, "web")
+	}
+	for project := range port {
+		own := append(m.hosts[0].names(project), m.hosts[1].names(project)...)
+		for _, h := range m.hosts[:2] {
+			c := container{h, h.names(project)[0]}
+			lab.Eventually(t, patience, "web is the web of "+project, func() error {
+				s := c.load("--timeout", "2s", "--count", "4", "http://web/")
+				if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, slices.Sorted(slices.Values(own))) {
+					return fmt.Errorf("answered by %v, want %v; %d failed %v", who, own, s.Failed, s.Errors)
+				}
+				return nil
+			})
+			if out := c.exec("whoami", "get", "http://web.blue/"); !slices.Contains(append(m.hosts[0].names("blue"), m.hosts[1].names("blue")...), field(out, "hostname")) {
+				t.Errorf("web.blue is answered by\n%s", out)
+			}
+		}
+	}
+}
+
+func TestTheAgentRunsAsAContainer(t *testing.T) {
+	h := &host{shared.With(t).Host("box"), t}
+	state := filepath.Join(h.Dir(), "var")
+	t.Setenv("SHOAL_NODE", "box")
+	t.Setenv("SHOAL_STATE_DIR", state)
+	// This kernel may have no nf_tables, and the lab its own folder of links to the other iptables.
+	iptables, err := exec.LookPath("iptables")
+	if err != nil {
+		t.Fatal(err)
+	}
+	override := filepath.Join(h.Dir(), "override.yaml")
+	if err := os.WriteFile(override, []byte(fmt.Sprintf(`
+services:
+  agent:
+    environment:
+      PATH: %[1]s:/usr/sbin:/usr/bin:/sbin:/bin:/shoal
+      SHOAL_STATE_DIR: %[2]s
+    volumes: ["%[1]s:%[1]s:ro", "%[2]s:%[2]s"]
+`, filepath.Dir(iptables), state)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.up("agent", "shoal", "--file", override)
+	asked := func() error {
+		out, err := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status", "--run-dir", "/run/shoal")
+		if err == nil && !strings.Contains(out, "connected") {
+			err = errors.New(out)
+		}
+		return err
+	}
+	lab.Eventually(t, patience, "the agent in the container answers", asked)
+	h.run("web-1", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
+	h.answered("http://127.0.0.1:8000/", "web-1")
+	h.Docker("restart", "shoal_agent_1")
+	h.answered("http://127.0.0.1:8000/", "web-1")
+	lab.Eventually(t, patience, "the agent in the container is back", asked)
+}

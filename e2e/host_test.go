@@ -1,0 +1,349 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/client"
+
+	"shoal/lab"
+	"shoal/lab/traffic"
+)
+
+// patience is how long a test waits for what takes milliseconds on a quiet machine.
+const patience = 20 * time.Second
+
+// dnsServer is where agents answer names unless told otherwise.
+const dnsServer = "10.96.0.10"
+
+// host is a host of the lab as a test uses it.
+type host struct {
+	*lab.Host
+	t *testing.T
+}
+
+// home is the host that tests share, with an agent as nobody configured it. The test's containers and networks are
+// removed when it ends.
+func home(t *testing.T) *host {
+	t.Helper()
+	h := on(t, "a")
+	h.t.Cleanup(h.clear)
+	if _, err := ask[status](h, "status"); err != nil {
+		h.StartAgent()
+	}
+	h.ready()
+	return h
+}
+
+// on is a host of the shared lab, whatever runs there.
+func on(t *testing.T, name string) *host {
+	t.Helper()
+	return &host{shared.With(t).Host(name), t}
+}
+
+// ready waits until the agent knows its containers and what it knew before.
+func (h *host) ready() {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, "the agent has its store and its engine", func() error {
+		s, err := ask[status](h, "status")
+		switch {
+		case err != nil:
+			return err
+		case s.Engine != "connected":
+			return errors.New(s.Engine)
+		case s.Store.Snapshot == 0:
+			return errors.New(s.Store.Waiting)
+		}
+		return nil
+	})
+}
+
+// summary is what became of a load.
+type summary = traffic.Summary
+
+// meshNetwork is the Docker network that an agent makes.
+const meshNetwork = "mesh"
+
+// clientName is the container that stays for all tests.
+const clientName = "client"
+
+// wholePass waits until the agent has once more compared all of the kernel with what should be.
+func (h *host) wholePass() {
+	h.t.Helper()
+	count := func() float64 { return h.metrics()[`shoal_reconcile_seconds_count{full="yes",part="lb"}`] }
+	before := count()
+	lab.Eventually(h.t, patience, "the agent has read the kernel whole", func() error {
+		if n := count(); n <= before {
+			return fmt.Errorf("%v times", n)
+		}
+		return nil
+	})
+}
+
+// clear removes what a test has made.
+func (h *host) clear() {
+	names := slices.DeleteFunc(strings.Fields(h.Docker("ps", "-a", "--format", "{{.Names}}")), func(s string) bool { return s == clientName })
+	if len(names) > 0 {
+		h.Docker(append([]string{"rm", "-f"}, names...)...)
+	}
+	networks := slices.DeleteFunc(strings.Fields(h.Docker("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}")), func(s string) bool { return s == meshNetwork })
+	if len(networks) > 0 {
+		h.Docker(append([]string{"network", "rm"}, networks...)...)
+	}
+}
+
+// run starts a container of that name and host name. Options are those of docker run, with spaces between.
+func (h *host) run(name, options string, command ...string) container {
+	h.t.Helper()
+	args := append([]string{"run", "-d", "--name", name, "--hostname", name}, strings.Fields(options)...)
+	h.Docker(append(append(args, lab.Image), command...)...)
+	return container{h, name}
+}
+
+// useDNS are the options of docker run that the daemon.json of docker-config makes unnecessary.
+const useDNS = "--dns " + dnsServer + " --dns-search mesh.internal --dns-opt timeout:1 --dns-opt attempts:5 --dns-opt ndots:1"
+
+// client is a container on the engine's default network, of no service, that resolves names by shoal.
+func (h *host) client() container {
+	h.t.Helper()
+	switch h.Docker("ps", "-a", "--filter", "name=^"+clientName+"$", "--format", "{{.State}}") {
+	case "running":
+	case "":
+		h.run(clientName, useDNS, "sleep", "1000000")
+	default:
+		h.Docker("start", clientName)
+	}
+	return container{h, clientName}
+}
+
+// container is one that runs.
+type container struct {
+	h    *host
+	name string
+}
+
+// inspect is what docker inspect says of it, asked of the engine's socket: that takes no process.
+func (c container) inspect() types.ContainerJSON {
+	c.h.t.Helper()
+	engine, err := client.NewClientWithOpts(client.WithHost("unix://"+c.h.DockerSocket()), client.WithAPIVersionNegotiation())
+	if err != nil {
+		c.h.t.Fatal(err)
+	}
+	defer engine.Close()
+	j, err := engine.ContainerInspect(c.h.t.Context(), c.name)
+	if err != nil {
+		c.h.t.Fatal(err)
+	}
+	return j
+}
+
+// addr is its address on its only network.
+func (c container) addr() string {
+	c.h.t.Helper()
+	networks := c.inspect().NetworkSettings.Networks
+	if len(networks) != 1 {
+		c.h.t.Fatalf("%s is on %d networks", c.name, len(networks))
+	}
+	for _, n := range networks {
+		return n.IPAddress
+	}
+	return ""
+}
+
+// enter is the command that enters the container's namespaces: as docker exec, at a tenth of its time. With files its
+// own, a command is one of the container's; else it is one of the host's, on the container's network.
+func (c container) enter(files bool) []string {
+	c.h.t.Helper()
+	args := []string{"nsenter", "--target", fmt.Sprint(c.inspect().State.Pid), "--net"}
+	if files {
+		args = append(args, "--mount", "--uts")
+	}
+	return append(args, "--")
+}
+
+func (c container) tryExec(args ...string) (string, error) {
+	c.h.t.Helper()
+	return c.h.TryExec(append(c.enter(true), args...)...)
+}
+
+func (c container) exec(args ...string) string {
+	c.h.t.Helper()
+	return c.h.Exec(append(c.enter(true), args...)...)
+}
+
+// load makes requests in the container until they are done, by the flags and the target of whoami load.
+func (c container) load(args ...string) summary {
+	c.h.t.Helper()
+	return c.h.sum(append(append(c.enter(true), "whoami", "load", "--interval", "1ms"), args...)...)
+}
+
+// load makes requests on the host until they are done, by the flags and the target of whoami load.
+func (h *host) load(args ...string) summary {
+	h.t.Helper()
+	return h.sum(append([]string{"whoami", "load", "--interval", "1ms"}, args...)...)
+}
+
+func (h *host) sum(command ...string) summary {
+	h.t.Helper()
+	s, err := traffic.ParseSummary(h.Exec(command...))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
+}
+
+// get makes a request on the host, and returns who answered.
+func (h *host) get(url string) (hostname string, err error) {
+	out, err := h.TryExec("whoami", "get", url)
+	return field(out, "hostname"), err
+}
+
+// field is a field of whoami's answer.
+func field(answer, name string) string {
+	for f := range strings.FieldsSeq(answer) {
+		if v, ok := strings.CutPrefix(f, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// service is a service as the agent has it, with a VIP.
+func (h *host) service(id string) (found service) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, "service "+id+" has a VIP", func() error {
+		all, err := ask[[]service](h, "services")
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(all, func(s service) bool { return s.ID == id })
+		if i < 0 || all[i].VIP == "" {
+			return fmt.Errorf("the services are %+v", all)
+		}
+		found = all[i]
+		return nil
+	})
+	return found
+}
+
+// vip is the VIP of a service of the default stack.
+func (h *host) vip(name string) string {
+	h.t.Helper()
+	return h.service("default/" + name).VIP
+}
+
+// web is the URL of a service of the default stack, by its VIP.
+func (h *host) web(name string) string {
+	h.t.Helper()
+	return "http://" + h.vip(name) + ":8000/"
+}
+
+// answered waits until all those and nobody else answer on an URL, and no request fails.
+func (h *host) answered(url string, by ...string) {
+	h.t.Helper()
+	if len(by) == 0 {
+		h.t.Fatal("answered by nobody: see refused")
+	}
+	slices.Sort(by)
+	lab.Eventually(h.t, patience, fmt.Sprintf("%s is answered by %v", url, by), func() error {
+		s := h.load("--timeout", "1s", "--count", fmt.Sprint(2*len(by)), url)
+		if got := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(got, by) {
+			return fmt.Errorf("answered by %v, %d requests failed: %v", s.Hostnames, s.Failed, s.Errors)
+		}
+		return nil
+	})
+}
+
+// refused waits until a URL is refused: at once, and not by being left alone.
+func (h *host) refused(url string) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, url+" is refused", func() error {
+		return refusal(h.TryExec("whoami", "get", "--timeout", "1s", url))
+	})
+}
+
+// refusal checks that a request was refused, by the outcome of whoami get.
+func refusal(out string, err error) error {
+	switch {
+	case err == nil:
+		return fmt.Errorf("answered: %s", out)
+	case !strings.Contains(err.Error(), "connection refused"):
+		return fmt.Errorf("not refused, but %w", err)
+	}
+	return nil
+}
+
+// task waits until the agent has a container in a state, "" for not at all.
+func (h *host) task(name string, state string) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, fmt.Sprintf("task %s is %q", name, state), func() error {
+		all, err := ask[[]task](h, "tasks")
+		if err != nil {
+			return err
+		}
+		var is string
+		for _, t := range all {
+			if t.Name == name {
+				is = t.State
+			}
+		}
+		if is != state {
+			return fmt.Errorf("it is %q", is)
+		}
+		return nil
+	})
+}
+
+// problem waits until an object has a problem, and returns its reason.
+func (h *host) problem(object string) (reason string) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, object+" is a problem", func() error {
+		p, err := h.findProblem(object)
+		if err == nil && p == "" {
+			err = errors.New("it is none")
+		}
+		reason = p
+		return err
+	})
+	return reason
+}
+
+// noProblem waits until an object has none.
+func (h *host) noProblem(object string) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, object+" is no problem", func() error {
+		p, err := h.findProblem(object)
+		if err == nil && p != "" {
+			err = errors.New(p)
+		}
+		return err
+	})
+}
+
+func (h *host) findProblem(object string) (string, error) {
+	all, err := ask[[]problem](h, "problems")
+	for _, p := range all {
+		if p.Object == object {
+			return p.Reason, err
+		}
+	}
+	return "", err
+}
+
+// jsonOf decodes what a command printed.
+func jsonOf[T any](t *testing.T, text string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("this is no JSON of a %T: %v\n%s", v, err, text)
+	}
+	return v
+}

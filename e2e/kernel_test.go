@@ -1,0 +1,118 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// kernelState is all that shoal may write to of the kernel and the engine of a host, as their own tools tell it, by tool. What
+// changes by itself is left out: counters, how long entries have to live, and what IPv6 finds out about its neighbours.
+func kernelState(h *host) map[string]string {
+	h.t.Helper()
+	state := map[string]string{"iptables-save": ruleLines(h.Exec("iptables-save"))}
+	for _, command := range []string{
+		"ip route show table all", "ip rule", "ip -4 address", "ip netns", "ls /sys/class/net", "bridge -details link", "ipset save", "ipvsadm -Sn", "ipvsadm -ln --timeout", "sysctl -a",
+		"docker network ls --format {{.Name}}",
+	} {
+		out, err := h.TryExec(strings.Fields(command)...)
+		if err != nil && command != "sysctl -a" { // it cannot read some, and says so
+			h.t.Fatal(err)
+		}
+		lines := slices.DeleteFunc(strings.Split(numbered.ReplaceAllString(out, ""), "\n"), volatile.MatchString)
+		slices.Sort(lines)
+		state[command] = strings.Join(lines, "\n")
+	}
+	return state
+}
+
+// volatile are lines that say nothing of what anybody has set.
+var volatile = regexp.MustCompile(`fe80:|ff00:|^(fs|vm|kernel)\.|nf_conntrack_count|random`)
+
+// numbered is where a line tells the number of a device, which one that is made anew has another of.
+var numbered = regexp.MustCompile(`(?m)^\d+: |@if\d+`)
+
+// ruleLines are the lines of iptables-save that tell of a chain or a rule, each with its table. Their order is kept. A chain
+// of the kernel's own that lets everything pass is left out: with tables of the old kind, it is there once anybody looked.
+func ruleLines(save string) string {
+	var lines []string
+	table := ""
+	for line := range strings.Lines(save) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "*"):
+			table = line[1:]
+		case strings.HasPrefix(line, ":") && !strings.Contains(line, " ACCEPT "):
+			line, _, _ = strings.Cut(line, " [")
+			lines = append(lines, table+" "+line)
+		case strings.HasPrefix(line, "-"):
+			lines = append(lines, table+" "+line)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// difference tells what is in one state alone, as diff does; "" where they are the same.
+func difference(before, after map[string]string) string {
+	var said strings.Builder
+	for command := range before {
+		old, now := strings.Split(before[command], "\n"), strings.Split(after[command], "\n")
+		if slices.Equal(old, now) {
+			continue
+		}
+		fmt.Fprintf(&said, "%s:\n", command)
+		for _, line := range old {
+			if !slices.Contains(now, line) {
+				fmt.Fprintf(&said, "- %s\n", line)
+			}
+		}
+		for _, line := range now {
+			if !slices.Contains(old, line) {
+				fmt.Fprintf(&said, "+ %s\n", line)
+			}
+		}
+	}
+	return said.String()
+}
+
+// kernelCounters are the packets counted by each rule of shoal's chains, and the connections of each IPVS service and
+// destination. Rules and services that are made anew begin at 0.
+func kernelCounters(h *host) map[string]int {
+	h.t.Helper()
+	counters := map[string]int{}
+	count := func(name, text string) {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			h.t.Fatalf("the counter of %s: %v", name, err)
+		}
+		counters[name] = n
+	}
+	table := ""
+	for line := range strings.Lines(h.Exec("iptables-save", "-c")) {
+		line = strings.TrimSpace(line)
+		if t, ok := strings.CutPrefix(line, "*"); ok {
+			table = t
+		}
+		if m := ruleCounter.FindStringSubmatch(line); m != nil && strings.Contains(m[2], "SHOAL") {
+			count(table+" "+m[2], m[1])
+		}
+	}
+	service := ""
+	for line := range strings.Lines(h.Exec("ipvsadm", "-ln", "--stats", "--exact")) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) > 2 && f[0] == "FWM":
+			service = f[1]
+			count("service "+service, f[2])
+		case len(f) > 2 && f[0] == "->" && service != "":
+			count("service "+service+" to "+f[1], f[2])
+		}
+	}
+	return counters
+}
+
+var ruleCounter = regexp.MustCompile(`^\[(\d+):\d+\] (-A .*)$`)
