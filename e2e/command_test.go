@@ -89,7 +89,7 @@ func TestWhereSettingsComeFrom(t *testing.T) {
 		{"env SHOAL_ZONE=env.internal SHOAL_CONFIG=" + file + " shoal docker-config --zone flag.internal", "10.96.0.20", "flag.internal"},
 	} {
 		got := jsonOf[daemon](t, h.Exec(strings.Fields(test.command)...))
-		if len(got.DNS) != 1 || got.DNS[0] != test.dns || len(got.Search) != 1 || got.Search[0] != test.zone {
+		if len(got.DNS) != 2 || got.DNS[0] != test.dns || len(got.Search) != 1 || got.Search[0] != test.zone {
 			t.Errorf("%s: %+v, want %s and %s", test.command, got, test.dns, test.zone)
 		}
 	}

@@ -16,25 +16,42 @@ import (
 	"shoal/lab"
 )
 
-// compose runs docker compose with a stack of this repository, as the project of that name.
-func (h *host) compose(stack, project string, args ...string) string {
+// project is a stack of this repository on a host.
+type project struct {
+	h     *host
+	name  string
+	files []string
+}
+
+// compose runs docker compose for the project.
+func (p project) compose(args ...string) string {
+	p.h.t.Helper()
+	command := []string{"docker-compose"} // of old; newer ones are a plug-in of docker
+	if _, err := exec.LookPath(command[0]); err != nil {
+		command = []string{"docker", "compose"}
+	}
+	for _, f := range p.files {
+		command = append(command, "--file", f)
+	}
+	return p.h.Exec(append(append(command, "--project-name", p.name), args...)...)
+}
+
+// up starts services of a stack, and takes the stack away when the test ends.
+func (h *host) up(stack, name string, services ...string) project {
 	h.t.Helper()
 	file, err := filepath.Abs(filepath.Join("..", "compose", stack, "compose.yaml"))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	command := []string{"docker-compose"} // of old; newer ones are a plug-in of docker
-	if _, err := exec.LookPath(command[0]); err != nil {
-		command = []string{"docker", "compose"}
-	}
-	return h.Exec(append(append(command, "--file", file, "--project-name", project), args...)...)
+	p := project{h, name, []string{file}}
+	p.start(services...)
+	return p
 }
 
-// up starts services of a stack, and takes the stack away when the test ends.
-func (h *host) up(stack, project string, args ...string) {
-	h.t.Helper()
-	h.t.Cleanup(func() { h.compose(stack, project, "down", "--timeout", "1") })
-	h.compose(stack, project, append([]string{"up", "-d"}, args...)...)
+func (p project) start(args ...string) {
+	p.h.t.Helper()
+	p.h.t.Cleanup(func() { p.compose("down", "--timeout", "1") })
+	p.compose(append([]string{"up", "-d"}, args...)...)
 }
 
 // names are the host names of a project's containers.
@@ -47,7 +64,7 @@ func (h *host) names(project string) []string {
 func TestAStackIsScaledOverHosts(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
-	a.up("whoami", "who", "--scale", "whoami=2")
+	who := a.up("whoami", "who", "--scale", "whoami=2")
 	b.up("whoami", "who")
 	by := append(a.names("who"), b.names("who")...)
 	if len(by) != 3 {
@@ -58,7 +75,7 @@ func TestAStackIsScaledOverHosts(t *testing.T) {
 		h.answered("http://"+vip+":8000/", by...)
 		h.answered("http://127.0.0.1:8000/", by...)
 	}
-	a.compose("whoami", "who", "up", "-d", "--scale", "whoami=1")
+	who.compose("up", "-d", "--scale", "whoami=1")
 	c.answered("http://"+vip+":8000/", append(a.names("who"), b.names("who")...)...)
 }
 
@@ -133,7 +150,11 @@ services:
 `, filepath.Dir(iptables), state)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h.up("agent", "shoal", "--file", override)
+	file, err := filepath.Abs("../compose/agent/compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	project{h, "shoal", []string{file, override}}.start()
 	asked := func() error {
 		out, err := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status", "--run-dir", "/run/shoal")
 		if err == nil && !strings.Contains(out, "connected") {

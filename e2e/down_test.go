@@ -7,8 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"shoal/lab"
 )
 
 // TestDownLeavesTheHostAsItWas compares all that a host's kernel has before the agent's first start and after shoal down.
@@ -41,10 +39,7 @@ func TestDownLeavesTheHostAsItWas(t *testing.T) {
 	h.answered(h.web("left"), "left-1", "left-2")
 	h.answered("http://"+h.vip("mapped")+"/", "left-3")
 	vips := []string{h.vip("left"), h.vip("mapped")}
-	lab.Eventually(t, patience, "the mesh's network is there", func() error {
-		_, err := h.TryDocker("network", "inspect", meshNetwork)
-		return err
-	})
+	h.meshSubnet()
 	h.run("meshed", "--network mesh -l shoal.service=meshed -l shoal.publish=8094:8000")
 	h.answered("http://127.0.0.1:8094/", "meshed")
 	if diff := difference(before, kernelState(h)); !strings.Contains(diff, "SHOAL") {
@@ -74,6 +69,7 @@ func TestDownLeavesTheHostAsItWas(t *testing.T) {
 	if again := []string{h.vip("left"), h.vip("mapped")}; !slices.Equal(again, vips) {
 		t.Errorf("the VIPs are %v, were %v", again, vips)
 	}
+	h.meshSubnet()
 	h.KillAgent(syscall.SIGKILL) // down after a crash
 	h.Shoal("down", "--state-dir", h.Dir()+"/state")
 	if diff := difference(before, kernelState(h)); diff != "" {

@@ -101,6 +101,16 @@ func (h *host) clear() {
 	}
 }
 
+// meshSubnet waits until the agent has made its Docker network, and returns the subnet of that.
+func (h *host) meshSubnet() (subnet string) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, "the mesh's network is there", func() (err error) {
+		subnet, err = h.TryDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", meshNetwork)
+		return err
+	})
+	return subnet
+}
+
 // run starts a container of that name and host name. Options are those of docker run, with spaces between.
 func (h *host) run(name, options string, command ...string) container {
 	h.t.Helper()

@@ -6,26 +6,17 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"shoal/lab"
 )
 
 // TestMeshNetwork: a container on the network that the agent made is a task as any other, and that network comes back after
 // somebody has removed it, as docker system prune does.
 func TestMeshNetwork(t *testing.T) {
 	h := home(t)
-	var subnet string
-	made := func() error {
-		out, err := h.TryDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", meshNetwork)
-		if err == nil && subnet != "" && out != subnet {
-			return fmt.Errorf("its subnet is %s, was %s", out, subnet)
-		}
-		subnet = out
-		return err
-	}
-	lab.Eventually(t, patience, "the mesh's network is there", made)
+	subnet := h.meshSubnet()
 	h.Docker("network", "rm", meshNetwork)
-	lab.Eventually(t, patience, "the mesh's network is there again", made)
+	if again := h.meshSubnet(); again != subnet {
+		t.Errorf("the network made again has the subnet %s, had %s", again, subnet)
+	}
 
 	h.run("meshed", "--network mesh -l shoal.service=meshed -l shoal.publish=8093:8000")
 	h.answered(h.web("meshed"), "meshed")
