@@ -34,7 +34,7 @@ type (
 		Tasks, InRotation int
 	}
 	task struct {
-		Name, State string
+		Service, Name, State string // Service as stack/name
 	}
 	problem struct {
 		Kind, Object, Reason string
@@ -49,6 +49,17 @@ type (
 		}
 	}
 )
+
+// UnmarshalJSON reads a task, whose service comes in parts.
+func (t *task) UnmarshalJSON(b []byte) error {
+	var v struct {
+		Service     struct{ Stack, Name string }
+		Name, State string
+	}
+	err := json.Unmarshal(b, &v)
+	*t = task{v.Service.Stack + "/" + v.Service.Name, v.Name, v.State}
+	return err
+}
 
 // ask asks the host's agent: a look that a test takes many of, so without a process for each.
 func ask[T any](h *host, what string) (v T, err error) {

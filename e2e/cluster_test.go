@@ -70,11 +70,16 @@ func (m *members) settled() {
 	}
 	lab.AwaitNodes(m.t, all...)
 	for _, h := range m.hosts {
-		lab.Eventually(m.t, patience, h.Name()+" has the network mesh", func() error {
-			_, err := h.TryDocker("network", "inspect", "mesh")
-			return err
-		})
+		h.hasMesh()
 	}
+}
+
+func (h *host) hasMesh() {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, h.Name()+" has the network mesh", func() error {
+		_, err := h.TryDocker("network", "inspect", "mesh")
+		return err
+	})
 }
 
 // tasks starts a task of a service on each host, and waits until every host balances over all of them.

@@ -163,6 +163,7 @@ services:
 		return err
 	}
 	lab.Eventually(t, patience, "the agent in the container answers", asked)
+	h.hasMesh()
 	h.run("web-1", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
 	h.answered("http://127.0.0.1:8000/", "web-1")
 	h.Docker("restart", "shoal_agent_1")

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -47,6 +48,10 @@ func prepare(name, dir string) error {
 	}
 	if err := kernel.MountSys(); err != nil {
 		return err
+	}
+	// Not over the other one: the engine would take that for the one its containers see.
+	if err := unix.Unmount("/run", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("unmount /run: %w", err)
 	}
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)

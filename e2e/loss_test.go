@@ -1,0 +1,235 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"shoal/lab"
+)
+
+// inTime is how long the loss or the return of a host may take to be known everywhere. It is 2 s on a machine with
+// nothing else to do; this one may be busy.
+const inTime = 6 * time.Second
+
+// TestAHostIsLostAndReturns: the tasks of a host that is cut off leave the rotation and the names of the others and come
+// back with it, under the same VIP. The host itself goes on with what it reaches, new containers of its own included.
+func TestAHostIsLostAndReturns(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a, c := m.hosts[0], m.hosts[2]
+	m.tasks("web", "-l shoal.publish=8000:8000")
+	vip := a.vip("web")
+
+	at := time.Now()
+	c.CutOff()
+	t.Cleanup(c.Reconnect)
+	for _, h := range m.hosts[:2] {
+		h.rotation("web", inTime, "web-n1", "web-n2")
+	}
+	t.Logf("its tasks left after %v", time.Since(at))
+	if names := a.Shoal("dns", "tasks.web"); strings.Count(names, "10.244.") != 2 {
+		t.Errorf("tasks.web is still %s", names)
+	}
+	if s := a.load("--timeout", "1s", "--count", "20", "http://"+vip+":8000/"); s.Failed > 0 {
+		t.Errorf("with a host lost, %d of %d requests failed: %v", s.Failed, s.Sent, s.Errors)
+	}
+	c.rotation("web", inTime, "web-n3")
+	c.run("late-n3", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
+	c.rotation("web", patience, "web-n3", "late-n3")
+	c.answered("http://"+vip+":8000/", "web-n3", "late-n3")
+	c.answered("http://127.0.0.1:8000/", "web-n3", "late-n3")
+
+	at = time.Now()
+	c.Reconnect()
+	for _, h := range m.hosts {
+		h.rotation("web", 2*inTime, "web-n1", "web-n2", "web-n3", "late-n3")
+	}
+	t.Logf("its tasks were back after %v", time.Since(at))
+	if again := a.vip("web"); again != vip {
+		t.Errorf("the VIP was %s, is %s", vip, again)
+	}
+	m.served("web", "web-n1", "web-n2", "web-n3", "late-n3")
+}
+
+// rotation waits until the agent has just those tasks of a service of the default stack in rotation.
+func (h *host) rotation(service string, limit time.Duration, names ...string) {
+	h.t.Helper()
+	slices.Sort(names)
+	lab.Eventually(h.t, limit, fmt.Sprintf("%s has %v in rotation", h.Name(), names), func() error {
+		all, err := ask[[]task](h, "tasks")
+		if err != nil {
+			return err
+		}
+		var in []string
+		for _, t := range all {
+			if t.Service.Stack == "default" && t.Service.Name == service && t.State == "running" {
+				in = append(in, t.Name)
+			}
+		}
+		slices.Sort(in)
+		if !slices.Equal(in, names) {
+			return fmt.Errorf("it has %v: %+v", in, all)
+		}
+		return nil
+	})
+}
+
+// TestTheStoreIsGone: without etcd every host goes on with the last state, an agent restarts with it, its own containers
+// come and go; all is put right when etcd is back.
+func TestTheStoreIsGone(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a, b := m.hosts[0], m.hosts[1]
+	m.tasks("web", "")
+	vip := b.vip("web")
+	all := []string{"web-n1", "web-n2", "web-n3"}
+
+	a.KillAgent(syscall.SIGKILL) // the store goes with it; its containers live
+	t.Cleanup(func() {
+		if _, err := a.TryShoal("status"); err != nil {
+			a.StartAgent(clusterArgs...)
+		}
+	})
+	b.run("late-n2", "--network mesh -l shoal.service=web")
+	b.answered("http://"+vip+":8000/", append(all, "late-n2")...)
+	b.Docker("rm", "-f", "web-n2")
+	b.answered("http://"+vip+":8000/", "web-n1", "web-n3", "late-n2")
+	b.RestartAgent()
+	b.answered("http://"+vip+":8000/", "web-n1", "web-n3", "late-n2")
+	if got := b.vip("web"); got != vip {
+		t.Errorf("the VIP was %s, is %s", vip, got)
+	}
+
+	a.StartAgent(clusterArgs...)
+	m.settled()
+	m.served("web", "web-n1", "web-n3", "late-n2")
+}
+
+// TestARollingReplacementLosesNothing: one after the other, tasks are started anew, waited for and stopped, with requests
+// all the time, on new connections, through the VIP and through a published port.
+func TestARollingReplacementLosesNothing(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a := m.hosts[0]
+	start := func(h *host, name string) {
+		h.Docker("run", "-d", "--name", name, "--hostname", name, "--network", "mesh", "-l", "shoal.service=roll",
+			"-l", "shoal.publish=8000:8000", "--health-cmd", "whoami get http://127.0.0.1:8000/health", "--health-interval", "1s", lab.Image)
+	}
+	var old []string
+	for _, h := range m.hosts {
+		start(h, "old-"+h.Name())
+		old = append(old, "old-"+h.Name())
+	}
+	for _, h := range m.hosts {
+		h.rotation("roll", 2*patience, old...)
+	}
+	url := "http://" + a.vip("roll") + ":8000/"
+	loads := []*lab.Load{
+		a.Load("--timeout", "5s", url),
+		m.outside.Load("--timeout", "5s", fmt.Sprintf("http://%v:8000/", m.hosts[1].Addr())),
+	}
+	for i, h := range m.hosts {
+		name := "new-" + h.Name()
+		start(h, name)
+		now := append(slices.Clone(old[i:]), name)
+		for _, done := range m.hosts[:i] {
+			now = append(now, "new-"+done.Name())
+		}
+		for _, other := range m.hosts {
+			other.rotation("roll", 2*patience, now...)
+		}
+		h.Shoal("stop", old[i])
+	}
+	for i, l := range loads {
+		l.Await(20)
+		s := l.Stop()
+		if s.Failed > 0 || s.Sent < 100 {
+			t.Errorf("load %d: %d of %d requests failed: %v", i, s.Failed, s.Sent, s.Errors)
+		}
+		if who := slices.Sorted(maps.Keys(s.Hostnames)); len(who) != 6 {
+			t.Errorf("load %d was answered by %v, want the old and the new", i, who)
+		}
+	}
+}
+
+// TestNamesWhileAnAgentIsDown: a container that knows both DNS addresses loses no lookup while its host's agent is down.
+func TestNamesWhileAnAgentIsDown(t *testing.T) {
+	m := cluster(t, "host-gw")
+	b := m.hosts[1]
+	m.tasks("web", "")
+	both := "--dns 10.96.0.10 --dns 10.96.0.11 --dns-search mesh.internal --dns-opt timeout:1 --dns-opt attempts:5 --dns-opt ndots:1"
+	for _, network := range []string{"mesh", "bridge"} {
+		c := b.run("asker-"+network, "--network "+network+" "+both, "sleep", "1000000")
+		load := b.LoadIn(c.enter(true), "--timeout", "8s", "--interval", "100ms", "http://web:8000/")
+		load.Await(5)
+		b.KillAgent(syscall.SIGKILL)
+		load.Await(5)
+		b.StartAgent(clusterArgs...)
+		load.Await(5)
+		if s := load.Stop(); s.Failed > 0 {
+			t.Errorf("on network %s, %d of %d requests failed: %v", network, s.Failed, s.Sent, s.Errors)
+		}
+	}
+	m.settled()
+}
+
+// TestOnlyOneServiceHasAPort: the second that wants a published port is a problem, on whichever host, until the first
+// lets go.
+func TestOnlyOneServiceHasAPort(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a, b := m.hosts[0], m.hosts[1]
+	first := a.run("first", "--network mesh -l shoal.service=one -l shoal.publish=8000:8000")
+	b.answered("http://127.0.0.1:8000/", "first")
+	b.run("second", "--network mesh -l shoal.service=two -l shoal.publish=8000:8000")
+	if why := b.problem("default/two"); !strings.Contains(why, "8000") || !strings.Contains(why, "default/one") {
+		t.Errorf("the problem is %q, want the port and who has it", why)
+	}
+	a.answered("http://127.0.0.1:8000/", "first")
+	first.h.Docker("rm", "-f", "first")
+	for _, h := range m.hosts {
+		h.answered("http://127.0.0.1:8000/", "second")
+	}
+	b.noProblem("default/two")
+}
+
+// TestBadTokensAreRefused: a wrong token, a used one and a taken name let nobody in, and are told.
+func TestBadTokensAreRefused(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a := m.hosts[0]
+	stranger := shared.With(t).Host("x1")
+	join := func(node, token string) string {
+		t.Helper()
+		p := stranger.Start("shoal", "agent", "--node", node, "--state-dir", stranger.Dir()+"/stranger", "--run-dir", stranger.Dir()+"/stranger-run",
+			"--docker-host", "unix://"+stranger.DockerSocket(), "--join", a.Addr().String(), "--token", token)
+		err := p.Wait(patience)
+		var exit interface{ ExitCode() int }
+		if !errors.As(err, &exit) {
+			_ = p.Signal(syscall.SIGKILL)
+			t.Fatalf("agent of %s with the token %.20s…: %v, want it to be refused\n%s", node, token, err, p.Output())
+		}
+		return p.Output()
+	}
+	good := a.Invitation()
+	token := good[slices.Index(good, "--token")+1]
+	wrong := token[:len(token)-4] + "AAAA"
+	for _, test := range []struct{ node, token, says string }{
+		{"x1", wrong, "token"},
+		{"x1", "SHOAL-1-nonsense", "token"},
+		{"n2", token, "n2"},
+	} {
+		if out := join(test.node, test.token); !strings.Contains(out, test.says) {
+			t.Errorf("joining as %s by a bad token says\n%s", test.node, out)
+		}
+	}
+	if nodes := a.Shoal("nodes"); strings.Contains(nodes, "x1") {
+		t.Errorf("it got in:\n%s", nodes)
+	}
+	if log := a.Agent().Output(); !strings.Contains(log, "refused") {
+		t.Errorf("a refusal is not logged:\n%s", log)
+	}
+}
