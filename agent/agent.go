@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"sync"
 	"time"
 
@@ -44,6 +45,8 @@ type Agent struct {
 	ingress  *ingress.Ingress
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
+	network  meshState  // of settleNetwork alone
+	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
 
 	mu     sync.Mutex
 	engine error // why the engine is away; nil while it is there
@@ -96,13 +99,13 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	}
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.takePart(ctx, g) })
-	g.Go(func() error { return a.settleNetwork(ctx) })
 	if err := a.dns.Start(ctx); err != nil {
 		return err
 	}
 	defer a.dns.Shutdown()
 	a.follow(ctx, g, "vip", 0, a.allocate)
 	a.follow(ctx, g, "dnsd", 0, a.answer)
+	a.follow(ctx, g, "network", 0, a.settleNetwork)
 	a.follow(ctx, g, "fabric", c.Repair, a.fabric.Reconcile)
 	a.follow(ctx, g, "publish", 0, a.publish)
 	// The next two give connections to other hosts' tasks: not before it is
@@ -132,11 +135,11 @@ func newAgent(ctx context.Context, c Config, version string, log *slog.Logger) (
 		problems: newProblems(c.Node, log),
 		engine:   errors.New("not asked yet"),
 	}
-	reserved := []netip.Addr{c.DNS}
+	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
 	var err error
 	if a.balancer, err = lb.New(lb.Options{
-		Pool: c.Pool, DNS: reserved, StateDir: c.StateDir, Log: log.With("part", "lb"), Registerer: a.registry,
+		Pool: c.Pool, DNS: c.DNS, DNSPeers: c.DNSPeers, StateDir: c.StateDir, Log: log.With("part", "lb"), Registerer: a.registry,
 		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
 	}); err != nil {
 		return nil, err
@@ -235,7 +238,7 @@ func (a *Agent) close() {
 
 // follow runs f in a loop of its own with each newest Snapshot, again after
 // the time f asks for, and every period (0: never) with full set: then f
-// compares with what really is.
+// compares with what really is. So it does when the engine's networks changed.
 func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
 	f func(ctx context.Context, s *catalog.Snapshot, full bool) (again time.Duration, ps []catalog.Problem)) {
 	g.Go(func() error {
@@ -258,6 +261,8 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 				if !ok {
 					return nil
 				}
+				// With a network, an engine puts rules of its own in front of ours.
+				full = full || last == nil || !reflect.DeepEqual(last.Networks, s.Networks)
 				last = s
 			case <-tick:
 				full = true
@@ -279,19 +284,40 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 	})
 }
 
-func (a *Agent) allocate(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
-	return 0, a.vips.Reconcile(ctx, s)
+// allocateAgain is how often a VIP is tried for that a service did not get: the
+// store may be back, or an idle service have come of age, which no Snapshot tells.
+const allocateAgain = 5 * time.Second
+
+func (a *Agent) allocate(ctx context.Context, s *catalog.Snapshot, _ bool) (again time.Duration, ps []catalog.Problem) {
+	if ps = a.vips.Reconcile(ctx, s); len(ps) > 0 {
+		again = allocateAgain
+	}
+	return again, ps
 }
 
-func (a *Agent) answer(_ context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
+func (a *Agent) answer(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
 	a.dns.Update(s)
-	var ps []catalog.Problem
+	again, ps := a.answerPeers(ctx, s.Self)
 	for _, c := range s.Containers {
 		if c.Problem != "" {
 			ps = append(ps, catalog.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: c.Problem, Since: c.Since})
 		}
 	}
-	return 0, ps
+	return again, ps
+}
+
+// answerPeers has the DNS server answer where other hosts ask it, once it is
+// known where that is.
+func (a *Agent) answerPeers(ctx context.Context, self catalog.Node) (again time.Duration, ps []catalog.Problem) {
+	at := lb.DNSServer(self)
+	if !at.IsValid() || at == a.peersDNS {
+		return 0, nil
+	}
+	if err := a.dns.Listen(ctx, netip.AddrPortFrom(at, 53)); err != nil {
+		return 5 * time.Second, []catalog.Problem{{Kind: "dns", Object: at.String(), Reason: err.Error()}}
+	}
+	a.peersDNS = at
+	return 0, nil
 }
 
 // publish claims the ports that this host's tasks publish, and lets go of those
@@ -361,5 +387,6 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 		ingress.Down(ctx, c.ingress(log)),
 		fabric.Down(ctx),
 		lb.Down(ctx, lb.Options{Pool: c.Pool, StateDir: c.StateDir, Log: log}),
+		removeNetwork(ctx, c, log),
 	)
 }

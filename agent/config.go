@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"shoal/catalog"
+	"shoal/dockerwatch"
 	"shoal/fabric"
 )
 
@@ -27,6 +28,7 @@ type Config struct {
 
 	Pool       netip.Prefix  // VIPs
 	DNS        netip.Addr    // the address in Pool the DNS server answers on
+	DNSPeers   netip.Addr    // the address in Pool that leads to other hosts' DNS servers; zero: the one after DNS
 	Zone       string        // the mesh's DNS zone, without a trailing dot
 	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of /etc/resolv.conf
 	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never
@@ -117,6 +119,12 @@ func (c *Config) Check() error {
 	if !c.Pool.Contains(c.DNS) {
 		return badSetting("--dns %s: must lie in the pool %s", c.DNS, c.Pool)
 	}
+	if !c.DNSPeers.IsValid() {
+		c.DNSPeers = c.DNS.Next()
+	}
+	if !c.Pool.Contains(c.DNSPeers) || c.DNSPeers == c.DNS {
+		return badSetting("--dns-peers %s: must be another address than %s in the pool %s", c.DNSPeers, c.DNS, c.Pool)
+	}
 	if err := c.checkCluster(); err != nil {
 		return err
 	}
@@ -149,6 +157,9 @@ func (c *Config) Check() error {
 	}
 	if (c.EtcdCert == "") != (c.EtcdKey == "") {
 		return badSetting("--etcd-cert and --etcd-key go together")
+	}
+	if err := dockerwatch.CheckHost(c.Docker); err != nil {
+		return badSetting("--docker-host: %w", err)
 	}
 	for _, dir := range []string{c.StateDir, c.RunDir} {
 		if !filepath.IsAbs(dir) {

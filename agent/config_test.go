@@ -30,6 +30,7 @@ func TestConfigCheckRefusesWhatCannotWork(t *testing.T) {
 		"CA without etcd":     {func(c *Config) { c.EtcdCA = "ca.pem" }, "need --etcd"},
 		"relative folder":     {func(c *Config) { c.StateDir = "state" }, "absolute"},
 		"long socket path":    {func(c *Config) { c.RunDir = "/" + strings.Repeat("x", 100) }, "107"},
+		"docker host":         {func(c *Config) { c.Docker = "nowhere" }, "--docker-host"},
 		"metrics address":     {func(c *Config) { c.MetricsAddr = "localhost" }, "--metrics-addr"},
 	} {
 		t.Run(name, func(t *testing.T) {

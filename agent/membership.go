@@ -340,12 +340,31 @@ func (m *membership) nodes(ctx context.Context) ([]NodeView, error) {
 	return views, nil
 }
 
+// restartTime is how long an agent may take to restart.
+const restartTime = 10 * time.Second
+
+// silent tells whether a host's agent was not heard for longer than a restart
+// takes, though the host itself may be up.
+func (m *membership) silent(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.live == nil {
+		return false
+	}
+	for _, p := range m.live.States() {
+		if p.Node == name {
+			return time.Since(p.Heard) > restartTime && time.Since(p.Since) > restartTime
+		}
+	}
+	return false
+}
+
 // removeNode forgets a host that is gone for good.
 func (m *membership) removeNode(ctx context.Context, name string) error {
 	if name == m.config.Node {
 		return fmt.Errorf("%s is this host: run shoal node rm on another, with this one's agent stopped", name)
 	}
-	err := m.store.RemoveNode(ctx, name)
+	err := m.store.RemoveNode(ctx, name, m.silent(name))
 	if err != nil && !errors.Is(err, catalog.ErrNoNode) {
 		return err
 	}

@@ -2,9 +2,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"shoal/catalog"
 	"shoal/dockerwatch"
@@ -17,27 +22,38 @@ const (
 	meshBridge  = "shoal0"
 )
 
+// meshState is how far the network has come.
+type meshState struct {
+	settled bool // it was there once
+	pause   time.Duration
+	next    time.Time // when to try again
+	why     []catalog.Problem
+}
+
 // settleNetwork gives this host its subnet and the engine the network in it,
-// trying until it succeeds; what keeps it from that is a problem meanwhile.
-func (a *Agent) settleNetwork(ctx context.Context) error {
-	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-		err := a.makeNetwork(ctx)
-		if err == nil {
-			a.problems.set("network", nil)
-			return nil
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if pause > time.Second { // not what passes while a host starts
-			a.problems.set("network", []catalog.Problem{{Kind: "network", Object: a.config.Network, Reason: err.Error()}})
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
+// once, and again where somebody has removed it since (docker network prune
+// takes every network without a container). What keeps it from that is a problem
+// meanwhile.
+func (a *Agent) settleNetwork(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
+	n := &a.network
+	there := func(w catalog.Network) bool { return w.Name == a.config.Network }
+	if n.settled && slices.ContainsFunc(s.Networks, there) {
+		return 0, nil
 	}
+	if wait := time.Until(n.next); wait > 0 {
+		return wait, n.why
+	}
+	err := a.makeNetwork(ctx)
+	if err == nil {
+		*n = meshState{settled: true}
+		return 0, nil
+	}
+	n.pause = min(max(2*n.pause, 200*time.Millisecond), 10*time.Second)
+	n.next = time.Now().Add(n.pause)
+	if n.pause > time.Second { // not what passes while a host starts
+		n.why = []catalog.Problem{{Kind: "network", Object: a.config.Network, Reason: err.Error()}}
+	}
+	return n.pause, n.why
 }
 
 func (a *Agent) makeNetwork(ctx context.Context) error {
@@ -71,6 +87,18 @@ func (a *Agent) makeNetwork(ctx context.Context) error {
 	}
 	a.catalog.SetSelf(func(n *catalog.Node) { n.Subnet, n.Number, n.MAC = subnet, number, card.MAC })
 	return nil
+}
+
+// removeNetwork takes the mesh's network from the engine, where it is.
+func removeNetwork(ctx context.Context, c Config, log *slog.Logger) error {
+	if _, err := netlink.LinkByName(meshBridge); errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil // then an engine that is away has nothing to be asked for
+	}
+	w, err := dockerwatch.New(dockerwatch.Options{Host: c.Docker, Node: c.Node, Pool: c.Pool, Log: log})
+	if err != nil {
+		return err
+	}
+	return w.RemoveNetwork(ctx, meshNetwork)
 }
 
 // networkSubnet is the subnet of the existing network that was chosen by name.

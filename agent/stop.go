@@ -117,18 +117,9 @@ func (a *Agent) held(task netip.Addr) (sum int) {
 				}
 			}
 		}
-		for _, c := range snap.Published {
-			if c.Service != svc.ID {
-				continue
-			}
-			if v, err := a.ingress.Inspect(ctx, c.Port, c.Protocol); err == nil {
-				for _, d := range v.Dests {
-					if d.Addr.Addr() == task {
-						sum += d.Active
-					}
-				}
-			}
-		}
+	}
+	if n, err := a.ingress.Held(task); err == nil {
+		sum += n
 	}
 	return sum
 }

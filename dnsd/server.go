@@ -62,7 +62,7 @@ func (o *Options) serverAddrs() []netip.Addr {
 }
 
 // Server answers DNS questions from the newest Snapshot it was given. Before
-// the first one it answers SERVFAIL.
+// the first one it is silent over UDP, and answers SERVFAIL over TCP.
 type Server struct {
 	opt       Options
 	zone      zone
@@ -73,7 +73,9 @@ type Server struct {
 	cancel    context.CancelFunc
 	idle      time.Duration // tcpIdle; shorter in tests
 	tasks     sync.WaitGroup
-	bound     []netip.AddrPort
+
+	binding sync.Mutex
+	bound   []netip.AddrPort
 
 	update sync.Mutex // held by Update
 	table  atomic.Pointer[table]
@@ -136,7 +138,7 @@ func orDefault[T comparable](v, def T) T {
 // isOwn tells the addresses that would ask ourselves: those we listen on,
 // and all VIPs, behind which other hosts' servers are.
 func (s *Server) isOwn(a netip.AddrPort) bool {
-	return s.zone.pool.Contains(a.Addr()) || slices.Contains(s.opt.Listen, a) || slices.Contains(s.bound, a)
+	return s.zone.pool.Contains(a.Addr()) || slices.Contains(s.opt.Listen, a) || slices.Contains(s.Addrs(), a)
 }
 
 // Update makes the answers of a Snapshot those that are given from now on.
@@ -150,48 +152,88 @@ func (s *Server) Update(snap *catalog.Snapshot) {
 // answers until ctx ends or [Server.Shutdown] is called. An error names the
 // address that could not be bound; nothing is bound then.
 func (s *Server) Start(ctx context.Context) error {
-	var udp []*net.UDPConn
-	var tcp []net.Listener
-	closeAll := func() {
-		for _, c := range udp {
-			c.Close()
-		}
-		for _, l := range tcp {
-			l.Close()
-		}
-	}
+	var all []*sockets
 	for _, addr := range s.opt.Listen {
-		for range runtime.GOMAXPROCS(0) {
-			c, err := listenUDP(ctx, addr)
-			if err != nil {
-				closeAll()
-				return fmt.Errorf("DNS: listen on %s/udp: %w", addr, err)
-			}
-			udp = append(udp, c)
-			addr = c.LocalAddr().(*net.UDPAddr).AddrPort()
-		}
-		lc := net.ListenConfig{Control: control(unix.SO_REUSEADDR)}
-		l, err := lc.Listen(ctx, "tcp"+version(addr), addr.String())
+		k, err := bind(ctx, addr)
 		if err != nil {
-			closeAll()
-			return fmt.Errorf("DNS: listen on %s/tcp: %w", addr, err)
+			for _, k := range all {
+				k.close()
+			}
+			return err
 		}
-		tcp = append(tcp, l)
-		s.bound = append(s.bound, addr)
+		all = append(all, k)
 	}
-	for _, c := range udp {
-		s.tasks.Go(func() { s.serveUDP(c) })
-	}
-	for _, l := range tcp {
-		s.tasks.Go(func() { s.serveTCP(l) })
+	for _, k := range all {
+		s.serve(k)
 	}
 	context.AfterFunc(ctx, s.cancel)
-	context.AfterFunc(s.forwarder.ctx, closeAll)
 	return nil
 }
 
-// Addrs are the addresses bound by Start.
-func (s *Server) Addrs() []netip.AddrPort { return s.bound }
+// Listen binds one more address, whether or not this host has it yet, and
+// answers on it as well. It must not be called after Shutdown.
+func (s *Server) Listen(ctx context.Context, addr netip.AddrPort) error {
+	k, err := bind(ctx, addr)
+	if err != nil {
+		return err
+	}
+	s.serve(k)
+	return nil
+}
+
+// sockets are those of one address.
+type sockets struct {
+	addr netip.AddrPort
+	udp  []*net.UDPConn
+	tcp  net.Listener
+}
+
+func (k *sockets) close() {
+	for _, c := range k.udp {
+		c.Close()
+	}
+	if k.tcp != nil {
+		k.tcp.Close()
+	}
+}
+
+func bind(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
+	k := &sockets{addr: addr}
+	for range runtime.GOMAXPROCS(0) {
+		c, err := listenUDP(ctx, k.addr)
+		if err != nil {
+			k.close()
+			return nil, fmt.Errorf("DNS: listen on %s/udp: %w", k.addr, err)
+		}
+		k.udp = append(k.udp, c)
+		k.addr = c.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	lc := net.ListenConfig{Control: control(unix.SO_REUSEADDR)}
+	var err error
+	if k.tcp, err = lc.Listen(ctx, "tcp"+version(k.addr), k.addr.String()); err != nil {
+		k.close()
+		return nil, fmt.Errorf("DNS: listen on %s/tcp: %w", k.addr, err)
+	}
+	return k, nil
+}
+
+func (s *Server) serve(k *sockets) {
+	s.binding.Lock()
+	s.bound = append(slices.Clip(s.bound), k.addr)
+	s.binding.Unlock()
+	for _, c := range k.udp {
+		s.tasks.Go(func() { s.serveUDP(c) })
+	}
+	s.tasks.Go(func() { s.serveTCP(k.tcp) })
+	context.AfterFunc(s.forwarder.ctx, k.close)
+}
+
+// Addrs are the addresses that are bound.
+func (s *Server) Addrs() []netip.AddrPort {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	return s.bound
+}
 
 // Shutdown stops answering and returns when the last question under way has ended.
 func (s *Server) Shutdown() {
@@ -242,6 +284,9 @@ func (s *Server) serveUDP(c *net.UDPConn) {
 				return
 			}
 			continue // an error of one datagram
+		}
+		if s.table.Load() == nil {
+			continue // asked again in a second; told SERVFAIL, many a resolver tries its five times at once
 		}
 		asker := from.Addr().Unmap().WithZone("")
 		if n, ok := s.fast(out, in[:n], asker, false); ok {

@@ -99,12 +99,9 @@ type applier struct {
 // apply writes the changes; what it says was wrong with the rules. What fails
 // for one peer leaves the others alone, and ends the work for that peer: its
 // route, which comes last, is not written.
-func (a *applier) apply(ctx context.Context, c *changes, chains []rules.Chain, missing map[string]bool) (edits []string) {
+func (a *applier) apply(ctx context.Context, c *changes, chains []rules.Chain, missing map[string]bool) (wrong []string) {
 	a.part("ipset", a.fillSets(c, missing))
-	have, err := rules.Read(ctx)
-	if err == nil {
-		edits, err = rules.Apply(ctx, chains, have)
-	}
+	wrong, err := rules.Keep(ctx, chains)
 	a.part("iptables", err)
 
 	for _, d := range c.dropDevices {
@@ -160,7 +157,7 @@ func (a *applier) apply(ctx context.Context, c *changes, chains []rules.Chain, m
 		a.part(d.name, dropDevice(d.name))
 	}
 	a.part("ipset", a.drainSets(c))
-	return edits
+	return wrong
 }
 
 // written counts a write; what is gone already (ENOENT, ESRCH) was to be

@@ -52,6 +52,11 @@
 // Tunnels are neither encrypted nor signed. What is not trusted is not dropped
 // either; it meets the engine's own rules.
 //
+// The jumps to the chains stand first in the built-in ones, in filter FORWARD
+// before DOCKER-USER: what is let past does not come by DOCKER-USER, all else
+// does. A rule that must hold for packets of other hosts' containers too belongs
+// in mangle FORWARD, which comes before filter and where nothing is ours.
+//
 // The port of vxlan must therefore be shoal's alone, and with ipip no other
 // IPIP tunnel can end on the host, unless its far end is a host of the cluster.
 //

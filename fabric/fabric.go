@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"shoal/catalog"
+	"shoal/kernel/rules"
 )
 
 // RouteProtocol tells the fabric's routes from all others ("proto 83" in ip
@@ -134,9 +135,9 @@ func (f *Fabric) pass(ctx context.Context, in inputs) (problems []catalog.Proble
 	}
 	c := diff(want, have.state)
 	a := &applier{index: have.index, paths: paths, parts: map[string]error{}, peers: map[string]error{}}
-	edits := a.apply(ctx, &c, want.chains, have.missing)
-	if !c.empty() || len(edits) > 0 {
-		f.log.Info("network between hosts written", "changes", c.String(), "rules", edits)
+	wrong := a.apply(ctx, &c, want.chains, have.missing)
+	if !c.empty() || len(wrong) > 0 {
+		f.log.Info("network between hosts written", "changes", c.String(), "rules", rules.Brief(wrong))
 	}
 	for part, err := range a.parts {
 		problems = append(problems, problem(in.self, "kernel", part, err))

@@ -44,7 +44,7 @@ func (b *Balancer) apply(t touched, now time.Time) {
 		}
 	}
 
-	b.fill(t, setNets, setTasks, setHairpin)
+	b.fill(t, ground...)
 	for k := putService; k <= delService; k++ {
 		var marks []step
 		for _, s := range steps {

@@ -22,7 +22,8 @@ import (
 // Options are the settings of a balancer.
 type Options struct {
 	Pool     netip.Prefix  // the VIPs; IPv4
-	DNS      []netip.Addr  // addresses of the pool where the host itself answers DNS, port 53
+	DNS      netip.Addr    // the address of the pool where this host itself answers DNS, port 53; zero: it does not
+	DNSPeers netip.Addr    // the address of the pool behind which the other hosts' DNS servers are; zero: none
 	Timeouts ipvs.Timeouts // idle timeouts; zero: [DefaultTimeouts]
 	StateDir string        // where former values of kernel parameters are kept; made if missing
 
@@ -74,8 +75,8 @@ type Balancer struct {
 
 // part is what one service wants.
 type part struct {
-	virtuals       []virtual
-	tasks, hairpin []ipset.Entry
+	virtuals              []virtual
+	tasks, local, hairpin []ipset.Entry
 }
 
 // New checks that the kernel can balance, and makes a Balancer for the network
@@ -140,8 +141,8 @@ func (b *Balancer) forget() {
 	for _, s := range sets {
 		b.want[s.Name] = map[ipset.Entry]int{}
 	}
-	for _, a := range b.opts.DNS {
-		b.want[setPing.Name][ipset.Addr(a)] = 1
+	if b.opts.DNS.IsValid() {
+		b.want[setPing.Name][ipset.Addr(b.opts.DNS)] = 1
 	}
 }
 

@@ -4,21 +4,35 @@ import (
 	"fmt"
 	"net/netip"
 
+	"shoal/catalog"
+	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
 )
 
-// chains are the rules, however many services there are.
-func chains(pool netip.Prefix, dns []netip.Addr) []rules.Chain {
-	toPool := "-d " + pool.String()
+// chains are the rules on this host, as the last Snapshot has it.
+func (b *Balancer) chains() []rules.Chain {
+	if b.snap == nil {
+		return chains(b.opts, catalog.Node{}, true)
+	}
+	return chains(b.opts, b.snap.Self, len(otherServers(b.snap)) == 0)
+}
+
+// chains are the rules, however many services there are. Alone, no other host's
+// DNS server could answer for this one's.
+func chains(o Options, self catalog.Node, alone bool) []rules.Chain {
+	toPool := "-d " + o.Pool.String()
 	jumps := func(from ...string) (js []rules.Jump) {
 		for _, f := range from {
 			js = append(js, rules.Jump{From: f, Match: toPool})
 		}
 		return js
 	}
-	fromTo := func(src, dst string) string {
-		return fmt.Sprintf("-m set --match-set %s src -m set --match-set %s dst -j ACCEPT", src, dst)
+	match := func(s ipset.Set, dir string) string {
+		return fmt.Sprintf("-m set --match-set %s %s", s.Name, dir)
 	}
+	// From one of this host's container networks, over its own bridge: a source
+	// address alone proves nothing, whoever is on the host's link can send it.
+	fromHere := match(setBridges, "src,src")
 	mark := func(proto, set string) string {
 		return fmt.Sprintf("-p %s -j SET --map-set %s dst --map-mark", proto, set)
 	}
@@ -32,16 +46,43 @@ func chains(pool netip.Prefix, dns []netip.Addr) []rules.Chain {
 		"-p icmp -m conntrack --ctstate RELATED -j ACCEPT",
 		fmt.Sprintf("-p icmp --icmp-type echo-request -m set --match-set %s dst -j ACCEPT", setPing.Name),
 	}
-	for _, a := range dns {
+	if o.DNS.IsValid() {
 		for _, proto := range []string{"udp", "tcp"} {
-			vip = append(vip, fmt.Sprintf("-d %s -p %s --dport 53 -j ACCEPT", a, proto))
+			vip = append(vip, fmt.Sprintf("-d %s -p %s --dport %d -j ACCEPT", o.DNS, proto, dnsPort))
 		}
 	}
 	// The whole pool is this host's by the local route: what is no service
 	// would reach whoever listens on 0.0.0.0.
 	vip = append(vip,
 		"-p tcp -j REJECT --reject-with tcp-reset",
+		// An unreachable port is to the kernel's SCTP only a hint, after which it
+		// goes on trying; an unreachable protocol ends the association (RFC 9260,
+		// section 10).
+		"-p sctp -j REJECT --reject-with icmp-proto-unreachable",
 		"-j REJECT --reject-with icmp-port-unreachable")
+
+	// Other hosts' containers, and the hosts, reach this host's DNS server by the
+	// address of the mesh's bridge.
+	dns := rules.Chain{Table: "filter", Name: "SHOAL-DNS"}
+	server := DNSServer(self)
+	if o.DNSPeers.IsValid() && server.IsValid() {
+		dns.From = []rules.Jump{{From: "INPUT", Match: "-d " + server.String()}}
+		for _, proto := range []string{"udp", "tcp"} {
+			dns.Rules = append(dns.Rules, fmt.Sprintf("-p %s --dport %d %s -j ACCEPT", proto, dnsPort, match(setCluster, "src")))
+		}
+	}
+	// While the agent is away nobody listens there. A resolver that is told so
+	// goes on to the next server at once (Docker's own otherwise waits for four
+	// seconds); but where there is no other server it may give up, and one that
+	// hears nothing asks again.
+	var silent []string
+	if alone {
+		for _, a := range []netip.Addr{o.DNS, o.DNSPeers, server} {
+			if a.IsValid() {
+				silent = append(silent, fmt.Sprintf("-s %s -p icmp --icmp-type port-unreachable -m conntrack --ctstate RELATED --ctproto udp --ctorigdstport %d -j DROP", a, dnsPort))
+			}
+		}
+	}
 
 	return []rules.Chain{
 		{
@@ -49,7 +90,10 @@ func chains(pool netip.Prefix, dns []netip.Addr) []rules.Chain {
 			// elsewhere than its own bridge. That hits packets between bridges, and
 			// the reply of a task on one bridge to a client on another.
 			Table: "raw", Name: "SHOAL-RAW", From: []rules.Jump{{From: "PREROUTING"}},
-			Rules: []string{fromTo(setNets.Name, setTasks.Name), fromTo(setTasks.Name, setNets.Name)},
+			Rules: []string{
+				fmt.Sprintf("%s %s -j ACCEPT", fromHere, match(setLocal, "dst")),
+				fmt.Sprintf("%s %s -j ACCEPT", fromHere, match(setLocal, "src")),
+			},
 		},
 		{
 			// The last to match sets the mark: a named port wins over all ports.
@@ -69,12 +113,15 @@ func chains(pool netip.Prefix, dns []netip.Addr) []rules.Chain {
 		},
 		{
 			// A task that reached itself would answer itself directly, not by way
-			// of IPVS. Everywhere else the client's address is kept: Docker would
-			// masquerade what leaves its bridge.
+			// of IPVS. A task on this host sees the address of every other container
+			// on it: Docker would masquerade what leaves its bridge. To tasks of other
+			// hosts it must, as those have no route to this host's other networks;
+			// only the mesh's own is theirs to answer to, and what keeps those
+			// addresses is the fabric's.
 			Table: "nat", Name: "SHOAL-POSTROUTING", From: []rules.Jump{{From: "POSTROUTING"}},
 			Rules: []string{
-				fmt.Sprintf("-m set --match-set %s src,dst -j MASQUERADE", setHairpin.Name),
-				fromTo(setNets.Name, setTasks.Name),
+				match(setHairpin, "src,dst") + " -j MASQUERADE",
+				fmt.Sprintf("%s %s -j ACCEPT", match(setNets, "src"), match(setLocal, "dst")),
 			},
 		},
 		{Table: "filter", Name: "SHOAL-VIP", From: jumps("INPUT"), Rules: vip},
@@ -84,21 +131,21 @@ func chains(pool netip.Prefix, dns []netip.Addr) []rules.Chain {
 			// is refused there: refused here, a datagram's sender would see EPERM,
 			// not ECONNREFUSED.
 			Table: "filter", Name: "SHOAL-OUTPUT", From: []rules.Jump{{From: "OUTPUT"}},
-			Rules: []string{
-				toPool + " -j ACCEPT",
-				fmt.Sprintf("-m mark --mark %#x/%#x -j ACCEPT", marksOf, ownMask),
-			},
+			Rules: append(silent,
+				toPool+" -j ACCEPT",
+				fmt.Sprintf("-m mark --mark %#x/%#x -j ACCEPT", marksOf, ownMask)),
 		},
 		{
 			// Replies of tasks, to other bridges and other hosts; and from this
 			// host's containers to tasks on its other bridges, by their own addresses
-			// (tasks.NAME, dnsrr). Connections that a task makes elsewhere stay under
-			// Docker's and the user's rules.
+			// (tasks.NAME, dnsrr). Connections that a task makes elsewhere, and those
+			// that others make to a task, stay under Docker's and the user's rules.
 			Table: "filter", Name: "SHOAL-FORWARD", From: []rules.Jump{{From: "FORWARD"}},
 			Rules: []string{
-				fmt.Sprintf("-m set --match-set %s src -m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY -j ACCEPT", setTasks.Name),
-				fromTo(setNets.Name, setTasks.Name),
+				match(setTasks, "src") + " -m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY -j ACCEPT",
+				fmt.Sprintf("%s %s -j ACCEPT", fromHere, match(setLocal, "dst")),
 			},
 		},
+		dns,
 	}
 }

@@ -113,13 +113,15 @@ func TestFailuresAreTriedAgainLaterEachTime(t *testing.T) {
 
 func TestRulesAreAsManyForAnyNumberOfServices(t *testing.T) {
 	n := 0
-	for _, c := range chains(netip.MustParsePrefix("10.96.0.0/16"), []netip.Addr{netip.MustParseAddr("10.96.0.10")}) {
+	for _, c := range chains(
+		Options{Pool: netip.MustParsePrefix("10.96.0.0/16"), DNS: netip.MustParseAddr("10.96.0.10"), DNSPeers: netip.MustParseAddr("10.96.0.11")},
+		catalog.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}, true) {
 		n += len(c.Rules) + len(c.From)
 		if len(c.Name) > 28 {
 			t.Errorf("chain name %s is too long for iptables", c.Name)
 		}
 	}
-	if n != 30 {
-		t.Errorf("%d rules, and doc.go says 30", n)
+	if n != 37 {
+		t.Errorf("%d rules, and doc.go says 37", n)
 	}
 }

@@ -22,7 +22,37 @@
 //	nat POSTROUTING           masqueraded if the task is the client, else untouched
 //	filter FORWARD            the task's replies pass, before Docker's rules drop them
 //
-// With one DNS address these are 30 rules, for one service or ten thousand.
+// These are 37 rules, for one service or ten thousand.
+//
+// # Among the rules of others
+//
+// The jumps to these chains stand first in the built-in ones, so before
+// DOCKER-USER in filter FORWARD, and what is accepted there does not come by
+// DOCKER-USER: replies of tasks, and what containers of this host send to tasks
+// on it over another of its bridges. All else meets DOCKER-USER and Docker's own
+// rules as if shoal were not there, connections that a task makes and those that
+// are made to its address from outside among them. A rule that must hold for
+// what is accepted too belongs in mangle FORWARD, which comes before filter and
+// where nothing is ours. What goes to a VIP passes INPUT and OUTPUT, not FORWARD;
+// its place is mangle PREROUTING, where no chain of ours accepts.
+//
+// No packet is let in for its source address alone, which whoever is on the
+// host's link can forge: that of a container counts only if the packet comes by
+// its bridge (set SHOAL-BRIDGES), that of a task only in a reply. What comes from
+// other hosts' containers is the fabric's and the ingress's to let in.
+//
+// A container on a network that other hosts know nothing of, docker0 say, is
+// masqueraded by Docker when its packets go to a task of another host, and that
+// task sees the host's address.
+//
+// # DNS
+//
+// On one address of the pool the agent of this host answers. A second one leads,
+// by IPVS, to the DNS servers of the other hosts that live, each at the first
+// address of its containers' subnet ([DNSServer]), where only hosts of the
+// cluster and their containers are let in; to this host's own, if there are no
+// others. While the agent is away nobody is told so: a resolver that hears
+// nothing goes on to the second address, and asks again.
 //
 // # Fronts
 //

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/catalog"
 	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
@@ -36,13 +37,9 @@ func (b *Balancer) foundation(ctx context.Context, now time.Time) {
 	}
 	part("IPVS timeouts", b.timeouts())
 
-	have, err := rules.Read(ctx)
-	if err == nil {
-		var edits []string
-		edits, err = rules.Apply(ctx, chains(b.opts.Pool, b.opts.DNS), have)
-		if len(edits) > 0 {
-			b.log.Info("iptables rules written", "why", edits)
-		}
+	wrong, err := rules.Keep(ctx, b.chains())
+	if len(wrong) > 0 {
+		b.log.Info("iptables rules written", "why", rules.Brief(wrong))
 	}
 	part("iptables", err)
 	if err != nil {
@@ -145,7 +142,7 @@ func Down(ctx context.Context, opts Options) error {
 		}
 	}
 	var names []string
-	for _, c := range chains(netip.MustParsePrefix("10.96.0.0/16"), nil) {
+	for _, c := range chains(Options{}, catalog.Node{}, true) {
 		names = append(names, c.Name)
 	}
 	do(rules.Remove(ctx, names...))

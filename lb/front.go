@@ -43,6 +43,7 @@ type dest struct {
 	addr   netip.AddrPort // port 0: the packet's own
 	weight int            // 0: keeps the connections it holds, and is not added where it is not
 	until  time.Time      // of a draining task: out when idle, at the latest then
+	local  bool           // a task of this host
 }
 
 // live tells whether the front takes new connections.
@@ -50,8 +51,9 @@ func (v *virtual) live() bool {
 	return slices.ContainsFunc(v.dests, func(d dest) bool { return d.weight > 0 })
 }
 
-// virtuals are the fronts of a service, in order, and how each is balanced.
-func virtuals(s *catalog.Service) []virtual {
+// virtuals are the fronts of a service, in order, and how each is balanced on
+// that host.
+func virtuals(s *catalog.Service, self string) []virtual {
 	if !s.VIP.Is4() || s.Spec.Mode != catalog.ModeVIP {
 		return nil
 	}
@@ -61,11 +63,11 @@ func virtuals(s *catalog.Service) []virtual {
 		for i := range s.Tasks {
 			t := &s.Tasks[i]
 			if port, ok := target(t); ok && t.Addr.Is4() {
-				v.add(t, port)
+				v.add(t, port, t.Node == self)
 			}
 		}
+		v.settle(s.Spec.PreferLocal)
 		if len(v.dests) > 0 {
-			slices.SortFunc(v.dests, func(a, b dest) int { return a.addr.Compare(b.addr) })
 			vs = append(vs, v)
 		}
 	}
@@ -80,22 +82,14 @@ func virtuals(s *catalog.Service) []virtual {
 }
 
 // add puts a task behind the front.
-func (v *virtual) add(t *catalog.Task, port uint16) {
-	d := dest{addr: netip.AddrPortFrom(t.Addr, port)}
+func (v *virtual) add(t *catalog.Task, port uint16, local bool) {
+	d := dest{addr: netip.AddrPortFrom(t.Addr, port), local: local}
 	if t.InRotation() {
 		// IPVS takes up to 2³¹, but sums weights in an int (wlc, sh, mh).
 		d.weight = min(max(t.Weight, 0), 65535)
 	}
-	if d.weight == 0 {
-		// A UDP flow never ends by itself, so weight 0 would hold it for
-		// ever. And dh, which hashes the VIP, has nowhere else to go: one
-		// destination of weight 0 would refuse everybody.
-		if v.front.proto == catalog.UDP || v.scheduler == "dh" {
-			return
-		}
-		if t.State == catalog.Draining {
-			d.until = t.DrainDeadline()
-		}
+	if t.State == catalog.Draining {
+		d.until = t.DrainDeadline()
 	}
 	// Containers that share an address share the destination: the one that
 	// serves longest counts.
@@ -108,6 +102,26 @@ func (v *virtual) add(t *catalog.Task, port uint16) {
 		}
 	}
 	v.dests = append(v.dests, d)
+}
+
+// settle ends the making of a virtual, when all its tasks are there. If local
+// tasks are preferred, the others keep what they hold and are given no more
+// while there is a local one.
+func (v *virtual) settle(preferLocal bool) {
+	if preferLocal && slices.ContainsFunc(v.dests, func(d dest) bool { return d.local && d.weight > 0 }) {
+		for i := range v.dests {
+			if !v.dests[i].local {
+				v.dests[i].weight = 0
+			}
+		}
+	}
+	// A UDP flow never ends by itself, so weight 0 would hold it for ever. And
+	// dh, which hashes the VIP, has nowhere else to go: one destination of weight
+	// 0 would refuse everybody.
+	if v.front.proto == catalog.UDP || v.scheduler == "dh" {
+		v.dests = slices.DeleteFunc(v.dests, func(d dest) bool { return d.weight == 0 })
+	}
+	slices.SortFunc(v.dests, func(a, b dest) int { return a.addr.Compare(b.addr) })
 }
 
 // seconds rounds up: an affinity of less than a second is one.

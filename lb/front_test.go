@@ -24,6 +24,7 @@ func testTask(addr string, change ...func(*catalog.Task)) catalog.Task {
 }
 
 func state(s catalog.State) func(*catalog.Task) { return func(t *catalog.Task) { t.State = s } }
+func node(name string) func(*catalog.Task)      { return func(t *catalog.Task) { t.Node = name } }
 func weight(n int) func(*catalog.Task)          { return func(t *catalog.Task) { t.Weight = n } }
 func ports(ps ...catalog.Port) func(*catalog.Task) {
 	return func(t *catalog.Task) { t.Spec.Ports = ps }
@@ -79,6 +80,42 @@ func TestVirtuals(t *testing.T) {
 			want: "10.96.0.1 tcp rr | 172.18.0.2:0 0 | 172.18.0.3:0 0 | 172.18.0.4:0 0 | 172.18.0.5:0 0 +10s | 172.18.0.6:0 1 | 172.18.0.7:0 0\n" +
 				"10.96.0.1 udp rr | 172.18.0.6:0 1\n",
 		},
+		"tasks of dead hosts": {
+			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Lost), node("b")), testTask("172.18.0.3", node("a"))},
+			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 0 | 172.18.0.3:0 1\n10.96.0.1 udp rr | 172.18.0.3:0 1\n",
+		},
+		"and back": {
+			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a"))},
+			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n10.96.0.1 udp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n",
+		},
+		"local preferred: others only keep what they hold": {
+			spec:  catalog.Spec{PreferLocal: true},
+			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a")), testTask("172.18.0.4", node("a"), weight(2))},
+			want: "10.96.0.1 tcp rr | 172.18.0.2:0 0 | 172.18.0.3:0 1 | 172.18.0.4:0 2\n" +
+				"10.96.0.1 udp rr | 172.18.0.3:0 1 | 172.18.0.4:0 2\n",
+		},
+		"local preferred, and none is": {
+			spec:  catalog.Spec{PreferLocal: true},
+			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("c"))},
+			want: "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n" +
+				"10.96.0.1 udp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n",
+		},
+		"local preferred, and none in rotation": {
+			spec:  catalog.Spec{PreferLocal: true},
+			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a"), state(catalog.Unhealthy)), testTask("172.18.0.4", node("a"), weight(0))},
+			want: "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 0 | 172.18.0.4:0 0\n" +
+				"10.96.0.1 udp rr | 172.18.0.2:0 1\n",
+		},
+		"local preferred, port by port": {
+			spec:  catalog.Spec{PreferLocal: true},
+			tasks: []catalog.Task{testTask("172.18.0.2", node("b"), ports(http, dns)), testTask("172.18.0.3", node("a"), ports(http))},
+			want: "10.96.0.1:80/tcp rr | 172.18.0.2:8080 0 | 172.18.0.3:8080 1\n" +
+				"10.96.0.1:53/udp rr | 172.18.0.2:5353 1\n",
+		},
+		"local not preferred": {
+			tasks: []catalog.Task{testTask("172.18.0.2", node("b"), ports(http)), testTask("172.18.0.3", node("a"), ports(http))},
+			want:  "10.96.0.1:80/tcp rr | 172.18.0.2:8080 1 | 172.18.0.3:8080 1\n",
+		},
 		"weight 0 is out of rotation": {
 			tasks: []catalog.Task{testTask("172.18.0.2", weight(0))},
 			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 0\n",
@@ -111,7 +148,7 @@ func TestVirtuals(t *testing.T) {
 			if s.Spec.Mode == "" {
 				s.Spec.Mode = catalog.ModeVIP
 			}
-			if d := cmp.Diff(tc.want, text(virtuals(&s))); d != "" {
+			if d := cmp.Diff(tc.want, text(virtuals(&s, "a"))); d != "" {
 				t.Error(d)
 			}
 		})
@@ -157,10 +194,11 @@ func TestChangedServices(t *testing.T) {
 		t.Service = catalog.ServiceID{Stack: "default", Name: name}
 		return t
 	}
-	old := snap(in("a"), in("b"), in("c"), in("d", state(catalog.Draining)), in("e"), in("z"))
+	old := snap(in("a"), in("b"), in("c"), in("d", state(catalog.Draining)), in("e"), in("f"), in("g"), in("h", state(catalog.Lost)), in("z"))
 	new := snap(in("a"), in("aa"), in("b", state(catalog.Unhealthy)), in("c", weight(2)),
 		in("d", state(catalog.Draining), func(t *catalog.Task) { t.Drain = time.Minute }),
-		in("e", ports(catalog.Port{Port: 1, Target: 1, Protocol: catalog.TCP})))
+		in("e", ports(catalog.Port{Port: 1, Target: 1, Protocol: catalog.TCP})),
+		in("f", func(t *catalog.Task) { t.Spec.PreferLocal = true }), in("g", state(catalog.Lost)), in("h"))
 	var got []string
 	changed(old, new, func(o, n *catalog.Service) {
 		switch {
@@ -172,7 +210,7 @@ func TestChangedServices(t *testing.T) {
 			got = append(got, n.ID.Name)
 		}
 	})
-	if d := cmp.Diff([]string{"+aa", "b", "c", "d", "e", "-z"}, got); d != "" {
+	if d := cmp.Diff([]string{"+aa", "b", "c", "d", "e", "f", "g", "h", "-z"}, got); d != "" {
 		t.Error(d)
 	}
 }

@@ -59,11 +59,12 @@ func (b *Balancer) Inspect(ctx context.Context, vip netip.Addr) (*View, error) {
 			v.Route += " src " + r.Src.String()
 		}
 	}
-	have, err := rules.Read(ctx)
+	want := b.chains()
+	have, err := rules.Read(ctx, rules.Tables(want)...)
 	if err != nil {
 		return nil, err
 	}
-	_, v.Broken = rules.Diff(chains(b.opts.Pool, b.opts.DNS), have)
+	_, v.Broken = rules.Diff(want, have)
 	for _, rule := range have["mangle"]["SHOAL-MARK"] {
 		v.Rules = append(v.Rules, "-A SHOAL-MARK "+rule)
 	}

@@ -43,12 +43,13 @@ func (b *Balancer) Reconcile(ctx context.Context, snap *catalog.Snapshot, full b
 	}
 	changed(b.snap, snap, func(old, new *catalog.Service) {
 		if new != nil {
-			b.update(new.ID, new, snap.Self, t)
+			b.update(new.ID, partOf(new, snap.Self), t)
 		} else {
-			b.update(old.ID, nil, snap.Self, t)
+			b.update(old.ID, nil, t)
 		}
 	})
 	b.networks(b.snap, snap, t)
+	b.nodes(b.snap, snap, t)
 	b.snap = snap
 
 	b.apply(t, now)
@@ -112,7 +113,7 @@ func (b *Balancer) read() error {
 			if err = ipset.Create(s); err != nil {
 				return err
 			}
-			b.log.Info("set made", "set", s.Name)
+			b.log.Debug("set made", "set", s.Name)
 			held = entries{}
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package lb
 
 import (
 	"net/netip"
+	"slices"
 
 	"shoal/catalog"
 	"shoal/kernel/ipset"
@@ -18,11 +19,16 @@ var (
 	setPort    = ipset.Set{Name: "SHOAL-VIP-PORT", Type: "hash:ip,port", Mark: true, MaxElem: maxElem} // named ports
 	setPing    = ipset.Set{Name: "SHOAL-PING", Type: "hash:ip", MaxElem: maxElem}                      // addresses that answer ping
 	setTasks   = ipset.Set{Name: "SHOAL-TASKS", Type: "hash:ip", MaxElem: maxElem}                     // addresses of all tasks, here and elsewhere
+	setLocal   = ipset.Set{Name: "SHOAL-LOCAL", Type: "hash:ip", MaxElem: maxElem}                     // addresses of this host's tasks
 	setHairpin = ipset.Set{Name: "SHOAL-HAIRPIN", Type: "hash:net,net", MaxElem: maxElem}              // (task, task) of each task on this host
 	setNets    = ipset.Set{Name: "SHOAL-NETS", Type: "hash:net", MaxElem: maxElem}                     // this host's container networks
+	setBridges = ipset.Set{Name: "SHOAL-BRIDGES", Type: "hash:net,iface", MaxElem: maxElem}            // each by way of its bridge
+	setCluster = ipset.Set{Name: "SHOAL-CLUSTER", Type: "hash:net", MaxElem: maxElem}                  // the hosts of the cluster and their containers
 
-	// in the order in which entries go in; they come out in the reverse one.
-	sets = []ipset.Set{setNets, setTasks, setHairpin, setVIP, setVIPUDP, setPort, setPing}
+	// ground is what is filled before the first mark is set.
+	ground = []ipset.Set{setNets, setBridges, setCluster, setTasks, setLocal, setHairpin}
+	// sets are in the order in which entries go in; they come out in the reverse one.
+	sets = slices.Concat(ground, []ipset.Set{setVIP, setVIPUDP, setPort, setPing})
 )
 
 // entries is what a set holds: entry -> mark.
@@ -53,19 +59,22 @@ func frontOf(set string, e ipset.Entry) (front, bool) {
 	return front{}, false
 }
 
-// addresses are the task addresses of a service: of all tasks, and of those
-// whose packets to themselves need masquerading. A task of this host that is
-// the host itself (host network) does not.
-func addresses(s *catalog.Service, self catalog.Node) (tasks, hairpin []netip.Addr) {
+// addresses are the task addresses of a service: of all tasks, of those on this
+// host, and of those whose packets to themselves need masquerading. A task that
+// is the host itself (host network) does not.
+func addresses(s *catalog.Service, self catalog.Node) (tasks, local, hairpin []netip.Addr) {
 	for i := range s.Tasks {
 		t := &s.Tasks[i]
 		if !t.Addr.Is4() {
 			continue
 		}
 		tasks = append(tasks, t.Addr)
-		if t.Node == self.Name && t.Addr != self.Addr {
-			hairpin = append(hairpin, t.Addr)
+		if t.Node == self.Name {
+			local = append(local, t.Addr)
+			if t.Addr != self.Addr {
+				hairpin = append(hairpin, t.Addr)
+			}
 		}
 	}
-	return tasks, hairpin
+	return tasks, local, hairpin
 }

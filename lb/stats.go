@@ -34,7 +34,7 @@ func (b *Balancer) Stats() ([]ServiceStats, error) {
 	sums := map[catalog.ServiceID]*ServiceStats{}
 	for f, id := range b.owner {
 		s, has := byMark[b.marks.of[f]]
-		if !has {
+		if !has || id == dnsPeersID {
 			continue
 		}
 		sum := sums[id]

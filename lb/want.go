@@ -74,7 +74,7 @@ func changed(old, new *catalog.Snapshot, visit func(old, new *catalog.Service)) 
 // same tells whether nothing differs that the balancer looks at.
 func same(a, b *catalog.Service) bool {
 	return a.VIP == b.VIP && a.Spec.Mode == b.Spec.Mode && a.Spec.Scheduler == b.Spec.Scheduler &&
-		a.Spec.Affinity == b.Spec.Affinity && len(a.Tasks) == len(b.Tasks) && sameTasks(a.Tasks, b.Tasks)
+		a.Spec.Affinity == b.Spec.Affinity && a.Spec.PreferLocal == b.Spec.PreferLocal && len(a.Tasks) == len(b.Tasks) && sameTasks(a.Tasks, b.Tasks)
 }
 
 func sameTasks(a, b []catalog.Task) bool {
@@ -89,26 +89,37 @@ func sameTasks(a, b []catalog.Task) bool {
 	return true
 }
 
-// update makes one service's part what the service says; nil takes it out.
-func (b *Balancer) update(id catalog.ServiceID, s *catalog.Service, self catalog.Node, t touched) {
-	old := b.parts[id]
-	var part part
-	if s != nil {
-		part.virtuals = virtuals(s)
-		tasks, hairpin := addresses(s, self)
-		for _, a := range tasks {
-			part.tasks = append(part.tasks, ipset.Addr(a))
-		}
-		for _, a := range hairpin {
-			part.hairpin = append(part.hairpin, ipset.Pair(a, a))
-		}
+// partOf is what a service wants.
+func partOf(s *catalog.Service, self catalog.Node) *part {
+	p := &part{virtuals: virtuals(s, self.Name)}
+	tasks, local, hairpin := addresses(s, self)
+	for _, a := range tasks {
+		p.tasks = append(p.tasks, ipset.Addr(a))
 	}
+	for _, a := range local {
+		p.local = append(p.local, ipset.Addr(a))
+	}
+	for _, a := range hairpin {
+		p.hairpin = append(p.hairpin, ipset.Pair(a, a))
+	}
+	return p
+}
+
+// update puts a service's part in the place of the one it had; nil takes it
+// out.
+func (b *Balancer) update(id catalog.ServiceID, part *part, t touched) {
+	old := b.parts[id]
+	delete(b.parts, id)
 	for _, v := range old.virtuals {
 		if b.owner[v.front] == id {
 			delete(b.owner, v.front)
 			t.front(v.front)
 			delete(b.failing, object{front: v.front}) // what failed may work now
 		}
+	}
+	b.count(&old, -1, t)
+	if part == nil {
+		return
 	}
 	for i, v := range part.virtuals {
 		if other, taken := b.owner[v.front]; taken {
@@ -121,22 +132,20 @@ func (b *Balancer) update(id catalog.ServiceID, s *catalog.Service, self catalog
 		b.owner[v.front] = id
 		t.front(v.front)
 	}
-	b.count(old, -1, t)
 	b.count(part, +1, t)
-	if s == nil {
-		delete(b.parts, id)
-		return
-	}
-	b.parts[id] = part
+	b.parts[id] = *part
 }
 
 // count adds what a part wants in sets without marks, or takes it off.
-func (b *Balancer) count(p part, n int, t touched) {
+func (b *Balancer) count(p *part, n int, t touched) {
 	add := func(set ipset.Set, e ipset.Entry) {
 		b.wants(set, e, n, t)
 	}
 	for _, e := range p.tasks {
 		add(setTasks, e)
+	}
+	for _, e := range p.local {
+		add(setLocal, e)
 	}
 	for _, e := range p.hairpin {
 		add(setHairpin, e)
@@ -166,6 +175,7 @@ func (b *Balancer) networks(old, new *catalog.Snapshot, t touched) {
 			for _, p := range network.Subnets {
 				if p.Addr().Is4() && p.Bits() > 0 {
 					b.wants(setNets, ipset.Entry{Net: p.Masked()}, n, t)
+					b.wants(setBridges, ipset.NetIface(p, network.Bridge), n, t)
 				}
 			}
 		}

@@ -42,6 +42,8 @@ type world struct {
 	revision   uint64
 	containers []catalog.Container
 	vips       map[catalog.ServiceID]netip.Addr
+	subnet     netip.Prefix   // of the host, as the cluster knows it
+	others     []catalog.Node // of the cluster
 }
 
 var (
@@ -105,6 +107,40 @@ func (w *world) container(name string, i int) {
 		w.ok(netlink.RouteAdd(&netlink.Route{Gw: net.IPv4(172, byte(18+n), 0, 1)}))
 	})
 	w.ns[name], w.addr[name] = ns, netip.MustParseAddr(addr)
+}
+
+// outside is the address of the machine outside; the host's on that link ends
+// with 1.
+const outside = "198.51.100.9"
+
+// machine makes a namespace on a link of its own to the host. It knows no way
+// but that link; routes lead further by the host.
+func (w *world) machine(name string, routes ...string) {
+	w.t.Helper()
+	ns, err := netns.New()
+	w.ok(err)
+	w.ok(netns.Set(w.host))
+	w.device(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns)}, "198.51.100.1/24")
+	w.in(ns, func() {
+		w.up("lo")
+		w.address("eth0", outside+"/24")
+		w.up("eth0")
+		for _, r := range routes {
+			_, dst, err := net.ParseCIDR(r)
+			w.ok(err)
+			w.ok(netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: net.IPv4(198, 51, 100, 1)}))
+		}
+	})
+	w.ns[name], w.addr[name] = ns, netip.MustParseAddr(outside)
+}
+
+func (w *world) address(device, addr string) {
+	w.t.Helper()
+	l, err := netlink.LinkByName(device)
+	w.ok(err)
+	a, err := netlink.ParseAddr(addr)
+	w.ok(err)
+	w.ok(netlink.AddrAdd(l, a))
 }
 
 // engineRules are what Docker has for two bridges, from engine 28 on in raw.
@@ -382,7 +418,7 @@ func (w *world) ping(from, to string) (err error) {
 
 func (w *world) balancer() *Balancer {
 	w.t.Helper()
-	b, err := New(Options{Pool: pool, DNS: []netip.Addr{dnsVIP}, StateDir: w.dir})
+	b, err := New(Options{Pool: pool, DNS: dnsVIP, DNSPeers: dnsVIP.Next(), StateDir: w.dir})
 	w.ok(err)
 	w.t.Cleanup(b.Close)
 	return b
@@ -400,6 +436,15 @@ func (w *world) task(service, container, vip string, ports ...catalog.Port) *cat
 		Tasks: []catalog.Task{{Service: id, Node: "a", Container: container, Addr: addr, State: catalog.Running, Weight: 1,
 			Drain: 10 * time.Second, Spec: catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr", Ports: ports}}}})
 	return &w.containers[len(w.containers)-1].Tasks[0]
+}
+
+// elsewhere puts a task's container on another host.
+func (w *world) elsewhere(service, container, node string) {
+	for i := range w.containers {
+		if c := &w.containers[i]; c.ID == service+"."+container {
+			c.Node, c.Tasks[0].Node = node, node
+		}
+	}
 }
 
 // of finds a task again.
@@ -430,7 +475,9 @@ func (w *world) snapshot() *catalog.Snapshot {
 		c.Tasks = append([]catalog.Task(nil), c.Tasks...)
 		cs[i] = c
 	}
-	return catalog.NewSnapshot(w.revision, catalog.Node{Name: "a", Addr: hostAddr}, bridges, cs, w.vips)
+	s := catalog.NewSnapshot(w.revision, catalog.Node{Name: "a", Addr: hostAddr, Subnet: w.subnet, Alive: true}, bridges, cs, w.vips)
+	s.Nodes = append(s.Nodes, w.others...)
+	return s
 }
 
 // reconcile passes once; there must be no problem.

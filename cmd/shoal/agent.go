@@ -35,6 +35,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringVar(&c.Docker, "docker-host", c.Docker, "the Docker engine's socket")
 	textVar(f, &c.Pool, "pool", "addresses for VIPs")
 	textVar(f, &c.DNS, "dns", "the DNS server's address, in the pool")
+	textVar(f, &c.DNSPeers, "dns-peers", "the address that leads to other hosts' DNS servers, in the pool (default: the one after --dns)")
 	f.StringVar(&c.Zone, "zone", c.Zone, "the mesh's DNS zone")
 	f.StringSliceVar(&c.Upstreams, "upstream", c.Upstreams, "resolvers for all other names, ADDR[:PORT] (default: those of /etc/resolv.conf)")
 	f.DurationVar(&c.VIPReclaim, "vip-reclaim", c.VIPReclaim, "in a full pool, take back the VIP of a service without tasks for this long; 0: never")

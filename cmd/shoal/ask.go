@@ -132,11 +132,11 @@ places.`,
 				DNS     []string `json:"dns"`
 				Search  []string `json:"dns-search"`
 				Options []string `json:"dns-opts"`
-			}{[]string{c.DNS.String()}, []string{c.Zone}, []string{"timeout:1", "attempts:5", "ndots:1"}})
+			}{[]string{c.DNS.String(), c.DNSPeers.String()}, []string{c.Zone}, []string{"timeout:1", "attempts:5", "ndots:1"}})
 		},
 	}
 	c.declare(cmd.Flags())
-	cmd.Flags().VisitAll(hide("dns", "zone", "pool", "config"))
+	cmd.Flags().VisitAll(hide("dns", "dns-peers", "zone", "pool", "config"))
 	return cmd
 }
 
@@ -146,9 +146,10 @@ func downCommand(o *options) *cobra.Command {
 		Use:   "down",
 		Short: "Remove all that shoal made on this host's kernel, and only that",
 		Long: `Remove all that shoal made on this host's kernel, and only that: rules, sets,
-routes and virtual services, and put back the kernel settings it changed. The
-agent must be stopped first. What is remembered (which service has which VIP)
-stays in the state folder.`,
+routes, devices, virtual services and the Docker network mesh, and put back the
+kernel settings it changed. The agent must be stopped first, and no container be
+on that network. What is remembered (which service has which VIP) stays in the
+state folder.`,
 		Example: "  sudo systemctl stop shoal && sudo shoal down",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -160,6 +161,6 @@ stays in the state folder.`,
 		},
 	}
 	c.declare(cmd.Flags())
-	cmd.Flags().VisitAll(hide("dns", "pool", "state-dir", "config"))
+	cmd.Flags().VisitAll(hide("dns", "pool", "state-dir", "docker-host", "config"))
 	return cmd
 }

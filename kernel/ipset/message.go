@@ -56,6 +56,9 @@ func encode(s Set, batch []Entry, marks map[Entry]uint32, add bool) []byte {
 		b, data = open(b, nl.IPSET_ATTR_DATA)
 		b = appendNet(b, nl.IPSET_ATTR_IP, nl.IPSET_ATTR_CIDR, e.Net)
 		b = appendNet(b, nl.IPSET_ATTR_IP2, nl.IPSET_ATTR_CIDR2, e.Net2)
+		if e.Iface != "" {
+			b = attrString(b, nl.IPSET_ATTR_IFACE, e.Iface)
+		}
 		if e.Proto != 0 || !e.Net.IsValid() {
 			b = attr(b, nl.IPSET_ATTR_PORT|netOrder, byte(e.Port>>8), byte(e.Port))
 		}
@@ -140,6 +143,9 @@ func decodeEntry(b []byte) (e Entry, mark uint32) {
 			e.Proto = v[0]
 		case typ == nl.IPSET_ATTR_PORT && len(v) >= 2:
 			e.Port = binary.BigEndian.Uint16(v)
+		case typ == nl.IPSET_ATTR_IFACE:
+			name, _, _ := bytes.Cut(v, []byte{0})
+			e.Iface = string(name)
 		case typ == nl.IPSET_ATTR_SKBMARK && len(v) >= 8:
 			mark = binary.BigEndian.Uint32(v)
 		}

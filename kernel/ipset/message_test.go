@@ -18,7 +18,8 @@ func TestEntriesComeBackAsTheyWereWritten(t *testing.T) {
 		AddrPort(a, 17, 53): 7,
 		AddrPort(a, 6, 0):   8,
 		Pair(a, a):          9,
-		{Net: netip.MustParsePrefix("172.18.0.0/16")}: 10,
+		{Net: netip.MustParsePrefix("172.18.0.0/16")}:           10,
+		NetIface(netip.MustParsePrefix("172.18.0.0/16"), "br1"): 11,
 	}
 	var batch []Entry
 	for e := range want {

@@ -16,7 +16,7 @@ import (
 // Set is a set as it is made.
 type Set struct {
 	Name    string // at most 31 characters
-	Type    string // "hash:ip", "hash:ip,port", "hash:net", "hash:net,net", "bitmap:port"
+	Type    string // "hash:ip", "hash:ip,port", "hash:net", "hash:net,net", "hash:net,iface", "bitmap:port"
 	Mark    bool   // entries carry marks (skbinfo)
 	MaxElem uint32 // of a hash: the most entries; 0: the kernel's 65536
 }
@@ -27,6 +27,7 @@ type Entry struct {
 	Net2  netip.Prefix // the second network
 	Proto uint8        // IANA number; with Port
 	Port  uint16
+	Iface string // a device
 }
 
 // Addr is the entry of one address.
@@ -46,17 +47,21 @@ func Pair(a, b netip.Addr) Entry {
 	return e
 }
 
+// NetIface is the entry of a network by way of a device.
+func NetIface(n netip.Prefix, dev string) Entry { return Entry{Net: n.Masked(), Iface: dev} }
+
 // ErrNotExist is the error of a set that is not there.
 var ErrNotExist = errors.New("no such set")
 
 // revisions are the lowest revisions of the types with what is used here
 // (net/netfilter/ipset/ip_set_*.c). Kernels know a range of them.
 var revisions = map[string]struct{ plain, mark uint8 }{
-	"hash:ip":      {1, 4},
-	"hash:ip,port": {1, 5},
-	"hash:net":     {2, 6},
-	"hash:net,net": {0, 2},
-	"bitmap:port":  {0, 3},
+	"hash:ip":        {1, 4},
+	"hash:ip,port":   {1, 5},
+	"hash:net":       {2, 6},
+	"hash:net,net":   {0, 2},
+	"hash:net,iface": {2, 6},
+	"bitmap:port":    {0, 3},
 }
 
 // Create makes a set that does not exist.

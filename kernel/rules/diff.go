@@ -2,162 +2,205 @@ package rules
 
 import (
 	"fmt"
-	"hash/fnv"
+	"maps"
 	"slices"
 	"strings"
 )
 
-// Chain is a chain of rules and where it is jumped to from.
-type Chain struct {
-	Table string   // "raw", "mangle", "nat" or "filter"
-	Name  string   // begins with [Prefix], at most 28 characters
-	From  []Jump   // none: other chains jump here
-	Rules []string // what follows "-A NAME ", "-p tcp -j ACCEPT"
+// Op is what an edit does.
+type Op int
+
+// The operations of an [Edit].
+const (
+	NewChain    Op = iota // make the chain
+	Insert                // put Rule in place At
+	DeleteAt              // take out the rule in place At: only in chains of our own
+	Delete                // take out the first rule that is Rule
+	ClearChain            // take out all rules
+	DeleteChain           // take out the chain, which is empty
+)
+
+// Edit is one change of a chain.
+type Edit struct {
+	Op           Op
+	Table, Chain string
+	At           int    // from 1
+	Rule         string // of Delete as it was printed, else as it is wanted
 }
 
-// Jump is a jump from a built-in chain.
-type Jump struct {
-	From  string // "PREROUTING"
-	Match string // only what matches this jumps, "-d 10.96.0.0/16"; "": everything
-}
-
-// Prefix begins the name of every chain that is kept by this package. The
-// jumps to such chains stand in front of all other rules, in any order among
-// themselves, so that packages do not fight for the first place.
-const Prefix = "SHOAL-"
-
-// tables is the order they are written in.
-var tables = []string{"raw", "mangle", "nat", "filter"}
-
-// State is the rules there are: table -> chain -> rules, without "-A CHAIN ".
-type State map[string]map[string][]string
-
-// parse reads the output of iptables-save.
-func parse(saved string) State {
-	state := State{}
-	var table map[string][]string
-	for line := range strings.Lines(saved) {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, "*"):
-			table = map[string][]string{}
-			state[line[1:]] = table
-		case strings.HasPrefix(line, ":") && table != nil:
-			name, _, _ := strings.Cut(line[1:], " ")
-			table[name] = nil
-		case strings.HasPrefix(line, "-A ") && table != nil:
-			name, rule, _ := strings.Cut(line[3:], " ")
-			table[name] = append(table[name], rule)
-		}
+// String is the edit in the words of the iptables program.
+func (e Edit) String() string {
+	s := fmt.Sprintf("-t %s %s %s", e.Table, [...]string{"-N", "-I", "-D", "-D", "-F", "-X"}[e.Op], e.Chain)
+	if e.At > 0 {
+		s += fmt.Sprint(" ", e.At)
 	}
-	return state
-}
-
-// signed is the rule with a comment that holds its own hash. Programs print a
-// rule in other words than it was given in, and each version in its own: by the
-// comment a rule is known again, whatever printed it.
-func signed(rule string) string {
-	return fmt.Sprintf("-m comment --comment %s %s", signature(rule), rule)
-}
-
-func signature(rule string) string {
-	h := fnv.New64a()
-	h.Write([]byte(rule))
-	return fmt.Sprintf("shoal:%012x", h.Sum64()&(1<<48-1))
-}
-
-// is tells whether a rule as it was read is the one that was wanted.
-func is(have, want string) bool { return strings.Contains(have, signature(want)) }
-
-func (j Jump) rule(chain string) string { return strings.TrimSpace(j.Match + " -j " + chain) }
-
-// target is where a rule jumps to; "" for none.
-func target(rule string) string {
-	f := strings.Fields(rule)
-	if i := slices.Index(f, "-j"); i >= 0 && i+1 < len(f) {
-		return f[i+1]
+	if e.Rule != "" {
+		s += " " + e.Rule
 	}
-	return ""
+	return s
 }
 
-// Diff is the input of iptables-restore --noflush that makes of the rules
-// there are those that are wanted; "" if they are the same. A chain that
-// differs is replaced whole. Each line of edits says what was found wrong.
-func Diff(want []Chain, have State) (script string, edits []string) {
-	var b strings.Builder
+// Diff is how the rules that are wanted come from those there are. Each line of
+// wrong says what was found wrong; there is none if there are no edits.
+func Diff(want []Chain, have State) (edits []Edit, wrong []string) {
 	for _, table := range tables {
-		var declare, body []string
+		var chains, fill, jumps []Edit
 		for _, c := range want {
 			if c.Table != table {
 				continue
 			}
 			rules, exists := have[table][c.Name]
-			if !exists || !slices.EqualFunc(rules, c.Rules, is) {
-				edits = append(edits, fmt.Sprintf("%s %s: %d of its %d rules were there", table, c.Name, len(rules), len(c.Rules)))
-				declare = append(declare, ":"+c.Name+" - [0:0]") // empties one that is there
-				for _, r := range c.Rules {
-					body = append(body, "-A "+c.Name+" "+signed(r))
-				}
+			es := fillChain(c, rules)
+			fill = append(fill, es...)
+			switch {
+			case !exists:
+				chains = append(chains, Edit{Op: NewChain, Table: table, Chain: c.Name})
+				wrong = append(wrong, fmt.Sprintf("%s: there is no chain %s", table, c.Name))
+			case len(es) > 0:
+				missing := len(slices.DeleteFunc(slices.Clone(es), func(e Edit) bool { return e.Op != Insert }))
+				wrong = append(wrong, fmt.Sprintf("%s: in chain %s %d of %d rules missing and %d too many", table, c.Name, missing, len(c.Rules), len(es)-missing))
 			}
 			for _, j := range c.From {
-				if lines := placeJump(j, c.Name, have[table][j.From]); len(lines) > 0 {
-					edits = append(edits, fmt.Sprintf("%s %s: the jump to %s was not in front", table, j.From, c.Name))
-					body = append(body, lines...)
+				if es := placeJump(table, j, c.Name, have[table][j.From]); len(es) > 0 {
+					jumps = append(jumps, es...)
+					wrong = append(wrong, fmt.Sprintf("%s: the jump from %s to %s not in front", table, j.From, c.Name))
 				}
 			}
 		}
-		if len(body) > 0 {
-			fmt.Fprintf(&b, "*%s\n%s\nCOMMIT\n", table, strings.Join(append(declare, body...), "\n"))
-		}
+		// Chains may jump to each other, so all are there before the first is filled.
+		edits = slices.Concat(edits, chains, fill, jumps)
 	}
-	return b.String(), edits
+	return edits, wrong
 }
 
-// placeJump is what must be done in a built-in chain so that the jump stands
-// there once, with none but jumps of ours before it.
-func placeJump(j Jump, chain string, rules []string) []string {
+// Brief is what was wrong, short enough for a line of a log.
+func Brief(wrong []string) string {
+	const most = 2
+	if len(wrong) <= most+1 {
+		return strings.Join(wrong, "; ")
+	}
+	return fmt.Sprintf("%s; and %d more", strings.Join(wrong[:most], "; "), len(wrong)-most)
+}
+
+// fillChain makes of the rules there are those of the chain: first those that
+// are missing go in, in their places, then those that are not wanted go, from
+// behind, which leaves the places of the others as they are.
+func fillChain(c Chain, have []string) (edits []Edit) {
+	do := func(op Op, at int, rule string) {
+		edits = append(edits, Edit{Op: op, Table: c.Table, Chain: c.Name, At: at, Rule: rule})
+	}
+	stays := common(have, c.Rules)
+	var stale []int              // places, once all inserts are done
+	at, next, inserts := 0, 0, 0 // place of the last rule dealt with; index of the next one there is
+	for i, want := range c.Rules {
+		if stays[i] < 0 {
+			at++
+			inserts++
+			do(Insert, at, signed(want))
+			continue
+		}
+		for ; next < stays[i]; next++ {
+			stale = append(stale, next+1+inserts)
+		}
+		next++
+		at = next + inserts
+	}
+	for ; next < len(have); next++ {
+		stale = append(stale, next+1+inserts)
+	}
+	for _, at := range slices.Backward(stale) {
+		do(DeleteAt, at, "")
+	}
+	return edits
+}
+
+// common is a longest common subsequence: for each rule that is wanted, the
+// index of the one there is that stays for it; -1: none.
+func common(have, want []string) []int {
+	// longest[i][j] is the length of one for have[i:] and want[j:].
+	longest := make([][]int, len(have)+1)
+	for i := range longest {
+		longest[i] = make([]int, len(want)+1)
+	}
+	for i := len(have) - 1; i >= 0; i-- {
+		for j := len(want) - 1; j >= 0; j-- {
+			if is(have[i], want[j]) {
+				longest[i][j] = longest[i+1][j+1] + 1
+			} else {
+				longest[i][j] = max(longest[i+1][j], longest[i][j+1])
+			}
+		}
+	}
+	stays := make([]int, len(want))
+	i := 0
+	for j := range want {
+		for i < len(have) && longest[i+1][j] == longest[i][j] {
+			i++
+		}
+		stays[j] = -1
+		if i < len(have) && is(have[i], want[j]) {
+			stays[j] = i
+			i++
+		}
+	}
+	return stays
+}
+
+// placeJump makes a jump stand once in a built-in chain, with none but jumps of
+// ours before it. The new one is in before others are out. As a rule is deleted
+// by its words, where it stands first, another stands in for the new one while
+// the same words are there.
+func placeJump(table string, j Jump, chain string, rules []string) (edits []Edit) {
+	do := func(op Op, at int, rule string) {
+		edits = append(edits, Edit{Op: op, Table: table, Chain: j.From, At: at, Rule: rule})
+	}
 	want := j.rule(chain)
-	good, front := false, true
-	var lines []string
-	for i, r := range rules {
+	var copies []string
+	good, front, same := false, true, false
+	for _, r := range rules {
 		front = front && strings.HasPrefix(target(r), Prefix)
-		switch {
-		case target(r) != chain:
-		case is(r, want) && front && !good:
-			good = true
-		default:
-			// By number, from behind: no need to know the words it is printed in.
-			lines = append([]string{fmt.Sprintf("-D %s %d", j.From, i+1)}, lines...)
+		if target(r) == chain {
+			copies = append(copies, r)
+			same = same || is(r, want)
+			good = front && is(r, want)
 		}
 	}
-	if !good {
-		lines = append(lines, fmt.Sprintf("-I %s 1 %s", j.From, signed(want)))
+	if good && len(copies) == 1 {
+		return nil
 	}
-	return lines
+	standIn := commented(want, signature("in place of "+want))
+	if same {
+		do(Insert, 1, standIn)
+		for _, r := range copies {
+			do(Delete, 0, r)
+		}
+		copies = []string{standIn}
+	}
+	do(Insert, 1, signed(want))
+	for _, r := range copies {
+		do(Delete, 0, r)
+	}
+	return edits
 }
 
-// remove is the input of iptables-restore --noflush that takes out the chains
-// that keep tells of and every jump to them.
-func remove(ours func(chain string) bool, have State) string {
-	var b strings.Builder
+// remove takes out the chains that ours tells of and every jump to them.
+func remove(ours func(chain string) bool, have State) (edits []Edit) {
 	for _, table := range tables {
-		var jumps, chains []string
-		for name, rules := range have[table] {
+		var jumps, clear, drop []Edit
+		for _, name := range slices.Sorted(maps.Keys(have[table])) {
 			if ours(name) {
-				chains = append(chains, "-F "+name, "-X "+name)
+				// All are emptied before the first goes: they may jump to each other.
+				clear = append(clear, Edit{Op: ClearChain, Table: table, Chain: name})
+				drop = append(drop, Edit{Op: DeleteChain, Table: table, Chain: name})
 				continue
 			}
-			for i := len(rules) - 1; i >= 0; i-- {
-				if ours(target(rules[i])) {
-					jumps = append(jumps, fmt.Sprintf("-D %s %d", name, i+1))
+			for _, r := range have[table][name] {
+				if ours(target(r)) {
+					jumps = append(jumps, Edit{Op: Delete, Table: table, Chain: name, Rule: r})
 				}
 			}
 		}
-		// All are emptied before the first goes: they may jump to each other.
-		slices.Sort(chains)
-		if len(jumps)+len(chains) > 0 {
-			fmt.Fprintf(&b, "*%s\n%s\nCOMMIT\n", table, strings.Join(append(jumps, chains...), "\n"))
-		}
+		edits = slices.Concat(edits, jumps, clear, drop)
 	}
-	return b.String()
+	return edits
 }

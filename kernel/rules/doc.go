@@ -1,13 +1,17 @@
-// Package rules keeps chains of iptables rules.
+// Package rules keeps chains of iptables rules, by way of go-iptables.
 //
 // In: chains with their rules, and the built-in chains that jump to them. Out:
 // the same in the kernel, with the jumps in front of everybody else's rules.
 // It owns the chains it is given, and the jumps to them; it touches no other
 // rule.
 //
-// All tables are read with one iptables-save and all changes written with one
-// iptables-restore --noflush: two programs run, however many rules, and a table
-// changes at one moment, so that no packet meets half a chain.
+// One program is run to read a table, and one for each edit. So a table is read
+// again only when the kernel says that it has changed, which takes no program;
+// where it cannot say, always. And edits are the
+// fewest that do, and in an order in which no packet goes astray between two of
+// them: a chain is full before it is jumped to, and what takes the place of a
+// rule is there before that goes. Nothing is done by the number of a rule in a
+// chain that is shared with others, as they may edit it at the same time.
 //
 // IPv4 only.
 package rules

@@ -1,69 +1,108 @@
 package rules
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"os/exec"
+	"hash/fnv"
+	"slices"
 	"strings"
-
-	"shoal/kernel"
 )
 
-// Read is all rules of the calling thread's network namespace.
-func Read(ctx context.Context) (State, error) {
-	out, err := run(ctx, "", "iptables-save")
-	if err != nil {
-		return nil, fmt.Errorf("read the iptables rules: %w", err)
-	}
-	return parse(out), nil
+// Chain is a chain of rules and where it is jumped to from.
+type Chain struct {
+	Table string   // "raw", "mangle", "nat" or "filter"
+	Name  string   // begins with [Prefix], at most 28 characters
+	From  []Jump   // none: other chains jump here
+	Rules []string // what follows "-A NAME ", "-p tcp -j ACCEPT"
 }
 
-// Apply makes the chains what they should be, with one program run. It says
-// what was wrong, in a line each; none if nothing was, and then it wrote
-// nothing.
-func Apply(ctx context.Context, want []Chain, have State) (edits []string, err error) {
-	script, edits := Diff(want, have)
-	return edits, restore(ctx, script)
+// Jump is a jump from a built-in chain.
+type Jump struct {
+	From  string // "PREROUTING"
+	Match string // only what matches this jumps, "-d 10.96.0.0/16"; "": everything
 }
 
-// Remove takes out the named chains and all jumps to them. Chains that are not
-// there are not an error.
-func Remove(ctx context.Context, names ...string) error {
-	have, err := Read(ctx)
-	if err != nil {
-		return err
+// Prefix begins the name of every chain that is kept by this package. The
+// jumps to such chains stand in front of all other rules, in any order among
+// themselves, so that packages do not fight for the first place.
+const Prefix = "SHOAL-"
+
+// tables is the order they are written in.
+var tables = []string{"raw", "mangle", "nat", "filter"}
+
+// State is the rules there are: table -> chain -> rules, without "-A CHAIN ".
+type State map[string]map[string][]string
+
+// parse reads a table as "iptables -S" prints it: "-P INPUT ACCEPT",
+// "-N CHAIN" and "-A CHAIN RULE".
+func parse(lines []string) map[string][]string {
+	table := map[string][]string{}
+	for _, line := range lines {
+		command, rest, _ := strings.Cut(line, " ")
+		name, rule, _ := strings.Cut(rest, " ")
+		switch command {
+		case "-P", "-N":
+			table[name] = nil
+		case "-A":
+			table[name] = append(table[name], rule)
+		}
 	}
-	ours := map[string]bool{}
-	for _, n := range names {
-		ours[n] = true
-	}
-	return restore(ctx, remove(func(chain string) bool { return ours[chain] }, have))
+	return table
 }
 
-func restore(ctx context.Context, script string) error {
-	if script == "" {
-		return nil
-	}
-	kernel.Wrote("iptables", strings.Count(script, "\n-")+strings.Count(script, "\n:"))
-	// -w: wait for who else holds the lock.
-	if _, err := run(ctx, script, "iptables-restore", "-w", "5", "--noflush"); err != nil {
-		return fmt.Errorf("write iptables rules: %w", err)
-	}
-	return nil
+// signature is a comment that holds the hash of a rule. Programs print a rule in
+// other words than it was given in, and each version in its own: by the comment
+// a rule is known again, whatever printed it.
+func signature(rule string) string {
+	h := fnv.New64a()
+	h.Write([]byte(rule))
+	return fmt.Sprintf("shoal:%012x", h.Sum64()&(1<<48-1))
 }
 
-func run(ctx context.Context, in, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stdin = strings.NewReader(in)
-	var out, bad bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &bad
-	switch err := cmd.Run(); {
-	case errors.Is(err, exec.ErrNotFound):
-		return "", fmt.Errorf("%w: install the package iptables", err)
-	case err != nil:
-		return "", fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(bad.Bytes()))
+func commented(rule, comment string) string {
+	return "-m comment --comment " + comment + " " + rule
+}
+
+func signed(rule string) string { return commented(rule, signature(rule)) }
+
+// is tells whether a rule as it was read is the one that was wanted.
+func is(have, want string) bool { return strings.Contains(have, signature(want)) }
+
+func (j Jump) rule(chain string) string { return strings.TrimSpace(j.Match + " -j " + chain) }
+
+// target is where a rule jumps to; "" for none.
+func target(rule string) string {
+	f := strings.Fields(rule)
+	if i := slices.Index(f, "-j"); i >= 0 && i+1 < len(f) {
+		return f[i+1]
 	}
-	return out.String(), nil
+	return ""
+}
+
+// words are the arguments that a printed rule is made of. What has spaces or
+// quotes in it is printed within double quotes, with backslashes.
+func words(rule string) (ws []string) {
+	var word strings.Builder
+	quoted, begun := false, false
+	for i := 0; i < len(rule); i++ {
+		switch c := rule[i]; {
+		case c == '\\' && quoted && i+1 < len(rule):
+			i++
+			word.WriteByte(rule[i])
+		case c == '"':
+			quoted, begun = !quoted, true
+		case c == ' ' && !quoted:
+			if begun {
+				ws = append(ws, word.String())
+			}
+			word.Reset()
+			begun = false
+		default:
+			word.WriteByte(c)
+			begun = true
+		}
+	}
+	if begun {
+		ws = append(ws, word.String())
+	}
+	return ws
 }
