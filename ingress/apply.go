@@ -241,7 +241,7 @@ func (g *Ingress) count(errs map[object]error) {
 		}
 		dests, err := g.ipvs.Destinations(p.mark())
 		if err != nil {
-			errs[object{kind: "service", name: m.service.String(), port: p}] = err
+			errs[g.objectOf(p)] = err
 			continue
 		}
 		v.Dests = dests

@@ -13,7 +13,8 @@ import (
 // virtual is how a port is balanced.
 type virtual struct {
 	ipvs.Service
-	dests []dest // by address
+	preferLocal bool   // only tasks of this host take new connections while there are any
+	dests       []dest // by address
 }
 
 // dest is a task behind a port.
@@ -21,6 +22,7 @@ type dest struct {
 	addr   netip.AddrPort
 	weight int       // 0: keeps the connections it holds, and is not added where it is not
 	until  time.Time // of a draining task: out when idle, at the latest then
+	here   bool      // a task of this host
 }
 
 // live tells whether the port takes new connections.
@@ -28,23 +30,15 @@ func (v *virtual) live() bool {
 	return slices.ContainsFunc(v.dests, func(d dest) bool { return d.weight > 0 })
 }
 
-// add puts a task behind the port. One on a dead host keeps its connections:
-// they go on if it was only cut off.
-func (v *virtual) add(t *catalog.Task, p port, target uint16, dead bool) {
-	d := dest{addr: netip.AddrPortFrom(t.Addr, target)}
-	if t.InRotation() && !dead {
+// add puts a task behind the port.
+func (v *virtual) add(t *catalog.Task, target uint16, here bool) {
+	d := dest{addr: netip.AddrPortFrom(t.Addr, target), here: here}
+	if t.InRotation() {
 		// IPVS takes up to 2³¹, but sums weights in an int (wlc, sh, mh).
 		d.weight = min(max(t.Weight, 0), 65535)
 	}
-	if d.weight == 0 {
-		// A UDP flow never ends by itself, so weight 0 would hold it for ever.
-		// And dh, which hashes the sandbox's address, has nowhere else to go.
-		if p.proto == catalog.UDP || v.Scheduler == "dh" {
-			return
-		}
-		if t.State == catalog.Draining {
-			d.until = t.DrainDeadline()
-		}
+	if t.State == catalog.Draining {
+		d.until = t.DrainDeadline()
 	}
 	// Containers that share an address share the destination: the one that
 	// serves longest counts.
@@ -57,6 +51,23 @@ func (v *virtual) add(t *catalog.Task, p port, target uint16, dead bool) {
 		}
 	}
 	v.dests = append(v.dests, d)
+}
+
+// settle is called when all tasks are there.
+func (v *virtual) settle(proto catalog.Protocol) {
+	if v.preferLocal && slices.ContainsFunc(v.dests, func(d dest) bool { return d.here && d.weight > 0 }) {
+		for i := range v.dests {
+			if !v.dests[i].here {
+				v.dests[i].weight = 0
+			}
+		}
+	}
+	// A UDP flow never ends by itself, so weight 0 would hold it for ever. And
+	// dh, which hashes the sandbox's address, has nowhere else to go.
+	if proto == catalog.UDP || v.Scheduler == "dh" {
+		v.dests = slices.DeleteFunc(v.dests, func(d dest) bool { return d.weight == 0 })
+	}
+	slices.SortFunc(v.dests, func(a, b dest) int { return a.addr.Compare(b.addr) })
 }
 
 // plan is how the kernel comes from the virtual service it has to the one that

@@ -19,7 +19,7 @@ func TestDiff(t *testing.T) {
 		rr   = ipvs.Service{Mark: 1, Scheduler: "rr"}
 		lc   = ipvs.Service{Mark: 1, Scheduler: "lc"}
 	)
-	want := func(s ipvs.Service, ds ...dest) *virtual { return &virtual{s, ds} }
+	want := func(s ipvs.Service, ds ...dest) *virtual { return &virtual{Service: s, dests: ds} }
 	have := func(s ipvs.Service, ds map[netip.AddrPort]ipvs.Dest) *ipvs.Virtual {
 		return &ipvs.Virtual{Service: s, Dests: ds}
 	}

@@ -99,18 +99,26 @@ func wantedSets(b *base, ms []mapping, blocked map[port]error) map[string]entrie
 		if blocked[m.port] != nil {
 			continue
 		}
-		on := every
-		if len(m.addrs) > 0 {
-			on = nil
-			for _, a := range m.addrs {
-				on = append(on, netip.PrefixFrom(a, 32))
-			}
-		}
-		for _, n := range on {
-			put(setPublished, ipset.Entry{Net: n, Proto: uint8(m.port.proto), Port: m.port.number})
+		for _, e := range m.entries() {
+			put(setPublished, e)
 		}
 	}
 	return sets
+}
+
+// entries are those by which the host redirects the port.
+func (m *mapping) entries() (es []ipset.Entry) {
+	on := every
+	if len(m.addrs) > 0 {
+		on = nil
+		for _, a := range m.addrs {
+			on = append(on, netip.PrefixFrom(a, 32))
+		}
+	}
+	for _, n := range on {
+		es = append(es, ipset.Entry{Net: n, Proto: uint8(m.port.proto), Port: m.port.number})
+	}
+	return es
 }
 
 // redirected are the ports that the host redirects by these sets, on any

@@ -19,17 +19,14 @@ import (
 // publishes it; if several services want one, they agree to claim it for that
 // whose task has been running longest.
 func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problems []catalog.Problem) {
-	holders := make(map[port]catalog.ServiceID, len(snap.Published))
-	for _, c := range snap.Published {
-		holders[port{c.Protocol, c.Port}] = c.Service
-	}
+	held := holders(snap)
 	wants := wanted(snap)
 	for p, ws := range wants {
 		slices.SortFunc(ws, func(a, b want) int {
 			return cmp.Or(a.since.Compare(b.since), a.service.Compare(b.service))
 		})
-		holder, held := holders[p]
-		if !held {
+		holder, taken := held[p]
+		if !taken {
 			i := slices.IndexFunc(ws, func(w want) bool { return w.alive })
 			if i < 0 {
 				continue
@@ -78,10 +75,6 @@ type want struct {
 
 // wanted are the services that publish a port, by port.
 func wanted(snap *catalog.Snapshot) map[port][]want {
-	dead := map[string]bool{}
-	for _, n := range snap.Nodes {
-		dead[n.Name] = !n.Alive && n.Name != snap.Self.Name
-	}
 	wants := map[port][]want{}
 	for i := range snap.Services {
 		s := &snap.Services[i]
@@ -99,7 +92,7 @@ func wanted(snap *catalog.Snapshot) map[port][]want {
 					w.since = t.Started
 				}
 				w.local = w.local || t.Node == snap.Self.Name
-				w.alive = w.alive || !dead[t.Node]
+				w.alive = w.alive || t.State != catalog.Lost
 			}
 		}
 	}

@@ -30,7 +30,10 @@ func snapshotOf(t *testing.T, text string) *catalog.Snapshot {
 		case f[0] == "task":
 			var start int64
 			fmt.Sscan(f[3], &start)
-			task := catalog.Task{Service: catalog.ServiceID{Stack: "s", Name: f[1]}, Node: f[2], Started: time.Unix(start, 0)}
+			task := catalog.Task{State: catalog.Running, Service: catalog.ServiceID{Stack: "s", Name: f[1]}, Node: f[2], Started: time.Unix(start, 0)}
+			if slices.ContainsFunc(s.Nodes, func(n catalog.Node) bool { return n.Name == task.Node && !n.Alive }) {
+				task.State = catalog.Lost
+			}
 			for _, p := range f[4:] {
 				pub := catalog.PublishedPort{Protocol: catalog.TCP}
 				fmt.Sscanf(p, "%d:%d", &pub.Published, &pub.Target)

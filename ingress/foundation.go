@@ -124,54 +124,59 @@ func (g *Ingress) foundation(ctx context.Context) (errs map[object]error) {
 }
 
 func (g *Ingress) rules(ctx context.Context, want []rules.Chain) error {
-	have, err := rules.Read(ctx)
-	if err != nil {
-		return err
-	}
-	edits, err := rules.Apply(ctx, want, have)
-	if len(edits) > 0 {
-		g.log.Info("iptables rules written", "why", edits)
+	wrong, err := rules.Keep(ctx, want)
+	if len(wrong) > 0 {
+		g.log.Info("iptables rules written", "why", rules.Brief(wrong))
 	}
 	return err
 }
 
 // occupied finds the ports that are somebody else's on this host, and so not
-// to be redirected. It looks when there are ports that it has not looked at,
-// and in a full pass. A port that is redirected already stays so; where it
-// cannot be told who has the others, they are not redirected.
-func (g *Ingress) occupied(ctx context.Context, ms []mapping, have map[port]bool, full bool) {
-	protos := map[catalog.Protocol]bool{}
-	look := full
-	for _, m := range ms {
-		protos[m.port.proto] = true
-		_, known := g.mappings[m.port]
-		look = look || !known
-	}
+// to be redirected. A port that is redirected already, wherever it is to be,
+// stays so. It looks at those that are new, and at all in a full pass; where it
+// cannot be told who has a port, it is not redirected.
+func (g *Ingress) occupied(ctx context.Context, ms []mapping, full bool) {
 	before := g.blocked
 	g.blocked = map[port]error{}
-	if !look {
-		for _, m := range ms {
-			if err := before[m.port]; err != nil {
-				g.blocked[m.port] = err
-			}
+	var ask []*mapping
+	protos := map[catalog.Protocol]bool{}
+	for i := range ms {
+		m := &ms[i]
+		_, known := g.mappings[m.port]
+		switch {
+		case g.redirects(m):
+		case full || !known:
+			ask = append(ask, m)
+			protos[m.port.proto] = true
+		case before[m.port] != nil:
+			g.blocked[m.port] = before[m.port]
 		}
+	}
+	if len(ask) == 0 {
 		return
 	}
 	ls, err := listeners(protos)
-	var rs []redirect
-	if err == nil && len(ms) > 0 {
-		var state rules.State
-		state, err = rules.Read(ctx)
-		rs = redirects(state)
+	var have rules.State
+	if err == nil {
+		have, err = rules.Read(ctx, "nat")
 	}
-	for _, m := range ms {
-		if have[m.port] {
-			continue
-		}
+	rs := redirects(have)
+	for _, m := range ask {
 		if err != nil {
 			g.blocked[m.port] = fmt.Errorf("publish %s for %s: find out who has it on this host: %w", m.port, m.service, err)
 		} else if who, taken := occupy(m.port, m.addrs, g.opts.Pool, ls, rs); taken {
 			g.blocked[m.port] = fmt.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", m.port, m.service, who)
 		}
 	}
+}
+
+// redirects tells whether the host redirects a port on all addresses where it
+// is to.
+func (g *Ingress) redirects(m *mapping) bool {
+	for _, e := range m.entries() {
+		if _, has := g.sets[setPublished.Name][e]; !has {
+			return false
+		}
+	}
+	return true
 }

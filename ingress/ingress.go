@@ -140,16 +140,16 @@ func (g *Ingress) Reconcile(ctx context.Context, snap *catalog.Snapshot, full bo
 		g.count(portErrs)
 	}
 	have := redirected(g.sets)
-	g.occupied(ctx, ms, have, full)
+	g.occupied(ctx, ms, full)
 	g.self, g.base, g.mappings = snap.Self.Name, b, map[port]mapping{}
 	for _, m := range ms {
 		g.mappings[m.port] = m
 	}
 	for p, err := range g.blocked {
-		portErrs[object{kind: "service", name: g.mappings[p].service.String(), port: p}] = err
+		portErrs[g.objectOf(p)] = err
 	}
 	for _, p := range g.apply(wantedSets(&b, ms, g.blocked), have, now) {
-		o := object{kind: "service", name: g.mappings[p.port].service.String(), port: p.port}
+		o := g.objectOf(p.port)
 		if portErrs[o] == nil {
 			portErrs[o] = p.err
 		}
@@ -164,4 +164,15 @@ func (g *Ingress) Reconcile(ctx context.Context, snap *catalog.Snapshot, full bo
 		next = drainLook
 	}
 	return next, g.failing.problems(snap.Self.Name)
+}
+
+// objectOf is the service that has a port; the zero port is all of them.
+func (g *Ingress) objectOf(p port) object {
+	o := object{kind: "service", name: "published port " + p.String(), port: p}
+	if m, ok := g.mappings[p]; ok {
+		o.name = m.service.String()
+	} else if p == (port{}) {
+		o.name = "every published port"
+	}
+	return o
 }

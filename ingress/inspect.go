@@ -72,11 +72,12 @@ func (g *Ingress) Inspect(ctx context.Context, number uint16, proto catalog.Prot
 		}
 	}
 	slices.Sort(v.Sets)
-	have, err := rules.Read(ctx)
+	want := hostChains(g.opts.Pool, &g.base)
+	have, err := rules.Read(ctx, rules.Tables(want)...)
 	if err != nil {
 		return nil, err
 	}
-	_, v.Broken = rules.Diff(hostChains(g.opts.Pool, &g.base), have)
+	_, v.Broken = rules.Diff(want, have)
 	for _, r := range have["nat"]["SHOAL-IN"] {
 		if strings.Contains(r, setPublished.Name) {
 			v.Redirect = append(v.Redirect, "-A SHOAL-IN "+r)
@@ -97,12 +98,32 @@ func (g *Ingress) Inspect(ctx context.Context, number uint16, proto catalog.Prot
 	return v, g.inspectReturns(v)
 }
 
+// Held counts the established connections that the sandbox holds to a task, on
+// all its ports.
+func (g *Ingress) Held(task netip.Addr) (n int, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ipvs == nil {
+		return 0, nil
+	}
+	table, err := g.ipvs.Table()
+	for _, v := range table {
+		for addr, d := range v.Dests {
+			if addr.Addr() == task {
+				n += d.Active
+			}
+		}
+	}
+	return n, err
+}
+
 func (g *Ingress) inspectSandbox(ctx context.Context, p port, v *View) error {
-	have, err := rules.Read(ctx)
+	want := sandboxChains()
+	have, err := rules.Read(ctx, rules.Tables(want)...)
 	if err != nil {
 		return err
 	}
-	_, broken := rules.Diff(sandboxChains(), have)
+	_, broken := rules.Diff(want, have)
 	for _, b := range broken {
 		v.Broken = append(v.Broken, "in the sandbox: "+b)
 	}

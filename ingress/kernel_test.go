@@ -65,8 +65,7 @@ func TestClientsInsideAreServedByEveryTask(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			w := whoami(t, backend)
 			lone := w.hosts[0].run("lone", 3)
-			other := newRoom(t)
-			plug(t, w.hosts[0].room, "other", other, "172.30.0.2/24", "172.30.0.1")
+			other := w.attach(w.hosts[0].room, "other", "172.30.0.2/24", "172.30.0.1")
 			noProblems(t, w.settle(true))
 			clients := map[string]*room{"a container": lone.room, "a container of another network": other}
 			for _, h := range w.hosts {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +24,10 @@ func TestAnAddressOfTheVIPPoolIsNotTakenForOneOfTheHost(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST,
-			Dst: &net.IPNet{IP: pool.Addr().AsSlice(), Mask: net.CIDRMask(pool.Bits(), 32)}})
+		vips := &netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST,
+			Dst: &net.IPNet{IP: pool.Addr().AsSlice(), Mask: net.CIDRMask(pool.Bits(), 32)}}
+		t.Cleanup(func() { h.try(func() error { return netlink.RouteDel(vips) }) })
+		return netlink.RouteAdd(vips)
 	})
 	var l net.Listener
 	h.must(t, func() (err error) { l, err = net.Listen("tcp4", "10.96.0.10:8000"); return err })
@@ -45,6 +48,38 @@ func TestAnAddressOfTheVIPPoolIsNotTakenForOneOfTheHost(t *testing.T) {
 	mustAnswer(t, h.room, "tcp", h.at(8000), "web")
 }
 
+func TestClientsKeepTheirAddressWhateverOthersMasquerade(t *testing.T) {
+	w := whoami(t, "host-gw")
+	for _, h := range w.hosts {
+		h.addRules("nat -A POSTROUTING -j MASQUERADE")
+	}
+	noProblems(t, w.settle(true))
+	for range 3 {
+		if a, err := w.client.ask("tcp", w.hosts[0].at(8000)); err != nil || a.seen != clientAddr {
+			t.Errorf("%s saw %s, %v, want %s", a.task, a.seen, err, clientAddr)
+		}
+	}
+}
+
+func TestHostsThatForwardNothingElseServeAll(t *testing.T) {
+	w := whoami(t, "host-gw")
+	for _, h := range w.hosts {
+		h.dropRules(
+			"filter -A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT",
+			"filter -A FORWARD -i mesh ! -o mesh -j ACCEPT",
+			"filter -A FORWARD -o mesh -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+		)
+	}
+	noProblems(t, w.settle(true))
+	for name, r := range map[string]*room{"outside": w.client, "its own processes": w.hosts[0].room, "another host": w.hosts[1].room} {
+		for range 3 {
+			if _, err := r.ask("tcp", w.hosts[0].at(8000)); err != nil {
+				t.Errorf("from %s: %v", name, err)
+			}
+		}
+	}
+}
+
 func TestConnectionsBetweenContainersAreLeftAlone(t *testing.T) {
 	w := whoami(t, "vxlan")
 	noProblems(t, w.settle(true))
@@ -57,7 +92,9 @@ func TestConnectionsBetweenContainersAreLeftAlone(t *testing.T) {
 	to.host.must(t, func() error {
 		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 		for _, f := range flows {
-			if src, _ := netip.AddrFromSlice(f.Forward.SrcIP); src.Unmap() == from.addr {
+			src, _ := netip.AddrFromSlice(f.Forward.SrcIP)
+			dst, _ := netip.AddrFromSlice(f.Forward.DstIP)
+			if src.Unmap() == from.addr && dst.Unmap() == to.addr {
 				found = true
 				if f.Mark != 0 {
 					t.Errorf("the connection has the mark %#x, want none: %s", f.Mark, f)
@@ -162,11 +199,13 @@ func TestAThousandPortsTakeNoMoreRulesThanOne(t *testing.T) {
 	w.service("web", publish(t, "10000:80/tcp"), "web")
 	noProblems(t, w.settle(true))
 	count := func() (n int) {
-		for _, line := range inventory(w.hosts[1]) {
-			if strings.HasPrefix(line, "-A") {
-				n++
-			}
+		rules := func() error {
+			out, err := exec.Command("iptables-save").Output()
+			n += strings.Count(string(out), "\n-A")
+			return err
 		}
+		w.hosts[1].must(t, rules)
+		w.hosts[1].must(t, func() error { return w.hosts[1].ingress.sandbox.do(rules) })
 		return n
 	}
 	one := count()

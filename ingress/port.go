@@ -44,88 +44,145 @@ type mapping struct {
 // mappings are the ports that services hold and their tasks publish, by port,
 // and what of them cannot be done.
 func mappings(snap *catalog.Snapshot) (ms []mapping, errs map[object]error) {
-	errs = map[object]error{}
-	dead := map[string]bool{}
-	for _, n := range snap.Nodes {
-		dead[n.Name] = !n.Alive && n.Name != snap.Self.Name
+	w := newWishes(snap)
+	for i := range snap.Services {
+		s := &snap.Services[i]
+		for j := range s.Tasks {
+			w.add(s, &s.Tasks[j])
+		}
 	}
-	for _, c := range snap.Published {
-		s, ok := snap.Service(c.Service)
-		if !ok {
-			continue
-		}
-		if m, ok := newMapping(s, port{c.Protocol, c.Port}, snap.Self.Name, dead, errs); ok {
-			ms = append(ms, m)
-		}
+	for _, m := range w.found {
+		m.settle()
+		ms = append(ms, *m)
 	}
 	slices.SortFunc(ms, func(a, b mapping) int { return a.port.compare(b.port) })
-	return ms, errs
+	return ms, w.errs
 }
 
-// newMapping is a service's port; false if this host does not serve it: no
-// task publishes it, or only tasks of other hosts where each host answers for
-// its own.
-func newMapping(s *catalog.Service, p port, self string, dead map[string]bool, errs map[object]error) (m mapping, ok bool) {
-	m = mapping{port: p, service: s.ID}
-	m.virtual.Service = ipvs.Service{Mark: p.mark(), Scheduler: cmp.Or(s.Spec.Scheduler, "rr"), Affinity: seconds(s.Spec.Affinity)}
-	everywhere := false
-	for i := range s.Tasks {
-		t := &s.Tasks[i]
-		if s.Spec.PublishLocal && t.Node != self {
+// wishes gather what tasks publish.
+type wishes struct {
+	self    string
+	hosts   map[string]*catalog.Node
+	holders map[port]catalog.ServiceID
+	found   map[port]*mapping
+	errs    map[object]error
+}
+
+func newWishes(snap *catalog.Snapshot) *wishes {
+	w := &wishes{
+		self: snap.Self.Name, hosts: map[string]*catalog.Node{}, holders: holders(snap),
+		found: map[port]*mapping{}, errs: map[object]error{},
+	}
+	for i := range snap.Nodes {
+		w.hosts[snap.Nodes[i].Name] = &snap.Nodes[i]
+	}
+	return w
+}
+
+// holders are the services that have claimed a port.
+func holders(snap *catalog.Snapshot) map[port]catalog.ServiceID {
+	held := make(map[port]catalog.ServiceID, len(snap.Published))
+	for _, c := range snap.Published {
+		held[port{c.Protocol, c.Port}] = c.Service
+	}
+	return held
+}
+
+// add takes in a task, for the ports that its service holds. Another host's
+// is none of ours where each host answers for its own, nor if it has an address
+// that is reached on its host alone: here that may be somebody else's.
+func (w *wishes) add(s *catalog.Service, t *catalog.Task) {
+	here := t.Node == w.self
+	shared := !s.Spec.PublishLocal && reaches(w.hosts[t.Node], t.Addr)
+	if !here && !shared {
+		return
+	}
+	for p, pub := range published(t) {
+		if w.holders[p] != s.ID {
 			continue
 		}
-		target, addrs, err := published(t, p)
-		if err != nil {
-			errs[object{kind: "service", name: s.ID.String(), port: p}] = err
-		}
-		if target == 0 {
-			continue
-		}
-		ok = true
-		for _, a := range addrs {
-			everywhere = everywhere || a.IsUnspecified()
-			if i, found := slices.BinarySearchFunc(m.addrs, a, netip.Addr.Compare); !found {
-				m.addrs = slices.Insert(m.addrs, i, a)
+		err := pub.err
+		if pub.target != 0 {
+			w.mapping(s, p).add(t, pub, here)
+			if err == nil && !shared && !s.Spec.PublishLocal && len(w.hosts) > 1 {
+				err = fmt.Errorf("container %s has the address %s, which other hosts do not reach: they publish %s without it; attach it to the network between hosts", t.Name, t.Addr, p)
 			}
 		}
-		m.virtual.add(t, p, target, dead[t.Node])
-		if t.Node == self {
-			m.targets = append(m.targets, ipset.AddrPort(t.Addr, uint8(p.proto), target))
+		if err != nil {
+			w.errs[object{kind: "service", name: s.ID.String(), port: p}] = err
 		}
 	}
-	if everywhere {
-		m.addrs = nil
-	}
-	slices.SortFunc(m.virtual.dests, func(a, b dest) int { return a.addr.Compare(b.addr) })
-	return m, ok
 }
 
-// published is the port of the task behind a port of the mesh, 0 if it has
-// none, and the addresses of hosts that it is published on: 0.0.0.0 for every
-// one. The error says what of it is left out.
-func published(t *catalog.Task, p port) (target uint16, addrs []netip.Addr, err error) {
+// reaches tells whether hosts reach an address that a task of this one has: it
+// is that of the host itself, or of the subnet that was leased to it.
+func reaches(n *catalog.Node, a netip.Addr) bool {
+	return n != nil && (a == n.Addr || n.Subnet.Contains(a))
+}
+
+// mapping is that of a port, made for its service if there is none yet.
+func (w *wishes) mapping(s *catalog.Service, p port) *mapping {
+	m := w.found[p]
+	if m == nil {
+		m = &mapping{port: p, service: s.ID, virtual: virtual{
+			Service:     ipvs.Service{Mark: p.mark(), Scheduler: cmp.Or(s.Spec.Scheduler, "rr"), Affinity: seconds(s.Spec.Affinity)},
+			preferLocal: s.Spec.PreferLocal,
+		}}
+		w.found[p] = m
+	}
+	return m
+}
+
+func (m *mapping) add(t *catalog.Task, pub publication, here bool) {
+	m.addrs = append(m.addrs, pub.addrs...)
+	m.virtual.add(t, pub.target, here)
+	if here {
+		m.targets = append(m.targets, ipset.AddrPort(t.Addr, uint8(m.port.proto), pub.target))
+	}
+}
+
+// settle is called when all tasks are there.
+func (m *mapping) settle() {
+	m.virtual.settle(m.port.proto)
+	slices.SortFunc(m.addrs, netip.Addr.Compare)
+	m.addrs = slices.Compact(m.addrs)
+	if slices.Contains(m.addrs, netip.IPv4Unspecified()) {
+		m.addrs = nil
+	}
+}
+
+// publication is what a task says of one port of the mesh.
+type publication struct {
+	target uint16       // the port of the task; 0: none that could be served
+	addrs  []netip.Addr // of hosts, where it is published; 0.0.0.0 for every one
+	err    error        // what of it is left out
+}
+
+// published are the ports that a task publishes.
+func published(t *catalog.Task) map[port]publication {
+	pubs := map[port]publication{}
 	for _, pub := range t.Spec.Publish {
-		if pub.Protocol != p.proto || pub.Published != p.number {
-			continue
-		}
+		p := port{pub.Protocol, pub.Published}
 		ip := pub.IP
 		if !ip.IsValid() || ip == netip.IPv6Unspecified() {
 			ip = netip.IPv4Unspecified()
 		}
+		got := pubs[p]
 		switch {
 		case !ip.Is4():
-			err = fmt.Errorf("container %s publishes %s on %s: only IPv4 addresses are served so far", t.Name, p, ip)
+			got.err = fmt.Errorf("container %s publishes %s on %s: only IPv4 addresses are served so far", t.Name, p, ip)
 		case !t.Addr.Is4():
-			err = fmt.Errorf("container %s has the address %s: only IPv4 is served so far", t.Name, t.Addr)
-		case target != 0 && pub.Target != target:
+			got.err = fmt.Errorf("container %s has the address %s: only IPv4 is served so far", t.Name, t.Addr)
+		case got.target != 0 && pub.Target != got.target:
 			// The address is gone where tasks are chosen.
-			err = fmt.Errorf("container %s publishes %s for its ports %d and %d: %[3]d is served; use one for all addresses", t.Name, p, target, pub.Target)
+			got.err = fmt.Errorf("container %s publishes %s for its ports %d and %d: %[3]d is served; use one for all addresses", t.Name, p, got.target, pub.Target)
 		default:
-			target = pub.Target
-			addrs = append(addrs, ip)
+			got.target = pub.Target
+			got.addrs = append(got.addrs, ip)
 		}
+		pubs[p] = got
 	}
-	return target, addrs, err
+	return pubs
 }
 
 // seconds rounds up: an affinity of less than a second is one.

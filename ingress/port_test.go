@@ -16,7 +16,11 @@ import (
 
 var (
 	web   = catalog.ServiceID{Stack: "s", Name: "web"}
-	nodes = []catalog.Node{{Name: "a"}, {Name: "b", Alive: true}, {Name: "c", Alive: true}}
+	nodes = []catalog.Node{
+		{Name: "a"},
+		{Name: "b", Addr: netip.MustParseAddr("192.0.2.11"), Subnet: netip.MustParsePrefix("10.0.0.0/31")},
+		{Name: "c", Addr: netip.MustParseAddr("192.0.2.12"), Subnet: netip.MustParsePrefix("10.0.0.2/31")},
+	}
 )
 
 // task is a running task of web on a host, which publishes those ports.
@@ -36,8 +40,10 @@ func on(ip string, p catalog.PublishedPort) catalog.PublishedPort {
 	return p
 }
 
-func with(t catalog.Task, change func(*catalog.Task)) catalog.Task {
-	change(&t)
+func lost(t catalog.Task) catalog.Task      { t.State = catalog.Lost; return t }
+func unhealthy(t catalog.Task) catalog.Task { t.State = catalog.Unhealthy; return t }
+func draining(t catalog.Task, since time.Time, drain time.Duration) catalog.Task {
+	t.State, t.Since, t.Drain = catalog.Draining, since, drain
 	return t
 }
 
@@ -92,16 +98,26 @@ func TestMappings(t *testing.T) {
 		{"local, with a task here", []catalog.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", p80)}, catalog.Spec{PublishLocal: true},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1"}, 1, ""},
 		{"local, without", []catalog.Task{task("c", "10.0.0.2", p80)}, catalog.Spec{PublishLocal: true}, nil, 0, ""},
-		{"a dead host's task keeps what it holds", []catalog.Task{task("a", "10.0.0.1", p80, pub(catalog.UDP, 80, 80)), task("c", "10.0.0.2", p80)}, catalog.Spec{},
-			[]string{"80/tcp on any -> 10.0.0.1:8080*0 10.0.0.2:8080*1", "80/udp on any ->"}, 0, ""},
-		{"draining", []catalog.Task{with(task("b", "10.0.0.1", p80), func(t *catalog.Task) {
-			t.State, t.Since, t.Drain = catalog.Draining, time.Unix(100, 0), 10*time.Second
-		})}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*0 until 110"}, 1, ""},
-		{"unhealthy, by a scheduler with nowhere else to go", []catalog.Task{with(task("b", "10.0.0.1", p80), func(t *catalog.Task) {
-			t.State = catalog.Unhealthy
-		})}, catalog.Spec{Scheduler: "dh"}, []string{"80/tcp on any ->"}, 1, ""},
+		{"local, a network of this host", []catalog.Task{task("b", "172.17.0.2", p80)}, catalog.Spec{PublishLocal: true},
+			[]string{"80/tcp on any -> 172.17.0.2:8080*1"}, 1, ""},
+		{"a dead host's task keeps what it holds", []catalog.Task{lost(task("c", "10.0.0.2", p80, pub(catalog.UDP, 80, 80))), task("c", "10.0.0.3", p80)}, catalog.Spec{},
+			[]string{"80/tcp on any -> 10.0.0.2:8080*0 10.0.0.3:8080*1", "80/udp on any ->"}, 0, ""},
+		{"this host's tasks preferred", []catalog.Task{task("b", "10.0.0.1", p80, pub(catalog.UDP, 80, 80)), task("c", "10.0.0.2", p80, pub(catalog.UDP, 80, 80))}, catalog.Spec{PreferLocal: true},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:8080*0", "80/udp on any -> 10.0.0.1:80*1"}, 1, ""},
+		{"this host's tasks preferred, none in rotation", []catalog.Task{unhealthy(task("b", "10.0.0.1", p80)), task("c", "10.0.0.2", p80)}, catalog.Spec{PreferLocal: true},
+			[]string{"80/tcp on any -> 10.0.0.1:8080*0 10.0.0.2:8080*1"}, 1, ""},
+		{"this host's tasks preferred, none publishes the port", []catalog.Task{task("b", "10.0.0.1", pub(catalog.TCP, 81, 80)), task("c", "10.0.0.2", p80)}, catalog.Spec{PreferLocal: true},
+			[]string{"80/tcp on any -> 10.0.0.2:8080*1"}, 0, ""},
+		{"a process of another host", []catalog.Task{task("c", "192.0.2.12", p80)}, catalog.Spec{},
+			[]string{"80/tcp on any -> 192.0.2.12:8080*1"}, 0, ""},
+		{"on a network of another host alone", []catalog.Task{task("c", "172.17.0.2", p80)}, catalog.Spec{}, nil, 0, ""},
+		{"of a host that is not known", []catalog.Task{task("d", "10.0.0.2", p80)}, catalog.Spec{}, nil, 0, ""},
+		{"on a network of this host alone", []catalog.Task{task("b", "172.17.0.2", p80)}, catalog.Spec{},
+			[]string{"80/tcp on any -> 172.17.0.2:8080*1"}, 1, "container web.b has the address 172.17.0.2, which other hosts do not reach: they publish 80/tcp without it; attach it to the network between hosts"},
+		{"draining", []catalog.Task{draining(task("b", "10.0.0.1", p80), time.Unix(100, 0), 10*time.Second)}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*0 until 110"}, 1, ""},
+		{"unhealthy, by a scheduler with nowhere else to go", []catalog.Task{unhealthy(task("b", "10.0.0.1", p80))}, catalog.Spec{Scheduler: "dh"}, []string{"80/tcp on any ->"}, 1, ""},
 		{"containers that share an address", []catalog.Task{
-			with(task("b", "10.0.0.1", p80), func(t *catalog.Task) { t.State = catalog.Unhealthy }), task("b", "10.0.0.1", p80),
+			unhealthy(task("b", "10.0.0.1", p80)), task("b", "10.0.0.1", p80),
 		}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*1"}, 2, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -23,6 +25,8 @@ import (
 
 	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/kernel/ipvs"
+	"shoal/lab"
 )
 
 // mustRefuse fails the test unless the port refuses at once.
@@ -97,10 +101,7 @@ func TestAPortWithoutATaskInRotationRefusesAtOnce(t *testing.T) {
 	w.service("web", publish(t, "8000:80/tcp", "8000:80/udp"), "web")
 	noProblems(t, w.settle(true))
 	mustAnswer(t, w.client, "tcp", w.hosts[0].at(8000), "web")
-	w.change(func(s *catalog.Snapshot) {
-		s.Services[0].Tasks = slices.Clone(s.Services[0].Tasks)
-		s.Services[0].Tasks[0].State = catalog.Unhealthy
-	})
+	w.task("web", func(t *catalog.Task) { t.State = catalog.Unhealthy })
 	noProblems(t, w.settle(false))
 	for _, r := range []*room{w.client, w.hosts[0].room, w.hosts[2].room} {
 		mustRefuse(t, r, "tcp", w.hosts[0].at(8000))
@@ -112,7 +113,7 @@ func TestAPortWithoutATaskInRotationRefusesAtOnce(t *testing.T) {
 func TestAPortOfAProcessOfTheHostIsNotHijacked(t *testing.T) {
 	w := newWorld(t, "host-gw")
 	w.hosts[1].run("web", 2).serve(t, "web", 80)
-	w.hosts[0].serve(t, "process", 8000)
+	stop := w.hosts[0].serve(t, "process", 8000)
 	w.service("web", publish(t, "8000:80/tcp", "8000:80/udp", "8001:80/tcp"), "web")
 	ps := w.settle(true)
 	if len(ps) != 2 || ps[0].Node != "a" || !strings.Contains(ps[0].Reason, myself(t)) || !strings.Contains(ps[0].Reason, "listens on 0.0.0.0:8000") {
@@ -125,26 +126,27 @@ func TestAPortOfAProcessOfTheHostIsNotHijacked(t *testing.T) {
 	if ps := w.settle(false); len(ps) != 2 {
 		t.Errorf("problems %v with nothing changed, want the two again", ps)
 	}
+	stop()
+	noProblems(t, w.settle(true))
+	mustAnswer(t, w.client, "tcp", w.hosts[0].at(8000), "web")
+	// Whoever comes later finds it taken, and takes nothing away.
+	w.hosts[0].serve(t, "process", 8000)
+	noProblems(t, w.settle(true))
+	mustAnswer(t, w.client, "tcp", w.hosts[0].at(8000), "web")
 }
 
 func TestAPortOfDockersOwnIsNotHijacked(t *testing.T) {
 	w := newWorld(t, "host-gw")
 	h := w.hosts[0]
 	h.run("own", 3).serve(t, "own", 80)
-	h.must(t, func() error {
-		return iptables(`*nat
-:DOCKER -
--A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
--A DOCKER ! -i mesh -p tcp -m tcp --dport 9000 -j DNAT --to-destination 10.244.1.3:80
-COMMIT
-*filter
--I FORWARD -d 10.244.1.3 -p tcp --dport 80 -j ACCEPT
-COMMIT
-*raw
--F PREROUTING
-COMMIT
-`)
-	})
+	docker := []string{
+		"nat -A DOCKER ! -i mesh -p tcp -m tcp --dport 9000 -j DNAT --to-destination 10.244.1.3:80",
+		"nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+		"filter -A FORWARD -d 10.244.1.3 -p tcp --dport 80 -j ACCEPT",
+	}
+	h.must(t, func() error { return iptables("*nat\n:DOCKER -\nCOMMIT\n") })
+	h.addRules(docker...)
+	h.dropRules("raw -A PREROUTING ! -s 10.244.0.0/16 -d 10.244.1.3 ! -i mesh -j DROP") // or a client outside were not let to it
 	w.hosts[1].run("web", 2).serve(t, "web", 80)
 	w.service("web", publish(t, "9000:80/tcp", "9001:80/tcp"), "web")
 	ps := w.settle(true)
@@ -166,21 +168,61 @@ func TestAPortOnOneAddressAnswersOnlyThere(t *testing.T) {
 	mustAnswer(t, w.client, "tcp", a.at(9001), "web")
 	mustRefuseByFirewall(t, w.client, a.at(9000))
 	mustRefuseByFirewall(t, w.client, w.hosts[1].at(9001))
-	// Not by the sandbox's own address either, nor by one of the loopback net.
-	for _, to := range []string{sandboxAddr.String(), "127.0.0.1"} {
-		w.client.must(t, func() error {
-			if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0); err != nil {
-				return err
-			}
-			l, err := netlink.LinkByName("eth0")
-			if err != nil {
-				return err
-			}
-			return netlink.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: a.node.Addr.AsSlice(),
-				Dst: &net.IPNet{IP: net.ParseIP(sandboxAddr.String()).To4(), Mask: net.CIDRMask(32, 32)}})
-		})
-		mustRefuseByFirewall(t, w.client, to+":9000")
+	// Elsewhere the port is free for others, and stays theirs.
+	a.must(t, func() error {
+		l, err := net.Listen("tcp4", a.at(9000))
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+			go serveTCP(l, "process", 9000)
+		}
+		return err
+	})
+	noProblems(t, w.settle(true))
+	mustAnswer(t, a.room, "tcp", a.at(9000), "process")
+	w.service("web", publish(t, "9000:80/tcp"), "web")
+	if ps := w.settle(true); len(ps) != 1 || !strings.Contains(ps[0].Reason, "listens on "+a.at(9000)) {
+		t.Errorf("problems %v, want one that names the process", ps)
 	}
+	mustAnswer(t, a.room, "tcp", a.at(9000), "process")
+}
+
+func TestAPortOfTheLoopbackAddressIsClosedToNeighbours(t *testing.T) {
+	w := newWorld(t, "host-gw")
+	a := w.hosts[0]
+	a.run("web", 2).serve(t, "web", 80)
+	w.service("web", publish(t, "127.0.0.1:9000:80/tcp"), "web")
+	noProblems(t, w.settle(true))
+	// A neighbour who sends to the sandbox's own address, or to one of the
+	// loopback net, has no more success.
+	for i, to := range []string{sandboxAddr.String(), "127.0.0.1"} {
+		stranger := w.attach(w.wire, "wire", fmt.Sprintf("192.168.88.%d/24", 2+i), "")
+		stranger.must(t, func() error { return sendBy(a.node.Addr, to) })
+		mustRefuseByFirewall(t, stranger, to+":9000")
+	}
+}
+
+// sendBy has packets to an address, 127.0.0.1 even, go to a neighbour.
+func sendBy(neighbour netip.Addr, to string) error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0); err != nil {
+		return err
+	}
+	local, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return err
+	}
+	for _, r := range local {
+		if r.Dst != nil && r.Dst.IP.IsLoopback() {
+			if err := netlink.RouteDel(&r); err != nil {
+				return fmt.Errorf("delete %s: %w", r, err)
+			}
+		}
+	}
+	l, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: neighbour.AsSlice(),
+		Dst: &net.IPNet{IP: net.ParseIP(to).To4(), Mask: net.CIDRMask(32, 32)}})
 }
 
 func TestLocalPublishingAnswersOnlyWhereATaskIs(t *testing.T) {
@@ -221,11 +263,85 @@ func TestATaskThatIsAProcessOfItsHostIsServed(t *testing.T) {
 func TestTasksOfADeadHostAreLeftOut(t *testing.T) {
 	w := whoami(t, "host-gw")
 	noProblems(t, w.settle(true))
-	w.change(func(s *catalog.Snapshot) { s.Nodes[1].Alive = false })
+	w.task("web2", func(t *catalog.Task) { t.State = catalog.Lost })
 	noProblems(t, w.settle(false))
-	for range 6 {
-		if a, err := w.client.ask("tcp", w.hosts[0].at(8000)); err != nil || a.task == "web2" {
-			t.Errorf("answered by %q, %v, want web1 or web3", a.task, err)
+	for _, network := range []string{"tcp", "udp"} {
+		for range 6 {
+			if a, err := w.client.ask(network, w.hosts[0].at(8000)); err != nil || a.task == "web2" {
+				t.Errorf("%s: answered by %q, %v, want web1 or web3", network, a.task, err)
+			}
+		}
+	}
+	w.task("web2", func(t *catalog.Task) { t.State = catalog.Running })
+	noProblems(t, w.settle(false))
+	w.mustFind("tcp", w.hosts[0].at(8000), "web1", "web2", "web3")
+}
+
+// mustFind fails the test unless the client outside is answered by all of
+// these tasks, and no others.
+func (w *world) mustFind(network, addr string, tasks ...string) {
+	w.t.Helper()
+	found := map[string]bool{}
+	for range 2 * len(tasks) {
+		a, err := w.client.ask(network, addr)
+		if err != nil {
+			w.t.Errorf("%s %s: %v", network, addr, err)
+		}
+		found[a.task] = true
+	}
+	if got := slices.Sorted(maps.Keys(found)); !slices.Equal(got, tasks) {
+		w.t.Errorf("%s %s: answers from %q, want %q", network, addr, got, tasks)
+	}
+}
+
+func TestAHostsOwnTasksArePreferred(t *testing.T) {
+	w := whoami(t, "host-gw")
+	spec := publish(t, "8000:80/tcp", "8000:80/udp")
+	spec.PreferLocal = true
+	w.service("web", spec, "web1", "web2")
+	noProblems(t, w.settle(true))
+	for _, network := range []string{"tcp", "udp"} {
+		w.mustFind(network, w.hosts[0].at(8000), "web1")
+		w.mustFind(network, w.hosts[1].at(8000), "web2")
+		w.mustFind(network, w.hosts[2].at(8000), "web1", "web2")
+	}
+	w.task("web1", func(t *catalog.Task) { t.State = catalog.Unhealthy })
+	noProblems(t, w.settle(false))
+	for _, network := range []string{"tcp", "udp"} {
+		w.mustFind(network, w.hosts[0].at(8000), "web2")
+	}
+}
+
+func TestAClientKeepsItsTaskWhileThatIsInRotation(t *testing.T) {
+	w := whoami(t, "host-gw")
+	spec := publish(t, "8000:80/tcp")
+	spec.Affinity = time.Hour
+	w.service("web", spec, "web1", "web2", "web3")
+	noProblems(t, w.settle(true))
+	first, err := w.client.ask("tcp", w.hosts[0].at(8000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mustFind("tcp", w.hosts[0].at(8000), first.task)
+	w.mustFind("tcp", w.hosts[0].at(8000), first.task)
+	w.task(first.task, func(t *catalog.Task) { t.State = catalog.Unhealthy })
+	noProblems(t, w.settle(false))
+	second, err := w.client.ask("tcp", w.hosts[0].at(8000))
+	if err != nil || second.task == first.task {
+		t.Errorf("answered by %q, %v, though it is not in rotation any more", second.task, err)
+	}
+	w.mustFind("tcp", w.hosts[0].at(8000), second.task)
+}
+
+func TestTheSandboxHasTheTimeoutsThatWereSet(t *testing.T) {
+	w := newWorld(t, "host-gw")
+	h := w.hosts[0]
+	noProblems(t, w.settle(true))
+	for _, want := range []ipvs.Timeouts{{TCP: 100 * time.Second, TCPFin: 50 * time.Second, UDP: 25 * time.Second}, h.opts.Timeouts} {
+		h.ingress.opts.Timeouts = want
+		noProblems(t, h.reconcile(true))
+		if got, err := h.ingress.ipvs.Timeouts(); err != nil || got != want {
+			t.Errorf("timeouts %v, %v, want %v", got, err, want)
 		}
 	}
 }
@@ -261,40 +377,111 @@ func TestASteadySenderFollowsThePort(t *testing.T) {
 	w.service("web", publish(t, "8000:80/udp"), "two")
 	noProblems(t, w.settle(false))
 	who("two")
+	// UDP is not drained: the flow would never end.
+	w.service("web", publish(t, "8000:80/udp"), "one", "two")
+	w.task("two", drain(time.Minute))
+	noProblems(t, w.settle(false))
+	who("one")
+	// What the port leads to when it is published no more is the host's affair.
+	w.service("web", publish(t), "one", "two")
+	noProblems(t, w.settle(false))
+	w.hosts[2].serve(t, "host", 8000)
+	w.hosts[2].addRules("filter -A INPUT -p udp --dport 8000 -j ACCEPT")
+	who("host")
+}
+
+// drain has a task told to stop just now.
+func drain(limit time.Duration) func(*catalog.Task) {
+	return func(t *catalog.Task) { t.State, t.Since, t.Drain = catalog.Draining, time.Now(), limit }
+}
+
+// hold opens a connection by the host's port 8000 and tells which task has it.
+func (w *world) hold(h *host) (c *net.TCPConn, task string) {
+	w.t.Helper()
+	w.client.must(w.t, func() error {
+		conn, err := net.DialTimeout("tcp4", h.at(8000), patience)
+		if err != nil {
+			return err
+		}
+		w.t.Cleanup(func() { conn.Close() })
+		c = conn.(*net.TCPConn)
+		c.SetDeadline(time.Now().Add(10 * patience))
+		line, err := bufio.NewReader(c).ReadString('\n')
+		task, _, _ = strings.Cut(line, " ")
+		return err
+	})
+	return c, task
+}
+
+// dests are the destinations of port 8000 in the host's sandbox.
+func (h *host) dests() (addrs []string) {
+	h.must(h.w.t, func() error {
+		v, err := h.ingress.Inspect(context.Background(), 8000, catalog.TCP)
+		if err == nil {
+			for _, d := range v.Dests {
+				addrs = append(addrs, d.Addr.String())
+			}
+		}
+		return err
+	})
+	return addrs
 }
 
 func TestADrainingTaskFinishesWhatItHolds(t *testing.T) {
 	w := whoami(t, "host-gw")
 	noProblems(t, w.settle(true))
-	held := map[string]net.Conn{}
+	held := map[string]*net.TCPConn{}
 	for range 3 {
-		w.client.must(t, func() error {
-			c, err := net.Dial("tcp4", w.hosts[2].at(8000))
-			if err != nil {
-				return err
-			}
-			line, err := bufio.NewReader(c).ReadString('\n')
-			held[strings.Fields(line + " x")[0]] = c
-			return err
-		})
+		c, task := w.hold(w.hosts[2])
+		held[task] = c
 	}
-	w.change(func(s *catalog.Snapshot) {
-		s.Services[0].Tasks = slices.Clone(s.Services[0].Tasks)
-		task := &s.Services[0].Tasks[0]
-		task.State, task.Since, task.Drain = catalog.Draining, time.Now(), time.Minute
-	})
+	w.task("web1", drain(time.Minute))
 	noProblems(t, w.settle(false))
-	for range 4 {
-		if a, err := w.client.ask("tcp", w.hosts[2].at(8000)); err != nil || a.task == "web1" {
-			t.Errorf("a new connection went to %q, %v", a.task, err)
-		}
-	}
-	c := held["web1"].(*net.TCPConn)
+	w.mustFind("tcp", w.hosts[2].at(8000), "web2", "web3")
+	c := held["web1"]
 	c.Write(bytes.Repeat([]byte("x"), 1000))
+	noProblems(t, w.settle(false))
 	c.CloseWrite()
-	c.SetDeadline(time.Now().Add(patience))
 	if b, err := io.ReadAll(c); string(b) != "1000\n" {
 		t.Errorf("the connection that was held: %q, %v, want its 1000 bytes counted", b, err)
+	}
+}
+
+func TestADrainingTaskLeavesWhenItIsIdleAndAtItsDeadlineAtLatest(t *testing.T) {
+	w := whoami(t, "host-gw")
+	w.service("web", publish(t, "8000:80/tcp"), "web1", "web2", "web3")
+	noProblems(t, w.settle(true))
+	h := w.hosts[2]
+	held := map[string]*net.TCPConn{}
+	for range 2 {
+		c, task := w.hold(h)
+		held[task] = c
+	}
+	// The third holds nothing, the others until their deadlines.
+	for _, name := range []string{"web1", "web2", "web3"} {
+		limit := time.Minute
+		if name == slices.Sorted(maps.Keys(held))[0] {
+			limit = time.Second
+		}
+		w.task(name, drain(limit))
+	}
+	want := map[string]string{"web1": "10.244.1.2:80", "web2": "10.244.2.2:80", "web3": "10.244.3.2:80"}
+	cut, kept := slices.Sorted(maps.Keys(held))[0], slices.Sorted(maps.Keys(held))[1]
+	lab.Eventually(t, 10*time.Second, "the idle one and the late one are gone", func() error {
+		noProblems(t, h.reconcile(false))
+		if got := h.dests(); !slices.Equal(got, []string{want[kept]}) {
+			return fmt.Errorf("destinations %v, want %s", got, want[kept])
+		}
+		return nil
+	})
+	held[cut].Write([]byte("x"))
+	if b, err := io.ReadAll(held[cut]); err == nil {
+		t.Errorf("the connection that was cut off goes on: %q", b)
+	}
+	held[kept].Write([]byte("x"))
+	held[kept].CloseWrite()
+	if b, err := io.ReadAll(held[kept]); string(b) != "1\n" {
+		t.Errorf("the connection with time left: %q, %v, want its byte counted", b, err)
 	}
 }
 
@@ -348,6 +535,15 @@ func TestWhatOthersBreakIsRepaired(t *testing.T) {
 			}
 			return netlink.LinkDel(l)
 		},
+		"iptables -F in the sandbox": func(h *host) error {
+			return h.ingress.sandbox.do(func() error { return iptables("*nat\n-F\nCOMMIT\n*mangle\n-F\nCOMMIT\n") })
+		},
+		"ipset flush in the sandbox": func(h *host) error {
+			return h.ingress.sandbox.do(func() error { return netlink.IpsetFlush(setPorts.Name) })
+		},
+		"ip route flush in the sandbox": func(h *host) error {
+			return h.ingress.sandbox.do(func() error { return netlink.RouteDel(&netlink.Route{Dst: everywhere}) })
+		},
 		"ip netns del": func(h *host) error { return removeNamespace(h.opts.Netns) },
 		"ipset flush":  func(h *host) error { return netlink.IpsetFlush(setPublished.Name) },
 		"ipvsadm -C": func(h *host) error {
@@ -379,23 +575,51 @@ func TestWhatOthersBreakIsRepaired(t *testing.T) {
 			if !seen["web1"] || !seen["web2"] {
 				t.Errorf("answers from %v, want both tasks", seen)
 			}
+			if name == "iptables -F" { // they are back later than ours
+				w.hosts[0].must(t, w.hosts[0].filter)
+			}
 		})
 	}
 }
 
-func TestAPeerThatLeavesOrMovesIsFollowed(t *testing.T) {
-	w := whoami(t, "host-gw")
+func TestAPeerThatMovesOrLeavesIsFollowed(t *testing.T) {
+	w := newWorld(t, "host-gw")
+	w.hosts[0].run("web", 2).serve(t, "web", 80)
+	w.service("web", publish(t, "8000:80/tcp"), "web")
 	noProblems(t, w.settle(true))
+	a, b, c := w.hosts[0], w.hosts[1], w.hosts[2]
+	way := func() (r *netlink.Route) {
+		a.must(t, func() (err error) { r, err = lookup(nowhere, markOurs|3); return err })
+		return r
+	}
+	// Whatever leads to its containers leads to its sandbox.
+	to := &netlink.Route{Dst: &net.IPNet{IP: c.node.Subnet.Addr().AsSlice(), Mask: net.CIDRMask(24, 32)}, Flags: int(netlink.FLAG_ONLINK)}
+	for _, gw := range []*host{b, c} {
+		a.must(t, func() error {
+			l, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			to.LinkIndex, to.Gw = l.Attrs().Index, gw.node.Addr.AsSlice()
+			return netlink.RouteReplace(to)
+		})
+		noProblems(t, a.reconcile(true))
+		if r := way(); r == nil || r.Table != int(markOurs|3) || !r.Gw.Equal(to.Gw) {
+			t.Errorf("replies to c go by %v, want them to go by %s", r, to.Gw)
+		}
+	}
+	if got, err := w.client.ask("tcp", c.at(8000)); err != nil || got.seen != clientAddr {
+		t.Errorf("by c: %v, %v", got, err)
+	}
 	w.change(func(s *catalog.Snapshot) { s.Nodes = s.Nodes[:2] })
-	noProblems(t, w.hosts[0].reconcile(false))
-	w.hosts[0].must(t, func() error {
+	noProblems(t, a.reconcile(false))
+	if r := way(); r == nil || r.Table == int(markOurs|3) {
+		t.Errorf("replies to c, which is gone, go by %v", r)
+	}
+	a.must(t, func() error {
 		rs, err := ourRules()
 		if len(rs) != 2 || rs[0].Mark != markOurs || rs[1].Mark != markOurs|2 {
 			return fmt.Errorf("rules %v, %v, want those of a and b", rs, err)
-		}
-		r, err := lookup(nowhere, markOurs|3)
-		if err != nil || r.Table == int(markOurs|3) {
-			return fmt.Errorf("the table of c is still there: %v, %v", r, err)
 		}
 		return nil
 	})
@@ -446,6 +670,16 @@ func inventory(h *host) (lines []string) {
 func TestDownLeavesTheHostAsItWas(t *testing.T) {
 	w := whoami(t, "host-gw")
 	h := w.hosts[0]
+	h.down()
+	// What is somebody else's, and much like ours.
+	other := ipset.Set{Name: "OTHERS", Type: "hash:ip", Mark: true}
+	rule := ruleOf(0x54000009)
+	rule.Priority++
+	h.must(t, func() error { return errors.Join(ipset.Create(other), netlink.RuleAdd(rule)) })
+	t.Cleanup(func() {
+		h.must(t, func() error { return errors.Join(ipset.Destroy(other.Name), netlink.RuleDel(rule)) })
+	})
+	h.addRules("mangle -A PREROUTING -m set --match-set OTHERS dst -j SET --map-set OTHERS dst --map-mark")
 	before := inventory(h)
 	noProblems(t, w.settle(true))
 	if up := inventory(h); cmp.Equal(before, up) {

@@ -34,7 +34,16 @@ type room struct {
 	ns   netns.NsHandle
 }
 
+// newRoom makes one that lasts as long as the test.
 func newRoom(t *testing.T) *room {
+	t.Helper()
+	r := openRoom(t)
+	t.Cleanup(r.close)
+	return r
+}
+
+func openRoom(t *testing.T) *room {
+	t.Helper()
 	r := &room{work: make(chan func())}
 	ready := make(chan error)
 	go func() {
@@ -51,7 +60,6 @@ func newRoom(t *testing.T) *room {
 	if err := <-ready; err != nil {
 		t.Fatalf("make a network namespace: %v", err)
 	}
-	t.Cleanup(func() { close(r.work); r.ns.Close() })
 	r.must(t, func() error {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
@@ -60,6 +68,11 @@ func newRoom(t *testing.T) *room {
 		return netlink.LinkSetUp(lo)
 	})
 	return r
+}
+
+func (r *room) close() {
+	close(r.work)
+	r.ns.Close()
 }
 
 func (r *room) do(f func()) {
@@ -86,20 +99,26 @@ func (r *room) set(t *testing.T, name, value string) {
 }
 
 // plug joins a room to a bridge of another, with an address and a gateway.
-func plug(t *testing.T, bridge *room, br string, r *room, addr string, gw string) {
+func plug(t *testing.T, bridge *room, br string, r *room, addr, gw string) (unplug func() error) {
 	t.Helper()
+	ip := netip.MustParsePrefix(addr).Addr().As4()
+	port := fmt.Sprintf("p%x", ip)
 	bridge.must(t, func() error {
 		b, err := netlink.LinkByName(br)
 		if err != nil {
 			return err
 		}
-		name := fmt.Sprintf("p%s", strings.ReplaceAll(strings.Split(addr, "/")[0], ".", "")[4:])
 		return netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: name, MasterIndex: b.Attrs().Index, Flags: net.FlagUp},
+			LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: b.Attrs().Index, Flags: net.FlagUp},
 			PeerName:  "eth0", PeerNamespace: netlink.NsFd(r.ns),
+			// The next one with that address has it too, as with an engine.
+			PeerHardwareAddr: net.HardwareAddr{2, 0x42, ip[0], ip[1], ip[2], ip[3]},
 		})
 	})
 	r.must(t, func() error { return configure("eth0", addr, gw) })
+	return func() error {
+		return bridge.try(func() error { return netlink.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: port}}) })
+	}
 }
 
 func configure(dev, addr, gw string) error {
@@ -152,46 +171,96 @@ type container struct {
 	addr netip.Addr
 }
 
-// world is three hosts and a client outside on one wire.
+// world is three hosts and a client outside on one wire. The tests with one
+// backend share one, with nothing published and no containers at the start.
 //
 //	client 192.168.88.1   a 192.168.88.11   b 192.168.88.12   c 192.168.88.13
 type world struct {
-	t       *testing.T
+	t       *testing.T // whose turn it is
 	wire    *room
 	client  *room
 	hosts   []*host
 	backend string
+	dir     string
 	snap    *catalog.Snapshot
 }
 
+var worlds = map[string]*world{} // by backend
+
 func newWorld(t *testing.T, backend string) *world {
 	t.Helper()
-	w := &world{t: t, backend: backend, wire: newRoom(t), client: newRoom(t)}
+	w := worlds[backend]
+	if w == nil {
+		w = buildWorld(t, backend)
+		worlds[backend] = w
+	}
+	w.t = t
+	w.snap = &catalog.Snapshot{Revision: w.snap.Revision + 1}
+	for _, h := range w.hosts {
+		w.snap.Nodes = append(w.snap.Nodes, h.node)
+		h.containers = map[string]*container{}
+		if h.ingress != nil {
+			h.reconcile(false)
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() { // who knows what it left
+			delete(worlds, w.backend)
+			w.end()
+		}
+	})
+	return w
+}
+
+func (w *world) end() {
+	for _, h := range w.hosts {
+		h.down()
+		h.close()
+	}
+	w.client.close()
+	w.wire.close()
+	os.RemoveAll(w.dir)
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, w := range worlds {
+		for _, h := range w.hosts {
+			h.do(func() { Down(context.Background(), h.opts) })
+		}
+		os.RemoveAll(w.dir)
+	}
+	os.Exit(code)
+}
+
+func buildWorld(t *testing.T, backend string) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("/run", "ingress-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, backend: backend, dir: dir, snap: &catalog.Snapshot{}, wire: openRoom(t), client: openRoom(t)}
 	bridge(t, w.wire, "wire")
 	w.wire.set(t, "net/bridge/bridge-nf-call-iptables", "0")
-	plug(t, w.wire, "wire", w.client, "192.168.88.1/24", "")
+	plug(t, w.wire, "wire", w.client, clientAddr.String()+"/24", "")
 	for i, name := range []string{"a", "b", "c"} {
-		w.addHost(name, i+1)
+		w.hosts = append(w.hosts, w.newHost(name, i+1))
 	}
 	for _, h := range w.hosts {
 		h.connect()
 	}
-	w.snap = &catalog.Snapshot{Revision: 1}
-	for _, h := range w.hosts {
-		w.snap.Nodes = append(w.snap.Nodes, h.node)
-	}
 	return w
 }
 
-func (w *world) addHost(name string, n int) {
+func (w *world) newHost(name string, n int) *host {
 	t := w.t
-	h := &host{room: newRoom(t), w: w, containers: map[string]*container{}}
+	h := &host{room: openRoom(t), w: w}
 	h.node = catalog.Node{
 		Name: name, Number: uint16(n), Alive: true,
 		Addr:   netip.AddrFrom4([4]byte{192, 168, 88, byte(10 + n)}),
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(n), 0}), 24),
 	}
-	plug(t, w.wire, "wire", h.room, h.node.Addr.String()+"/24", "192.168.88.1")
+	plug(t, w.wire, "wire", h.room, h.node.Addr.String()+"/24", clientAddr.String())
 	h.must(t, func() error {
 		l, err := netlink.LinkByName("eth0")
 		if err == nil {
@@ -208,31 +277,21 @@ func (w *world) addHost(name string, n int) {
 	for _, dev := range []string{"all", "eth0", "default"} {
 		h.set(t, "net/ipv4/conf/"+dev+"/rp_filter", "1")
 	}
-	dir := t.TempDir()
-	run, err := os.MkdirTemp("/run", "ingress-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(run) })
 	h.opts = Options{
-		Pool: pool, Netns: filepath.Join(run, "netns"), StateDir: dir,
+		Pool: pool, Netns: filepath.Join(w.dir, name+"-netns"), StateDir: filepath.Join(w.dir, name),
 		Timeouts: ipvs.Timeouts{TCP: 7440 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second},
 		VTEPMAC: func(n catalog.Node) catalog.MAC {
 			a := n.Addr.As4()
 			return catalog.MAC{2, 0x53, a[0], a[1], a[2], a[3]}
 		},
 	}
-	h.must(t, func() error { return h.filter("") })
-	w.hosts = append(w.hosts, h)
-	t.Cleanup(func() {
-		h.down()
-		unix.Unmount(h.opts.Netns, unix.MNT_DETACH)
-	})
+	h.must(t, h.filter)
+	return h
 }
 
 // filter is what an engine from 28 on, a firewall that drops, and the network
 // between hosts make of iptables.
-func (h *host) filter(more string) error {
+func (h *host) filter() error {
 	net, n := h.node.Subnet.String(), h.node.Number
 	return iptables(fmt.Sprintf(`*raw
 -A PREROUTING ! -s 10.244.0.0/16 -d 10.244.%[2]d.2 ! -i mesh -j DROP
@@ -256,8 +315,32 @@ COMMIT
 -A FORWARD -i other ! -o other -j ACCEPT
 -A FORWARD -o mesh -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A FORWARD -o other -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-%[3]sCOMMIT
-`, net, n, more))
+COMMIT
+`, net, n))
+}
+
+// addRules has rules of others there until the test ends: "TABLE -A CHAIN …".
+func (h *host) addRules(rules ...string) {
+	h.w.t.Helper()
+	for _, r := range rules {
+		h.edit(r)
+		h.w.t.Cleanup(func() { h.edit(strings.Replace(r, "-A", "-D", 1)) })
+	}
+}
+
+// dropRules has some not there until the test ends.
+func (h *host) dropRules(rules ...string) {
+	h.w.t.Helper()
+	for _, r := range rules {
+		h.edit(strings.Replace(r, "-A", "-D", 1))
+		h.w.t.Cleanup(func() { h.edit(r) })
+	}
+}
+
+func (h *host) edit(rule string) {
+	h.w.t.Helper()
+	table, rule, _ := strings.Cut(rule, " ")
+	h.must(h.w.t, func() error { return iptables("*" + table + "\n" + rule + "\nCOMMIT\n") })
 }
 
 func iptables(script string) error {
@@ -334,53 +417,79 @@ func (h *host) connect() {
 func (h *host) run(name string, n int) *container {
 	t := h.w.t
 	t.Helper()
-	c := &container{room: newRoom(t), host: h, name: name, addr: netip.AddrFrom4([4]byte{10, 244, byte(h.node.Number), byte(n)})}
-	plug(t, h.room, "mesh", c.room, c.addr.String()+"/24", fmt.Sprintf("10.244.%d.1", h.node.Number))
+	c := &container{host: h, name: name, addr: netip.AddrFrom4([4]byte{10, 244, byte(h.node.Number), byte(n)})}
+	c.room = h.w.attach(h.room, "mesh", c.addr.String()+"/24", fmt.Sprintf("10.244.%d.1", h.node.Number))
 	h.containers[name] = c
 	return c
 }
 
-// serve answers on a port, TCP and UDP: "NAME CLIENT'S-ADDRESS".
-func (r *room) serve(t *testing.T, name string, ports ...int) {
+// attach makes a room on a bridge of another, that lasts as long as the test.
+func (w *world) attach(to *room, bridge, addr, gw string) *room {
+	w.t.Helper()
+	r := newRoom(w.t)
+	unplug := plug(w.t, to, bridge, r, addr, gw)
+	w.t.Cleanup(func() {
+		if err := unplug(); err != nil {
+			w.t.Errorf("unplug %s: %v", addr, err)
+		}
+	})
+	return r
+}
+
+// serve answers on ports, TCP and UDP, until it is stopped or the test ends:
+// "NAME CLIENT'S-ADDRESS PORT".
+func (r *room) serve(t *testing.T, name string, ports ...int) (stop func()) {
 	t.Helper()
+	var open []io.Closer
+	stop = func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}
+	t.Cleanup(stop)
 	for _, p := range ports {
 		r.must(t, func() error {
 			l, err := net.Listen("tcp4", fmt.Sprintf(":%d", p))
 			if err != nil {
 				return err
 			}
-			t.Cleanup(func() { l.Close() })
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						defer c.Close()
-						fmt.Fprintf(c, "%s %s %d\n", name, c.RemoteAddr().(*net.TCPAddr).IP, p)
-						n, _ := io.Copy(io.Discard, c)
-						fmt.Fprintf(c, "%d\n", n)
-					}()
-				}
-			}()
 			u, err := net.ListenPacket("udp4", fmt.Sprintf(":%d", p))
 			if err != nil {
 				return err
 			}
-			t.Cleanup(func() { u.Close() })
-			go func() {
-				b := make([]byte, 2000)
-				for {
-					_, from, err := u.ReadFrom(b)
-					if err != nil {
-						return
-					}
-					u.WriteTo(fmt.Appendf(nil, "%s %s %d\n", name, from.(*net.UDPAddr).IP, p), from)
-				}
-			}()
+			open = append(open, l, u)
+			go serveTCP(l, name, p)
+			go serveUDP(u, name, p)
 			return nil
 		})
+	}
+	return stop
+}
+
+// serveTCP greets, and counts what it is sent.
+func serveTCP(l net.Listener, name string, port int) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			fmt.Fprintf(c, "%s %s %d\n", name, c.RemoteAddr().(*net.TCPAddr).IP, port)
+			n, _ := io.Copy(io.Discard, c)
+			fmt.Fprintf(c, "%d\n", n)
+		}()
+	}
+}
+
+func serveUDP(u net.PacketConn, name string, port int) {
+	b := make([]byte, 2000)
+	for {
+		_, from, err := u.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		u.WriteTo(fmt.Appendf(nil, "%s %s %d\n", name, from.(*net.UDPAddr).IP, port), from)
 	}
 }
 
@@ -452,6 +561,20 @@ func (w *world) change(f func(*catalog.Snapshot)) {
 	snap.Published = slices.Clone(snap.Published)
 	f(&snap)
 	w.snap = &snap
+}
+
+// task changes one task of the first service, as the host it is on or the
+// others see it.
+func (w *world) task(name string, f func(*catalog.Task)) {
+	w.change(func(snap *catalog.Snapshot) {
+		s := &snap.Services[0]
+		s.Tasks = slices.Clone(s.Tasks)
+		for i := range s.Tasks {
+			if s.Tasks[i].Name == name {
+				f(&s.Tasks[i])
+			}
+		}
+	})
 }
 
 // as is the Snapshot as a host sees it.
