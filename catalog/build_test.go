@@ -130,60 +130,6 @@ func TestNewestTaskSpeaksForItsService(t *testing.T) {
 	}
 }
 
-// TestEqualSeesEveryField changes each field of a value in turn: one added to a
-// type and not to its comparison would never reach a Snapshot.
-func TestEqualSeesEveryField(t *testing.T) {
-	c := ctr("a", "1", "10.0.0.1", "web")
-	svc := Service{Tasks: c.Tasks, Spec: c.Tasks[0].Spec}
-	spec := Spec{Ports: []Port{{}}, Publish: []PublishedPort{{}}}
-	for _, test := range []struct {
-		value any
-		equal func(o any) bool
-	}{
-		{&c, func(o any) bool { return c.equal(o.(*Container)) }},
-		{&c.Tasks[0], func(o any) bool { return c.Tasks[0].equal(o.(*Task)) }},
-		{&spec, func(o any) bool { return spec.equal(o.(*Spec)) }},
-		{&svc, func(o any) bool { return svc.equal(o.(*Service)) }},
-	} {
-		v := reflect.ValueOf(test.value).Elem()
-		for i := range v.NumField() {
-			o := reflect.New(v.Type())
-			o.Elem().Set(v)
-			if !test.equal(o.Interface()) {
-				t.Fatalf("%s is not equal to itself", v.Type())
-			}
-			f := o.Elem().Field(i)
-			different := reflect.New(f.Type()).Elem()
-			if f.IsZero() {
-				switch x := different.Addr().Interface().(type) {
-				case *string:
-					*x = "x"
-				case *Mode:
-					*x = "x"
-				case *bool:
-					*x = true
-				case *int:
-					*x = 9
-				case *time.Duration:
-					*x = 9
-				case *time.Time:
-					*x = epoch
-				case *netip.Addr:
-					*x = netip.MustParseAddr("::9")
-				case *ServiceID:
-					*x = ServiceID{"x", "y"}
-				default:
-					t.Fatalf("no other value for %s.%s", v.Type(), v.Type().Field(i).Name)
-				}
-			}
-			f.Set(different)
-			if test.equal(o.Interface()) {
-				t.Errorf("%s: a different %s goes unnoticed", v.Type(), v.Type().Field(i).Name)
-			}
-		}
-	}
-}
-
 func TestIdleDrift(t *testing.T) {
 	r := newRecords()
 	c := ctr("a", "1", "10.0.0.1", "live", "back")

@@ -34,11 +34,13 @@ type Options struct {
 	LeaseTTL   time.Duration         // how long this host's records outlive it; 0: 30 s
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
-}
 
-// cacheAfter is how long etcd is waited for before the state of the last run
-// will do.
-const cacheAfter = 3 * time.Second
+	// Of tests, which are in more of a hurry:
+
+	cacheAfter time.Duration // how long etcd is waited for before the state of the last run will do; 0: 3 s
+	unchecked  bool          // embedded etcds change their members before all are connected for 5 s
+	unsynced   bool          // embedded etcds do not wait for the disk
+}
 
 // Catalog keeps this host's part of the catalog in etcd, and the whole of it in
 // memory. Its methods may be called at any time from any goroutine.
@@ -47,6 +49,7 @@ type Catalog struct {
 	log     *slog.Logger
 	lock    *os.File
 	client  *clientv3.Client
+	conns   conns // of client, to embedded etcds
 	metrics *metrics
 	run     context.Context // until Close
 	cancel  context.CancelFunc
@@ -111,6 +114,7 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 	}
 	o.Self.Alive = true
 	o.LeaseTTL = cmp.Or(o.LeaseTTL, 30*time.Second)
+	o.cacheAfter = cmp.Or(o.cacheAfter, 3*time.Second)
 	o.Log = cmp.Or(o.Log, slog.Default())
 	c := &Catalog{
 		o:          o,
@@ -168,6 +172,9 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 	return c, nil
 }
 
+// keepaliveTimeout is how long a connection may leave something unanswered.
+const keepaliveTimeout = 5 * time.Second
+
 // newClient makes a client that comes back within seconds after an etcd that
 // was away for hours, and finds out about a connection that died silently. It
 // logs nothing: what fails for good, its callers are told.
@@ -180,7 +187,7 @@ func newClient(endpoints []string, t *tls.Config, opts ...grpc.DialOption) (*cli
 		Logger:    zap.NewNop(),
 		DialOptions: append([]grpc.DialOption{
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 3 * time.Second}),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: keepaliveTimeout}),
 		}, opts...),
 	})
 }
@@ -256,7 +263,7 @@ func (c *Catalog) wantContainer(ctr *Container) {
 func (c *Catalog) RestoreLocal() bool {
 	select {
 	case <-c.known:
-	case <-time.After(cacheAfter):
+	case <-time.After(c.o.cacheAfter):
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

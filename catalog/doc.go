@@ -17,9 +17,10 @@
 // by [Catalog.RestoreLocal]). From then on the last state stays in use while
 // etcd is away, with this host's containers coming and going in it.
 //
-// Four goroutines share the records, under one lock: publish builds Snapshots
-// of them, read follows etcd, write brings etcd in line with this host, and
-// keepCache saves the state on disk.
+// Five goroutines share the records, under one lock: publish builds Snapshots
+// of them, read follows etcd, write brings etcd in line with this host,
+// keepCache saves the state on disk, and steer has etcd asked where it is. A
+// sixth, guard, looks after the etcd in this process, if there is one.
 //
 // The package owns the state folder and, in etcd, everything under /shoal/v1/;
 // in the kernel it owns nothing.

@@ -37,7 +37,8 @@ type server struct {
 	etcd     *embed.Etcd
 	endpoint string       // of its unix socket, for clients
 	apart    bool         // clients are not to ask it: it has no vote yet, or is about to leave
-	closing  *atomic.Bool // its listeners report being closed as errors: no news any more
+	quiet    *atomic.Bool // it is about to end: what it says of that is no news
+	closing  atomic.Bool
 }
 
 // serverConfig says how etcd is started.
@@ -49,6 +50,11 @@ type serverConfig struct {
 	// join are the peer URLs of the members it becomes one of, by name, itself
 	// among them; nil: it has data, or is the first.
 	join map[string]string
+	// unchecked leaves out that all voters are connected for 5 s before one
+	// more is added or removed.
+	unchecked bool
+	// unsynced leaves out waiting for the disk.
+	unsynced bool
 }
 
 // startServer starts etcd. It is reached through the socket dir/etcd.sock, and
@@ -101,6 +107,8 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 		c.ClusterState = embed.ClusterStateFlagExisting
 	}
 	c.InitialClusterToken = "shoal"
+	c.StrictReconfigCheck = !sc.unchecked
+	c.UnsafeNoFsync = sc.unsynced
 	c.AutoCompactionMode = embed.CompactorModeRevision
 	c.AutoCompactionRetention = etcdKeepRevisions
 	c.QuotaBackendBytes = etcdQuota
@@ -111,8 +119,8 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	// news.
 	c.WarningApplyDuration = time.Second
 	c.WarningUnaryRequestDuration = time.Second
-	closing := new(atomic.Bool)
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(log, closing))
+	quiet := new(atomic.Bool)
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(log, quiet))
 
 	// etcd panics on some kinds of damage, and exits on others; zapLogger
 	// makes panics of both.
@@ -129,7 +137,7 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 		etcd.Close()
 		return nil, fail(err)
 	}
-	return &server{etcd: etcd, endpoint: "unix://" + sock, closing: closing}, nil
+	return &server{etcd: etcd, endpoint: "unix://" + sock, quiet: quiet}, nil
 }
 
 // dataDir is where etcd keeps its data.
@@ -137,6 +145,7 @@ func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
 
 // close stops etcd with everything written. Closing twice does nothing.
 func (s *server) close() {
+	s.quiet.Store(true)
 	if !s.closing.Swap(true) {
 		s.etcd.Close()
 	}

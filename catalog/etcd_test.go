@@ -1,6 +1,8 @@
 package catalog
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -12,10 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
+	t.Parallel()
 	a := open(t, "a", shortDir(t))
 	b := open(t, "b", shortDir(t), at(a.server.endpoint))
 	var mu sync.Mutex
@@ -58,6 +64,7 @@ func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
 }
 
 func TestResumesAfterCompaction(t *testing.T) {
+	t.Parallel()
 	dir, away := shortDir(t), shortDir(t)
 	etcd := etcdServer(t, dir)
 	a := open(t, "a", shortDir(t), at(etcd.endpoint))
@@ -96,6 +103,7 @@ func TestResumesAfterCompaction(t *testing.T) {
 }
 
 func TestLostLeaseIsGrantedAnewWithAllRecords(t *testing.T) {
+	t.Parallel()
 	etcd := etcdServer(t, shortDir(t))
 	a := open(t, "a", shortDir(t), at(etcd.endpoint))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", "10.0.0.2", "web")))
@@ -133,6 +141,7 @@ func TestLostLeaseIsGrantedAnewWithAllRecords(t *testing.T) {
 }
 
 func TestRecordsOutliveAnAgentForTheirLease(t *testing.T) {
+	t.Parallel()
 	a := open(t, "a", shortDir(t))
 	a.SetLocal(local())
 	b := open(t, "b", shortDir(t), at(a.server.endpoint), func(o *Options) { o.LeaseTTL = 2 * time.Second })
@@ -156,16 +165,22 @@ func TestRecordsOutliveAnAgentForTheirLease(t *testing.T) {
 }
 
 func TestEtcdRestarts(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	etcd := etcdServer(t, dir)
-	a := open(t, "a", shortDir(t), at(etcd.endpoint))
-	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	// That the lease is gone is noticed when it is to be kept, at a third of it.
+	lease := func(o *Options) { o.LeaseTTL = 5 * time.Second }
+	a := open(t, "a", shortDir(t), at(etcd.endpoint), lease)
+	b := open(t, "b", shortDir(t), at(etcd.endpoint), lease)
 	for i, c := range []*Catalog{a, b} {
 		c.SetLocal(local(ctr(c.o.Self.Name, "1", fmt.Sprintf("10.0.%d.1", i), "web")))
 	}
-	eventually(t, "both tasks", func() bool { return tasks(a, "web") == "a/1 b/1" })
+	for _, c := range []*Catalog{a, b} {
+		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/1" })
+	}
 	etcd.close()
 	b.SetLocal(local(ctr("b", "2", "10.0.1.2", "web")))
+	eventually(t, "b sees its own change with etcd away", func() bool { return tasks(b, "web") == "a/1 b/2" })
 	if got := tasks(a, "web"); got != "a/1 b/1" {
 		t.Errorf("with etcd away: %q", got)
 	}
@@ -191,7 +206,7 @@ func TestEtcdRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	etcdServer(t, dir)
-	eventuallyWithin(t, 40*time.Second, "the records are there again", func() bool {
+	eventually(t, "the records are there again", func() bool {
 		r, err := cl.Get(t.Context(), root, clientv3.WithPrefix(), clientv3.WithCountOnly())
 		return err == nil && r.Count == 4
 	})
@@ -200,6 +215,7 @@ func TestEtcdRestarts(t *testing.T) {
 }
 
 func TestUnreadableRecordsHarmNobody(t *testing.T) {
+	t.Parallel()
 	etcd := etcdServer(t, shortDir(t))
 	cl := client(t, etcd.endpoint)
 	good, stray := ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")
@@ -250,6 +266,7 @@ func TestUnreadableRecordsHarmNobody(t *testing.T) {
 }
 
 func TestRecordTooLargeForEtcdStaysHere(t *testing.T) {
+	t.Parallel()
 	a := open(t, "a", shortDir(t))
 	huge := ctr("a", "huge", "10.0.0.1", "web")
 	for i := range 40000 {
@@ -291,4 +308,72 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAwayTellsSilenceFromRefusal(t *testing.T) {
+	for err, want := range map[error]bool{
+		context.DeadlineExceeded:                            true,
+		fmt.Errorf("read: %w", context.DeadlineExceeded):    true,
+		status.Error(codes.Unavailable, "refused"):          true,
+		rpctypes.ErrNoLeader:                                true,
+		rpctypes.ErrTimeoutDueToLeaderFail:                  true,
+		context.Canceled:                                    false,
+		rpctypes.ErrNoSpace:                                 false,
+		rpctypes.ErrMemberNotFound:                          false,
+		status.Error(codes.PermissionDenied, "certificate"): false,
+	} {
+		if got := away(err); errors.Is(got, ErrAway) != want || !errors.Is(got, err) {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+	if away(nil) != nil {
+		t.Error("no error is one")
+	}
+}
+
+func TestAnOutageLongerThanTheLeasesLosesNobody(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	etcd := etcdServer(t, dir)
+	const ttl = 6 * time.Second // an agent is back within half of that
+	lease := func(o *Options) { o.LeaseTTL = ttl }
+	a := open(t, "a", shortDir(t), at(etcd.endpoint), lease)
+	b := open(t, "b", shortDir(t), at(etcd.endpoint), lease)
+	for i, c := range []*Catalog{a, b} {
+		c.SetLocal(local(ctr(c.o.Self.Name, "1", fmt.Sprintf("10.0.%d.1", i), "web")))
+	}
+	for _, c := range []*Catalog{a, b} {
+		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/1" })
+		settled(t, c)
+	}
+	before := a.Snapshot().Revision
+	etcd.close()
+	<-time.After(ttl + time.Second)
+	etcd = etcdServer(t, dir)
+	for _, c := range []*Catalog{a, b} {
+		settled(t, c)
+	}
+	// Their leases are the old ones, and are kept again.
+	cl := client(t, etcd.endpoint)
+	for _, c := range []*Catalog{a, b} {
+		least := int64(ttl)
+		eventually(t, "the lease of "+c.o.Self.Name+" is kept", func() bool {
+			c.mu.Lock()
+			id := c.lease
+			c.mu.Unlock()
+			r, err := cl.TimeToLive(t.Context(), id)
+			if err != nil {
+				return false
+			}
+			least = min(least, r.TTL)
+			return r.TTL > least
+		})
+	}
+	r, err := cl.Get(t.Context(), tasksRoot, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil || r.Count != 2 {
+		t.Errorf("records %+v, %v", r, err)
+	}
+	if s := a.Snapshot(); tasks(a, "web") != "a/1 b/1" || s.Revision != before {
+		t.Errorf("tasks %q, %d Snapshots came of it", tasks(a, "web"), s.Revision-before)
+	}
 }

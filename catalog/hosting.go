@@ -89,12 +89,10 @@ func (c *Catalog) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A connection that the client has given up does not keep etcd from
-	// closing.
 	if err := c.use(nil, false, func(pl *place) { pl.Role, pl.Addr = RoleServer, p.Addr }); err != nil {
 		return errors.Join(err, c.use(s, false, func(pl *place) { pl.Role = RoleAlone }))
 	}
-	s.close()
+	c.end(s)
 	s, err = c.startServer(RoleServer, nil)
 	if err != nil {
 		// As it was; the address its peers would use is of no use, and no harm.
@@ -198,6 +196,9 @@ func (c *Catalog) startLearner(ctx context.Context) (*server, error) {
 	var added *clientv3.MemberAddResponse
 	if err := c.settled(ctx, func(ctx context.Context) (err error) {
 		added, err = c.client.MemberAddAsLearner(ctx, []string{peer})
+		if errors.Is(err, rpctypes.ErrMemberNotFound) {
+			err = errSameSecond
+		}
 		return err
 	}); err != nil {
 		return nil, err
@@ -266,16 +267,25 @@ func (c *Catalog) giveVote(ctx context.Context, s *server) (voters int, err erro
 func (c *Catalog) giveUp(s *server) error {
 	ctx, cancel := context.WithTimeout(c.run, requestTimeout)
 	defer cancel()
+	s.quiet.Store(true)
 	if _, err := c.client.MemberRemove(ctx, uint64(s.etcd.Server.MemberID())); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+		s.quiet.Store(false)
 		return fmt.Errorf("its member could not be removed, promote it again: %w", err)
 	}
 	return c.leave(s)
 }
 
+// end stops an etcd that is not asked any more. It would wait for this host's
+// own watch, for some seconds.
+func (c *Catalog) end(s *server) {
+	c.conns.drop(s.endpoint)
+	s.close()
+}
+
 // leave makes this host, whose member is removed, a client.
 func (c *Catalog) leave(s *server) error {
 	err := c.use(nil, false, func(pl *place) { pl.Role = RoleClient })
-	s.close()
+	c.end(s)
 	return errors.Join(err, os.RemoveAll(dataDir(c.o.StateDir)))
 }
 
@@ -315,11 +325,13 @@ func (c *Catalog) Demote(ctx context.Context) (advice string, err error) {
 		if err := c.use(s, true, nil); err != nil {
 			return errors.Join(err, c.use(s, false, nil))
 		}
+		s.quiet.Store(true)
 		err = c.settled(ctx, func(ctx context.Context) error {
 			_, err := c.client.MemberRemove(ctx, id)
 			return err
 		})
 		if err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+			s.quiet.Store(false)
 			return errors.Join(err, c.use(s, false, nil))
 		}
 		advice = adviseVoters(len(others))
@@ -363,7 +375,7 @@ func (c *Catalog) settled(ctx context.Context, f func(ctx context.Context) error
 		err := f(rctx)
 		cancel()
 		if err == nil || !settles(err) {
-			return err
+			return away(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -373,10 +385,15 @@ func (c *Catalog) settled(ctx context.Context, f func(ctx context.Context) error
 	}
 }
 
+// errSameSecond is what "member not found" means of one that is being added:
+// etcd makes a member's ID of its address and the time in seconds, and does not
+// take an ID again that was removed.
+var errSameSecond = errors.New("a member with this address was removed just now")
+
 // settles tells whether an error passes by itself.
 func settles(err error) bool {
 	for _, e := range []error{rpctypes.ErrUnhealthy, rpctypes.ErrMemberNotEnoughStarted, rpctypes.ErrMemberLearnerNotReady,
-		rpctypes.ErrTooManyLearners, rpctypes.ErrLeaderChanged, rpctypes.ErrNoLeader, rpctypes.ErrNotLeader} {
+		rpctypes.ErrTooManyLearners, rpctypes.ErrLeaderChanged, rpctypes.ErrNoLeader, rpctypes.ErrNotLeader, errSameSecond} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -397,7 +414,7 @@ func (c *Catalog) members(ctx context.Context) ([]*member, error) {
 	defer cancel()
 	r, err := c.client.MemberList(ctx)
 	if err != nil {
-		return nil, err
+		return nil, away(err)
 	}
 	return r.Members, nil
 }
@@ -442,7 +459,7 @@ func (c *Catalog) Members(ctx context.Context) ([]Member, error) {
 	defer cancel()
 	r, err := c.client.MemberList(lctx, clientv3.WithSerializable())
 	if err != nil {
-		return nil, fmt.Errorf("list the hosts that serve the store: %w", err)
+		return nil, fmt.Errorf("list the hosts that serve the store: %w", away(err))
 	}
 	sctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
@@ -486,7 +503,6 @@ func (c *Catalog) guard(s *server) {
 		if s.closing.Load() {
 			return
 		}
-		c.log.Error("the embedded etcd stopped")
 		for retry := (retrier{}); c.run.Err() == nil; retry.wait(c.run) {
 			err := c.change(c.run, "start the embedded etcd again", func(ctx context.Context) error { return c.restart(ctx, s) })
 			if err == nil {
@@ -499,16 +515,16 @@ func (c *Catalog) guard(s *server) {
 
 func (c *Catalog) restart(ctx context.Context, old *server) error {
 	r, s := c.role()
-	if s != old && s != nil {
+	if r == RoleClient || s != old && s != nil {
 		return nil // Demote was first
+	}
+	if s == old {
+		c.log.Error("the embedded etcd stopped")
 	}
 	if err := c.use(nil, false, nil); err != nil {
 		return err
 	}
 	old.close()
-	if r == RoleClient {
-		return nil
-	}
 	if r == RoleServer {
 		members, err := c.members(ctx)
 		id := uint64(old.etcd.Server.MemberID())

@@ -9,7 +9,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -23,18 +25,25 @@ import (
 	"time"
 )
 
+var clusters atomic.Uint32
+
 // cluster is a CA and the hosts it knows, each on a loopback address.
 type cluster struct {
 	t    *testing.T
+	net  byte
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pool *x509.CertPool
 	dirs map[string]string
+	log  logBuffer // of all
+	// checked has members change only once all are connected for 5 s, as it
+	// is outside of tests.
+	checked bool
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{t: t, pool: x509.NewCertPool(), dirs: map[string]string{}}
+	c := &cluster{t: t, net: byte(clusters.Add(1)), pool: x509.NewCertPool(), dirs: map[string]string{}}
 	c.key = newKey(t)
 	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
@@ -59,19 +68,21 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return k
 }
 
-// addrOf is a loopback address: the ports are fixed, so another run of these
-// tests at the same time has to have others.
-func addrOf(node string) netip.Addr {
-	return netip.AddrFrom4([4]byte{127, 0, byte(2 + os.Getpid()%250), node[0] - 'a' + 1})
+// addr is a loopback address: the ports are fixed, so other clusters, and
+// another run of these tests at the same time, have to have others.
+func (c *cluster) addr(node string) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, byte(2 + os.Getpid()%250), c.net, node[0] - 'a' + 1})
 }
 
-func endpointOf(node string) string { return fmt.Sprintf("https://%s:%d", addrOf(node), ClientPort) }
+func (c *cluster) endpoint(node string) string {
+	return fmt.Sprintf("https://%s:%d", c.addr(node), ClientPort)
+}
 
 // peers is what a host has from joining.
 func (c *cluster) peers(node, dir string, more ...netip.Addr) *Peers {
 	c.t.Helper()
 	key := newKey(c.t)
-	addr := addrOf(node)
+	addr := c.addr(node)
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: node},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -119,8 +130,8 @@ func (c *cluster) open(node string, change ...func(*Options)) *Catalog {
 	}
 	dir := c.dirs[node]
 	return open(c.t, node, dir, append([]func(*Options){func(o *Options) {
-		o.Self.Addr, o.Peers = addrOf(node), c.peers(node, dir)
-		o.Log = slog.New(slog.NewTextHandler(c.t.Output(), nil)).With("node", node)
+		o.Self.Addr, o.Peers, o.unchecked = c.addr(node), c.peers(node, dir), !c.checked
+		o.Log = slog.New(slog.NewTextHandler(io.MultiWriter(c.t.Output(), &c.log), nil)).With("node", node)
 	}}, change...)...)
 }
 
@@ -132,8 +143,8 @@ func (c *cluster) start(node string, change ...func(*Options)) *Catalog {
 	return h
 }
 
-func join(node string) func(*Options) {
-	return func(o *Options) { o.Join = []string{endpointOf(node)} }
+func (c *cluster) join(node string) func(*Options) {
+	return func(o *Options) { o.Join = []string{c.endpoint(node)} }
 }
 
 // voters are the hosts with a vote, as one of them sees it; the leader has a
@@ -176,14 +187,15 @@ func follows(t *testing.T, on *Catalog, by ...*Catalog) {
 }
 
 func TestALoneStoreOpensToOthers(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	a := cl.start("a")
 	web := ServiceID{DefaultStack, "web"}
 	if _, err := a.ClaimVIP(t.Context(), web, netip.MustParseAddr("10.96.0.1")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the VIP", func() bool { svc, ok := a.Snapshot().Service(web); return ok && svc.VIP.IsValid() })
 	settled(t, a)
+	eventually(t, "the VIP", func() bool { svc, ok := a.Snapshot().Service(web); return ok && svc.VIP.IsValid() })
 	before := a.Snapshot()
 	if _, err := a.Demote(t.Context()); err == nil || !strings.Contains(err.Error(), "only vote") {
 		t.Errorf("demote: %v", err)
@@ -193,7 +205,7 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 	}
 
 	// With its port taken, it stays as it was.
-	l, err := net.Listen("tcp", netip.AddrPortFrom(addrOf("a"), PeerPort).String())
+	l, err := net.Listen("tcp", netip.AddrPortFrom(cl.addr("a"), PeerPort).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,12 +241,12 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 		t.Errorf("voters %s", got)
 	}
 
-	b := cl.start("b", join("a"))
+	b := cl.start("b", cl.join("a"))
 	for _, c := range []*Catalog{a, b} {
 		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/1" })
 	}
 	settled(t, b)
-	if s := b.Status(); s.Role != RoleClient || s.Embedded || !slices.Equal(s.Endpoints, []string{endpointOf("a")}) {
+	if s := b.Status(); s.Role != RoleClient || s.Embedded || !slices.Equal(s.Endpoints, []string{cl.endpoint("a")}) {
 		t.Errorf("status %+v", s)
 	}
 	for name, conf := range map[string]*tls.Config{
@@ -246,7 +258,7 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 			conf = cl.revoke(a, b)
 		}
 		for _, port := range []uint16{ClientPort, PeerPort} {
-			conn, err := tls.Dial("tcp", netip.AddrPortFrom(addrOf("a"), port).String(), conf)
+			conn, err := tls.Dial("tcp", netip.AddrPortFrom(cl.addr("a"), port).String(), conf)
 			if err == nil {
 				conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 				conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
@@ -256,6 +268,10 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 				t.Errorf("port %d serves a client with %s: %v", port, name, err)
 			}
 		}
+	}
+
+	for _, port := range []string{"client", "peer"} {
+		eventually(t, "it is logged", func() bool { return strings.Contains(cl.log.String(), "rejected connection on "+port+" endpoint") })
 	}
 
 	// Both find their roles again.
@@ -299,7 +315,8 @@ func (c *cluster) three() (h [3]*Catalog) {
 		c.t.Fatal(err)
 	}
 	for i, name := range []string{"b", "c"} {
-		h[i+1] = c.start(name, join("a"))
+		h[i+1] = c.start(name, c.join("a"))
+		settled(c.t, h[i+1])
 		start := time.Now()
 		advice, err := h[i+1].Promote(c.t.Context())
 		if err != nil {
@@ -318,10 +335,12 @@ func (c *cluster) three() (h [3]*Catalog) {
 }
 
 func TestPromoteAndDemote(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
+	cl.checked = true
 	h := cl.three()
 	a, b, c := h[0], h[1], h[2]
-	d := cl.start("d", join("a"))
+	d := cl.start("d", cl.join("a"))
 	settled(t, d)
 	eventually(t, "d knows all servers", func() bool { return len(d.Status().Endpoints) == 3 })
 	if got := leaderless(voters(d)); got != "a b c" {
@@ -333,26 +352,6 @@ func TestPromoteAndDemote(t *testing.T) {
 	if _, err := d.Demote(t.Context()); err == nil {
 		t.Error("a client was demoted")
 	}
-
-	// Any one may stop.
-	for _, name := range []string{"a", "b"} {
-		i := int(name[0] - 'a')
-		start := time.Now()
-		h[i].Close()
-		t.Logf("%s closed in %v", name, time.Since(start))
-		follows(t, d, c)
-		follows(t, c, d)
-		h[i] = cl.start(name)
-		settled(t, h[i])
-		follows(t, d, h[i])
-	}
-	a, b = h[0], h[1]
-
-	// A dead one is not asked.
-	d.SetAlive(map[string]bool{"a": false})
-	eventually(t, "a is not asked", func() bool { return !slices.Contains(d.Status().Endpoints, endpointOf("a")) })
-	d.SetAlive(nil)
-	eventually(t, "a is asked", func() bool { return slices.Contains(d.Status().Endpoints, endpointOf("a")) })
 
 	// The leader, then another, give up their vote.
 	for n := 3; n > 1; n-- {
@@ -377,7 +376,7 @@ func TestPromoteAndDemote(t *testing.T) {
 		}
 		follows(t, leader, a, b, c, d)
 		follows(t, d, a, b, c)
-		if s := leader.Status(); s.Role != RoleClient || s.Embedded || slices.Contains(s.Endpoints, leader.o.Self.Addr.String()) {
+		if s := leader.Status(); s.Role != RoleClient || s.Embedded || slices.Contains(s.Endpoints, cl.endpoint(leader.o.Self.Name)) {
 			t.Errorf("status %+v", s)
 		}
 	}
@@ -388,70 +387,115 @@ func TestPromoteAndDemote(t *testing.T) {
 	if _, err := last.Demote(t.Context()); err == nil || !strings.Contains(err.Error(), "only vote") {
 		t.Errorf("the last one: %v", err)
 	}
-	eventually(t, "d asks the last one only", func() bool { return slices.Equal(d.Status().Endpoints, []string{endpointOf(last.o.Self.Name)}) })
+	eventually(t, "d asks the last one only", func() bool {
+		return slices.Equal(d.Status().Endpoints, []string{cl.endpoint(last.o.Self.Name)})
+	})
 
 	// A client that knows of servers by their own word finds the last after a
 	// restart, though it joined by another.
 	d.Close()
-	d = cl.start("d", join("a"))
+	d = cl.start("d", cl.join("a"))
 	settled(t, d)
 	if _, err := d.Promote(t.Context()); err != nil {
 		t.Errorf("promote d: %v", err)
 	}
 }
 
-func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
+func TestAnyOneOfThreeServersMayStop(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	h := cl.three()
-	a := h[0]
-	for _, x := range h {
-		follows(t, x, h[:]...)
+	d := cl.start("d", cl.join("a"))
+	settled(t, d)
+	eventually(t, "d knows all servers", func() bool { return len(d.Status().Endpoints) == 3 })
+	for i, name := range []string{"a", "b"} {
+		start := time.Now()
+		h[i].Close()
+		t.Logf("%s closed in %v", name, time.Since(start))
+		follows(t, d, h[2])
+		follows(t, h[2], d)
+		h[i] = cl.start(name)
+		settled(t, h[i])
+		follows(t, d, h[i])
 	}
+	// A dead one is not asked.
+	d.SetAlive(map[string]bool{"a": false})
+	eventually(t, "a is not asked", func() bool { return !slices.Contains(d.Status().Endpoints, cl.endpoint("a")) })
+	d.SetAlive(nil)
+	eventually(t, "a is asked", func() bool { return slices.Contains(d.Status().Endpoints, cl.endpoint("a")) })
+}
+
+func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	h := cl.three()
+	a, d := h[0], cl.start("d", cl.join("a"))
+	for _, x := range h {
+		follows(t, x, h[0], h[1], h[2], d)
+	}
+	follows(t, d, h[:]...)
 	before := a.Snapshot()
 	h[1].Close()
 	h[2].Close()
-	if _, err := a.ClaimVIP(t.Context(), ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); err == nil {
-		t.Error("a store without a quorum took a change")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := a.ClaimVIP(ctx, ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); !errors.Is(err, ErrAway) {
+		t.Errorf("a claim without a quorum: %v", err)
 	}
-	if !same(before, a.Snapshot()) {
-		t.Errorf("before %+v, after %+v", before, a.Snapshot())
+	a.SetAlive(map[string]bool{"b": false})
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := a.RemoveNode(ctx, "b", false); !errors.Is(err, ErrAway) {
+		t.Errorf("remove a node without a quorum: %v", err)
 	}
-	start := time.Now()
+	a.SetAlive(nil)
+	eventually(t, "the last state serves", func() bool { return same(before, a.Snapshot()) })
+
+	// One that serves the store and one that does not, both after a restart.
 	a.Close()
-	t.Logf("closed in %v", time.Since(start))
-	start = time.Now()
-	a = cl.open("a")
-	t.Logf("opened in %v", time.Since(start))
-	if !a.RestoreLocal() {
-		t.Error("nothing to restore")
+	d.Close()
+	var restarted []*Catalog
+	for _, node := range []string{"a", "d"} {
+		x := cl.open(node, inAHurry)
+		restarted = append(restarted, x)
+		if !x.RestoreLocal() {
+			t.Errorf("%s has nothing to restore", node)
+		}
+		eventually(t, "a Snapshot", func() bool { return x.Snapshot() != nil })
+		if got := *x.Snapshot(); !slices.EqualFunc(got.Services, before.Services, func(a, b Service) bool { return a.equal(&b) }) ||
+			!slices.Equal(got.Nodes, before.Nodes) {
+			t.Errorf("before %+v, after, on %s, %+v", before, node, got)
+		}
+		if s := x.Status(); s.Connected || !s.FromCache {
+			t.Errorf("status of %s: %+v", node, s)
+		}
+		x.SetLocal(local(ctr(node, "new", "10.0.0.9", "web")))
+		eventually(t, "its own come and go", func() bool { return strings.Contains(tasks(x, "web"), node+"/new") })
 	}
-	eventuallyWithin(t, cacheAfter+2*time.Second, "a Snapshot", func() bool { return a.Snapshot() != nil })
-	if !same(before, a.Snapshot()) {
-		t.Errorf("before %+v, after %+v", before, a.Snapshot())
-	}
-	if s := a.Status(); s.Connected || !s.FromCache {
-		t.Errorf("status %+v", s)
-	}
-	a.SetLocal(local(ctr("a", "new", "10.0.0.9", "web")))
-	eventually(t, "its own come and go", func() bool { return strings.HasPrefix(tasks(a, "web"), "a/new b/") })
 
 	b := cl.start("b")
-	start = time.Now()
-	eventually(t, "b sees a's new one", func() bool { return strings.HasPrefix(tasks(b, "web"), "a/new b/1 c/") })
+	start := time.Now()
+	eventually(t, "b sees the new ones", func() bool {
+		got := tasks(b, "web")
+		return strings.HasPrefix(got, "a/new b/1 c/") && strings.HasSuffix(got, "d/new")
+	})
 	t.Logf("reconciled in %v", time.Since(start))
-	settled(t, a)
-	if s := a.Status(); s.FromCache || s.LastError != "" {
-		t.Errorf("status %+v", s)
+	for _, x := range restarted {
+		settled(t, x)
+		if s := x.Status(); s.FromCache || s.LastError != "" {
+			t.Errorf("status %+v", s)
+		}
 	}
 }
 
 func TestARemovedServerLosesItsVote(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	h := cl.three()
 	a, b := h[0], h[1]
 	h[2].Close()
 	a.SetAlive(map[string]bool{"c": false})
-	if err := a.RemoveNode(t.Context(), "c"); err != nil {
+	if err := a.RemoveNode(t.Context(), "c", false); err != nil {
 		t.Fatal(err)
 	}
 	if got := leaderless(voters(a)); got != "a b" {
@@ -477,12 +521,14 @@ func TestARemovedServerLosesItsVote(t *testing.T) {
 }
 
 func TestAPromotionThatBrokeOffCanBeRepeated(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
+	cl.checked = true
 	a := cl.start("a")
 	if err := a.Serve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b := cl.start("b", join("a"))
+	b := cl.start("b", cl.join("a"))
 	settled(t, b)
 	peer := b.o.Peers.peerURL()
 	if _, err := a.client.MemberAddAsLearner(t.Context(), []string{peer.String()}); err != nil {
@@ -498,9 +544,8 @@ func TestAPromotionThatBrokeOffCanBeRepeated(t *testing.T) {
 		t.Errorf("voters %s", got)
 	}
 
-	// One that breaks off while it waits leaves nothing behind: with a gone,
-	// nobody can give c its vote.
-	c := cl.start("c", join("a"))
+	// One that breaks off while it waits leaves nothing behind.
+	c := cl.start("c", cl.join("a"))
 	settled(t, c)
 	eventually(t, "c knows b", func() bool { return len(c.Status().Endpoints) == 2 })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -521,32 +566,45 @@ func TestAPromotionThatBrokeOffCanBeRepeated(t *testing.T) {
 }
 
 func TestADeadServerIsLeftAtOnce(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
-	a := cl.start("a", func(o *Options) { o.Peers = cl.peers("a", o.StateDir, addrOf("z")) })
+	a := cl.start("a", func(o *Options) { o.Peers = cl.peers("a", o.StateDir, cl.addr("z")) })
 	if err := a.Serve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	frozen := newFreezer(t, netip.AddrPortFrom(addrOf("z"), ClientPort), netip.AddrPortFrom(addrOf("a"), ClientPort))
-	if _, err := a.client.Put(t.Context(), serverKey("z"), encode(serverRecord{endpointOf("z")})); err != nil {
+	a.SetAlive(map[string]bool{"z": false}) // its own etcd will do
+	frozen := newFreezer(t, netip.AddrPortFrom(cl.addr("z"), ClientPort), netip.AddrPortFrom(cl.addr("a"), ClientPort))
+	if _, err := a.client.Put(t.Context(), serverKey("z"), encode(serverRecord{cl.endpoint("z")})); err != nil {
 		t.Fatal(err)
 	}
-	d := cl.start("d", join("a"))
+	d := cl.start("d", cl.join("a"))
 	settled(t, d)
-	d.SetAlive(map[string]bool{"a": false}) // so that z is asked
-	eventually(t, "z is asked", func() bool { return slices.Equal(d.Status().Endpoints, []string{endpointOf("z")}) })
+	asks := func(names ...string) func() bool {
+		var want []string
+		for _, n := range names {
+			want = append(want, cl.endpoint(n))
+		}
+		return func() bool { return slices.Equal(d.client.Endpoints(), want) }
+	}
+	eventually(t, "d knows of both", asks("a", "z"))
+	d.SetAlive(map[string]bool{"a": false})
+	eventually(t, "z alone is asked", asks("z"))
 	follows(t, a, d)
+	follows(t, d, a)
 	d.SetAlive(nil)
-	eventually(t, "both are asked", func() bool { return len(d.Status().Endpoints) == 2 })
+	eventually(t, "both are asked", asks("a", "z"))
 	frozen.Store(true)
 	a.SetLocal(local(ctr("a", "news", "10.0.9.1", "web")))
 	settled(t, a)
 	if got := tasks(d, "web"); strings.Contains(got, "news") {
-		t.Fatalf("the connection is not frozen: %s", got)
+		t.Fatalf("the watch is not frozen: %s", got)
 	}
 	start := time.Now()
 	d.SetAlive(map[string]bool{"z": false})
-	eventuallyWithin(t, 3*time.Second, "d is told by a", func() bool { return strings.Contains(tasks(d, "web"), "a/news") })
+	// The keepalives of the connection fail after 10 s at the soonest.
+	eventuallyWithin(t, 6*time.Second, "d is told by a", func() bool { return strings.Contains(tasks(d, "web"), "a/news") })
 	t.Logf("told after %v", time.Since(start))
+	follows(t, d, a)
 }
 
 // newFreezer forwards connections until it is frozen: then they stay open, and
@@ -592,15 +650,16 @@ func newFreezer(t *testing.T, from, to netip.AddrPort) *atomic.Bool {
 }
 
 func TestAServerMoves(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	h := cl.three()
 	h[2].Close()
 	dir := cl.dirs["c"]
-	moved := cl.open("c", func(o *Options) { o.Self.Addr, o.Peers = addrOf("f"), cl.peers("f", dir) })
+	moved := cl.open("c", func(o *Options) { o.Self.Addr, o.Peers = cl.addr("f"), cl.peers("f", dir) })
 	moved.SetLocal(local())
 	settled(t, moved)
 	for _, x := range h[:2] {
-		eventually(t, "the others ask it there", func() bool { return slices.Contains(x.Status().Endpoints, endpointOf("f")) })
+		eventually(t, "the others ask it there", func() bool { return slices.Contains(x.Status().Endpoints, cl.endpoint("f")) })
 	}
 	members, err := h[0].members(t.Context())
 	if err != nil {
@@ -608,19 +667,20 @@ func TestAServerMoves(t *testing.T) {
 	}
 	eventually(t, "its peers know", func() bool {
 		members, err = h[0].members(t.Context())
-		return err == nil && slices.ContainsFunc(members, func(m *member) bool { return strings.Contains(m.PeerURLs[0], addrOf("f").String()) })
+		return err == nil && slices.ContainsFunc(members, func(m *member) bool { return strings.Contains(m.PeerURLs[0], cl.addr("f").String()) })
 	})
 	h[1].Close()
 	follows(t, moved, h[0])
 }
 
 func TestJoinIsRefusedWithAStoreOfOnesOwn(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	a := cl.start("a")
 	settled(t, a)
 	a.Close()
 	o := a.o
-	o.Join = []string{endpointOf("b")}
+	o.Join = []string{cl.endpoint("b")}
 	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "has a store of its own") {
 		t.Errorf("got %v", err)
 	}
@@ -631,6 +691,7 @@ func TestJoinIsRefusedWithAStoreOfOnesOwn(t *testing.T) {
 }
 
 func TestAnExternalStoreIsNotOursToChange(t *testing.T) {
+	t.Parallel()
 	etcd := etcdServer(t, shortDir(t))
 	a := open(t, "a", shortDir(t), at(etcd.endpoint))
 	a.SetLocal(local())

@@ -67,17 +67,18 @@ func (c *Catalog) SetAlive(alive map[string]bool) {
 	wake(c.moved)
 }
 
-// RemoveNode forgets a dead host: its record, its tasks, its subnet, and, if it
-// served the embedded etcd, its vote. It is refused while the host is alive. If
-// nothing is remembered of it, the error is [ErrNoNode].
-func (c *Catalog) RemoveNode(ctx context.Context, name string) error {
-	if err := c.removeNode(ctx, name); err != nil {
+// RemoveNode forgets a host: its record, its tasks, its subnet, and, if it
+// served the embedded etcd, its vote. It is refused while the host is alive,
+// unless its agent is known to be stopped: one that runs would write all of it
+// again. If nothing is remembered of it, the error is [ErrNoNode].
+func (c *Catalog) RemoveNode(ctx context.Context, name string, agentStopped bool) error {
+	if err := c.removeNode(ctx, name, agentStopped); err != nil {
 		return fmt.Errorf("remove node %s: %w", name, err)
 	}
 	return nil
 }
 
-func (c *Catalog) removeNode(ctx context.Context, name string) error {
+func (c *Catalog) removeNode(ctx context.Context, name string, agentStopped bool) error {
 	if name == c.o.Self.Name {
 		return errors.New("it is this host; stop its agent, and remove it on another")
 	}
@@ -88,8 +89,8 @@ func (c *Catalog) removeNode(ctx context.Context, name string) error {
 	_, known := c.records.nodes[name]
 	_, dead := c.records.dead[name]
 	c.mu.Unlock()
-	if known && !dead {
-		return errors.New("it is alive; stop its agent first (shoal agent, or its container or unit)")
+	if known && !dead && !agentStopped {
+		return errors.New("it is alive; stop its agent first (shoal agent, or its container or unit), and wait some seconds")
 	}
 	if err := c.removeMember(ctx, name); err != nil {
 		return err
@@ -156,7 +157,7 @@ func (c *Catalog) claimSubnet(ctx context.Context, pool netip.Prefix, bits int, 
 	}
 	if has {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, cacheAfter)
+		ctx, cancel = context.WithTimeout(ctx, c.o.cacheAfter)
 		defer cancel()
 	}
 	for range claimAttempts {

@@ -210,12 +210,13 @@ func (c *Catalog) settle() (err error) {
 	if c.place.Role == RoleServer {
 		c.want[serverKey(o.Self.Name)] = fingerprint(encode(c.serverRecord()))
 	}
-	c.client, err = c.dial(c.endpoints())
+	c.client, err = c.dial(c.endpoints(), grpc.WithContextDialer(c.conns.dial))
 	return err
 }
 
-// dial makes a client of etcd.
-func (c *Catalog) dial(endpoints []string) (*clientv3.Client, error) {
+// dial makes a client of etcd. To other hosts of the cluster it goes straight,
+// whatever proxy the environment names.
+func (c *Catalog) dial(endpoints []string, opts ...grpc.DialOption) (*clientv3.Client, error) {
 	if len(c.o.Etcd) > 0 {
 		return newClient(endpoints, c.o.TLS)
 	}
@@ -223,11 +224,12 @@ func (c *Catalog) dial(endpoints []string) (*clientv3.Client, error) {
 	if c.o.Peers != nil {
 		t = c.o.Peers.TLS
 	}
-	return newClient(endpoints, nil, grpc.WithTransportCredentials(perNetwork{credentials.NewTLS(t)}))
+	opts = append(opts, grpc.WithTransportCredentials(perNetwork{credentials.NewTLS(t)}), grpc.WithNoProxy())
+	return newClient(endpoints, nil, opts...)
 }
 
 func (c *Catalog) startServer(r Role, join map[string]string) (*server, error) {
-	sc := serverConfig{dir: c.o.StateDir, name: c.o.Self.Name, join: join}
+	sc := serverConfig{dir: c.o.StateDir, name: c.o.Self.Name, join: join, unchecked: c.o.unchecked, unsynced: c.o.unsynced}
 	if r == RoleServer {
 		sc.peers = c.o.Peers
 	}
@@ -298,6 +300,8 @@ func (c *Catalog) steer(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.moved:
+			// A host that is back is not to be waited for.
+			c.client.ActiveConnection().ResetConnectBackoff()
 			if err := c.rewire(nil); err != nil {
 				c.log.Warn("the hosts that serve the store could not be written down for a restart", "err", err)
 			}
@@ -331,10 +335,19 @@ func (c *Catalog) rewire(change func(*place)) error {
 	}
 	wake(c.unsaved)
 	endpoints := c.endpoints()
+	var dropped []string // those of dead hosts, unless there are no others
+	for name := range c.records.dead {
+		if endpoint := c.records.servers[name]; !slices.Contains(endpoints, endpoint) {
+			dropped = append(dropped, endpoint)
+		}
+	}
 	c.mu.Unlock()
 
 	if !slices.Equal(endpoints, c.client.Endpoints()) {
 		c.client.SetEndpoints(endpoints...)
+	}
+	for _, endpoint := range dropped {
+		c.conns.drop(endpoint)
 	}
 	if save {
 		return p.write(c.o.StateDir)

@@ -13,7 +13,7 @@ const publishPause = 250 * time.Millisecond
 // time, and in a burst with pauses that grow with what building costs, so that
 // a burst becomes a few Snapshots.
 func (c *Catalog) publish(ctx context.Context) {
-	fallback := time.After(cacheAfter)
+	fallback := time.After(c.o.cacheAfter)
 	for {
 		select {
 		case <-ctx.Done():

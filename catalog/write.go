@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -235,11 +237,28 @@ func (c *Catalog) writeIdle(ctx context.Context, idle map[ServiceID]ServiceRecor
 	return rev, lost, nil
 }
 
+// ErrAway says that etcd does not answer. The last state stays in use meanwhile.
+var ErrAway = errors.New("etcd does not answer, try again when it does; see: shoal status")
+
+// away makes an [ErrAway] of an error that says no more than that etcd does not
+// answer, or that none of its members leads.
+func away(err error) error {
+	code := status.Code(err)
+	if e := (rpctypes.EtcdError{}); errors.As(err, &e) {
+		code = e.Code()
+	}
+	if code == codes.Unavailable || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w (%w)", ErrAway, err)
+	}
+	return err
+}
+
 // commit runs one transaction.
 func (c *Catalog) commit(ctx context.Context, conds []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return c.client.Txn(ctx).If(conds...).Then(then...).Else(otherwise...).Commit()
+	r, err := c.client.Txn(ctx).If(conds...).Then(then...).Else(otherwise...).Commit()
+	return r, away(err)
 }
 
 // await waits until the records are at a revision of etcd that holds one of

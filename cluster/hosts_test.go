@@ -24,6 +24,10 @@ import (
 
 const memberEnv = "SHOAL_TEST_MEMBER"
 
+// testGrace is the agents' restartGrace: longer than it takes to find out that
+// a host is dead and to start an agent, and no longer.
+const testGrace = 5 * time.Second
+
 type memberConfig struct {
 	Node  string
 	Key   []byte
@@ -40,13 +44,13 @@ func TestMain(m *testing.M) {
 	}
 	// Hosts mostly wait: more of them than cores can.
 	flag.Parse()
-	flag.Set("test.parallel", "4")
+	flag.Set("test.parallel", "16")
 	os.Exit(m.Run())
 }
 
 // runMember asks the other hosts until SIGTERM (restart), SIGUSR1 (leave) or
 // the end of its input. It prints "alive NODE" and "dead NODE" as verdicts
-// change, "ready" when all others were heard, and its states when it is asked.
+// change, "ready" when all others were heard, and its states when it is asked, by any line.
 func runMember(config string) error {
 	var c memberConfig
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
@@ -58,6 +62,7 @@ func runMember(config string) error {
 		Node: c.Node, Addr: c.Peers[c.Node], Key: c.Key,
 		Peers: func() map[string]netip.Addr { return c.Peers },
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		grace: testGrace,
 	})
 	if err != nil {
 		return err
@@ -82,11 +87,11 @@ func runMember(config string) error {
 				return l.Leave()
 			}
 			return l.Restart()
-		case _, ok := <-lines:
+		case question, ok := <-lines:
 			if !ok {
 				return nil
 			}
-			fmt.Printf("states %s\n", encode(l.States()))
+			fmt.Printf("states %s\n", encode(answer{question, l.States()}))
 		}
 		for _, s := range l.States() {
 			if was, known := alive[s.Node]; s.Alive != was || !known {
@@ -95,6 +100,12 @@ func runMember(config string) error {
 			}
 		}
 	}
+}
+
+// answer is what an agent is asked for, by which question.
+type answer struct {
+	Question string
+	States   []PeerState
 }
 
 type lan struct {
@@ -112,7 +123,8 @@ type host struct {
 	stdin    io.Closer
 	ask      io.Writer
 	events   chan event // alive and dead
-	states   chan []PeerState
+	answers  chan answer
+	asked    int
 	judged   chan struct{}
 }
 
@@ -156,7 +168,7 @@ func newLAN(t *testing.T, n int) *lan {
 		h.start()
 	}
 	for _, h := range l.hosts {
-		h.waitState("to hear from all", 5*time.Second, func(all []PeerState) bool {
+		h.waitState("to hear from all", 15*time.Second, func(all []PeerState) bool {
 			heard := 0
 			for _, s := range all {
 				if !s.Heard.IsZero() {
@@ -221,8 +233,8 @@ func (h *host) start() {
 		t.Fatal(err)
 	}
 	h.cmd, h.ask = cmd, in
-	h.events, h.states, h.judged = make(chan event, 1000), make(chan []PeerState, 100), make(chan struct{}, 1)
-	events, states, judged := h.events, h.states, h.judged
+	h.events, h.answers, h.judged = make(chan event, 1000), make(chan answer, 100), make(chan struct{}, 1)
+	events, answers, judged := h.events, h.answers, h.judged
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -235,9 +247,9 @@ func (h *host) start() {
 			case "judged":
 				judged <- struct{}{}
 			case "states":
-				var all []PeerState
-				json.Unmarshal([]byte(rest), &all)
-				states <- all
+				var a answer
+				json.Unmarshal([]byte(rest), &a)
+				answers <- a
 			}
 		}
 		cmd.Wait()
@@ -256,7 +268,7 @@ func (h *host) start() {
 func (h *host) end(s os.Signal) {
 	h.lan.t.Helper()
 	h.cmd.Process.Signal(s)
-	eventually(h.lan.t, 5*time.Second, func() bool { return h.cmd.Process.Signal(syscall.Signal(0)) != nil },
+	eventually(h.lan.t, 10*time.Second, func() bool { return h.cmd.Process.Signal(syscall.Signal(0)) != nil },
 		func() string { return "agent " + h.name + " still runs" })
 }
 
@@ -317,12 +329,20 @@ func (h *host) waitState(what string, within time.Duration, ok func([]PeerState)
 	h.lan.t.Helper()
 	var last []PeerState
 	eventually(h.lan.t, within, func() bool {
-		io.WriteString(h.ask, "states\n")
-		select {
-		case last = <-h.states:
-			return ok(last)
-		case <-time.After(time.Second):
-			return false
+		h.asked++
+		question := fmt.Sprint(h.asked)
+		io.WriteString(h.ask, question+"\n")
+		late := time.After(time.Second)
+		for {
+			select {
+			case a := <-h.answers:
+				if a.Question == question { // else to one that was given up
+					last = a.States
+					return ok(last)
+				}
+			case <-late:
+				return false
+			}
 		}
 	}, func() string { return fmt.Sprintf("%s waits %s; last: %+v", h.name, what, last) })
 }

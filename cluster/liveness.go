@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type LivenessOptions struct {
 	// answer while the store is away.
 	Peers func() map[string]netip.Addr
 	Log   *slog.Logger
+
+	grace time.Duration // of tests, which are in more of a hurry; 0: restartGrace
 }
 
 // Liveness judges which hosts are alive, as seen from this one. Its methods
@@ -78,6 +81,7 @@ func StartLiveness(o LivenessOptions) (*Liveness, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	o.grace = cmp.Or(o.grace, restartGrace)
 	if len(o.Key) != gossipKeyBytes {
 		return nil, fmt.Errorf("the key of gossip has %d bytes, not %d", len(o.Key), gossipKeyBytes)
 	}
@@ -124,7 +128,7 @@ func (l *Liveness) follow(ctx context.Context) {
 			continue
 		}
 		now := time.Now()
-		p := &peer{name: name, addr: at, hurry: make(chan struct{}, 1), judge: newJudge(now)}
+		p := &peer{name: name, addr: at, hurry: make(chan struct{}, 1), judge: newJudge(now, l.o.grace)}
 		peerCtx, stop := context.WithCancel(ctx)
 		p.stop = stop
 		l.peers[name] = p
@@ -196,12 +200,14 @@ func verdictWord(alive bool) string {
 // watch asks one peer until ctx ends.
 func (l *Liveness) watch(ctx context.Context, p *peer) {
 	calmly := true
+	due := time.Now() // when the next round is planned
 	for {
 		start := time.Now()
 		r, rtt := l.round(ctx, p, calmly)
 		if ctx.Err() != nil {
 			return
 		}
+		r.woke = start.Sub(due) > sleep || time.Since(start) > 2*patience+sleep
 		l.mu.Lock()
 		if rtt > 0 {
 			p.rtt = rtt
@@ -216,6 +222,7 @@ func (l *Liveness) watch(ctx context.Context, p *peer) {
 		if r.agent || r.host {
 			l.meet(ctx, p)
 		}
+		due = time.Now().Add(wait)
 		select {
 		case <-ctx.Done():
 			return

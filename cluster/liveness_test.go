@@ -64,7 +64,7 @@ func TestAPartitionOfTwoAndTwoHeals(t *testing.T) {
 	cut("-A")
 	check("partition", false, parted)
 	// Longer than memberlist keeps the dead in mind.
-	l.quiet(7*time.Second, "a", "b", "c", "d")
+	l.quiet(6*time.Second, "a", "b", "c", "d")
 	healed := time.Now()
 	cut("-D")
 	check("healing", true, healed)
@@ -91,7 +91,7 @@ func TestAKilledAgentIsNoDeadHost(t *testing.T) {
 	l := newLAN(t, 3)
 	a, c := l.hosts["a"], l.hosts["c"]
 	c.end(syscall.SIGKILL)
-	l.quiet(5*time.Second, "a", "b")
+	l.quiet(bound, "a", "b")
 	if got := a.now("c").Reason; !strings.Contains(got, "its agent does not answer") || !strings.Contains(got, "its host does") {
 		t.Errorf("a says of c: %s", got)
 	}
@@ -136,14 +136,14 @@ func TestARestartBehindAFirewallHasItsGrace(t *testing.T) {
 		h.iptables("-A", "OUTPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP")
 	}
 	c.end(syscall.SIGTERM)
-	l.quiet(5*time.Second, "a", "b")
+	l.quiet(bound, "a", "b")
 	c.start()
 	l.quiet(2*time.Second, "a", "b")
 	l.hosts["c"].forget()
 	start := time.Now()
 	c.end(syscall.SIGTERM) // and this time it does not come back
 	for _, h := range []*host{a, b} {
-		if took := h.waitFor("c", false, start, restartGrace+bound); took < restartGrace-time.Second {
+		if took := h.waitFor("c", false, start, testGrace+bound); took < testGrace-time.Second {
 			t.Errorf("%s: dead after %s already", h.name, took)
 		}
 	}
@@ -165,7 +165,7 @@ func TestAHostThatLeavesIsDeadAtOnce(t *testing.T) {
 func TestAPauseIsNoDeath(t *testing.T) {
 	l := newLAN(t, 3)
 	c := l.hosts["c"]
-	for range 4 {
+	for range 2 {
 		// The agent is not scheduled.
 		c.cmd.Process.Signal(syscall.SIGSTOP)
 		l.quiet(900*time.Millisecond, "a", "b")
@@ -179,7 +179,7 @@ func TestAPauseIsNoDeath(t *testing.T) {
 	}
 	// An agent that slept for long wakes up without a wrong idea of the others.
 	c.cmd.Process.Signal(syscall.SIGSTOP)
-	l.quiet(4*time.Second, "a", "b")
+	l.quiet(bound, "a", "b")
 	c.cmd.Process.Signal(syscall.SIGCONT)
 	l.quiet(2*time.Second, "a", "b", "c")
 }
@@ -189,7 +189,7 @@ func TestALossyLinkIsNoDeath(t *testing.T) {
 	for _, h := range l.hosts {
 		h.iptables("-A", "INPUT", "-m", "statistic", "--mode", "random", "--probability", "0.1", "-j", "DROP")
 	}
-	l.quiet(20*time.Second, "a", "b", "c")
+	l.quiet(8*time.Second, "a", "b", "c")
 	died := time.Now()
 	l.hosts["c"].cable("down")
 	t.Logf("death over lossy links known after %s", l.hosts["a"].waitFor("c", false, died, bound))
@@ -201,7 +201,7 @@ func TestWithoutUDPTheRestIsEnough(t *testing.T) {
 		h.iptables("-A", "INPUT", "-p", "udp", "-j", "DROP")
 	}
 	a, b := l.hosts["a"], l.hosts["b"]
-	l.quiet(4*time.Second, "a", "b")
+	l.quiet(bound, "a", "b")
 	died := time.Now()
 	b.cable("down")
 	a.waitFor("b", false, died, bound)

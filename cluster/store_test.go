@@ -225,7 +225,7 @@ func (b *bench) inBackground(f func(context.Context)) {
 // wantLog fails unless the log holds all of these.
 func (b *bench) wantLog(parts ...string) {
 	b.t.Helper()
-	eventually(b.t, 2*time.Second, func() bool {
+	eventually(b.t, 10*time.Second, func() bool {
 		for line := range strings.Lines(b.log.String()) {
 			all := true
 			for _, p := range parts {

@@ -32,6 +32,9 @@ const (
 	// stall is how much longer than planned a round may take before it says
 	// more of this process than of the peer.
 	stall = 400 * time.Millisecond
+	// sleep is how much longer makes what was heard before it too old to be
+	// added to.
+	sleep = time.Second
 )
 
 // round is what one round of questions found.
@@ -40,7 +43,8 @@ type round struct {
 	talked  bool   // it did so over TCP, to and fro: as good as ackRounds
 	host    bool   // its kernel did
 	how     string // the answer of the kernel, for people
-	stalled bool   // this process did not run for a while
+	stalled bool   // this process did not run for a while in it
+	woke    bool   // this process did not run for a long while in it or before
 }
 
 // farewell is what an agent announced before it fell silent.
@@ -65,12 +69,15 @@ type judge struct {
 	gone    bool // in gossip: dead or left
 	said    farewell
 	saidAt  time.Time
-	visible bool // its kernel answered for the agent since saidAt: nothing hides the host
+	visible bool          // its kernel answered for the agent since saidAt: nothing hides the host
+	grace   time.Duration // see restartGrace
 }
 
 // newJudge begins with the benefit of the doubt: an agent that starts must not
 // take every other host's tasks out of rotation before it has asked.
-func newJudge(now time.Time) judge { return judge{alive: true, since: now, said: up} }
+func newJudge(now time.Time, grace time.Duration) judge {
+	return judge{alive: true, since: now, said: up, grace: grace}
+}
 
 // part takes in what the peer's agent said before it stopped.
 func (j *judge) part(why farewell, now time.Time) {
@@ -86,6 +93,9 @@ func (j *judge) come() { j.gone, j.said, j.silent = false, up, 0 }
 
 // hear takes in a round of questions.
 func (j *judge) hear(r round, now time.Time) {
+	if r.woke {
+		j.silent = 0
+	}
 	switch {
 	case r.agent:
 		j.judged = true
@@ -124,7 +134,7 @@ func (j *judge) hear(r round, now time.Time) {
 // inGrace tells whether silence means nothing yet: the agent restarts, and it
 // was never seen that the host could be seen without.
 func (j *judge) inGrace(now time.Time) bool {
-	return j.said == restarting && !j.visible && now.Before(j.saidAt.Add(restartGrace))
+	return j.said == restarting && !j.visible && now.Before(j.saidAt.Add(j.grace))
 }
 
 func (j *judge) set(alive bool, now time.Time) {

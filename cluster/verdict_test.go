@@ -8,6 +8,7 @@ import (
 
 func TestVerdict(t *testing.T) {
 	ack, nothing, stalled := round{agent: true}, round{}, round{stalled: true}
+	woke := round{woke: true}
 	refused := round{host: true, how: "it refuses TCP connections on port 7946"}
 	type step func(j *judge, now time.Time)
 	hear := func(n int, r round) step {
@@ -35,6 +36,8 @@ func TestVerdict(t *testing.T) {
 		{"never answered", []step{hear(silentRounds, nothing)}, 0, false, "last heard never"},
 		{"silent, with one answer in between", []step{hear(silentRounds-1, nothing), hear(1, ack), hear(silentRounds-1, nothing)}, 0, true, ""},
 		{"silent, while this process did not run", []step{hear(1, ack), hear(20, stalled)}, 0, true, "its agent answered"},
+		{"silent for four, and more after this process slept", []step{hear(1, ack), hear(silentRounds-1, nothing), hear(1, woke), hear(silentRounds-2, nothing)}, 0, true, "its agent answered"},
+		{"silent for five after this process slept", []step{hear(1, ack), hear(1, woke), hear(silentRounds-1, nothing)}, 0, false, "nothing answers"},
 		{"silent for three, and gossip says so", []step{hear(1, ack), gone, hear(toldSilent, nothing)}, 0, false, "nothing answers"},
 		{"gossip says so alone", []step{hear(1, ack), gone, hear(toldSilent-1, nothing)}, 0, true, ""},
 		{"gossip took it back", []step{hear(1, ack), gone, come, hear(toldSilent, nothing)}, 0, true, ""},
@@ -58,7 +61,7 @@ func TestVerdict(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			now := time.Now()
-			j := newJudge(now)
+			j := newJudge(now, restartGrace)
 			for i, step := range tt.steps {
 				if i == len(tt.steps)-1 {
 					now = now.Add(tt.later)

@@ -59,14 +59,22 @@ type Watcher struct {
 	seen      time.Time         // when the last event taken happened
 }
 
+// CheckHost reports why an address can be that of no engine.
+func CheckHost(host string) error {
+	if _, err := client.ParseHostURL(host); err != nil {
+		return fmt.Errorf("address of the Docker engine: %w; write it as unix:///var/run/docker.sock", err)
+	}
+	return nil
+}
+
 // New makes a Watcher. It returns an error if the options make no sense; the
 // engine need not be there yet.
 func New(o Options) (*Watcher, error) {
 	if o.Host == "" {
 		o.Host = client.DefaultDockerHost
 	}
-	if _, err := client.ParseHostURL(o.Host); err != nil {
-		return nil, fmt.Errorf("address of the Docker engine: %w; write it as unix:///var/run/docker.sock", err)
+	if err := CheckHost(o.Host); err != nil {
+		return nil, err
 	}
 	switch {
 	case o.Node == "":

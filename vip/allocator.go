@@ -16,7 +16,8 @@ import (
 // Store is where claims become facts. [catalog.Catalog] is one.
 type Store interface {
 	// ClaimVIP makes addr the VIP of a service that has none, and returns the
-	// VIP it has. A [catalog.TakenError] says that addr is another's.
+	// VIP it has. A [catalog.TakenError] says that addr is another's,
+	// [catalog.ErrAway] that nothing can be claimed now.
 	ClaimVIP(ctx context.Context, id catalog.ServiceID, addr netip.Addr) (netip.Addr, error)
 	// RemoveService gives back the VIP of a service without tasks.
 	RemoveService(ctx context.Context, id catalog.ServiceID) error
@@ -82,10 +83,10 @@ func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l
 				l.holders[claim.Addr] = taken.Holder
 				again = true
 				return nil
-			case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+			case errors.Is(err, catalog.ErrAway), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 				// The others need not wait as long each.
 				cancel()
-				err = errors.New("no VIP yet: the catalog does not answer; see: shoal status")
+				err = errors.New("no VIP yet: the store does not answer, and it is tried again; see: shoal status")
 			}
 			problems = append(problems, catalog.Problem{Node: node, Kind: "service", Object: claim.Service.String(), Reason: err.Error()})
 			return nil

@@ -38,7 +38,7 @@ func (m *memory) ClaimVIP(ctx context.Context, id catalog.ServiceID, a netip.Add
 		return netip.Addr{}, err
 	}
 	if m.claims++; m.down {
-		return netip.Addr{}, fmt.Errorf("claim: %w", context.DeadlineExceeded)
+		return netip.Addr{}, fmt.Errorf("claim: %w", catalog.ErrAway)
 	}
 	if vip, ok := m.vips[id]; ok {
 		return vip, nil
@@ -191,26 +191,82 @@ func TestCatalogThatDoesNotAnswerIsNotAskedForEach(t *testing.T) {
 	}
 }
 
-// TestTwoHostsOnOneEtcd is the real thing: two catalogs, the same services'
-// names on neither, and one address for each.
-func TestTwoHostsOnOneEtcd(t *testing.T) {
+// shortDir is a folder whose path is short enough for a socket in it.
+func shortDir(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "vip")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	open := func(node string, etcd ...string) *catalog.Catalog {
-		c, err := catalog.Open(t.Context(), catalog.Options{Self: catalog.Node{Name: node}, StateDir: dir + "/" + node, Etcd: etcd,
-			Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func open(t *testing.T, dir, node string, etcd ...string) *catalog.Catalog {
+	t.Helper()
+	c, err := catalog.Open(t.Context(), catalog.Options{Self: catalog.Node{Name: node}, StateDir: dir + "/" + node, Etcd: etcd,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestAServiceThatIsNewWhileEtcdIsAwayHasToWait is with a real one that goes
+// away and comes back.
+func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	etcd := open(t, dir, "a")
+	b := open(t, dir, "b", etcd.Status().Endpoints...)
+	b.SetLocal(catalog.Local{})
+	known := func(ok func(*catalog.Snapshot) bool) *catalog.Snapshot {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		for s := range b.Watch(ctx) {
+			if ok(s) {
+				return s
+			}
+		}
+		t.Fatal("no such Snapshot")
+		return nil
+	}
+	known(func(*catalog.Snapshot) bool { return true })
+	etcd.Close()
+
+	web := id("web")
+	ctr := catalog.Container{ID: "1", Node: "b", Stack: "s"}
+	ctr.Tasks = []catalog.Task{{Service: web, Node: "b", Container: "1", Addr: addr("10.1.0.1"), Spec: catalog.Spec{Mode: catalog.ModeVIP}}}
+	b.SetLocal(catalog.Local{Containers: []catalog.Container{ctr}})
+	s := known(func(s *catalog.Snapshot) bool { _, ok := s.Service(web); return ok })
+	alloc := New(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, b)
+	reconcile := func() []catalog.Problem {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		return alloc.Reconcile(ctx, s)
+	}
+	p := reconcile()
+	if len(p) != 1 || p[0].Object != "s/web" || p[0].Node != "b" || !strings.Contains(p[0].Reason, "no VIP yet: the store does not answer") {
+		t.Fatalf("problems %+v", p)
+	}
+	open(t, dir, "a")
+	for deadline := time.Now().Add(30 * time.Second); len(p) > 0 && time.Now().Before(deadline); p = reconcile() {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if len(p) > 0 {
+		t.Errorf("with etcd back: %+v", p)
+	}
+	known(func(s *catalog.Snapshot) bool { svc, _ := s.Service(web); return svc.VIP == addr("10.96.0.1") })
+}
+
+// TestTwoHostsOnOneEtcd is the real thing: two catalogs, the same services'
+// names on neither, and one address for each.
+func TestTwoHostsOnOneEtcd(t *testing.T) {
+	dir := shortDir(t)
 	const each = 150
-	a := open("a")
-	hosts := map[string]*catalog.Catalog{"a": a, "b": open("b", a.Status().Endpoints...)}
+	a := open(t, dir, "a")
+	hosts := map[string]*catalog.Catalog{"a": a, "b": open(t, dir, "b", a.Status().Endpoints...)}
 	var work sync.WaitGroup
 	for node, c := range hosts {
 		var l catalog.Local
