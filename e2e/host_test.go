@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +14,10 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types"
+	containers "github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
+	"golang.org/x/sync/errgroup"
 
 	"shoal/lab"
 	"shoal/lab/traffic"
@@ -91,13 +95,47 @@ func (h *host) wholePass() {
 
 // clear removes what a test has made.
 func (h *host) clear() {
-	names := slices.DeleteFunc(strings.Fields(h.Docker("ps", "-a", "--format", "{{.Names}}")), func(s string) bool { return s == clientName })
-	if len(names) > 0 {
-		h.Docker(append([]string{"rm", "-f"}, names...)...)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the test's has ended
+	defer cancel()
+	h.engine(func(c *client.Client) error {
+		all, err := c.ContainerList(ctx, containers.ListOptions{All: true})
+		if err != nil {
+			return err
+		}
+		var removing errgroup.Group
+		for _, one := range all {
+			if !slices.Contains(one.Names, "/"+clientName) {
+				removing.Go(func() error { return c.ContainerRemove(ctx, one.ID, containers.RemoveOptions{Force: true}) })
+			}
+		}
+		if err := removing.Wait(); err != nil {
+			return err
+		}
+		networks, err := c.NetworkList(ctx, network.ListOptions{})
+		if err != nil {
+			return err
+		}
+		builtin := []string{"bridge", "host", "none", meshNetwork}
+		var errs []error
+		for _, n := range networks {
+			if !slices.Contains(builtin, n.Name) {
+				errs = append(errs, c.NetworkRemove(ctx, n.ID))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// engine asks something of the host's engine by its socket: housekeeping that takes no process.
+func (h *host) engine(ask func(*client.Client) error) {
+	h.t.Helper()
+	c, err := client.NewClientWithOpts(client.WithHost("unix://"+h.DockerSocket()), client.WithAPIVersionNegotiation())
+	if err == nil {
+		defer c.Close()
+		err = ask(c)
 	}
-	networks := slices.DeleteFunc(strings.Fields(h.Docker("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}")), func(s string) bool { return s == meshNetwork })
-	if len(networks) > 0 {
-		h.Docker(append([]string{"network", "rm"}, networks...)...)
+	if err != nil {
+		h.t.Fatal(err)
 	}
 }
 
@@ -125,14 +163,25 @@ const useDNS = "--dns " + dnsServer + " --dns-search mesh.internal --dns-opt tim
 // client is a container on the engine's default network, of no service, that resolves names by shoal.
 func (h *host) client() container {
 	h.t.Helper()
-	switch h.Docker("ps", "-a", "--filter", "name=^"+clientName+"$", "--format", "{{.State}}") {
+	c, state := container{h, clientName}, ""
+	h.engine(func(engine *client.Client) error {
+		j, err := engine.ContainerInspect(h.t.Context(), clientName)
+		switch {
+		case client.IsErrNotFound(err):
+			return nil
+		case err == nil:
+			state = j.State.Status
+		}
+		return err
+	})
+	switch state {
 	case "running":
 	case "":
 		h.run(clientName, useDNS, "sleep", "1000000")
 	default:
 		h.Docker("start", clientName)
 	}
-	return container{h, clientName}
+	return c
 }
 
 // container is one that runs.
@@ -141,18 +190,13 @@ type container struct {
 	name string
 }
 
-// inspect is what docker inspect says of it, asked of the engine's socket: that takes no process.
-func (c container) inspect() types.ContainerJSON {
+// inspect is what docker inspect says of it.
+func (c container) inspect() (j types.ContainerJSON) {
 	c.h.t.Helper()
-	engine, err := client.NewClientWithOpts(client.WithHost("unix://"+c.h.DockerSocket()), client.WithAPIVersionNegotiation())
-	if err != nil {
-		c.h.t.Fatal(err)
-	}
-	defer engine.Close()
-	j, err := engine.ContainerInspect(c.h.t.Context(), c.name)
-	if err != nil {
-		c.h.t.Fatal(err)
-	}
+	c.h.engine(func(engine *client.Client) (err error) {
+		j, err = engine.ContainerInspect(c.h.t.Context(), c.name)
+		return err
+	})
 	return j
 }
 

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 )
 
 // kernelState is all that shoal may write to of the kernel and the engine of a host, as their own tools tell it, by tool. What
@@ -16,22 +19,31 @@ func kernelState(h *host) map[string]string {
 	h.t.Helper()
 	state := map[string]string{"iptables-save": ruleLines(h.Exec("iptables-save"))}
 	for _, command := range []string{
-		"ip route show table all", "ip rule", "ip -4 address", "ip netns", "ls /sys/class/net", "bridge -details link", "ipset save", "ipvsadm -Sn", "ipvsadm -ln --timeout", "sysctl -a",
-		"docker network ls --format {{.Name}}",
+		"ip route show table all", "ip rule", "ip -4 address", "ip netns", "ls /sys/class/net", "bridge -details link", "ipset save", "ipvsadm -Sn", "ipvsadm -ln --timeout", `sysctl -a --pattern ^net\.`,
 	} {
 		out, err := h.TryExec(strings.Fields(command)...)
-		if err != nil && command != "sysctl -a" { // it cannot read some, and says so
+		if err != nil && !strings.HasPrefix(command, "sysctl") { // it cannot read some, and says so
 			h.t.Fatal(err)
 		}
 		lines := slices.DeleteFunc(strings.Split(numbered.ReplaceAllString(out, ""), "\n"), volatile.MatchString)
 		slices.Sort(lines)
 		state[command] = strings.Join(lines, "\n")
 	}
+	h.engine(func(c *client.Client) error {
+		networks, err := c.NetworkList(h.t.Context(), network.ListOptions{})
+		var names []string
+		for _, n := range networks {
+			names = append(names, n.Name)
+		}
+		slices.Sort(names)
+		state["docker network ls"] = strings.Join(names, "\n")
+		return err
+	})
 	return state
 }
 
 // volatile are lines that say nothing of what anybody has set.
-var volatile = regexp.MustCompile(`fe80:|ff00:|^(fs|vm|kernel)\.|nf_conntrack_count|random`)
+var volatile = regexp.MustCompile(`fe80:|ff00:|nf_conntrack_count|random`)
 
 // numbered is where a line tells the number of a device, which one that is made anew has another of.
 var numbered = regexp.MustCompile(`(?m)^\d+: |@if\d+`)

@@ -69,7 +69,7 @@ func (h *host) rotation(service string, limit time.Duration, names ...string) {
 		}
 		var in []string
 		for _, t := range all {
-			if t.Service.Stack == "default" && t.Service.Name == service && t.State == "running" {
+			if t.Service == "default/"+service && t.State == "running" {
 				in = append(in, t.Name)
 			}
 		}

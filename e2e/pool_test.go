@@ -23,6 +23,7 @@ func TestSmallPool(t *testing.T) {
 	settings := []string{
 		"--pool", "10.98.0.0/28", "--dns", "10.98.0.10", "--zone", "small.internal", "--state-dir", filepath.Join(h.Dir(), "small"),
 		"--tcp-timeout", "2h", "--tcp-fin-timeout", "33s", "--udp-timeout", "44s", "--metrics-addr", "127.0.0.1:9180", "--log-format", "json",
+		"--repair", "1h", // what works must not need it
 	}
 	h.StartAgent(settings...)
 	h.ready()
@@ -31,17 +32,25 @@ func TestSmallPool(t *testing.T) {
 		h.Shoal(append([]string{"down"}, settings...)...)
 	})
 
-	// Sixteen addresses, less the network's, the last, and the DNS server's.
+	// Sixteen addresses, less the first, the last, and two for DNS servers.
 	var labels []string
-	for i := range 12 {
+	for i := range 11 {
 		labels = append(labels, fmt.Sprintf("-l shoal.services.full-%02d.port=80:8000", i))
 	}
-	h.run("many", strings.Join(labels, " "))
+	many := h.run("many", strings.Join(labels, " "))
 	first := h.vip("full-00")
 	h.answered("http://"+first+"/", "many")
-	h.answered("http://"+h.vip("full-11")+"/", "many")
-	h.run("last", "-l shoal.service=last")
+	h.answered("http://"+h.vip("full-10")+"/", "many")
+	h.Docker("network", "create", "newnet")
+	h.run("last", "-l shoal.service=last --network newnet")
 	last := h.vip("last")
+
+	t.Run("rules that come with a network", func(t *testing.T) {
+		h.answered(h.web("last"), "last")
+		if s := many.load("--count", "5", h.web("last")); s.OK != 5 || s.Clients[many.addr()] != 5 {
+			t.Errorf("a container on another network, %s, is seen as %v, failed %v", many.addr(), s.Clients, s.Errors)
+		}
+	})
 
 	t.Run("settings are the kernel's", func(t *testing.T) {
 		if got := h.Exec("ipvsadm", "-l", "--timeout"); got != "Timeout (tcp tcpfin udp): 7200 33 44" {

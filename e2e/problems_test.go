@@ -17,7 +17,7 @@ func TestProblems(t *testing.T) {
 	h.run("sound", "-l shoal.service=sound")
 	url := h.web("sound")
 	h.answered(url, "sound")
-	load := h.Load("--timeout", "5s", url)
+	load := h.Load("--timeout", "5s", "--interval", "100ms", url)
 	tests := []struct {
 		name, labels string
 		says         []string // in the reason
