@@ -1,7 +1,7 @@
 # Every target works on a fresh clone, on a Debian-like machine with Go. `make help` lists them.
 
 PACKAGES := docker.io user-mode-linux gcc busybox iproute2 iptables ipset ipvsadm conntrack \
-	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump wrk iperf3
+	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump wrk iperf3 docker-compose
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -30,7 +30,7 @@ deps: ## install the Debian packages that are missing (needs root)
 
 .PHONY: build
 build: bin/uml-xstate.so ## build bin/shoal, and bin/lab and bin/whoami for the tests
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/shoal ./cmd/lab ./cmd/demo ./lab/whoami
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/shoal ./cmd/lab ./cmd/demo ./lab/whoami ./lab/etcd
 
 bin/uml-xstate.so: lab/kernel/preload/xstate.c
 	@mkdir -p bin
@@ -40,8 +40,18 @@ bin/uml-xstate.so: lab/kernel/preload/xstate.c
 unit: ## check formatting, vet, and run the tests that need no lab
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not gofmt'ed:" $$unformatted >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./e2e
+	$(GO) vet -tags e2e ./...
 	$(GO) test ./...
+
+# What is tested by itself against a real kernel or engine.
+KERNEL := kernel/rules lb fabric ingress dockerwatch
+
+.PHONY: kernel
+kernel: deps build ## run the parts' own tests that need the lab (RUN=regexp picks some)
+	@mkdir -p bin/kernel
+	for p in $(KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
+	$(LAB) --timeout 20m -- sh -c 'for p in $(KERNEL); do echo "== $$p"; \
+		(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'
 
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests: real engines, real IPVS (RUN=regexp picks some)
@@ -49,15 +59,25 @@ e2e: deps build ## run the end-to-end tests: real engines, real IPVS (RUN=regexp
 	cd e2e && ../$(LAB) --timeout 40m -- ../bin/e2e.test -test.v -test.timeout 39m $(if $(RUN),-test.run '$(RUN)')
 
 .PHONY: test
-test: deps unit e2e ## run all tests
+test: deps unit kernel e2e ## run all tests
+
+.PHONY: images
+images: build ## build the images of the stacks in compose/, on this host's engine
+	docker build -q -t shoal/whoami -f compose/whoami/Dockerfile .
+	docker build -q -t shoal/agent -f compose/agent/Dockerfile .
 
 .PHONY: demo
-demo: deps build ## show the main job: a name, a VIP, a balancer, on real engines and a real kernel
+demo: deps build ## show the main job on three hosts: names, VIPs, the routing mesh, a host lost
 	@$(LAB) --timeout 10m -- bin/demo
 
 .PHONY: demo-shell
 demo-shell: deps build ## a prompt in a running lab, to look around
 	bin/lab shell --hosts a,b
+
+.PHONY: bench
+bench: deps build ## measure, and print a table (PART=host or cluster, QUICK=1: a few rounds)
+	$(GO) build -trimpath -o bin/ ./cmd/bench
+	@$(LAB) --timeout 60m -- bin/bench $(if $(PART),-part $(PART)) $(if $(QUICK),-quick)
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a while (FUZZTIME=30s)

@@ -356,6 +356,13 @@ func (a *Agent) takePart(ctx context.Context, g *errgroup.Group) error {
 	if err := a.member.start(ctx, g); err != nil {
 		return fmt.Errorf("take part in the cluster: %w", err)
 	}
+	if a.config.Invite > 0 {
+		t, err := a.member.createToken(ctx, time.Hour, a.config.Invite)
+		if err != nil {
+			return fmt.Errorf("--invite %d: %w", a.config.Invite, err)
+		}
+		a.log.Info("other hosts join by this command", "command", t.Command, "hosts", t.Uses, "within", t.TTL)
+	}
 	return nil
 }
 

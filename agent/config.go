@@ -36,6 +36,8 @@ type Config struct {
 	Join  []string // hosts of the cluster to join, ADDR[:PORT]; none: this is the first
 	Token string   // to join by
 
+	Invite int // make a token at start by which so many hosts can join, and tell the command; 0: none
+
 	SubnetPool netip.Prefix   // addresses for containers
 	SubnetBits int            // the prefix length of each host's part of it
 	Network    string         // the Docker network of the mesh: "mesh", made by the agent, or an existing one such as "bridge"
@@ -106,6 +108,9 @@ func (c *Config) Check() error {
 	}
 	if err := catalog.CheckLabel(c.Node); err != nil {
 		return badSetting("--node: %w", err)
+	}
+	if c.Invite < 0 || c.Invite > 1000 {
+		return badSetting("--invite %d: use 0 to 1000", c.Invite)
 	}
 	if c.Pool != c.Pool.Masked() {
 		return badSetting("--pool %s: has host bits set; did you mean %s?", c.Pool, c.Pool.Masked())

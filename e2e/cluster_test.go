@@ -193,10 +193,11 @@ func (m *members) reach() {
 				for name, addr := range addrs {
 					check("task "+name, addr, []string{name}, own)
 				}
-			} else {
-				published = func(a string) bool { return a == m.outsideAddr().String() }
 			}
 			for _, h := range m.hosts {
+				if !v.inside {
+					published = func(a string) bool { return a == m.outsideAddr(h) }
+				}
 				check("port of "+h.Name(), h.Addr().String(), everyone, published)
 			}
 			if strings.HasPrefix(v.name, "host ") {
@@ -207,7 +208,11 @@ func (m *members) reach() {
 	m.largePackets(tasks)
 }
 
-func (m *members) outsideAddr() netip.Addr { return m.outside.Addr() }
+// outsideAddr is the address that outside has on the link of a host: the first.
+func (m *members) outsideAddr(h *host) string {
+	link := netip.PrefixFrom(h.Addr(), 24).Masked()
+	return link.Addr().Next().String()
+}
 
 // largePackets sends packets that just fit between containers of different hosts, and a lot over TCP.
 func (m *members) largePackets(tasks map[string]container) {

@@ -1,0 +1,92 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"shoal/lab"
+)
+
+// TestThreeServersOutliveOne: with three servers of the store the loss of one stops nothing, new services included.
+func TestThreeServersOutliveOne(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
+	for _, h := range []*host{b, c} {
+		a.Shoal("server", "promote", h.Name())
+		h.hasRole(h.Name(), "server")
+	}
+	t.Cleanup(func() {
+		for _, h := range []*host{c, b} {
+			a.Shoal("server", "demote", h.Name())
+			a.hasRole(h.Name(), "client")
+		}
+	})
+	a.KillAgent(syscall.SIGKILL)
+	t.Cleanup(func() { // before the other
+		a.StartAgent(clusterArgs...)
+		m.settled()
+	})
+	b.run("fresh-n2", "--network mesh -l shoal.service=fresh")
+	b.answered(b.web("fresh"), "fresh-n2")
+	c.answered(c.web("fresh"), "fresh-n2")
+	if nodes := b.Shoal("nodes"); !strings.Contains(nodes, "n1") {
+		t.Errorf("a host without an agent is forgotten:\n%s", nodes)
+	}
+}
+
+// hasRole waits until the agent sees a host in a role in the store.
+func (h *host) hasRole(node, role string) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, node+" is a "+role+" of the store", func() error {
+		out, err := h.TryShoal("nodes")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); len(f) > 4 && f[0] == node && f[4] == role {
+				return nil
+			}
+		}
+		return fmt.Errorf("it is not in\n%s", out)
+	})
+}
+
+// TestHostsShareAnEtcdOfTheirOwner: with an etcd of one's own, hosts are a cluster by knowing it, and go on without it.
+func TestHostsShareAnEtcdOfTheirOwner(t *testing.T) {
+	l := shared.With(t)
+	outside := l.Outside()
+	endpoint := outside.Addr().String() + ":2379"
+	start := func() *lab.Process {
+		return outside.Start("etcd", "-dir", filepath.Join(outside.Dir(), "etcd"), "-listen", endpoint)
+	}
+	etcd := start()
+	t.Cleanup(func() { _ = etcd.Signal(syscall.SIGKILL) })
+	m := &members{t: t, outside: outside}
+	for _, h := range l.Hosts("e1", "e2") {
+		m.hosts = append(m.hosts, &host{h, t})
+		h.StartAgent("--etcd", "http://"+endpoint)
+		t.Cleanup(func() { h.KillAgent(syscall.SIGTERM) })
+	}
+	t.Cleanup(m.clear)
+	m.settled()
+	m.tasks("web", "-l shoal.publish=8000:8000")
+	a, b := m.hosts[0], m.hosts[1]
+	a.answered(fmt.Sprintf("http://%v:8000/", b.Addr()), "web-e1", "web-e2")
+
+	if err := etcd.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	a.Docker("rm", "-f", "web-e1")
+	a.answered(a.web("web"), "web-e2")
+	b.RestartAgent()
+	b.run("late-e2", "--network mesh -l shoal.service=web")
+	b.rotation("web", patience, "web-e1", "web-e2", "late-e2") // it cannot know of the first
+
+	etcd = start()
+	m.served("web", "web-e2", "late-e2")
+}

@@ -1,0 +1,47 @@
+// Command etcd is one etcd server, as the owner of a cluster may have one besides shoal.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+func main() {
+	dir := flag.String("dir", "", "its data `folder`")
+	listen := flag.String("listen", "", "the `ADDR:PORT` it serves clients on")
+	flag.Parse()
+	if err := run(*dir, *listen); err != nil {
+		fmt.Fprintln(os.Stderr, "etcd:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir, listen string) error {
+	c := embed.NewConfig()
+	c.Dir = dir
+	c.LogLevel = "error"
+	clients := url.URL{Scheme: "http", Host: listen}
+	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{clients}, []url.URL{clients}
+	peers := url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
+	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peers}, []url.URL{peers}
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	select {
+	case <-stop:
+		return nil
+	case err := <-e.Err():
+		return err
+	}
+}
