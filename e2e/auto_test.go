@@ -18,6 +18,7 @@ func TestAutoChoosesAPeerAtATime(t *testing.T) {
 	remote.StartAgent(append(a.Invitation(), "--backend", "auto")...)
 	m.hosts = append(m.hosts, remote)
 	t.Cleanup(func() {
+		m.clear()
 		remote.KillAgent(syscall.SIGTERM)
 		remote.Shoal("down")
 		a.Shoal("node", "rm", "far")
