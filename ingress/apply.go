@@ -135,46 +135,41 @@ func (g *Ingress) write(want map[string]entries, failed func(port, error)) {
 	for name, w := range want {
 		put[name], remove[name] = change(w, g.sets[name])
 	}
-	refused := func(s ipset.Set, errs map[ipset.Entry]error) {
-		for e, err := range errs {
-			failed(g.portOf(s, e), err)
-		}
-	}
-	add := func(sets []ipset.Set) error {
-		for _, s := range sets {
-			errs := ipset.Put(s, put[s.Name])
-			for e, mark := range put[s.Name] {
-				if errs[e] == nil {
-					g.sets[s.Name][e] = mark
-				}
-			}
-			refused(s, errs)
-		}
-		return nil
-	}
-	drop := func(sets []ipset.Set) error {
-		for _, s := range slices.Backward(sets) {
-			errs := ipset.Remove(s, remove[s.Name])
-			for e := range remove[s.Name] {
-				if errs[e] == nil {
-					delete(g.sets[s.Name], e)
-				}
-			}
-			refused(s, errs)
-		}
-		return nil
-	}
-	inSandbox := func(changes map[string]entries, do func([]ipset.Set) error) {
+	inSandbox := func(changes map[string]entries, do func([]ipset.Set, map[string]entries, func(port, error))) {
 		if slices.ContainsFunc(sandboxSets, func(s ipset.Set) bool { return len(changes[s.Name]) > 0 }) {
-			if err := g.sandbox.do(func() error { return do(sandboxSets) }); err != nil {
-				failed(port{}, err)
+			failed(port{}, g.sandbox.do(func() error { do(sandboxSets, changes, failed); return nil }))
+		}
+	}
+	inSandbox(put, g.put)
+	g.put(hostSets, put, failed)
+	g.remove(hostSets, remove, failed)
+	inSandbox(remove, g.remove)
+}
+
+func (g *Ingress) put(sets []ipset.Set, changes map[string]entries, failed func(port, error)) {
+	for _, s := range sets {
+		refused := ipset.Put(s, changes[s.Name])
+		for e, mark := range changes[s.Name] {
+			if err := refused[e]; err != nil {
+				failed(g.portOf(s, e), err)
+			} else {
+				g.sets[s.Name][e] = mark
 			}
 		}
 	}
-	inSandbox(put, add)
-	add(hostSets)
-	drop(hostSets)
-	inSandbox(remove, drop)
+}
+
+func (g *Ingress) remove(sets []ipset.Set, changes map[string]entries, failed func(port, error)) {
+	for _, s := range slices.Backward(sets) {
+		refused := ipset.Remove(s, changes[s.Name])
+		for e := range changes[s.Name] {
+			if err := refused[e]; err != nil {
+				failed(g.portOf(s, e), err)
+			} else {
+				delete(g.sets[s.Name], e)
+			}
+		}
+	}
 }
 
 // portOf is the published port that an entry of a set belongs to; the zero

@@ -3,6 +3,7 @@ package ingress
 import (
 	"cmp"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"shoal/catalog"
@@ -71,12 +72,7 @@ func baseOf(snap *catalog.Snapshot, vtep func(catalog.Node) catalog.MAC) (b base
 	return b
 }
 
-func (b *base) equal(o *base) bool {
-	return b.self == o.self && slices.Equal(b.inside, o.inside) &&
-		slices.EqualFunc(b.peers, o.peers, func(x, y peer) bool {
-			return x.name == y.name && x.number == y.number && x.addr == y.addr && x.subnet == y.subnet && slices.Equal(x.macs, y.macs)
-		})
-}
+func (b *base) equal(o *base) bool { return reflect.DeepEqual(b, o) }
 
 // wantedSets are the entries of the sets without marks. Of the ports that are
 // blocked, this host redirects nothing.

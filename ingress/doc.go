@@ -38,6 +38,17 @@
 // Rules, routing rules and tables grow with the hosts of the cluster, never
 // with ports, services or tasks.
 //
+// # Which tasks
+//
+// A port leads to the tasks that publish it, of the service that holds it, with
+// the weights and states they have: one that drains, fails its health check or
+// is lost with its host takes no new connections and keeps those it has, but
+// UDP flows, which never end, go to others at once. A service may have each host
+// lead to its own tasks only (PublishLocal), or to its own while there are any
+// (PreferLocal). A task of another host whose address is neither that host's
+// nor of the subnet leased to it is left out, as packets would not reach it; its
+// own host serves it and says so.
+//
 // # Who sent it
 //
 // With host-gw a packet has the Ethernet address of the sender's network card,

@@ -155,7 +155,7 @@ func TestSCTPClientsKeepTheirAddress(t *testing.T) {
 		}
 		go func() {
 			defer unix.Close(fd)
-			for end := time.Now().Add(10 * patience); time.Now().Before(end); {
+			for end := time.Now().Add(3 * patience); time.Now().Before(end); {
 				peer, from, err := unix.Accept(fd)
 				if err != nil {
 					continue

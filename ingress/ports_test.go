@@ -73,7 +73,7 @@ func TestEveryPortOfARangeReachesItsOwnTarget(t *testing.T) {
 // published is left to the host's own rules.
 func mustRefuseByFirewall(t *testing.T, r *room, addr string) {
 	t.Helper()
-	if a, err := r.ask("tcp", addr); err == nil {
+	if a, err := r.askWithin(2*time.Second, "tcp", addr); err == nil {
 		t.Errorf("%s: answered by %s, want nobody there", addr, a.task)
 	}
 }
@@ -405,7 +405,7 @@ func (w *world) hold(h *host) (c *net.TCPConn, task string) {
 		}
 		w.t.Cleanup(func() { conn.Close() })
 		c = conn.(*net.TCPConn)
-		c.SetDeadline(time.Now().Add(10 * patience))
+		c.SetDeadline(time.Now().Add(4 * patience))
 		line, err := bufio.NewReader(c).ReadString('\n')
 		task, _, _ = strings.Cut(line, " ")
 		return err
@@ -496,7 +496,7 @@ func TestClientsHearOfSmallerPacketsOnTheWay(t *testing.T) {
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(2 * patience))
+		c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.Write(bytes.Repeat([]byte("x"), 300000)); err != nil {
 			return err
 		}

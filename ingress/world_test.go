@@ -500,17 +500,21 @@ type answer struct {
 	port int
 }
 
-const patience = 3 * time.Second
+const patience = 10 * time.Second
 
 // ask makes one request from the room.
-func (r *room) ask(network, addr string) (a answer, err error) {
+func (r *room) ask(network, addr string) (answer, error) {
+	return r.askWithin(patience, network, addr)
+}
+
+func (r *room) askWithin(limit time.Duration, network, addr string) (a answer, err error) {
 	r.do(func() {
 		var c net.Conn
-		if c, err = net.DialTimeout(network+"4", addr, patience); err != nil {
+		if c, err = net.DialTimeout(network+"4", addr, limit); err != nil {
 			return
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(limit))
 		if network == "udp" {
 			if _, err = c.Write([]byte("?")); err != nil {
 				return
