@@ -143,6 +143,11 @@ func (m *mapping) add(t *catalog.Task, pub publication, here bool) {
 
 // settle is called when all tasks are there.
 func (m *mapping) settle() {
+	for _, d := range m.virtual.dests {
+		if d.addr.Port() != m.port.number {
+			m.virtual.Scheduler, m.virtual.Affinity = ipvs.Mapped(m.virtual.Scheduler, m.virtual.Affinity)
+		}
+	}
 	m.virtual.settle(m.port.proto)
 	slices.SortFunc(m.addrs, netip.Addr.Compare)
 	m.addrs = slices.Compact(m.addrs)

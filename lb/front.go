@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"shoal/catalog"
+	"shoal/kernel/ipvs"
 )
 
 // front is what of a VIP is balanced together: one port, or all ports that are
@@ -65,6 +66,9 @@ func virtuals(s *catalog.Service, self string) []virtual {
 			if port, ok := target(t); ok && t.Addr.Is4() {
 				v.add(t, port, t.Node == self)
 			}
+		}
+		if slices.ContainsFunc(v.dests, func(d dest) bool { return d.addr.Port() != 0 && d.addr.Port() != port }) {
+			v.scheduler, v.affinity = ipvs.Mapped(v.scheduler, v.affinity)
 		}
 		v.settle(s.Spec.PreferLocal)
 		if len(v.dests) > 0 {

@@ -68,6 +68,12 @@ func TestVirtuals(t *testing.T) {
 			want: "10.96.0.1:80/tcp rr | 172.18.0.2:8080 1\n" +
 				"10.96.0.1:53/udp rr | 172.18.0.2:5353 1\n",
 		},
+		"affinity, on the same port and on another": {
+			spec:  catalog.Spec{Affinity: time.Minute},
+			tasks: []catalog.Task{testTask("172.18.0.2", ports(http, catalog.Port{Port: 90, Target: 90, Protocol: catalog.TCP}))},
+			want: "10.96.0.1:80/tcp mh | 172.18.0.2:8080 1\n" +
+				"10.96.0.1:90/tcp rr affinity 60 | 172.18.0.2:90 1\n",
+		},
 		"a task with all ports joins every named one": {
 			tasks: []catalog.Task{testTask("172.18.0.2", ports(http)), testTask("172.18.0.3")},
 			want: "10.96.0.1 tcp rr | 172.18.0.3:0 1\n" +
@@ -127,8 +133,8 @@ func TestVirtuals(t *testing.T) {
 		},
 		"affinity is whole seconds, rounded up": {
 			spec:  catalog.Spec{Scheduler: "wlc", Affinity: 1500 * time.Millisecond},
-			tasks: []catalog.Task{testTask("172.18.0.2", ports(http))},
-			want:  "10.96.0.1:80/tcp wlc affinity 2 | 172.18.0.2:8080 1\n",
+			tasks: []catalog.Task{testTask("172.18.0.2", ports(catalog.Port{Port: 80, Target: 80, Protocol: catalog.TCP}))},
+			want:  "10.96.0.1:80/tcp wlc affinity 2 | 172.18.0.2:80 1\n",
 		},
 		"two containers with one address": {
 			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Draining)), testTask("172.18.0.2", weight(2)), testTask("172.18.0.2", state(catalog.Unhealthy))},

@@ -364,6 +364,7 @@ func TestWeightsAndAffinity(t *testing.T) {
 		w.serve(name, 80, "tcp")
 		w.task("heavy", name, "10.96.0.70").Spec.Scheduler = "wrr"
 		w.task("loyal", name, "10.96.0.71").Spec.Affinity = time.Minute
+		w.task("mapped", name, "10.96.0.72", catalog.Port{Port: 8000, Target: 80, Protocol: catalog.TCP}).Spec.Affinity = time.Minute
 	}
 	w.of("heavy", "a").Weight = 3
 	w.reconcile(true)
@@ -377,6 +378,9 @@ func TestWeightsAndAffinity(t *testing.T) {
 	}
 	if n := writes(func() { w.reconcile(true) }); n != 0 {
 		t.Errorf("a second pass wrote %d times", n)
+	}
+	if got := w.tasks(6, "client", "tcp", "10.96.0.72:8000", client); len(got) != 1 {
+		t.Errorf("a client with affinity met %v by a port that is mapped", got)
 	}
 	for kept := range got {
 		w.of("loyal", kept).State = catalog.Unhealthy

@@ -34,6 +34,19 @@ func SchedulerFlags(scheduler string) uint32 {
 	return 0
 }
 
+// Mapped is how clients keep their destination where the service has
+// destinations on other ports than its own. For services by mark the kernel's
+// affinity does not rewrite the port (ip_vs_sched_persist in
+// net/netfilter/ipvs/ip_vs_core.c compares it with the service's, which is 0), so
+// such clients are told apart by a hash of their address instead: when
+// destinations come and go, a few move.
+func Mapped(scheduler string, affinity uint32) (string, uint32) {
+	if affinity > 0 {
+		return "mh", 0
+	}
+	return scheduler, 0
+}
+
 // Timeouts are after how long the kernel forgets an idle connection.
 type Timeouts struct {
 	TCP    time.Duration // established
