@@ -11,6 +11,7 @@ import (
 	"os"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,6 +48,8 @@ type Agent struct {
 	vips     *vip.Allocator
 	network  meshState  // of settleNetwork alone
 	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
+
+	engineCame atomic.Int64 // how often it was there again, or for the first time
 
 	mu     sync.Mutex
 	engine error // why the engine is away; nil while it is there
@@ -238,12 +241,14 @@ func (a *Agent) close() {
 
 // follow runs f in a loop of its own with each newest Snapshot, again after
 // the time f asks for, and every period (0: never) with full set: then f
-// compares with what really is. So it does when the engine's networks changed.
+// compares with what really is. So it does when the engine has come back or its
+// networks changed.
 func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
 	f func(ctx context.Context, s *catalog.Snapshot, full bool) (again time.Duration, ps []catalog.Problem)) {
 	g.Go(func() error {
 		snapshots := a.catalog.Watch(ctx)
 		var last *catalog.Snapshot
+		var engineCame int64
 		again := time.NewTimer(time.Hour)
 		again.Stop()
 		var tick <-chan time.Time
@@ -261,9 +266,11 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 				if !ok {
 					return nil
 				}
-				// With a network, an engine puts rules of its own in front of ours.
-				full = full || last == nil || !reflect.DeepEqual(last.Networks, s.Networks)
-				last = s
+				// When it starts, and with a network, an engine puts rules of its own
+				// in front of ours.
+				came := a.engineCame.Load()
+				full = full || last == nil || came != engineCame || !reflect.DeepEqual(last.Networks, s.Networks)
+				last, engineCame = s, came
 			case <-tick:
 				full = true
 			case <-again.C:
@@ -372,6 +379,9 @@ func (a *Agent) watch(ctx context.Context) error {
 		a.mu.Lock()
 		a.engine = err
 		a.mu.Unlock()
+		if err == nil {
+			a.engineCame.Add(1)
+		}
 		if err != nil && a.catalog.RestoreLocal() {
 			a.log.Info("the engine is away: going on with the containers it last had", "error", err)
 		}

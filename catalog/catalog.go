@@ -49,7 +49,7 @@ type Catalog struct {
 	log     *slog.Logger
 	lock    *os.File
 	client  *clientv3.Client
-	conns   conns // of client, to embedded etcds
+	conns   conns // of client
 	metrics *metrics
 	run     context.Context // until Close
 	cancel  context.CancelFunc
@@ -175,18 +175,20 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 // keepaliveTimeout is how long a connection may leave something unanswered.
 const keepaliveTimeout = 5 * time.Second
 
-// newClient makes a client that comes back within seconds after an etcd that
-// was away for hours, and finds out about a connection that died silently. It
-// logs nothing: what fails for good, its callers are told.
-func newClient(endpoints []string, t *tls.Config, opts ...grpc.DialOption) (*clientv3.Client, error) {
+// newClient makes a client that comes back within a second or two after an etcd
+// that was away for hours, and finds out about a connection that died silently.
+// It logs nothing: what fails for good, its callers are told.
+func newClient(endpoints []string, t *tls.Config, cs *conns, opts ...grpc.DialOption) (*clientv3.Client, error) {
 	retry := backoff.DefaultConfig
-	retry.MaxDelay = 3 * time.Second
+	retry.MaxDelay = time.Second
 	return clientv3.New(clientv3.Config{
 		Endpoints: endpoints,
 		TLS:       t,
 		Logger:    zap.NewNop(),
 		DialOptions: append([]grpc.DialOption{
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 3 * time.Second}),
+			grpc.WithContextDialer(cs.dial),
+			// With the handshake of TLS, for which a busy host may need its time.
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 10 * time.Second}),
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: keepaliveTimeout}),
 		}, opts...),
 	})

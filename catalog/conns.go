@@ -9,14 +9,15 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// conns are the connections of a client to embedded etcds. gRPC closes those to
-// an endpoint that is none any more only when the streams on them have ended,
-// and a watch does not end: to one on a host that died it would hold on until
-// keepalives fail, for 15 s and more.
+// conns are the connections of a client. gRPC closes those to an endpoint that is
+// none any more only when the streams on them have ended, and a watch does not
+// end: to an etcd on a host that died it would hold on until keepalives fail,
+// for 15 s and more.
 type conns struct {
 	mu   sync.Mutex
 	open map[*endpointConn]struct{}
@@ -25,18 +26,23 @@ type conns struct {
 type endpointConn struct {
 	net.Conn
 	of   *conns
-	addr string // as gRPC names it: "ADDR:PORT" or "unix:///PATH"
+	addr string // as gRPC names it: "HOST:PORT" or "unix:///PATH"
 }
 
-// dial connects to an address as gRPC names it.
+// dialTimeout is how long a host may take to answer; one that comes up just then
+// is asked again by TCP after 1 s (RFC 6298 section 2), after 3 s, after 7 s.
+const dialTimeout = 2 * time.Second
+
+// dial connects to an address as gRPC names it, straight: an etcd is in reach,
+// whatever proxy the environment names.
 func (cs *conns) dial(ctx context.Context, addr string) (net.Conn, error) {
 	network, at := "tcp", addr
-	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
-		network, at = "unix", path
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, at = "unix", strings.TrimPrefix(path, "//")
 	}
 	// What gRPC sets on its own connections, so that what is unanswered for so
 	// long ends them (tcp(7)).
-	d := net.Dialer{Control: func(network, _ string, c syscall.RawConn) (err error) {
+	d := net.Dialer{Timeout: dialTimeout, Control: func(network, _ string, c syscall.RawConn) (err error) {
 		if network != "unix" {
 			ctlErr := c.Control(func(fd uintptr) {
 				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(keepaliveTimeout.Milliseconds()))

@@ -169,55 +169,21 @@ func (c *Catalog) startLearner(ctx context.Context) (*server, error) {
 		return nil, err
 	}
 	u := p.peerURL()
-	peer := u.String()
-	// An attempt that broke off may have left a member behind, which never
-	// had a vote and has no data any more.
-	members, err := c.members(ctx)
-	if err != nil {
+	if err := c.removeLeftovers(ctx, u.String()); err != nil {
 		return nil, err
-	}
-	for _, m := range members {
-		if m.Name != c.o.Self.Name && !slices.Contains(m.PeerURLs, peer) {
-			continue
-		}
-		if m.Name != c.o.Self.Name && m.Name != "" {
-			return nil, fmt.Errorf("node %s serves the store at %s, this host's address; run there: shoal server demote", m.Name, peer)
-		}
-		if err := c.settled(ctx, func(ctx context.Context) error {
-			_, err := c.client.MemberRemove(ctx, m.ID)
-			return err
-		}); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
-			return nil, err
-		}
 	}
 	if err := os.RemoveAll(dataDir(c.o.StateDir)); err != nil {
 		return nil, err
 	}
-	var added *clientv3.MemberAddResponse
-	if err := c.settled(ctx, func(ctx context.Context) (err error) {
-		added, err = c.client.MemberAddAsLearner(ctx, []string{peer})
-		if errors.Is(err, rpctypes.ErrMemberNotFound) {
-			err = errSameSecond
-		}
-		return err
-	}); err != nil {
+	id, join, err := c.addLearner(ctx, u.String())
+	if err != nil {
 		return nil, err
-	}
-	join := map[string]string{}
-	for _, m := range added.Members {
-		name := m.Name
-		if m.ID == added.Member.ID {
-			name = c.o.Self.Name
-		}
-		if name != "" {
-			join[name] = m.PeerURLs[0]
-		}
 	}
 	s, err := c.startServer(RoleServer, join)
 	if err != nil {
 		rctx, cancel := context.WithTimeout(c.run, requestTimeout)
 		defer cancel()
-		_, rerr := c.client.MemberRemove(rctx, added.Member.ID)
+		_, rerr := c.client.MemberRemove(rctx, id)
 		return nil, errors.Join(err, rerr, os.RemoveAll(dataDir(c.o.StateDir)))
 	}
 	// From here on a restart has to start it: once it has a vote, the others may
@@ -227,6 +193,61 @@ func (c *Catalog) startLearner(ctx context.Context) (*server, error) {
 	}
 	c.guard(s)
 	return s, nil
+}
+
+// removeLeftovers removes what an attempt that broke off may have left behind: a
+// member which has no data any more.
+func (c *Catalog) removeLeftovers(ctx context.Context, peer string) error {
+	members, err := c.members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if m.Name != c.o.Self.Name && !slices.Contains(m.PeerURLs, peer) {
+			continue
+		}
+		if m.Name != c.o.Self.Name && m.Name != "" {
+			return fmt.Errorf("node %s serves the store at %s, this host's address; run there: shoal server demote", m.Name, peer)
+		}
+		if err := c.settled(ctx, func(ctx context.Context) error {
+			_, err := c.client.MemberRemove(ctx, m.ID)
+			return err
+		}); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// addLearner makes this host a member, and returns its ID and the peer URLs of
+// all, by name.
+func (c *Catalog) addLearner(ctx context.Context, peer string) (id uint64, join map[string]string, err error) {
+	if err := c.settled(ctx, func(ctx context.Context) error {
+		_, err := c.client.MemberAddAsLearner(ctx, []string{peer})
+		switch {
+		case errors.Is(err, rpctypes.ErrPeerURLExist):
+			return nil // an attempt whose answer was lost
+		case errors.Is(err, rpctypes.ErrMemberNotFound):
+			return errSameSecond
+		}
+		return err
+	}); err != nil {
+		return 0, nil, err
+	}
+	members, err := c.members(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	join = map[string]string{}
+	for _, m := range members {
+		if slices.Contains(m.PeerURLs, peer) {
+			id, m.Name = m.ID, c.o.Self.Name
+		}
+		if m.Name != "" {
+			join[m.Name] = m.PeerURLs[0]
+		}
+	}
+	return id, join, nil
 }
 
 // giveVote gives this host's etcd its vote as soon as it has caught up, and
@@ -265,10 +286,14 @@ func (c *Catalog) giveVote(ctx context.Context, s *server) (voters int, err erro
 
 // giveUp takes back a member that did not get its vote.
 func (c *Catalog) giveUp(s *server) error {
-	ctx, cancel := context.WithTimeout(c.run, requestTimeout)
+	ctx, cancel := context.WithTimeout(c.run, 3*requestTimeout)
 	defer cancel()
 	s.quiet.Store(true)
-	if _, err := c.client.MemberRemove(ctx, uint64(s.etcd.Server.MemberID())); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+	err := c.settled(ctx, func(ctx context.Context) error {
+		_, err := c.client.MemberRemove(ctx, uint64(s.etcd.Server.MemberID()))
+		return err
+	})
+	if err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
 		s.quiet.Store(false)
 		return fmt.Errorf("its member could not be removed, promote it again: %w", err)
 	}
@@ -368,18 +393,27 @@ func adviseVoters(n int) string {
 	return fmt.Sprintf("%d hosts have a vote: no more of them may fail than of %d; promote another, or demote one", n, n-1)
 }
 
+// patience is how often a change of members may remain without an answer: raft
+// drops one that is proposed before the one before it is applied, and tells
+// nobody.
+const patience = 3
+
 // settled does what etcd refuses while the cluster settles, until it does not.
+// It may have been done, unanswered, when it is done again.
 func (c *Catalog) settled(ctx context.Context, f func(ctx context.Context) error) error {
-	for {
+	for unanswered := 0; ; {
 		rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		err := f(rctx)
 		cancel()
-		if err == nil || !settles(err) {
+		if isTimeout(err) {
+			unanswered++
+		}
+		if err == nil || !settles(err) && !isTimeout(err) || unanswered == patience {
 			return away(err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w, until %w", err, ctx.Err())
+			return fmt.Errorf("%w, until %w", away(err), ctx.Err())
 		case <-time.After(settlePause):
 		}
 	}

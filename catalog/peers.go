@@ -168,7 +168,7 @@ func (c *Catalog) settle() (err error) {
 	o := &c.o
 	if len(o.Etcd) > 0 {
 		c.place.Role = RoleExternal
-		if c.client, err = c.dial(o.Etcd); err != nil {
+		if c.client, err = c.dial(o.Etcd, &c.conns); err != nil {
 			return fmt.Errorf("etcd at %v: %w; check the endpoints, host:port or https://host:port", o.Etcd, err)
 		}
 		return nil
@@ -210,22 +210,20 @@ func (c *Catalog) settle() (err error) {
 	if c.place.Role == RoleServer {
 		c.want[serverKey(o.Self.Name)] = fingerprint(encode(c.serverRecord()))
 	}
-	c.client, err = c.dial(c.endpoints(), grpc.WithContextDialer(c.conns.dial))
+	c.client, err = c.dial(c.endpoints(), &c.conns)
 	return err
 }
 
-// dial makes a client of etcd. To other hosts of the cluster it goes straight,
-// whatever proxy the environment names.
-func (c *Catalog) dial(endpoints []string, opts ...grpc.DialOption) (*clientv3.Client, error) {
+// dial makes a client of etcd.
+func (c *Catalog) dial(endpoints []string, cs *conns) (*clientv3.Client, error) {
 	if len(c.o.Etcd) > 0 {
-		return newClient(endpoints, c.o.TLS)
+		return newClient(endpoints, c.o.TLS, cs)
 	}
 	var t *tls.Config
 	if c.o.Peers != nil {
 		t = c.o.Peers.TLS
 	}
-	opts = append(opts, grpc.WithTransportCredentials(perNetwork{credentials.NewTLS(t)}), grpc.WithNoProxy())
-	return newClient(endpoints, nil, opts...)
+	return newClient(endpoints, nil, cs, grpc.WithTransportCredentials(perNetwork{credentials.NewTLS(t)}))
 }
 
 func (c *Catalog) startServer(r Role, join map[string]string) (*server, error) {
@@ -300,8 +298,6 @@ func (c *Catalog) steer(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.moved:
-			// A host that is back is not to be waited for.
-			c.client.ActiveConnection().ResetConnectBackoff()
 			if err := c.rewire(nil); err != nil {
 				c.log.Warn("the hosts that serve the store could not be written down for a restart", "err", err)
 			}

@@ -15,7 +15,7 @@ import (
 const (
 	requestTimeout = 5 * time.Second // of one request to etcd
 	listPage       = 2000            // records a request
-	retryAtMost    = 5 * time.Second // between attempts
+	retryAtMost    = 2 * time.Second // between attempts
 )
 
 var errRelist = errors.New("the records may have been replaced")

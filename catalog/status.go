@@ -82,7 +82,7 @@ func (c *Catalog) Status() Status {
 // ask asks one endpoint how it is. It takes a client of its own for that: one
 // whose endpoints change meanwhile does not bear it.
 func (c *Catalog) ask(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
-	cl, err := c.dial([]string{endpoint})
+	cl, err := c.dial([]string{endpoint}, new(conns))
 	if err != nil {
 		return nil, err
 	}

@@ -49,6 +49,7 @@ func expected(msg string) bool {
 		strings.HasPrefix(msg, "rejecting member ") ||
 		strings.HasPrefix(msg, "rejecting promote learner") ||
 		strings.HasPrefix(msg, "failed to promote a member") ||
+		strings.HasPrefix(msg, "Validation on configuration change failed") ||
 		strings.HasPrefix(msg, "simple token is not cryptographically signed")
 }
 

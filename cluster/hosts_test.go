@@ -24,14 +24,11 @@ import (
 
 const memberEnv = "SHOAL_TEST_MEMBER"
 
-// testGrace is the agents' restartGrace: longer than it takes to find out that
-// a host is dead and to start an agent, and no longer.
-const testGrace = 5 * time.Second
-
 type memberConfig struct {
 	Node  string
 	Key   []byte
 	Peers map[string]netip.Addr
+	Grace time.Duration // see restartGrace
 }
 
 func TestMain(m *testing.M) {
@@ -45,6 +42,7 @@ func TestMain(m *testing.M) {
 	// Hosts mostly wait: more of them than cores can.
 	flag.Parse()
 	flag.Set("test.parallel", "16")
+	go machine.measure()
 	os.Exit(m.Run())
 }
 
@@ -62,7 +60,7 @@ func runMember(config string) error {
 		Node: c.Node, Addr: c.Peers[c.Node], Key: c.Key,
 		Peers: func() map[string]netip.Addr { return c.Peers },
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
-		grace: testGrace,
+		grace: c.Grace,
 	})
 	if err != nil {
 		return err
@@ -113,6 +111,7 @@ type lan struct {
 	hub   string
 	key   []byte
 	peers map[string]netip.Addr
+	grace time.Duration // of agents that are started from now on
 	hosts map[string]*host
 }
 
@@ -138,7 +137,7 @@ var lans atomic.Int32
 
 // newLAN makes hosts named a, b, c, …, with an agent on each, and returns when
 // all have heard from all.
-func newLAN(t *testing.T, n int) *lan {
+func newLAN(t *testing.T, n int, change ...func(*lan)) *lan {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("this waits for hosts to die; not with -short")
@@ -148,7 +147,10 @@ func newLAN(t *testing.T, n int) *lan {
 	}
 	t.Parallel()
 	prefix := fmt.Sprintf("shl%d-%d-", os.Getpid(), lans.Add(1))
-	l := &lan{t: t, hub: prefix + "hub", key: make([]byte, gossipKeyBytes), peers: map[string]netip.Addr{}, hosts: map[string]*host{}}
+	l := &lan{t: t, hub: prefix + "hub", key: make([]byte, gossipKeyBytes), peers: map[string]netip.Addr{}, grace: restartGrace, hosts: map[string]*host{}}
+	for _, f := range change {
+		f(l)
+	}
 	l.netns(l.hub)
 	l.ip("-n", l.hub, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
 	l.ip("-n", l.hub, "link", "set", "br0", "up")
@@ -218,7 +220,7 @@ func (h *host) start() {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("ip", "netns", "exec", h.ns, exe)
-	cmd.Env = append(os.Environ(), memberEnv+"="+string(encode(memberConfig{h.name, h.lan.key, h.lan.peers})))
+	cmd.Env = append(os.Environ(), memberEnv+"="+string(encode(memberConfig{h.name, h.lan.key, h.lan.peers, h.lan.grace})))
 	var stderr logBuffer
 	cmd.Stderr = &stderr
 	in, err := cmd.StdinPipe()
@@ -280,7 +282,8 @@ func (h *host) forget() {
 }
 
 // waitFor waits for one verdict of the host's agent; no other may come before.
-// It returns when it came, after since.
+// It has to come within that time after since, or, on a busy machine, by as
+// much later as that is late. It returns when it came.
 func (h *host) waitFor(node string, alive bool, since time.Time, within time.Duration) time.Duration {
 	h.lan.t.Helper()
 	select {
@@ -289,11 +292,11 @@ func (h *host) waitFor(node string, alive bool, since time.Time, within time.Dur
 		if e.node != node || e.alive != alive {
 			h.lan.t.Fatalf("%s: %s alive: %t after %s; want %s alive: %t", h.name, e.node, e.alive, took, node, alive)
 		}
-		if took > within {
-			h.lan.t.Errorf("%s: %s alive: %t after %s, want %s at most", h.name, node, alive, took, within)
+		if most := within + machine.since(since); took > most {
+			h.lan.t.Errorf("%s: %s alive: %t after %s, want %s at most", h.name, node, alive, took, most)
 		}
 		return took
-	case <-time.After(within + 5*time.Second - time.Since(since)):
+	case <-time.After(within + 15*time.Second - time.Since(since)):
 		h.lan.t.Fatalf("%s: no news of %s", h.name, node)
 	}
 	return 0
@@ -314,7 +317,7 @@ func (l *lan) quiet(d time.Duration, hosts ...string) {
 // now is what the host's agent thinks of a node.
 func (h *host) now(node string) (s PeerState) {
 	h.lan.t.Helper()
-	h.waitState("about "+node, 5*time.Second, func(all []PeerState) bool {
+	h.waitState("about "+node, 10*time.Second, func(all []PeerState) bool {
 		for _, s = range all {
 			if s.Node == node {
 				return true
@@ -328,21 +331,30 @@ func (h *host) now(node string) (s PeerState) {
 func (h *host) waitState(what string, within time.Duration, ok func([]PeerState) bool) {
 	h.lan.t.Helper()
 	var last []PeerState
-	eventually(h.lan.t, within, func() bool {
-		h.asked++
-		question := fmt.Sprint(h.asked)
-		io.WriteString(h.ask, question+"\n")
-		late := time.After(time.Second)
-		for {
-			select {
-			case a := <-h.answers:
-				if a.Question == question { // else to one that was given up
-					last = a.States
-					return ok(last)
-				}
-			case <-late:
-				return false
-			}
+	start := time.Now()
+	for give := within; time.Since(start) < give; give = within + machine.since(start) {
+		if h.answer(&last) && ok(last) {
+			return
 		}
-	}, func() string { return fmt.Sprintf("%s waits %s; last: %+v", h.name, what, last) })
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.lan.t.Fatalf("%s waits %s, after %s; last: %+v", h.name, what, time.Since(start), last)
+}
+
+// answer asks the agent for its states.
+func (h *host) answer(states *[]PeerState) bool {
+	h.asked++
+	question := fmt.Sprint(h.asked)
+	io.WriteString(h.ask, question+"\n")
+	for late := time.After(time.Second); ; {
+		select {
+		case a := <-h.answers:
+			if a.Question == question { // else to one that was given up
+				*states = a.States
+				return true
+			}
+		case <-late:
+			return false
+		}
+	}
 }

@@ -50,14 +50,14 @@ func TestAPartitionOfTwoAndTwoHeals(t *testing.T) {
 						t.Fatalf("%s: %s alive: %t", name, e.node, e.alive)
 					}
 					longest = max(longest, e.at.Sub(since))
-				case <-time.After(bound + 5*time.Second):
+				case <-time.After(bound + 15*time.Second):
 					t.Fatalf("%s: no news", name)
 				}
 			}
 		}
 		t.Logf("%s known to all after %s", what, longest)
-		if longest > bound {
-			t.Errorf("%s known after %s, want %s at most", what, longest, bound)
+		if most := bound + machine.since(since); longest > most {
+			t.Errorf("%s known after %s, want %s at most", what, longest, most)
 		}
 	}
 	parted := time.Now()
@@ -127,24 +127,33 @@ func TestARestartedAgentIsNotMissed(t *testing.T) {
 	t.Logf("death after that known after %s", a.waitFor("c", false, died, bound))
 }
 
-func TestARestartBehindAFirewallHasItsGrace(t *testing.T) {
-	l := newLAN(t, 3)
-	a, b, c := l.hosts["a"], l.hosts["b"], l.hosts["c"]
-	// Only what the agent listens on passes: no reset, no echo.
+// wall lets pass what agents listen on and nothing else: no reset, no echo.
+func (l *lan) wall() {
 	for _, h := range l.hosts {
 		h.iptables("-A", "INPUT", "-p", "icmp", "-j", "DROP")
 		h.iptables("-A", "OUTPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP")
 	}
+}
+
+func TestARestartBehindAFirewallHasItsGrace(t *testing.T) {
+	l := newLAN(t, 3)
+	c := l.hosts["c"]
+	l.wall()
 	c.end(syscall.SIGTERM)
 	l.quiet(bound, "a", "b")
 	c.start()
 	l.quiet(2*time.Second, "a", "b")
-	l.hosts["c"].forget()
+}
+
+func TestTheGraceOfARestartEnds(t *testing.T) {
+	const grace = bound // longer than without it
+	l := newLAN(t, 3, func(l *lan) { l.grace = grace })
+	l.wall()
 	start := time.Now()
-	c.end(syscall.SIGTERM) // and this time it does not come back
-	for _, h := range []*host{a, b} {
-		if took := h.waitFor("c", false, start, testGrace+bound); took < testGrace-time.Second {
-			t.Errorf("%s: dead after %s already", h.name, took)
+	l.hosts["c"].end(syscall.SIGTERM)
+	for _, name := range []string{"a", "b"} {
+		if took := l.hosts[name].waitFor("c", false, start, grace+bound); took < grace {
+			t.Errorf("%s: dead after %s already", name, took)
 		}
 	}
 }
@@ -165,18 +174,29 @@ func TestAHostThatLeavesIsDeadAtOnce(t *testing.T) {
 func TestAPauseIsNoDeath(t *testing.T) {
 	l := newLAN(t, 3)
 	c := l.hosts["c"]
-	for range 2 {
-		// The agent is not scheduled.
-		c.cmd.Process.Signal(syscall.SIGSTOP)
-		l.quiet(900*time.Millisecond, "a", "b")
-		c.cmd.Process.Signal(syscall.SIGCONT)
-		l.quiet(500*time.Millisecond, "a", "b", "c")
-		// The host is not.
-		c.iptables("-A", "INPUT", "-j", "DROP")
-		l.quiet(900*time.Millisecond, "a", "b", "c")
-		c.iptables("-F", "INPUT")
-		l.quiet(500*time.Millisecond, "a", "b", "c")
+	// Of one that gets too long, since the machine is busy, nothing is said.
+	pause := func(begin, end func()) {
+		for range 2 {
+			start := time.Now()
+			begin()
+			<-time.After(800 * time.Millisecond)
+			end()
+			if took := time.Since(start); took > time.Second {
+				t.Logf("a pause of %s", took)
+				<-time.After(bound)
+				for _, h := range l.hosts {
+					h.forget()
+				}
+			}
+			l.quiet(700*time.Millisecond, "a", "b", "c")
+		}
 	}
+	pause( // The agent is not scheduled.
+		func() { c.cmd.Process.Signal(syscall.SIGSTOP) },
+		func() { c.cmd.Process.Signal(syscall.SIGCONT) })
+	pause( // The host is not.
+		func() { c.iptables("-A", "INPUT", "-j", "DROP") },
+		func() { c.iptables("-F", "INPUT") })
 	// An agent that slept for long wakes up without a wrong idea of the others.
 	c.cmd.Process.Signal(syscall.SIGSTOP)
 	l.quiet(bound, "a", "b")
@@ -221,9 +241,13 @@ func TestAnAgentThatStartsJudgesBeforeItSpeaks(t *testing.T) {
 	a.start()
 	select {
 	case <-a.judged:
-		t.Logf("all judged after %s", time.Since(start))
-	case <-time.After(bound):
+	case <-time.After(bound + 15*time.Second):
 		t.Fatal("not judged")
+	}
+	took := time.Since(start)
+	t.Logf("all judged after %s", took)
+	if most := bound + machine.since(start); took > most {
+		t.Errorf("that is more than %s", most)
 	}
 	if a.now("c").Alive || !a.now("b").Alive {
 		t.Errorf("b: %+v, c: %+v", a.now("b"), a.now("c"))

@@ -45,12 +45,17 @@ func TestSmallPool(t *testing.T) {
 	h.run("last", "-l shoal.service=last --network newnet")
 	last := h.vip("last")
 
-	t.Run("rules that come with a network", func(t *testing.T) {
+	between := func(t *testing.T) {
 		h.answered(h.web("last"), "last")
 		if s := many.load("--count", "5", h.web("last")); s.OK != 5 || s.Clients[many.addr()] != 5 {
 			t.Errorf("a container on another network, %s, is seen as %v, failed %v", many.addr(), s.Clients, s.Errors)
 		}
-	})
+	}
+	t.Run("an engine's rules for a network", between)
+	h.StopDocker()
+	h.StartDocker()
+	h.Docker("start", "many", "last")
+	t.Run("an engine's rules at its start", between)
 
 	t.Run("settings are the kernel's", func(t *testing.T) {
 		if got := h.Exec("ipvsadm", "-l", "--timeout"); got != "Timeout (tcp tcpfin udp): 7200 33 44" {
