@@ -1,0 +1,87 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"shoal/catalog"
+	"shoal/lab"
+)
+
+// fakeNode is the host that the services without containers are said to be on.
+const fakeNode = "elsewhere"
+
+// fake is the i-th service without containers: one task, at an address that
+// nobody has.
+func fake(i int, state catalog.State) catalog.Container {
+	id := fmt.Sprintf("s%05d", i)
+	addr := nth("10.200.0.0", i)
+	return catalog.Container{
+		ID: id, Name: id, Node: fakeNode, Stack: catalog.DefaultStack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
+		Tasks: []catalog.Task{{
+			Service: fakeID(i), Node: fakeNode, Container: id, Name: id, Addr: addr, State: state,
+			Since: time.Unix(1, 0), Started: time.Unix(1, 0), Weight: 1,
+			Spec: catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr"},
+		}},
+	}
+}
+
+func fakeID(i int) catalog.ServiceID {
+	return catalog.ServiceID{Stack: catalog.DefaultStack, Name: fmt.Sprintf("s%05d", i)}
+}
+
+// fakeVIP is far from those that the agent hands out first.
+func fakeVIP(i int) netip.Addr { return nth("10.96.128.0", i) }
+
+// nth is the i-th address after another.
+func nth(addr string, i int) netip.Addr {
+	a := netip.MustParseAddr(addr).As4()
+	i += int(a[2])<<8 | int(a[3])
+	a[2], a[3] = byte(i>>8), byte(i)
+	return netip.AddrFrom4(a)
+}
+
+// fill brings the number of services to n, with records in the agent's store, and
+// waits until the kernel has them.
+func (w *world) fill(n int) {
+	start := time.Now()
+	had := w.fakes + 1
+	var puts []clientv3.Op
+	for ; w.fakes+1 < n; w.fakes++ {
+		id := fakeID(w.fakes)
+		vip := fakeVIP(w.fakes)
+		puts = append(puts, w.putFake(w.fakes, catalog.Running),
+			w.put("services/"+id.String(), catalog.ServiceRecord{VIP: vip, Created: time.Unix(1, 0)}),
+			w.put("vips/"+vip.String(), id))
+	}
+	for batch := range slices.Chunk(puts, 120) { // etcd takes 128 in one transaction
+		_, err := w.etcd.Txn(context.Background()).Then(batch...).Commit()
+		w.must("write services into the store", err)
+	}
+	lab.Eventually(w, 5*time.Minute, fmt.Sprintf("%d services are in the kernel", n), func() error {
+		if held := len(w.set("SHOAL-VIP-UDP")); held < n {
+			return fmt.Errorf("it has %d", held)
+		}
+		return nil
+	})
+	if n > had {
+		w.Logf("%d services more, from the store to the kernel: %.1f s", n-had, time.Since(start).Seconds())
+	}
+}
+
+func (w *world) putFake(i int, state catalog.State) clientv3.Op {
+	c := fake(i, state)
+	return w.put("tasks/"+fakeNode+"/"+c.ID, c)
+}
+
+func (w *world) put(key string, value any) clientv3.Op {
+	text, err := json.Marshal(value)
+	w.must("encode "+key, err)
+	return clientv3.OpPut("/shoal/v1/"+key, string(text))
+}
