@@ -3,7 +3,6 @@
 package dockerwatch
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -22,63 +21,34 @@ import (
 	"time"
 
 	"shoal/catalog"
+	"shoal/lab"
 )
 
-const (
-	engineSocket = "/var/run/docker.sock"
-	busybox      = "/bin/busybox"
-)
+// image is the lab's: it has busybox's programs.
+const image = lab.Image
 
-// image is made once, of busybox, and removed when the tests are over.
-var image = fmt.Sprintf("dockerwatch-test:%d", os.Getpid())
+// engineSocket is where the engine of a host of the lab is found on that host.
+const engineSocket = "/run/docker.sock"
 
+// TestMain runs the tests on a host of the lab.
 func TestMain(m *testing.M) {
-	code := 1
-	if err := importImage(); err != nil {
-		fmt.Fprintf(os.Stderr, "make an image of %s: %v\n", busybox, err)
-	} else {
-		code = m.Run()
+	const onHost = "DOCKERWATCH_ON_HOST"
+	if os.Getenv(onHost) != "" {
+		os.Setenv("DOCKER_HOST", "unix://"+engineSocket)
+		os.Exit(m.Run())
 	}
-	exec.Command("docker", "rmi", "-f", image).Run()
-	os.Exit(code)
-}
-
-func importImage() error {
-	var files bytes.Buffer
-	w := tar.NewWriter(&files)
-	for _, path := range append(libraries(busybox), busybox) {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		w.WriteHeader(&tar.Header{Name: path[1:], Mode: 0o755, Size: int64(len(data))})
-		w.Write(data)
-	}
-	for _, name := range []string{"sh", "sleep", "test", "touch", "rm", "tail", "ip"} {
-		w.WriteHeader(&tar.Header{Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "busybox"})
-	}
-	w.Close()
-	cmd := exec.Command("docker", "import", "-", image)
-	cmd.Stdin = &files
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return exec.Command("docker", "run", "--rm", image, "sh", "-c", "exit 0").Run()
-}
-
-// libraries are the files a binary is linked with: none if it is static. Of
-// Debian's two busybox packages, each takes the other's place.
-func libraries(binary string) (paths []string) {
-	out, err := exec.Command("ldd", binary).Output()
+	l, err := lab.Open()
 	if err != nil {
-		return nil // "not a dynamic executable"
+		fmt.Fprintln(os.Stderr, "tests of a real engine:", err)
+		os.Exit(1)
 	}
-	for _, word := range strings.Fields(string(out)) {
-		if strings.HasPrefix(word, "/") {
-			paths = append(paths, word)
-		}
+	tests := l.Host("watched").Start(append([]string{"env", onHost + "=1"}, os.Args...)...)
+	err = tests.Wait(10 * time.Minute)
+	fmt.Print(tests.Output())
+	if err = errors.Join(err, l.Close()); err != nil {
+		fmt.Fprintln(os.Stderr, "tests of a real engine:", err)
+		os.Exit(1)
 	}
-	return paths
 }
 
 // host is a Watcher of the real engine, and what of it belongs to one test.
