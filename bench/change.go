@@ -134,6 +134,7 @@ func (s *stage) changes(label string, aim time.Duration) []Row {
 		v := s.visit()
 		visits = append(visits, v)
 		failed += v.failed
+		b.Logf("%d ms to the first answer, %d ms from its death to the last failure", v.toVIP.Milliseconds(), v.lastFailure.Milliseconds())
 	}
 	b.Logf("%.1f requests failed at each death", float64(failed)/float64(b.rounds))
 	row := func(what string, p int, ours, other func(visit) time.Duration, against string) Row {

@@ -79,6 +79,10 @@ func (s *story) mistake() {
 func (s *story) down() {
 	s.step("Down")
 	for _, h := range s.hosts {
+		// The engine keeps a network while containers are on it.
+		if on := strings.Fields(h.Docker("ps", "-a", "--filter", "network=mesh", "--format", "{{.Names}}")); len(on) > 0 {
+			s.docker(h, append([]string{"rm", "-f"}, on...)...)
+		}
 		h.KillAgent(syscall.SIGTERM)
 		s.shoal(h, "down")
 		left := h.Exec("iptables-save") + h.Exec("ip", "route", "show", "table", "all") + h.Exec("ipvsadm", "-Sn") + h.Exec("ip", "netns")
