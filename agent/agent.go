@@ -240,9 +240,9 @@ func (a *Agent) close() {
 }
 
 // follow runs f in a loop of its own with each newest Snapshot, again after
-// the time f asks for, and every period (0: never) with full set: then f
-// compares with what really is. So it does when the engine has come back or its
-// networks changed.
+// the time f asks for, and a period after each such pass (0: never) with full
+// set: then f compares with what really is. So it does when the engine has come
+// back or its networks changed.
 func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
 	f func(ctx context.Context, s *catalog.Snapshot, full bool) (again time.Duration, ps []catalog.Problem)) {
 	g.Go(func() error {
@@ -251,12 +251,8 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 		var engineCame int64
 		again := time.NewTimer(time.Hour)
 		again.Stop()
-		var tick <-chan time.Time
-		if period > 0 {
-			t := time.NewTicker(period)
-			defer t.Stop()
-			tick = t.C
-		}
+		repair := time.NewTimer(time.Hour)
+		repair.Stop()
 		full := true // the first: nothing is known of the kernel
 		for {
 			select {
@@ -271,7 +267,7 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 				came := a.engineCame.Load()
 				full = full || last == nil || came != engineCame || !reflect.DeepEqual(last.Networks, s.Networks)
 				last, engineCame = s, came
-			case <-tick:
+			case <-repair.C:
 				full = true
 			case <-again.C:
 			}
@@ -280,8 +276,12 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 			}
 			start := time.Now()
 			wait, ps := f(ctx, last, full)
-			a.metrics.reconciled(part, full, time.Since(start), len(ps))
+			took := time.Since(start)
+			a.metrics.reconciled(part, full, took, len(ps))
 			a.problems.set(part, ps)
+			if full && period > 0 {
+				repair.Reset(pause(took, period))
+			}
 			full = false
 			again.Stop()
 			if wait > 0 {
@@ -289,6 +289,12 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 			}
 		}
 	})
+}
+
+// pause is the time from a full pass to the next: the period, or up to twice
+// that where a pass takes long, so that the host has other things to do.
+func pause(took, period time.Duration) time.Duration {
+	return min(max(10*took, period), 2*period)
 }
 
 // allocateAgain is how often a VIP is tried for that a service did not get: the

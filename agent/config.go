@@ -53,7 +53,7 @@ type Config struct {
 	UDPTimeout    time.Duration
 
 	MetricsAddr string        // serve /metrics there too; "": on the API socket only
-	Repair      time.Duration // how often the kernel is compared with what should be
+	Repair      time.Duration // the time between comparisons of the kernel with what should be; up to twice that where they take long
 }
 
 // Defaults are the settings of an agent nobody configured.
@@ -78,7 +78,7 @@ func Defaults() Config {
 		TCPFinTimeout: 120 * time.Second,
 		UDPTimeout:    300 * time.Second,
 
-		Repair: 5 * time.Second,
+		Repair: 4 * time.Second,
 	}
 }
 

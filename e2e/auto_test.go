@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"shoal/lab"
 )
 
 // TestAutoChoosesAPeerAtATime: hosts of one link route to each other, one behind a router is reached through vxlan; and
@@ -21,7 +23,10 @@ func TestAutoChoosesAPeerAtATime(t *testing.T) {
 		m.clear()
 		remote.KillAgent(syscall.SIGTERM)
 		remote.Shoal("down")
-		a.Shoal("node", "rm", "far")
+		lab.Eventually(t, patience, "the host is forgotten", func() error {
+			_, err := a.TryShoal("node", "rm", "far") // refused while its agent may come back
+			return err
+		})
 	})
 	m.settled()
 	m.reach()

@@ -54,7 +54,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.DurationVar(&c.TCPFinTimeout, "tcp-fin-timeout", c.TCPFinTimeout, "the same for one that was closed")
 	f.DurationVar(&c.UDPTimeout, "udp-timeout", c.UDPTimeout, "the same for UDP")
 	f.StringVar(&c.MetricsAddr, "metrics-addr", c.MetricsAddr, "serve /metrics on this ADDR:PORT too (default: on the socket only)")
-	f.DurationVar(&c.Repair, "repair", c.Repair, "how often the kernel is compared with what should be")
+	f.DurationVar(&c.Repair, "repair", c.Repair, "the time between comparisons of the kernel with what should be; up to twice that where they take long")
 }
 
 func agentCommand(o *options) *cobra.Command {
