@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "end-to-end tests:", err)
 		os.Exit(1)
 	}
+	shared.Host("a") // the first of all, whichever tests come first: its engine's addresses are 10.101.0.0/16
 	code := m.Run()
 	if err := shared.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "close the lab:", err)
