@@ -53,10 +53,20 @@ kernel: deps build ## run the parts' own tests that need the lab (RUN=regexp pic
 	$(LAB) --timeout 20m -- sh -c 'for p in $(KERNEL); do echo "== $$p"; \
 		(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'
 
+# Tests of one host and of several run side by side, a processor each.
+E2E = cd e2e && ../bin/lab run --mem 3G --timeout 40m -- ../bin/e2e.test -test.v -test.timeout 39m
+
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests: real engines, real IPVS (RUN=regexp picks some)
 	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
-	cd e2e && ../$(LAB) --timeout 40m -- ../bin/e2e.test -test.v -test.timeout 39m $(if $(RUN),-test.run '$(RUN)')
+ifdef RUN
+	$(E2E) -test.run '$(RUN)'
+else
+	@echo "tests of several hosts run beside these, and are printed after them"; \
+	( $(E2E) -test.run '^TestHosts' ) >bin/e2e-hosts.log 2>&1 & hosts=$$!; \
+	( $(E2E) -test.skip '^TestHosts' ); one=$$?; \
+	wait $$hosts; several=$$?; cat bin/e2e-hosts.log; exit $$((one + several))
+endif
 
 .PHONY: test
 test: deps unit kernel e2e ## run all tests

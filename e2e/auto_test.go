@@ -10,9 +10,9 @@ import (
 	"shoal/lab"
 )
 
-// TestAutoChoosesAPeerAtATime: hosts of one link route to each other, one behind a router is reached through vxlan; and
+// TestHostsAutoChoosesAPeerAtATime: hosts of one link route to each other, one behind a router is reached through vxlan; and
 // everybody reaches everybody.
-func TestAutoChoosesAPeerAtATime(t *testing.T) {
+func TestHostsAutoChoosesAPeerAtATime(t *testing.T) {
 	l := shared.With(t)
 	m := cluster(t, "auto")
 	a, b := m.hosts[0], m.hosts[1]

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestTheEnginesOwnNetworkIsTheMesh: with --network bridge containers need no network of shoal's, where the hosts'
+// TestHostsTheEnginesOwnNetworkIsTheMesh: with --network bridge containers need no network of shoal's, where the hosts'
 // subnets differ.
-func TestTheEnginesOwnNetworkIsTheMesh(t *testing.T) {
+func TestHostsTheEnginesOwnNetworkIsTheMesh(t *testing.T) {
 	l := shared.With(t)
 	m := &members{t: t, outside: l.Outside()}
 	for _, h := range l.Cluster([]string{"g1", "g2"}, "--network", "bridge") {

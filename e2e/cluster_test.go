@@ -151,10 +151,10 @@ func (m *members) isInside(addr string) bool {
 	return netip.MustParsePrefix("10.0.0.0/8").Contains(a) || slices.ContainsFunc(m.hosts, func(h *host) bool { return h.Addr() == a })
 }
 
-// TestWhoReachesWhom is the whole table of who can reach whom: over each backend, from containers, hosts and outside,
+// TestHostsWhoReachesWhom is the whole table of who can reach whom: over each backend, from containers, hosts and outside,
 // to a VIP, to each task's own address and to a published port of each host, over TCP and UDP; and as whom they are
 // seen.
-func TestWhoReachesWhom(t *testing.T) {
+func TestHostsWhoReachesWhom(t *testing.T) {
 	for _, backend := range []string{"host-gw", "vxlan", "ipip"} {
 		t.Run(backend, func(t *testing.T) { cluster(t, backend).reach() })
 	}

@@ -61,7 +61,7 @@ func (h *host) names(project string) []string {
 	return ids // whose beginning is the host name: see docker run --hostname
 }
 
-func TestAStackIsScaledOverHosts(t *testing.T) {
+func TestHostsAStackIsScaledOverHosts(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
 	who := a.up("whoami", "who", "--scale", "whoami=2")
@@ -79,7 +79,7 @@ func TestAStackIsScaledOverHosts(t *testing.T) {
 	c.answered("http://"+vip+":8000/", append(a.names("who"), b.names("who")...)...)
 }
 
-func TestThreeTiersFindEachOtherByName(t *testing.T) {
+func TestHostsThreeTiersFindEachOtherByName(t *testing.T) {
 	m := cluster(t, "host-gw")
 	var tiers []string
 	for i, tier := range []string{"web", "api", "store"} {
@@ -103,7 +103,7 @@ func TestThreeTiersFindEachOtherByName(t *testing.T) {
 	}
 }
 
-func TestEachProjectFindsItsOwn(t *testing.T) {
+func TestHostsEachProjectFindsItsOwn(t *testing.T) {
 	m := cluster(t, "host-gw")
 	port := map[string]string{"blue": "8081", "green": "8082"}
 	for _, project := range slices.Sorted(maps.Keys(port)) {
@@ -129,7 +129,7 @@ func TestEachProjectFindsItsOwn(t *testing.T) {
 	}
 }
 
-func TestTheAgentRunsAsAContainer(t *testing.T) {
+func TestHostsTheAgentRunsAsAContainer(t *testing.T) {
 	h := &host{shared.With(t).Host("box"), t}
 	state := filepath.Join(h.Dir(), "var")
 	t.Setenv("SHOAL_NODE", "box")

@@ -19,9 +19,9 @@ import (
 // nothing else to do; this one may be busy.
 const inTime = 6 * time.Second
 
-// TestAHostIsLostAndReturns: the tasks of a host that is cut off leave the rotation and the names of the others and come
+// TestHostsAHostIsLostAndReturns: the tasks of a host that is cut off leave the rotation and the names of the others and come
 // back with it, under the same VIP. The host itself goes on with what it reaches, new containers of its own included.
-func TestAHostIsLostAndReturns(t *testing.T) {
+func TestHostsAHostIsLostAndReturns(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, c := m.hosts[0], m.hosts[2]
 	m.tasks("web", "-l shoal.publish=8000:8000")
@@ -81,9 +81,9 @@ func (h *host) rotation(service string, limit time.Duration, names ...string) {
 	})
 }
 
-// TestTheStoreIsGone: without etcd every host goes on with the last state, an agent restarts with it, its own containers
+// TestHostsTheStoreIsGone: without etcd every host goes on with the last state, an agent restarts with it, its own containers
 // come and go; all is put right when etcd is back.
-func TestTheStoreIsGone(t *testing.T) {
+func TestHostsTheStoreIsGone(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, b := m.hosts[0], m.hosts[1]
 	m.tasks("web", "")
@@ -111,9 +111,9 @@ func TestTheStoreIsGone(t *testing.T) {
 	m.served("web", "web-n1", "web-n3", "late-n2")
 }
 
-// TestARollingReplacementLosesNothing: one after the other, tasks are started anew, waited for and stopped, with requests
+// TestHostsARollingReplacementLosesNothing: one after the other, tasks are started anew, waited for and stopped, with requests
 // all the time, on new connections, through the VIP and through a published port.
-func TestARollingReplacementLosesNothing(t *testing.T) {
+func TestHostsARollingReplacementLosesNothing(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a := m.hosts[0]
 	start := func(h *host, name string) {
@@ -157,8 +157,8 @@ func TestARollingReplacementLosesNothing(t *testing.T) {
 	}
 }
 
-// TestNamesWhileAnAgentIsDown: a container that knows both DNS addresses loses no lookup while its host's agent is down.
-func TestNamesWhileAnAgentIsDown(t *testing.T) {
+// TestHostsNamesWhileAnAgentIsDown: a container that knows both DNS addresses loses no lookup while its host's agent is down.
+func TestHostsNamesWhileAnAgentIsDown(t *testing.T) {
 	m := cluster(t, "host-gw")
 	b := m.hosts[1]
 	m.tasks("web", "")
@@ -178,9 +178,9 @@ func TestNamesWhileAnAgentIsDown(t *testing.T) {
 	m.settled()
 }
 
-// TestOnlyOneServiceHasAPort: the second that wants a published port is a problem, on whichever host, until the first
+// TestHostsOnlyOneServiceHasAPort: the second that wants a published port is a problem, on whichever host, until the first
 // lets go.
-func TestOnlyOneServiceHasAPort(t *testing.T) {
+func TestHostsOnlyOneServiceHasAPort(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, b := m.hosts[0], m.hosts[1]
 	first := a.run("first", "--network mesh -l shoal.service=one -l shoal.publish=8000:8000")
@@ -197,8 +197,8 @@ func TestOnlyOneServiceHasAPort(t *testing.T) {
 	b.noProblem("default/two")
 }
 
-// TestBadTokensAreRefused: a wrong token, a used one and a taken name let nobody in, and are told.
-func TestBadTokensAreRefused(t *testing.T) {
+// TestHostsBadTokensAreRefused: a wrong token, a used one and a taken name let nobody in, and are told.
+func TestHostsBadTokensAreRefused(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a := m.hosts[0]
 	stranger := shared.With(t).Host("x1")

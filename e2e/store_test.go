@@ -12,8 +12,8 @@ import (
 	"shoal/lab"
 )
 
-// TestThreeServersOutliveOne: with three servers of the store the loss of one stops nothing, new services included.
-func TestThreeServersOutliveOne(t *testing.T) {
+// TestHostsThreeServersOutliveOne: with three servers of the store the loss of one stops nothing, new services included.
+func TestHostsThreeServersOutliveOne(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
 	for _, h := range []*host{b, c} {
