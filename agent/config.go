@@ -78,7 +78,7 @@ func Defaults() Config {
 		TCPFinTimeout: 120 * time.Second,
 		UDPTimeout:    300 * time.Second,
 
-		Repair: 4 * time.Second,
+		Repair: 3 * time.Second,
 	}
 }
 

@@ -23,7 +23,7 @@ func (l *Lab) Cluster(names []string, args ...string) []*Host {
 func (h *Host) Invitation() []string {
 	h.t.Helper()
 	var command string
-	Eventually(h.t, 20*time.Second, h.name+" gives a join token", func() error {
+	Eventually(h.t, time.Minute, h.name+" gives a join token", func() error {
 		out, err := h.TryShoal("token", "create")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -42,7 +42,7 @@ func (h *Host) Invitation() []string {
 func AwaitNodes(t T, hosts ...*Host) {
 	t.Helper()
 	for _, h := range hosts {
-		Eventually(t, 30*time.Second, h.name+" sees every host alive", func() error {
+		Eventually(t, time.Minute, h.name+" sees every host alive", func() error {
 			out, err := h.TryShoal("nodes")
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, out)
