@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a test waits for what takes milliseconds on a quiet machine.
-const patience = 40 * time.Second
+const patience = 20 * time.Second
 
 // dnsServer is where agents answer names unless told otherwise.
 const dnsServer = "10.96.0.10"

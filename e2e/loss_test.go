@@ -17,7 +17,7 @@ import (
 
 // inTime is how long the loss or the return of a host may take to be known everywhere. It is 2 s on a machine with
 // nothing else to do; this one may be busy.
-const inTime = 10 * time.Second
+const inTime = 6 * time.Second
 
 // TestHostsAHostIsLostAndReturns: the tasks of a host that is cut off leave the rotation and the names of the others and come
 // back with it, under the same VIP. The host itself goes on with what it reaches, new containers of its own included.

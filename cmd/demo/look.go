@@ -9,10 +9,6 @@ import (
 	"shoal/lab"
 )
 
-// patience is how long the demo waits for what takes a second at most on a
-// machine that has nothing else to do; it prints how long it took.
-const patience = 20 * time.Second
-
 // inClient runs a command in the client's container.
 func (s *story) inClient(args ...string) string {
 	return s.docker(s.a, append([]string{"exec", "client"}, args...)...)

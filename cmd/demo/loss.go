@@ -15,7 +15,7 @@ func (s *story) restart() {
 	s.a.KillAgent(syscall.SIGKILL)
 	s.command(s.a, []string{"shoal", "agent", "&"})
 	s.a.StartAgent()
-	s.eventually(patience, "the agent is back", func() error {
+	s.eventually(10*time.Second, "the agent is back", func() error {
 		_, err := s.a.TryShoal("services")
 		return err
 	})
@@ -28,13 +28,13 @@ func (s *story) lose() {
 	s.step("A host is lost, and comes back")
 	s.note("host c is cut off from the others")
 	s.c.CutOff()
-	s.eventuallyOn([]*lab.Host{s.a, s.b}, patience, "its task has left the rotation of the hosts that are left", 1)
+	s.eventuallyOn([]*lab.Host{s.a, s.b}, 5*time.Second, "its task has left the rotation of the hosts that are left", 1)
 	s.shoal(s.a, "nodes")
 	sum := s.ask("20")
 	s.holds(sum.Failed == 0, "of %d requests %d failed %v", sum.Sent, sum.Failed, sum.Errors)
 	s.note("host c is back")
 	s.c.Reconnect()
-	s.eventuallyOn(s.hosts, patience, "its task is in every host's rotation again", 2)
+	s.eventuallyOn(s.hosts, 10*time.Second, "its task is in every host's rotation again", 2)
 	vip := firstAddr(s.inClient("nslookup", "whoami.mesh.internal"))
 	s.holds(vip == s.vip, "the VIP stayed: %s", vip)
 }
@@ -46,7 +46,7 @@ func (s *story) startLoad() *lab.Process {
 	args := []string{"docker", "exec", "client", "whoami", "load", "--timeout", "5s", "--until-file", "/tmp/stop", url}
 	s.command(s.a, append(args, "&"))
 	p := s.a.Start(args...)
-	s.eventually(patience, "the load runs", func() error {
+	s.eventually(10*time.Second, "the load runs", func() error {
 		_, err := s.a.TryDocker("exec", "client", "pidof", "whoami")
 		return err
 	})

@@ -67,7 +67,7 @@ func (s *story) cluster() {
 func (s *story) mistake() {
 	s.step("A label with a mistake")
 	s.docker(s.b, "run", "-d", "-l", "shoal.service=whoami", "-l", "shoal.weight=-1", "--name", "mistaken", "whoami")
-	s.eventually(patience, "it is listed as a problem", func() error {
+	s.eventually(5*time.Second, "it is listed as a problem", func() error {
 		if out := s.a.Shoal("problems"); !strings.Contains(out, "mistaken") {
 			return errors.New(out)
 		}
