@@ -93,3 +93,28 @@ func TestKeptFoldersAreThoseInside(t *testing.T) {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
 }
+
+func TestEachKernelHasAProcessorToItself(t *testing.T) {
+	dir := t.TempDir()
+	idlest := byIdleness(map[int]int64{0: 10, 1: 10, 2: 10, 3: 10}, map[int]int64{0: 10, 1: 90, 2: 50, 3: 99}, func(cpu int) bool { return cpu != 3 })
+	if want := []int{1, 2, 0}; !slices.Equal(idlest, want) {
+		t.Fatalf("the idlest first: %v, want %v", idlest, want)
+	}
+	take := func(want int, free bool) (held *os.File) {
+		t.Helper()
+		cpu, held := choose(idlest, dir)
+		if cpu != want || (held != nil) != free {
+			t.Fatalf("processor %d, held by %v; want %d", cpu, held, want)
+		}
+		return held
+	}
+	first, second, third := take(1, true), take(2, true), take(0, true)
+	take(1, false) // all are taken: the idlest, shared
+	second.Close()
+	take(2, true).Close()
+	first.Close()
+	third.Close()
+	if cpu, held := choose(nil, dir); cpu != -1 || held != nil {
+		t.Fatalf("of no processors: %d", cpu)
+	}
+}

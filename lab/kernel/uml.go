@@ -76,7 +76,8 @@ func runUML(ctx context.Context, o *order, dir, linux string) (int, error) {
 		return 0, fmt.Errorf("start %s: %w", linux, err)
 	}
 	consoles.started()
-	pin(cmd.Process.Pid)
+	processor := pin(cmd.Process.Pid)
+	defer processor.Close() // of nil, an error that is no matter
 	err = cmd.Wait()
 	_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // the processes of a kernel that was killed outlive it
 	consoles.close()
