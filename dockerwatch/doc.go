@@ -57,6 +57,12 @@
 // mistake is to be seen. What is refused is the container, with all of its
 // services, and only that container ([catalog.Container.Problem]).
 //
+// # Deaths
+//
+// That a task's container has died is told by the kernel, which does so at once
+// and whether or not the engine is there; see exits.go. All else is the engine's
+// word.
+//
 // # Networks
 //
 // A task is reached on a network of the bridge driver, or at the host's own

@@ -19,6 +19,7 @@ import (
 type facts struct {
 	id, name string
 	started  time.Time
+	pid      int // of its first process, as the engine numbers it; 0: not known
 	stack    string
 	project  string // of Compose, as it is written there; "" if none
 	services []serviceLabels
@@ -59,6 +60,7 @@ func factsOf(c container.InspectResponse, l limits, now time.Time) *facts {
 	f := &facts{
 		id:          c.ID,
 		name:        strings.TrimPrefix(c.Name, "/"),
+		pid:         c.State.Pid,
 		project:     c.Config.Labels[projectLabel],
 		paused:      c.State.Paused,
 		stopSignal:  parseSignal(c.Config.StopSignal),

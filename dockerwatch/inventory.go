@@ -24,6 +24,7 @@ type inventory struct {
 	networks   map[string]engineNetwork // by ID
 	leaving    map[string]leave         // container's ID -> since when it drains
 	early      map[string][]event       // container's ID -> signals it was sent before it was looked at
+	dead       map[string]time.Time     // container's ID -> start of a life that has ended, of which the engine may not know yet
 	stale      map[string]bool          // containers' IDs to look at
 	relist     bool                     // the networks are to be listed
 }
@@ -77,6 +78,19 @@ func (v *inventory) apply(e event, now time.Time) {
 	}
 }
 
+// end takes in that the first process of a container has ended. It returns
+// what was known of the container; nil: nothing, or it has been started again
+// since.
+func (v *inventory) end(l life) *facts {
+	f := v.containers[l.id]
+	if f == nil || !f.started.Equal(l.started) {
+		return nil
+	}
+	v.remove(l.id)
+	v.dead[l.id] = l.started
+	return f
+}
+
 // drain takes a container out of rotation that was not told to stop.
 func (v *inventory) drain(f *facts, now time.Time) {
 	if _, already := v.leaving[f.id]; !already && len(f.services) > 0 {
@@ -114,8 +128,12 @@ func (v *inventory) lookup(ref string) (*facts, error) {
 	return found, nil
 }
 
-// put takes in a running container.
+// put takes in a running container, or one that the engine holds for running.
 func (v *inventory) put(f *facts, now time.Time) {
+	if died, ok := v.dead[f.id]; ok && died.Equal(f.started) {
+		return
+	}
+	delete(v.dead, f.id)
 	f.follows(v.containers[f.id], now)
 	v.containers[f.id] = f
 	if l, ok := v.leaving[f.id]; ok && l.since.Before(f.started) {
@@ -132,6 +150,7 @@ func (v *inventory) remove(id string) {
 	delete(v.containers, id)
 	delete(v.leaving, id)
 	delete(v.early, id)
+	delete(v.dead, id)
 	delete(v.stale, id)
 }
 
@@ -141,6 +160,7 @@ func (v *inventory) keep(ids map[string]bool) {
 	forget(v.containers, other)
 	forget(v.leaving, other)
 	forget(v.early, other)
+	forget(v.dead, other)
 	forget(v.stale, other)
 }
 

@@ -36,6 +36,7 @@ func newInventory() *inventory {
 		}, noAddrs),
 		leaving: map[string]leave{},
 		early:   map[string][]event{},
+		dead:    map[string]time.Time{},
 		stale:   map[string]bool{},
 	}
 }
@@ -380,5 +381,32 @@ func TestNetworksOfTheBridgeDriver(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, append(compare, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))...); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// The engine says for a while that a container runs whose process has ended.
+func TestDeadContainerStaysDeadUntilItStartsAgain(t *testing.T) {
+	v := newInventory()
+	web := inspected("web", "shoal.service=web", "bridge=172.17.0.2")
+	now := t0.Add(time.Minute)
+	runs := func() bool { return len(v.local().Containers) == 1 }
+	v.see(web, now)
+
+	if v.end(life{"web", t0.Add(-time.Hour)}) != nil || !runs() {
+		t.Fatal("the end of an earlier life ended this one")
+	}
+	if v.end(life{"web", t0}) == nil || runs() {
+		t.Fatal("the end of its life did not end it")
+	}
+	v.see(web, now)
+	v.keep(map[string]bool{"web": true})
+	v.see(web, now)
+	if runs() {
+		t.Fatal("it runs again since the engine has not noticed")
+	}
+	web.State.StartedAt = now.Format(time.RFC3339Nano)
+	v.see(web, now)
+	if !runs() {
+		t.Fatal("started again, it does not run")
 	}
 }

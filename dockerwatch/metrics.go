@@ -7,6 +7,7 @@ import (
 
 type metrics struct {
 	events    *prometheus.CounterVec // by type and action
+	exits     prometheus.Counter
 	lists     prometheus.Counter
 	connected prometheus.Gauge
 	problems  prometheus.Gauge
@@ -20,6 +21,10 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "shoal_docker_events_total",
 			Help: "Events of the Docker engine that were followed, by type and action.",
 		}, []string{"type", "action"}),
+		exits: f.NewCounter(prometheus.CounterOpts{
+			Name: "shoal_docker_exits_total",
+			Help: "Deaths of containers with tasks that the kernel told of before the Docker engine did.",
+		}),
 		lists: f.NewCounter(prometheus.CounterOpts{
 			Name: "shoal_docker_lists_total",
 			Help: "Lists made of all containers and networks: one on each connection to the Docker engine, and one each resync.",

@@ -113,6 +113,9 @@ func (s *session) follow(ctx context.Context, emit func(catalog.Local)) error {
 		case c := <-s.commands:
 			s.obey(c, emit)
 			continue
+		case l := <-s.exits.ended:
+			s.bury(l)
+			s.tell(emit) // at once: the engine may hold back the answers that step waits for
 		case a := <-s.answers:
 			if err := s.settle(a); err != nil {
 				return err

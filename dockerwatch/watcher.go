@@ -53,6 +53,7 @@ type Watcher struct {
 
 	// Of Run's goroutine alone.
 	inventory *inventory
+	exits     exits
 	outlines  map[string]string // container's ID -> as it was listed when last inspected
 	last      *catalog.Local    // as last emitted; nil before the first
 	logged    map[string]string // container's ID -> the problem last logged
@@ -107,10 +108,12 @@ func New(o Options) (*Watcher, error) {
 			networks:   map[string]engineNetwork{},
 			leaving:    map[string]leave{},
 			early:      map[string][]event{},
+			dead:       map[string]time.Time{},
 			stale:      map[string]bool{},
 		},
 		commands: make(chan command),
 		ended:    make(chan struct{}),
+		exits:    exits{ended: make(chan life), watching: map[string]watching{}},
 		outlines: map[string]string{},
 		logged:   map[string]string{},
 	}, nil
@@ -118,8 +121,9 @@ func New(o Options) (*Watcher, error) {
 
 // Run follows the engine until ctx is done, and returns its error. It calls
 // emit with the whole of what the engine has, once that is known, and again
-// when it has changed. While the engine is away nothing is emitted but what
-// Drain and Undrain do: what it last had stays true until it says otherwise.
+// when it has changed. While the engine is away nothing is emitted but deaths of
+// containers, of which the kernel tells, and what Drain and Undrain do: what it
+// last had stays true until it says otherwise.
 // Run calls status with nil when
 // the engine is being followed, and with the reason each time it is not, or
 // cannot be reached. Both are called by one goroutine, and hold it up. What
@@ -129,6 +133,7 @@ func New(o Options) (*Watcher, error) {
 // goroutine but the one that emit and status are called by.
 func (w *Watcher) Run(ctx context.Context, emit func(catalog.Local), status func(error)) error {
 	defer close(w.ended)
+	defer w.exits.stop()
 	backoff := minBackoff
 	for away := false; ; {
 		connected := false
@@ -160,6 +165,9 @@ func (w *Watcher) Run(ctx context.Context, emit func(catalog.Local), status func
 				return ctx.Err()
 			case c := <-w.commands:
 				w.obey(c, emit)
+			case l := <-w.exits.ended:
+				w.bury(l)
+				w.tell(emit)
 			case <-waited:
 				waited = nil
 			}
@@ -167,8 +175,19 @@ func (w *Watcher) Run(ctx context.Context, emit func(catalog.Local), status func
 	}
 }
 
+// bury takes in that a container has ended, before the engine says so.
+func (w *Watcher) bury(l life) {
+	if f := w.inventory.end(l); f != nil {
+		w.metrics.exits.Inc()
+		w.log.Debug("a container's first process has ended", "container", f.name, "id", f.id)
+	}
+}
+
 // tell emits what there is now, if it differs from what was last emitted.
 func (w *Watcher) tell(emit func(catalog.Local)) {
+	if err := w.exits.follow(w.inventory.containers); err != nil {
+		w.log.Info("deaths of containers are known when the engine tells of them, not sooner", "why", err)
+	}
 	local := w.inventory.local()
 	if w.last != nil && reflect.DeepEqual(*w.last, local) {
 		return
