@@ -242,7 +242,8 @@ func (a *Agent) close() {
 // follow runs f in a loop of its own with each newest Snapshot, again after
 // the time f asks for, and a period after each such pass (0: never) with full
 // set: then f compares with what really is. So it does when the engine has come
-// back or its networks changed.
+// back or its networks changed. A full pass that is left off with lb.GoOn goes
+// on in the next calls, whatever Snapshots come in between.
 func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
 	f func(ctx context.Context, s *catalog.Snapshot, full bool) (again time.Duration, ps []catalog.Problem)) {
 	g.Go(func() error {
@@ -253,7 +254,8 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 		again.Stop()
 		repair := time.NewTimer(time.Hour)
 		repair.Stop()
-		full := true // the first: nothing is known of the kernel
+		full := true            // the first: nothing is known of the kernel
+		var spent time.Duration // on a full pass that goes on
 		for {
 			select {
 			case <-ctx.Done():
@@ -277,13 +279,22 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, peri
 			start := time.Now()
 			wait, ps := f(ctx, last, full)
 			took := time.Since(start)
-			a.metrics.reconciled(part, full, took, len(ps))
 			a.problems.set(part, ps)
-			if full && period > 0 {
-				repair.Reset(pause(took, period))
-			}
-			full = false
 			again.Stop()
+			if full || spent > 0 {
+				spent += took
+				if full = false; wait == lb.GoOn {
+					again.Reset(0)
+					continue
+				}
+				a.metrics.reconciled(part, true, spent, len(ps))
+				if period > 0 {
+					repair.Reset(pause(spent, period))
+				}
+				spent = 0
+			} else {
+				a.metrics.reconciled(part, false, took, len(ps))
+			}
 			if wait > 0 {
 				again.Reset(wait)
 			}

@@ -1,10 +1,8 @@
 package ingress
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -14,7 +12,7 @@ import (
 	"shoal/catalog"
 	"shoal/kernel"
 	"shoal/kernel/ipset"
-	"shoal/kernel/ipvs"
+	"shoal/virtual"
 )
 
 // portError is why a port is not served as it should be.
@@ -28,13 +26,13 @@ type portError struct {
 // not redirected any more before it loses them. What is known of the kernel
 // follows each write that succeeded.
 func (g *Ingress) apply(sets map[string]entries, before map[port]bool, now time.Time) (errs []portError) {
-	plans := map[uint32]plan{}
+	plans := map[uint32]virtual.Plan{}
 	g.draining = false
-	for mark := range g.table {
-		plans[mark] = plan{}
+	for mark := range g.table.Known {
+		plans[mark] = virtual.Plan{}
 	}
 	for p := range g.mappings {
-		plans[p.mark()] = plan{}
+		plans[p.mark()] = virtual.Plan{}
 	}
 	failed := func(p port, err error) {
 		if err != nil {
@@ -42,19 +40,19 @@ func (g *Ingress) apply(sets map[string]entries, before map[port]bool, now time.
 		}
 	}
 	for mark := range plans {
-		var want *virtual
+		var want *virtual.Service
 		if m, ok := g.mappings[portOf(mark)]; ok {
 			want = &m.virtual
 		}
-		p := diff(want, g.table[mark], now)
+		p := virtual.Diff(want, g.table.Known[mark], now)
 		plans[mark] = p
-		g.draining = g.draining || p.draining
+		g.draining = g.draining || p.Draining
 		if want != nil {
-			failed(portOf(mark), g.raise(want, p))
+			failed(portOf(mark), g.table.Raise(want.Service, p))
 		}
 	}
-	for mark, v := range g.table {
-		if m, ok := g.mappings[portOf(mark)]; ok && m.virtual.live() && serves(v) {
+	for mark, v := range g.table.Known {
+		if m, ok := g.mappings[portOf(mark)]; ok && m.virtual.Live() && virtual.Serves(v) {
 			p := portOf(mark)
 			sets[setPorts.Name][ipset.AddrPort(sandboxAddr, uint8(p.proto), p.number)] = mark
 		}
@@ -62,70 +60,10 @@ func (g *Ingress) apply(sets map[string]entries, before map[port]bool, now time.
 	g.write(sets, failed)
 	g.forgetFlows(before, redirected(g.sets))
 	for mark, p := range plans {
-		failed(portOf(mark), g.lower(mark, p))
+		failed(portOf(mark), g.table.Lower(mark, p))
 	}
 	slices.SortFunc(errs, func(a, b portError) int { return a.port.compare(b.port) })
 	return errs
-}
-
-// raise does the first half of a plan.
-func (g *Ingress) raise(want *virtual, p plan) error {
-	if p.put {
-		if err := g.ipvs.Put(want.Service); err != nil {
-			return err
-		}
-		v := g.table[want.Mark]
-		if v == nil {
-			v = &ipvs.Virtual{Dests: map[netip.AddrPort]ipvs.Dest{}}
-			g.table[want.Mark] = v
-		}
-		v.Service = want.Service
-	}
-	var errs []error
-	for _, d := range p.raise {
-		err := g.ipvs.PutDestination(want.Mark, d)
-		if err == nil {
-			g.weigh(want.Mark, d.Addr, d.Weight)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-func (g *Ingress) weigh(mark uint32, addr netip.AddrPort, weight int) {
-	d := g.table[mark].Dests[addr]
-	d.Weight = weight
-	g.table[mark].Dests[addr] = d
-}
-
-// lower does the second half.
-func (g *Ingress) lower(mark uint32, p plan) error {
-	if g.table[mark] == nil {
-		return nil // it could not be made
-	}
-	if p.delete {
-		err := g.ipvs.Delete(mark)
-		if err == nil {
-			delete(g.table, mark)
-		}
-		return err
-	}
-	var errs []error
-	for _, addr := range p.lower {
-		err := g.ipvs.PutDestination(mark, ipvs.Destination{Addr: addr})
-		if err == nil {
-			g.weigh(mark, addr, 0)
-		}
-		errs = append(errs, err)
-	}
-	for _, addr := range p.remove {
-		err := g.ipvs.DeleteDestination(mark, addr)
-		if err == nil {
-			delete(g.table[mark].Dests, addr)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // write brings the sets in line: the sandbox's first where entries come, last
@@ -230,15 +168,11 @@ func forget(f flows) error {
 func (g *Ingress) count(errs map[object]error) {
 	for _, p := range slices.SortedFunc(maps.Keys(g.mappings), port.compare) {
 		m := g.mappings[p]
-		v := g.table[p.mark()]
-		if v == nil || !slices.ContainsFunc(m.virtual.dests, func(d dest) bool { return !d.until.IsZero() }) {
+		if g.table.Known[p.mark()] == nil || !slices.ContainsFunc(m.virtual.Dests, func(d virtual.Dest) bool { return !d.Until.IsZero() }) {
 			continue
 		}
-		dests, err := g.ipvs.Destinations(p.mark())
-		if err != nil {
+		if err := g.table.Count(p.mark()); err != nil {
 			errs[g.objectOf(p)] = err
-			continue
 		}
-		v.Dests = dests
 	}
 }

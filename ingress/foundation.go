@@ -40,12 +40,12 @@ func (g *Ingress) read(ctx context.Context) error {
 		return err
 	}
 	return g.sandbox.do(func() (err error) {
-		if made && g.ipvs != nil {
-			g.ipvs.Close()
-			g.ipvs = nil
+		if made && g.table.IPVS != nil {
+			g.table.IPVS.Close()
+			g.table.IPVS = nil
 		}
-		if g.ipvs == nil {
-			if g.ipvs, err = ipvs.New(ctx); err != nil {
+		if g.table.IPVS == nil {
+			if g.table.IPVS, err = ipvs.New(ctx); err != nil {
 				return err
 			}
 		}
@@ -61,11 +61,11 @@ func (g *Ingress) read(ctx context.Context) error {
 		if err := g.stock(sandboxSets, sets); err != nil {
 			return fmt.Errorf("in the sandbox: %w", err)
 		}
-		table, err := g.ipvs.Table()
+		table, err := g.table.IPVS.Table()
 		if err != nil {
 			return err
 		}
-		g.table, g.sets = table, sets
+		g.table.Known, g.sets = table, sets
 		return nil
 	})
 }
@@ -89,11 +89,11 @@ func (g *Ingress) timeouts() error {
 	if g.opts.Timeouts == (ipvs.Timeouts{}) {
 		return nil
 	}
-	have, err := g.ipvs.Timeouts()
+	have, err := g.table.IPVS.Timeouts()
 	if err != nil || have == g.opts.Timeouts {
 		return err
 	}
-	return g.ipvs.SetTimeouts(g.opts.Timeouts)
+	return g.table.IPVS.SetTimeouts(g.opts.Timeouts)
 }
 
 // foundation keeps what all ports stand on: rules, parameters and routes. A

@@ -16,6 +16,7 @@ import (
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/sysctl"
+	"shoal/virtual"
 )
 
 // DefaultNetns is the sandbox: `ip netns exec shoal-ingress ipvsadm -ln` looks
@@ -46,7 +47,6 @@ type Ingress struct {
 
 	mu      sync.Mutex
 	sandbox sandbox
-	ipvs    *ipvs.Handle // in the sandbox; nil: not opened yet
 
 	// What is wanted, by the last Snapshot.
 	self     string
@@ -54,10 +54,10 @@ type Ingress struct {
 	mappings map[port]mapping
 	blocked  map[port]error // ports that are not redirected, since they are somebody's already
 
-	// What the kernel has, as last read and written since; table is nil while
-	// that is not known.
-	table map[uint32]*ipvs.Virtual // in the sandbox, by mark
-	sets  map[string]entries       // by name
+	// What the kernel has, as last read and written since; what is known of the
+	// table is nil while nothing is.
+	table virtual.Table      // in the sandbox; its IPVS is nil while that is not open
+	sets  map[string]entries // by name
 
 	draining bool
 	failing  failures
@@ -103,11 +103,10 @@ func (g *Ingress) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.sandbox.close()
-	if g.ipvs != nil {
-		g.ipvs.Close()
-		g.ipvs = nil
+	if g.table.IPVS != nil {
+		g.table.IPVS.Close()
 	}
-	g.table = nil
+	g.table = virtual.Table{}
 }
 
 // drainLook is how often a draining destination is looked at.
@@ -127,12 +126,12 @@ func (g *Ingress) Reconcile(ctx context.Context, snap *catalog.Snapshot, full bo
 	now := time.Now()
 	ms, portErrs := mappings(snap)
 	b := baseOf(snap, g.opts.VTEPMAC)
-	full = full || g.table == nil || g.failing.due(now) || !b.equal(&g.base)
+	full = full || g.table.Known == nil || g.failing.due(now) || !b.equal(&g.base)
 
 	if full {
 		if err := g.read(ctx); err != nil {
 			// What the kernel has is not known: nothing is done by guess.
-			g.table = nil
+			g.table.Known = nil
 			g.failing.update("kernel", map[object]error{{kind: "kernel", name: "sandbox"}: err}, true, now)
 			return g.failing.wait(now), g.failing.problems(snap.Self.Name)
 		}

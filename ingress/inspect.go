@@ -103,10 +103,10 @@ func (g *Ingress) Inspect(ctx context.Context, number uint16, proto catalog.Prot
 func (g *Ingress) Held(task netip.Addr) (n int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ipvs == nil {
+	if g.table.IPVS == nil {
 		return 0, nil
 	}
-	table, err := g.ipvs.Table()
+	table, err := g.table.IPVS.Table()
 	for _, v := range table {
 		for addr, d := range v.Dests {
 			if addr.Addr() == task {
@@ -132,10 +132,10 @@ func (g *Ingress) inspectSandbox(ctx context.Context, p port, v *View) error {
 		return err
 	}
 	v.Mark = held[ipset.AddrPort(sandboxAddr, uint8(p.proto), p.number)]
-	if g.ipvs == nil {
+	if g.table.IPVS == nil {
 		return nil
 	}
-	table, err := g.ipvs.Table()
+	table, err := g.table.IPVS.Table()
 	if err != nil {
 		return err
 	}

@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"shoal/catalog"
 	"shoal/kernel/ipset"
-	"shoal/kernel/ipvs"
+	"shoal/virtual"
 )
 
 // port is one port of the routing mesh.
@@ -36,9 +35,9 @@ func portOf(mark uint32) port { return port{catalog.Protocol(mark >> 16), uint16
 type mapping struct {
 	port    port
 	service catalog.ServiceID
-	addrs   []netip.Addr  // only on these addresses of the host, in order; none: on every one
-	virtual virtual       // none of its destinations may be live: then the port refuses
-	targets []ipset.Entry // of this host's tasks behind it
+	addrs   []netip.Addr    // only on these addresses of the host, in order; none: on every one
+	virtual virtual.Service // none of its destinations may be live: then the port refuses
+	targets []ipset.Entry   // of this host's tasks behind it
 }
 
 // mappings are the ports that services hold and their tasks publish, by port,
@@ -124,10 +123,8 @@ func reaches(n *catalog.Node, a netip.Addr) bool {
 func (w *wishes) mapping(s *catalog.Service, p port) *mapping {
 	m := w.found[p]
 	if m == nil {
-		m = &mapping{port: p, service: s.ID, virtual: virtual{
-			Service:     ipvs.Service{Mark: p.mark(), Scheduler: cmp.Or(s.Spec.Scheduler, "rr"), Affinity: seconds(s.Spec.Affinity)},
-			preferLocal: s.Spec.PreferLocal,
-		}}
+		m = &mapping{port: p, service: s.ID, virtual: virtual.New(p.proto, p.number, &s.Spec)}
+		m.virtual.Mark = p.mark()
 		w.found[p] = m
 	}
 	return m
@@ -135,7 +132,7 @@ func (w *wishes) mapping(s *catalog.Service, p port) *mapping {
 
 func (m *mapping) add(t *catalog.Task, pub publication, here bool) {
 	m.addrs = append(m.addrs, pub.addrs...)
-	m.virtual.add(t, pub.target, here)
+	m.virtual.Add(t, pub.target, here)
 	if here {
 		m.targets = append(m.targets, ipset.AddrPort(t.Addr, uint8(m.port.proto), pub.target))
 	}
@@ -143,12 +140,7 @@ func (m *mapping) add(t *catalog.Task, pub publication, here bool) {
 
 // settle is called when all tasks are there.
 func (m *mapping) settle() {
-	for _, d := range m.virtual.dests {
-		if d.addr.Port() != m.port.number {
-			m.virtual.Scheduler, m.virtual.Affinity = ipvs.Mapped(m.virtual.Scheduler, m.virtual.Affinity)
-		}
-	}
-	m.virtual.settle(m.port.proto)
+	m.virtual.Settle()
 	slices.SortFunc(m.addrs, netip.Addr.Compare)
 	m.addrs = slices.Compact(m.addrs)
 	if slices.Contains(m.addrs, netip.IPv4Unspecified()) {
@@ -188,9 +180,4 @@ func published(t *catalog.Task) map[port]publication {
 		pubs[p] = got
 	}
 	return pubs
-}
-
-// seconds rounds up: an affinity of less than a second is one.
-func seconds(d time.Duration) uint32 {
-	return uint32((d + time.Second - 1) / time.Second)
 }

@@ -57,10 +57,10 @@ func words(m mapping) string {
 		on = []string{"any"}
 	}
 	s := fmt.Sprintf("%s on %s ->", m.port, strings.Join(on, ","))
-	for _, d := range m.virtual.dests {
-		s += fmt.Sprintf(" %s*%d", d.addr, d.weight)
-		if !d.until.IsZero() {
-			s += fmt.Sprintf(" until %d", d.until.Unix())
+	for _, d := range m.virtual.Dests {
+		s += fmt.Sprintf(" %s*%d", d.Addr, d.Weight)
+		if !d.Until.IsZero() {
+			s += fmt.Sprintf(" until %d", d.Until.Unix())
 		}
 	}
 	return s

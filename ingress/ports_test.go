@@ -340,7 +340,7 @@ func TestTheSandboxHasTheTimeoutsThatWereSet(t *testing.T) {
 	for _, want := range []ipvs.Timeouts{{TCP: 100 * time.Second, TCPFin: 50 * time.Second, UDP: 25 * time.Second}, h.opts.Timeouts} {
 		h.ingress.opts.Timeouts = want
 		noProblems(t, h.reconcile(true))
-		if got, err := h.ingress.ipvs.Timeouts(); err != nil || got != want {
+		if got, err := h.ingress.table.IPVS.Timeouts(); err != nil || got != want {
 			t.Errorf("timeouts %v, %v, want %v", got, err, want)
 		}
 	}
@@ -547,7 +547,7 @@ func TestWhatOthersBreakIsRepaired(t *testing.T) {
 		"ip netns del": func(h *host) error { return removeNamespace(h.opts.Netns) },
 		"ipset flush":  func(h *host) error { return netlink.IpsetFlush(setPublished.Name) },
 		"ipvsadm -C": func(h *host) error {
-			return h.ingress.sandbox.do(func() error { return h.ingress.ipvs.Delete(port{catalog.TCP, 8000}.mark()) })
+			return h.ingress.sandbox.do(func() error { return h.ingress.table.IPVS.Delete(port{catalog.TCP, 8000}.mark()) })
 		},
 		"rp_filter = 1": func(h *host) error {
 			return os.WriteFile("/proc/sys/net/ipv4/conf/"+hostDev+"/rp_filter", []byte("1"), 0)

@@ -3,67 +3,107 @@ package lb
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
 	"shoal/kernel/ipset"
-	"shoal/kernel/ipvs"
+	"shoal/virtual"
 )
+
+// change is what is to be done about a front.
+type change struct {
+	mark uint32
+	want *balanced // nil: it is to go
+	virtual.Plan
+	entry uint32 // the mark that the front's set should have, with parked; 0: none
+}
+
+// compare is how the kernel comes from what it has of a front to what is wanted,
+// and whether that is any write at all.
+func (b *Balancer) compare(f front, now time.Time) (c change, writes bool, err error) {
+	want := b.wanted(f)
+	mark, known := b.marks.of[f]
+	if !known && want != nil && want.Live() {
+		if mark, known = b.marks.get(f); !known {
+			return c, false, errors.New("no mark is left: more than eight million fronts")
+		}
+	}
+	have := b.table.Known[mark]
+	c = change{mark: mark, want: want}
+	if want == nil {
+		c.Plan = virtual.Diff(nil, have, now)
+	} else {
+		service := want.Service
+		service.Mark = mark
+		c.Plan = virtual.Diff(&service, have, now)
+	}
+	if !c.Gone {
+		if c.entry = mark; !want.Live() {
+			c.entry |= parked
+		}
+	}
+	return c, c.entry != b.entry(f) || have != nil && c.Writes() || c.Put, nil
+}
 
 // apply compares what was touched with what the kernel has, and writes the
 // difference. What is known of the kernel follows each write that succeeded.
+//
+// A front has real servers before its set gives packets its mark, and loses the
+// mark before it loses them.
 func (b *Balancer) apply(t touched, now time.Time) {
-	failed := map[front]error{}
-	var steps []step
-	compare := func(f front) {
-		want := b.virtual(f)
-		mark, known := b.marks.of[f]
-		if !known && want != nil && want.live() {
-			if mark, known = b.marks.get(f); !known {
-				failed[f] = errors.New("no mark is left: more than eight million fronts")
-				return
-			}
+	changes, failed := map[front]change{}, map[front]error{}
+	note := func(f front, err error) {
+		if err != nil && failed[f] == nil {
+			failed[f] = err
 		}
-		ss, draining := diff(f, want, mark, b.found(f), now)
-		steps = append(steps, ss...)
+	}
+	visit := func(f front) {
+		c, writes, err := b.compare(f, now)
+		note(f, err)
 		delete(b.draining, f)
-		if draining {
+		if c.Draining {
 			b.draining[f] = true
 		}
-		if len(ss) > 0 || len(b.failing) > 0 {
+		if writes && err == nil {
+			changes[f] = c
+		}
+		if writes || err != nil || len(b.failing) > 0 {
 			t.fronts[f] = true // its outcome is to be recorded
 		}
 	}
 	if t.all {
-		steps = b.orphans()
-		b.everyFront(compare)
+		b.everyFront(visit)
 	} else {
 		for f := range t.fronts {
-			compare(f)
+			visit(f)
 		}
 	}
 
 	b.fill(t, ground...)
-	for k := putService; k <= delService; k++ {
-		var marks []step
-		for _, s := range steps {
-			switch {
-			case s.kind != k:
-			case k == setMark || k == delMark:
-				marks = append(marks, s)
-			default:
-				b.take(s, failed)
-			}
+	for f, c := range changes {
+		if c.want != nil {
+			service := c.want.Service.Service
+			service.Mark = c.mark
+			note(f, b.table.Raise(service, c.Plan))
 		}
-		b.takeMarks(k, marks, failed)
+	}
+	b.setMarks(changes, note)
+	for f, c := range changes {
+		if !c.Gone || b.entry(f) == 0 { // else its mark could not be taken back: leave both
+			note(f, b.table.Lower(c.mark, c.Plan))
+		}
+	}
+	for mark := range t.orphans {
+		if b.table.Delete(mark) == nil { // else the next full pass tries again
+			delete(b.marks.taken, mark)
+		}
 	}
 	b.fill(t, setPing)
 	b.drop(t)
 
 	for f := range t.fronts {
 		b.failing.put(object{front: f}, failed[f], now)
-		if have := b.found(f); have.entry == 0 && have.service == nil {
+		if b.entry(f) == 0 && b.table.Known[b.marks.of[f]] == nil {
 			b.marks.free(f)
 		}
 	}
@@ -86,87 +126,45 @@ func (b *Balancer) everyFront(visit func(front)) {
 	}
 }
 
-// take does one step that is about IPVS.
-func (b *Balancer) take(s step, failed map[front]error) {
-	v := b.table[s.mark]
-	if s.kind != putService && v == nil {
-		return // its service could not be made
+// setMarks brings the entries of fronts in line, set by set.
+func (b *Balancer) setMarks(changes map[front]change, note func(front, error)) {
+	put, remove := map[string]entries{}, map[string]entries{}
+	for f, c := range changes {
+		into := put
+		switch {
+		case c.entry == b.entry(f):
+			continue
+		case c.entry == 0:
+			into = remove
+		case c.entry&parked == 0 && !virtual.Serves(b.table.Known[c.mark]):
+			continue // no real server could be added: keep refusing
+		}
+		set, e := f.where()
+		if into[set] == nil {
+			into[set] = entries{}
+		}
+		into[set][e] = c.entry
 	}
-	var err error
-	switch s.kind {
-	case putService:
-		if err = b.ipvs.Put(s.service); err == nil {
-			if v == nil {
-				v = &ipvs.Virtual{Dests: map[netip.AddrPort]ipvs.Dest{}}
-				b.table[s.mark] = v
-			}
-			v.Service = s.service
-		}
-	case putDest, lowerDest:
-		if err = b.ipvs.PutDestination(s.mark, s.dest); err == nil {
-			d := v.Dests[s.dest.Addr]
-			d.Weight = s.dest.Weight
-			v.Dests[s.dest.Addr] = d
-		}
-	case delDest:
-		if err = b.ipvs.DeleteDestination(s.mark, s.dest.Addr); err == nil {
-			delete(v.Dests, s.dest.Addr)
-		}
-	case delService:
-		if s.front != (front{}) && b.found(s.front).entry != 0 {
-			return // its mark could not be taken back: leave both
-		}
-		if err = b.ipvs.Delete(s.mark); err == nil {
-			delete(b.table, s.mark)
-			if s.front == (front{}) {
-				delete(b.marks.taken, s.mark)
+	failed := func(set ipset.Set, refused map[ipset.Entry]error) {
+		for e, err := range refused {
+			if f, has := frontOf(set.Name, e); has {
+				note(f, err)
 			}
 		}
-	}
-	if err != nil && failed[s.front] == nil {
-		failed[s.front] = err
-	}
-}
-
-// takeMarks does all steps of one kind that are about marks, set by set.
-func (b *Balancer) takeMarks(k kind, steps []step, failed map[front]error) {
-	bySet := map[string]entries{}
-	for _, s := range steps {
-		if k == setMark && s.mark&parked == 0 && !b.serves(s.mark) {
-			continue // no destination could be added: keep refusing
-		}
-		set, e := s.front.where()
-		if bySet[set] == nil {
-			bySet[set] = entries{}
-		}
-		bySet[set][e] = s.mark
 	}
 	for _, set := range sets {
-		batch := bySet[set.Name]
-		var refused map[ipset.Entry]error
-		if k == setMark {
-			refused = b.put(set, batch)
-		} else {
-			refused = b.remove(set, batch)
-		}
-		for e, err := range refused {
-			if f, has := frontOf(set.Name, e); has && failed[f] == nil {
-				failed[f] = err
-			}
-		}
+		failed(set, b.put(set, put[set.Name]))
+		failed(set, b.remove(set, remove[set.Name]))
 	}
 }
 
-// serves tells whether the kernel's service of that mark takes connections.
-func (b *Balancer) serves(mark uint32) bool {
-	if v := b.table[mark]; v != nil {
-		for _, d := range v.Dests {
-			if d.Weight > 0 {
-				return true
-			}
-		}
+// entry is the mark that the kernel's set has for a front, with parked; 0: none.
+func (b *Balancer) entry(f front) uint32 {
+	set, e := f.where()
+	if mark, has := b.sets[set][e]; has {
+		return max(mark, 1) // somebody's entry without a mark is still an entry
 	}
-	return false
+	return 0
 }
 
 // fill adds what is wanted and missing in sets without marks.

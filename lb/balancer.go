@@ -17,6 +17,7 @@ import (
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/sysctl"
+	"shoal/virtual"
 )
 
 // Options are the settings of a balancer.
@@ -56,7 +57,6 @@ type Balancer struct {
 	params *sysctl.Keeper
 
 	mu    sync.Mutex
-	ipvs  *ipvs.Handle
 	marks *marks
 
 	// What is wanted, by the last Snapshot.
@@ -66,8 +66,11 @@ type Balancer struct {
 	want  map[string]map[ipset.Entry]int // sets without marks: set -> entry -> how many want it
 
 	// What the kernel has, as last read and written since.
-	table map[uint32]*ipvs.Virtual // by mark
-	sets  map[string]entries       // by name
+	table virtual.Table
+	sets  map[string]entries // by name
+
+	audit   []piece // what is left of a full pass
+	audited uint32  // the mark of the service whose destinations were read last, where they take turns
 
 	draining map[front]bool // to be looked at again soon
 	failing  failures
@@ -75,7 +78,7 @@ type Balancer struct {
 
 // part is what one service wants.
 type part struct {
-	virtuals              []virtual
+	fronts                []balanced // by front
 	tasks, local, hairpin []ipset.Entry
 }
 
@@ -107,11 +110,11 @@ func New(opts Options) (*Balancer, error) {
 		return nil, fmt.Errorf("this kernel has no IP sets (%w): run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
 	}
 	b := &Balancer{
-		opts: opts, log: opts.Log, ipvs: h,
+		opts: opts, log: opts.Log, table: virtual.Table{IPVS: h},
 		params: sysctl.New(paramsFile(opts.StateDir)),
 		marks:  newMarks(),
 	}
-	b.forget()
+	b.unknown()
 	b.failing = failures{}
 	if opts.Registerer != nil {
 		if err := register(opts.Registerer, kernel.Writes, collector{b}); err != nil {
@@ -129,7 +132,7 @@ func (b *Balancer) Close() {
 	if b.opts.Registerer != nil {
 		b.opts.Registerer.Unregister(collector{b})
 	}
-	b.ipvs.Close()
+	b.table.IPVS.Close()
 }
 
 // forget drops what is wanted, so that the next Snapshot is all new.

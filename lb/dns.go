@@ -6,6 +6,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/virtual"
 )
 
 // The host itself answers DNS on one address of the pool. A second one leads to
@@ -42,19 +43,22 @@ func otherServers(s *catalog.Snapshot) (addrs []netip.Addr) {
 // dnsPeers are the fronts of the second address: to the other hosts that live,
 // to this one if there are none.
 func dnsPeers(at, own netip.Addr, s *catalog.Snapshot) *part {
-	var dests []dest
 	p := new(part)
+	var servers []netip.Addr
 	for _, a := range otherServers(s) {
-		dests = append(dests, dest{addr: netip.AddrPortFrom(a, dnsPort), weight: 1})
+		servers = append(servers, a)
 		p.tasks = append(p.tasks, ipset.Addr(a)) // its replies pass as those of tasks do
 	}
-	if len(dests) == 0 && own.IsValid() {
-		dests = append(dests, dest{addr: netip.AddrPortFrom(own, dnsPort), weight: 1})
+	if len(servers) == 0 && own.IsValid() {
+		servers = append(servers, own)
 	}
-	slices.SortFunc(dests, func(a, b dest) int { return a.addr.Compare(b.addr) })
 	for _, proto := range []catalog.Protocol{catalog.TCP, catalog.UDP} {
-		if len(dests) > 0 {
-			p.virtuals = append(p.virtuals, virtual{front: front{at, proto, dnsPort}, scheduler: "rr", dests: dests})
+		b := balanced{front{at, proto, dnsPort}, virtual.New(proto, dnsPort, &catalog.Spec{})}
+		for _, a := range servers {
+			b.Add(&catalog.Task{Addr: a, State: catalog.Running, Weight: 1}, dnsPort, a == own)
+		}
+		if b.Settle(); len(servers) > 0 {
+			p.fronts = append(p.fronts, b)
 		}
 	}
 	return p

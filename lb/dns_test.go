@@ -38,7 +38,7 @@ func TestSecondDNSAddressLeadsToOtherHostsThatLive(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &catalog.Snapshot{Self: a, Nodes: tc.nodes}
 			p := dnsPeers(netip.MustParseAddr("10.96.0.11"), netip.MustParseAddr("10.96.0.10"), s)
-			if d := cmp.Diff(tc.want, text(p.virtuals)); d != "" {
+			if d := cmp.Diff(tc.want, text(p.fronts)); d != "" {
 				t.Error(d)
 			}
 		})

@@ -51,7 +51,7 @@ func (b *Balancer) foundation(ctx context.Context, now time.Time) {
 // timeouts sets IPVS's idle timeouts where they differ, after keeping what
 // they were.
 func (b *Balancer) timeouts() error {
-	have, err := b.ipvs.Timeouts()
+	have, err := b.table.IPVS.Timeouts()
 	if err != nil || have == b.opts.Timeouts {
 		return err
 	}
@@ -62,7 +62,7 @@ func (b *Balancer) timeouts() error {
 			return fmt.Errorf("keep the former IPVS timeouts: %w", err)
 		}
 	}
-	return b.ipvs.SetTimeouts(b.opts.Timeouts)
+	return b.table.IPVS.SetTimeouts(b.opts.Timeouts)
 }
 
 // route makes every address of the pool local to this host. With it the host's

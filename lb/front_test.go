@@ -30,18 +30,18 @@ func ports(ps ...catalog.Port) func(*catalog.Task) {
 	return func(t *catalog.Task) { t.Spec.Ports = ps }
 }
 
-// text shows virtual services in a line each.
-func text(vs []virtual) string {
+// text shows fronts in a line each.
+func text(vs []balanced) string {
 	var b strings.Builder
 	for _, v := range vs {
-		fmt.Fprintf(&b, "%s %s", v.front, v.scheduler)
-		if v.affinity > 0 {
-			fmt.Fprintf(&b, " affinity %d", v.affinity)
+		fmt.Fprintf(&b, "%s %s", v.front, v.Scheduler)
+		if v.Affinity > 0 {
+			fmt.Fprintf(&b, " affinity %d", v.Affinity)
 		}
-		for _, d := range v.dests {
-			fmt.Fprintf(&b, " | %s %d", d.addr, d.weight)
-			if !d.until.IsZero() {
-				fmt.Fprintf(&b, " +%s", d.until.Sub(noon))
+		for _, d := range v.Dests {
+			fmt.Fprintf(&b, " | %s %d", d.Addr, d.Weight)
+			if !d.Until.IsZero() {
+				fmt.Fprintf(&b, " +%s", d.Until.Sub(noon))
 			}
 		}
 		b.WriteByte('\n')
@@ -49,7 +49,7 @@ func text(vs []virtual) string {
 	return b.String()
 }
 
-func TestVirtuals(t *testing.T) {
+func TestFronts(t *testing.T) {
 	http := catalog.Port{Port: 80, Target: 8080, Protocol: catalog.TCP}
 	dns := catalog.Port{Port: 53, Target: 5353, Protocol: catalog.UDP}
 	for name, tc := range map[string]struct {
@@ -154,7 +154,7 @@ func TestVirtuals(t *testing.T) {
 			if s.Spec.Mode == "" {
 				s.Spec.Mode = catalog.ModeVIP
 			}
-			if d := cmp.Diff(tc.want, text(virtuals(&s, "a"))); d != "" {
+			if d := cmp.Diff(tc.want, text(fronts(&s, "a"))); d != "" {
 				t.Error(d)
 			}
 		})

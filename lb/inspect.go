@@ -68,7 +68,7 @@ func (b *Balancer) Inspect(ctx context.Context, vip netip.Addr) (*View, error) {
 	for _, rule := range have["mangle"]["SHOAL-MARK"] {
 		v.Rules = append(v.Rules, "-A SHOAL-MARK "+rule)
 	}
-	table, err := b.ipvs.Table()
+	table, err := b.table.IPVS.Table()
 	if err != nil {
 		return nil, err
 	}

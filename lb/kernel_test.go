@@ -490,7 +490,7 @@ func TestFailingServiceDoesNotStopTheOthers(t *testing.T) {
 	w.serve("a", 80, "tcp")
 	w.task("bad", "a", "10.96.0.80").Spec.Scheduler = "nosuch"
 	w.task("good", "a", "10.96.0.81")
-	next, problems := w.b.Reconcile(context.Background(), w.snapshot(), true)
+	next, problems := finish(w.b, w.snapshot(), true)
 	if len(problems) != 2 || !slices.ContainsFunc(problems, func(p catalog.Problem) bool {
 		return p.Kind == "service" && p.Object == "default/bad" && strings.Contains(p.Reason, "ip_vs_nosuch")
 	}) {

@@ -2,13 +2,10 @@ package lb
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
 	"shoal/catalog"
-	"shoal/kernel/ipset"
-	"shoal/kernel/ipvs"
 )
 
 // drainLook is how often a draining destination is looked at.
@@ -20,27 +17,31 @@ const drainLook = 200 * time.Millisecond
 // program and takes time by what has changed.
 //
 // Next is when to call again for the sake of a draining task or of something
-// that failed; 0: only with the next Snapshot. The problems are all there are,
-// each time; one does not stop the others.
+// that failed; 0: only with the next Snapshot; [GoOn]: at once, since a full pass
+// is not finished. The first one is finished in one call. The problems are all
+// there are, each time; one does not stop the others.
 func (b *Balancer) Reconcile(ctx context.Context, snap *catalog.Snapshot, full bool) (next time.Duration, problems []catalog.Problem) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	if b.snap == nil || b.snap.Self != snap.Self || b.twice() {
-		full = true
-		b.forget()
-	}
-	t := newTouched(full)
-	if full {
-		if err := b.read(); err != nil {
-			b.forget() // what the kernel has is not known: nothing is done by guess
-			b.failing.put(object{part: "kernel"}, err, now)
-			return firstRetry, b.failing.problems(snap.Self.Name, b.owner)
-		}
-		b.failing.put(object{part: "kernel"}, nil, now)
+	first := b.snap == nil || b.snap.Self != snap.Self || b.twice()
+	t := newTouched(first)
+	if first {
+		b.unknown()
 	} else {
 		b.look(t, now)
 	}
+	if (first || full) && len(b.audit) == 0 {
+		b.audit = b.pieces()
+	}
+	full = len(b.audit) > 0
+	if err := b.goOn(t); err != nil {
+		b.unknown() // nothing is done by guess
+		b.failing.put(object{part: "kernel"}, err, now)
+		return firstRetry, b.failing.problems(snap.Self.Name, b.owner)
+	}
+	b.failing.put(object{part: "kernel"}, nil, now)
+	full = full && len(b.audit) == 0 // it is finished
 	changed(b.snap, snap, func(old, new *catalog.Service) {
 		if new != nil {
 			b.update(new.ID, partOf(new, snap.Self), t)
@@ -64,6 +65,9 @@ func (b *Balancer) Reconcile(ctx context.Context, snap *catalog.Snapshot, full b
 	if len(b.draining) > 0 && (next == 0 || next > drainLook) {
 		next = drainLook
 	}
+	if len(b.audit) > 0 {
+		next = GoOn
+	}
 	return next, b.failing.problems(snap.Self.Name, b.owner)
 }
 
@@ -72,16 +76,14 @@ func (b *Balancer) Reconcile(ctx context.Context, snap *catalog.Snapshot, full b
 // that failed.
 func (b *Balancer) look(t touched, now time.Time) {
 	for f := range b.draining {
-		v := b.table[b.marks.of[f]]
-		if v == nil {
+		mark := b.marks.of[f]
+		if b.table.Known[mark] == nil {
 			continue
 		}
-		dests, err := b.ipvs.Destinations(v.Mark)
-		if err != nil {
+		if err := b.table.Count(mark); err != nil {
 			b.failing.put(object{front: f}, err, now)
 			continue
 		}
-		v.Dests = dests
 		t.fronts[f] = true
 	}
 	for o, failed := range b.failing {
@@ -101,61 +103,4 @@ func (b *Balancer) twice() (found bool) {
 		}
 	}
 	return found
-}
-
-// read takes stock of the kernel, makes the sets that are missing, and takes
-// over the marks that the others hold.
-func (b *Balancer) read() error {
-	b.sets, b.table, b.draining = map[string]entries{}, map[uint32]*ipvs.Virtual{}, map[front]bool{}
-	for _, s := range sets {
-		held, err := ipset.List(s.Name)
-		if errors.Is(err, ipset.ErrNotExist) {
-			if err = ipset.Create(s); err != nil {
-				return err
-			}
-			b.log.Debug("set made", "set", s.Name)
-			held = entries{}
-		}
-		if err != nil {
-			return err
-		}
-		b.sets[s.Name] = held
-	}
-	for _, s := range sets {
-		for e, mark := range b.sets[s.Name] {
-			if f, has := frontOf(s.Name, e); has {
-				b.marks.adopt(f, mark)
-			}
-		}
-	}
-	table, err := b.ipvs.Table()
-	if err != nil {
-		return err
-	}
-	for mark, v := range table {
-		if ours(mark) {
-			b.table[mark] = v
-		}
-	}
-	return nil
-}
-
-// found is what the kernel has of a front.
-func (b *Balancer) found(f front) found {
-	set, e := f.where()
-	have := found{service: b.table[b.marks.of[f]]}
-	if mark, has := b.sets[set][e]; has {
-		have.entry = max(mark, 1) // somebody's entry without a mark is still an entry
-	}
-	return have
-}
-
-// orphans are the services in the kernel that no front has.
-func (b *Balancer) orphans() (steps []step) {
-	for mark := range b.table {
-		if !b.marks.reserve(mark) {
-			steps = append(steps, step{kind: delService, mark: mark})
-		}
-	}
-	return steps
 }

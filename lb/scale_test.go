@@ -58,7 +58,7 @@ func TestTenThousandServices(t *testing.T) {
 		var cpu time.Duration
 		n = writes(func() {
 			wall, cpu = took(func() {
-				if _, problems := w.b.Reconcile(context.Background(), snap, full); len(problems) > 0 {
+				if _, problems := finish(w.b, snap, full); len(problems) > 0 {
 					t.Errorf("%s: %d problems, first %+v", what, len(problems), problems[0])
 				}
 			})
@@ -86,6 +86,19 @@ func TestTenThousandServices(t *testing.T) {
 	if a, err := w.ask("client", "tcp", vip+":80"); err != nil || a.task != "a" {
 		t.Errorf("%v, %v", a, err)
 	}
+
+	// A change does not wait for a full pass that is going on.
+	if next, _ := w.b.Reconcile(context.Background(), w.snapshot(), true); next != GoOn {
+		t.Errorf("a full pass over all of it was finished in one call: next in %v", next)
+	}
+	w.of("web", "a").State = catalog.Unhealthy
+	snap := w.snapshot()
+	if n := writes(func() { w.b.Reconcile(context.Background(), snap, false) }); n == 0 {
+		t.Error("a change waits for the end of a full pass")
+	}
+	w.of("web", "a").State = catalog.Running
+	pass("the end of a full pass", false)
+
 	w.b = w.balancer()
 	if _, n := pass("a new agent", true); n != 0 {
 		t.Errorf("%d writes", n)

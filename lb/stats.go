@@ -27,7 +27,7 @@ type ServiceStats struct {
 func (b *Balancer) Stats() ([]ServiceStats, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	byMark, err := b.ipvs.Stats()
+	byMark, err := b.table.IPVS.Stats()
 	if err != nil {
 		return nil, err
 	}

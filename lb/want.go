@@ -15,10 +15,11 @@ type touched struct {
 	all     bool // each of them
 	fronts  map[front]bool
 	entries map[string]map[ipset.Entry]bool // by set
+	orphans map[uint32]bool                 // marks of services that no front has
 }
 
 func newTouched(all bool) touched {
-	return touched{all, map[front]bool{}, map[string]map[ipset.Entry]bool{}}
+	return touched{all, map[front]bool{}, map[string]map[ipset.Entry]bool{}, map[uint32]bool{}}
 }
 
 func (t touched) entry(set string, e ipset.Entry) {
@@ -91,7 +92,7 @@ func sameTasks(a, b []catalog.Task) bool {
 
 // partOf is what a service wants.
 func partOf(s *catalog.Service, self catalog.Node) *part {
-	p := &part{virtuals: virtuals(s, self.Name)}
+	p := &part{fronts: fronts(s, self.Name)}
 	tasks, local, hairpin := addresses(s, self)
 	for _, a := range tasks {
 		p.tasks = append(p.tasks, ipset.Addr(a))
@@ -110,7 +111,7 @@ func partOf(s *catalog.Service, self catalog.Node) *part {
 func (b *Balancer) update(id catalog.ServiceID, part *part, t touched) {
 	old := b.parts[id]
 	delete(b.parts, id)
-	for _, v := range old.virtuals {
+	for _, v := range old.fronts {
 		if b.owner[v.front] == id {
 			delete(b.owner, v.front)
 			t.front(v.front)
@@ -121,12 +122,12 @@ func (b *Balancer) update(id catalog.ServiceID, part *part, t touched) {
 	if part == nil {
 		return
 	}
-	for i, v := range part.virtuals {
+	for i, v := range part.fronts {
 		if other, taken := b.owner[v.front]; taken {
 			// VIPs are given out once; should that ever fail, who has it keeps it.
 			b.failing.put(object{part: vipPart + v.front.vip.String()},
 				fmt.Errorf("services %s and %s both have it, and %[1]s keeps it: remove one with `shoal service rm`", other, id), time.Now())
-			part.virtuals = part.virtuals[:i]
+			part.fronts = part.fronts[:i]
 			break
 		}
 		b.owner[v.front] = id
@@ -150,9 +151,9 @@ func (b *Balancer) count(p *part, n int, t touched) {
 	for _, e := range p.hairpin {
 		add(setHairpin, e)
 	}
-	for i := range p.virtuals {
-		if p.virtuals[i].live() {
-			add(setPing, ipset.Addr(p.virtuals[i].front.vip))
+	for i := range p.fronts {
+		if p.fronts[i].Live() {
+			add(setPing, ipset.Addr(p.fronts[i].front.vip))
 		}
 	}
 }
@@ -184,15 +185,15 @@ func (b *Balancer) networks(old, new *catalog.Snapshot, t touched) {
 	each(new, +1)
 }
 
-// virtual is what is wanted of a front; nil: it is to go.
-func (b *Balancer) virtual(f front) *virtual {
+// wanted is how a front is to be balanced; nil: it is to go.
+func (b *Balancer) wanted(f front) *balanced {
 	id, has := b.owner[f]
 	if !has {
 		return nil
 	}
-	vs := b.parts[id].virtuals
-	i, _ := slices.BinarySearchFunc(vs, f, func(v virtual, f front) int { return v.front.compare(f) })
-	return &vs[i]
+	all := b.parts[id].fronts
+	i, _ := slices.BinarySearchFunc(all, f, balanced.compare)
+	return &all[i]
 }
 
 // vipPart begins the object of a VIP that two services have.

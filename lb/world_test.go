@@ -483,11 +483,20 @@ func (w *world) snapshot() *catalog.Snapshot {
 // reconcile passes once; there must be no problem.
 func (w *world) reconcile(full bool) (next time.Duration) {
 	w.t.Helper()
-	next, problems := w.b.Reconcile(context.Background(), w.snapshot(), full)
+	next, problems := finish(w.b, w.snapshot(), full)
 	for _, p := range problems {
 		w.t.Errorf("problem: %s %s: %s", p.Kind, p.Object, p.Reason)
 	}
 	return next
+}
+
+// finish reconciles, a full pass to its end.
+func finish(b *Balancer, snap *catalog.Snapshot, full bool) (next time.Duration, problems []catalog.Problem) {
+	next, problems = b.Reconcile(context.Background(), snap, full)
+	for next == GoOn {
+		next, problems = b.Reconcile(context.Background(), snap, false)
+	}
+	return next, problems
 }
 
 // writes counts what f writes to the kernel.
@@ -514,7 +523,7 @@ func (w *world) dest(vip string, proto catalog.Protocol, port uint16, addr strin
 	if !has {
 		return ipvs.Dest{}, false
 	}
-	dests, err := w.b.ipvs.Destinations(mark)
+	dests, err := w.b.table.IPVS.Destinations(mark)
 	if errors.Is(err, syscall.ESRCH) {
 		return ipvs.Dest{}, false
 	}

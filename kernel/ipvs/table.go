@@ -25,6 +25,9 @@ const (
 	getDests    = getInfo + 3        // IP_VS_SO_GET_DESTS
 )
 
+// ErrNotExist is the error of a service that is not there.
+var ErrNotExist = errors.New("no such virtual service")
+
 // struct ip_vs_getinfo
 type infoEntry struct{ version, size, services uint32 }
 
@@ -102,36 +105,68 @@ func (h *Handle) dests(mark, n uint32) (map[netip.AddrPort]Dest, error) {
 	buf := make([]uint64, (head+uintptr(n)*size)/8)
 	at := unsafe.Pointer(unsafe.SliceData(buf))
 	*(*destsHead)(at) = destsHead{mark: mark, n: n}
-	if err := h.option(getDests, at, uintptr(len(buf))*8); err != nil {
+	err := h.option(getDests, at, uintptr(len(buf))*8)
+	if errors.Is(err, unix.ESRCH) {
+		err = ErrNotExist
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the destinations of virtual service %#x: %w", mark, err)
 	}
 	for _, d := range unsafe.Slice((*destEntry)(unsafe.Add(at, head)), n) {
+		if d.addr == [4]byte{} {
+			break // it had fewer by now
+		}
 		addr := netip.AddrPortFrom(netip.AddrFrom4(d.addr), binary.BigEndian.Uint16(d.port[:]))
 		found[addr] = Dest{Weight: int(d.weight), Active: int(d.active), Inactive: int(d.inactive)}
 	}
 	return found, nil
 }
 
-// Table reads all services that have a mark, by mark.
-func (h *Handle) Table() (map[uint32]*Virtual, error) {
+// Found is a service as the kernel has it, without its destinations. Its
+// scheduler is as in [Virtual].
+type Found struct {
+	Service
+	Destinations int // how many it has
+}
+
+// Services reads all services that have a mark, by mark: one system call,
+// however many there are.
+func (h *Handle) Services() (map[uint32]Found, error) {
 	entries, err := h.services()
 	if err != nil {
 		return nil, err
 	}
-	table := make(map[uint32]*Virtual, len(entries))
+	found := make(map[uint32]Found, len(entries))
 	for i := range entries {
-		e := &entries[i]
-		if e.mark == 0 {
-			continue
+		if e := &entries[i]; e.mark != 0 {
+			found[e.mark] = Found{e.service(), int(e.numDest)}
 		}
-		dests, err := h.dests(e.mark, e.numDest)
-		if errors.Is(err, unix.ESRCH) {
+	}
+	return found, nil
+}
+
+// ReadDestinations reads those of one service, n at the most: one system call.
+// It is [ErrNotExist] if there is no such service.
+func (h *Handle) ReadDestinations(mark uint32, n int) (map[netip.AddrPort]Dest, error) {
+	return h.dests(mark, uint32(n))
+}
+
+// Table reads all services that have a mark with their destinations, by mark.
+func (h *Handle) Table() (map[uint32]*Virtual, error) {
+	found, err := h.Services()
+	if err != nil {
+		return nil, err
+	}
+	table := make(map[uint32]*Virtual, len(found))
+	for mark, s := range found {
+		dests, err := h.ReadDestinations(mark, s.Destinations)
+		if errors.Is(err, ErrNotExist) {
 			continue // gone since
 		}
 		if err != nil {
 			return nil, err
 		}
-		table[e.mark] = &Virtual{Service: e.service(), Dests: dests}
+		table[mark] = &Virtual{Service: s.Service, Dests: dests}
 	}
 	return table, nil
 }

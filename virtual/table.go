@@ -1,0 +1,89 @@
+package virtual
+
+import (
+	"errors"
+	"net/netip"
+
+	"shoal/kernel/ipvs"
+)
+
+// Table is the virtual services of one network namespace as they are known: as
+// last read, and with every write since that succeeded. It is for one goroutine
+// at a time.
+type Table struct {
+	IPVS  *ipvs.Handle
+	Known map[uint32]*ipvs.Virtual // by mark
+}
+
+// Raise does the first half of a plan. One step that fails does not stop the
+// others.
+func (t *Table) Raise(s ipvs.Service, p Plan) error {
+	if p.Put {
+		if err := t.IPVS.Put(s); err != nil {
+			return err
+		}
+		v := t.Known[s.Mark]
+		if v == nil {
+			v = &ipvs.Virtual{Dests: map[netip.AddrPort]ipvs.Dest{}}
+			t.Known[s.Mark] = v
+		}
+		v.Service = s
+	}
+	var errs []error
+	for _, d := range p.Raise {
+		errs = append(errs, t.weigh(s.Mark, d))
+	}
+	return errors.Join(errs...)
+}
+
+// Lower does the second half. A service that is not there, or could not be made,
+// is no error.
+func (t *Table) Lower(mark uint32, p Plan) error {
+	v := t.Known[mark]
+	if v == nil {
+		return nil
+	}
+	if p.Gone {
+		return t.Delete(mark)
+	}
+	var errs []error
+	for _, addr := range p.Lower {
+		errs = append(errs, t.weigh(mark, ipvs.Destination{Addr: addr}))
+	}
+	for _, addr := range p.Remove {
+		err := t.IPVS.DeleteDestination(mark, addr)
+		if err == nil {
+			delete(v.Dests, addr)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Delete removes a service with all it has.
+func (t *Table) Delete(mark uint32) error {
+	err := t.IPVS.Delete(mark)
+	if err == nil {
+		delete(t.Known, mark)
+	}
+	return err
+}
+
+// Count reads the destinations of a known service anew, with what they hold.
+func (t *Table) Count(mark uint32) error {
+	dests, err := t.IPVS.Destinations(mark)
+	if err == nil {
+		t.Known[mark].Dests = dests
+	}
+	return err
+}
+
+func (t *Table) weigh(mark uint32, d ipvs.Destination) error {
+	err := t.IPVS.PutDestination(mark, d)
+	if err == nil {
+		known := t.Known[mark].Dests[d.Addr]
+		known.Weight = d.Weight
+		t.Known[mark].Dests[d.Addr] = known
+	}
+	return err
+}
