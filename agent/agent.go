@@ -46,6 +46,7 @@ type Agent struct {
 	ingress  *ingress.Ingress
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
+	founded  bool       // this run is the first of a cluster's first host
 	network  meshState  // of settleNetwork alone
 	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
 
@@ -196,7 +197,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
 	var id *cluster.Identity
 	var err error
 	if len(c.Etcd) == 0 {
-		if id, o.Join, err = identify(ctx, c, log); err != nil {
+		if id, o.Join, a.founded, err = identify(ctx, c, log); err != nil {
 			return err
 		}
 		f := id.Files()
@@ -210,7 +211,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
 	}
 	if id == nil {
 		id, err = identifyByStore(ctx, c, a.catalog, log)
-	} else if len(c.Join) > 0 && a.catalog.Status().Role == catalog.RoleAlone {
+	} else if len(c.Join) > 0 && a.catalog.Role() == catalog.RoleAlone {
 		err = badSetting("--join: this host runs a cluster of its own already, kept in %s: stop the agent and remove that folder to join another", c.StateDir)
 	}
 	if err != nil {
@@ -380,12 +381,12 @@ func (a *Agent) takePart(ctx context.Context, g *errgroup.Group) error {
 	if err := a.member.start(ctx, g); err != nil {
 		return fmt.Errorf("take part in the cluster: %w", err)
 	}
-	if a.config.Invite > 0 {
-		t, err := a.member.createToken(ctx, time.Hour, a.config.Invite)
-		if err != nil {
-			return fmt.Errorf("--invite %d: %w", a.config.Invite, err)
+	if a.founded && a.config.Invite > 0 {
+		if t, err := a.member.createToken(ctx, time.Hour, a.config.Invite); err != nil {
+			a.log.Warn("other hosts cannot join yet; try: shoal token create", "error", err)
+		} else {
+			a.log.Info("other hosts join by this command", "command", t.Command, "hosts", t.Uses, "within", t.TTL)
 		}
-		a.log.Info("other hosts join by this command", "command", t.Command, "hosts", t.Uses, "within", t.TTL)
 	}
 	return nil
 }

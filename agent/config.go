@@ -36,7 +36,7 @@ type Config struct {
 	Join  []string // hosts of the cluster to join, ADDR[:PORT]; none: this is the first
 	Token string   // to join by
 
-	Invite int // make a token at start by which so many hosts can join, and tell the command; 0: none
+	Invite int // the first start of a cluster's first host tells the command by which so many others can join for an hour; 0: it does not
 
 	SubnetPool netip.Prefix   // addresses for containers
 	SubnetBits int            // the prefix length of each host's part of it
@@ -65,6 +65,8 @@ func Defaults() Config {
 		Pool:     netip.MustParsePrefix("10.96.0.0/16"),
 		DNS:      netip.MustParseAddr("10.96.0.10"),
 		Zone:     "mesh.internal",
+
+		Invite: 100,
 
 		SubnetPool: netip.MustParsePrefix("10.244.0.0/16"),
 		SubnetBits: 24,

@@ -91,7 +91,7 @@ func admit(ctx context.Context, c Config, kv catalog.KV, log *slog.Logger) (*clu
 
 // invite keeps a good invitation in the store, on a host that holds the CA's key.
 func (m *membership) invite(ctx context.Context) {
-	if !m.id.HoldsCA() || m.store.Status().Role != catalog.RoleExternal {
+	if !m.id.HoldsCA() || m.store.Role() != catalog.RoleExternal {
 		return
 	}
 	for pause := time.Second; ; {

@@ -18,8 +18,9 @@ import (
 	"shoal/cluster"
 )
 
-// membership is this host's part in the cluster. A lone host has an identity
-// and nothing that listens, until its first join token is made.
+// membership is this host's part in the cluster. A lone host has an identity;
+// it listens for hosts that join while there is a token to join by, and to
+// nothing else. The first that joins has it open the store, and all other ports.
 type membership struct {
 	config Config
 	log    *slog.Logger
@@ -48,20 +49,24 @@ func (c *Config) host(log *slog.Logger) cluster.Host {
 }
 
 // identify finds out who this host is: who it was in its last run, or who it
-// becomes by joining, or the first of a cluster of its own. The endpoints are
-// those of the store it joined; none if it has its own.
-func identify(ctx context.Context, c Config, log *slog.Logger) (*cluster.Identity, []string, error) {
-	id, err := cluster.Load(c.host(log))
-	if err == nil {
-		return id, nil, nil
-	}
-	if !errors.Is(err, cluster.ErrNotJoined) {
-		return nil, nil, err
-	}
-	if len(c.Join) == 0 {
+// becomes by joining, or the first of a cluster of its own, which it founds. The
+// endpoints are those of the store it joined; none if it has its own.
+func identify(ctx context.Context, c Config, log *slog.Logger) (id *cluster.Identity, endpoints []string, founded bool, err error) {
+	id, err = cluster.Load(c.host(log))
+	switch {
+	case err == nil:
+	case !errors.Is(err, cluster.ErrNotJoined):
+	case len(c.Join) > 0:
+		id, endpoints, err = join(ctx, c, log)
+	default:
 		id, err = cluster.Create(c.host(log))
-		return id, nil, err
+		founded = err == nil
 	}
+	return id, endpoints, founded, err
+}
+
+// join makes this host one of the cluster of others.
+func join(ctx context.Context, c Config, log *slog.Logger) (*cluster.Identity, []string, error) {
 	var errs []error
 	for _, j := range c.Join {
 		server, err := parseServer(j)
@@ -113,6 +118,7 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 			}
 			return json.Marshal(w)
 		},
+		Open: m.receive,
 		MayHoldCA: func(ctx context.Context, node string) bool {
 			members, err := store.Members(ctx)
 			if err != nil {
@@ -135,12 +141,65 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 // lone host's is nothing yet.
 func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	m.run, m.work = ctx, g
-	if m.store.Status().Role == catalog.RoleAlone {
+	if m.store.Role() == catalog.RoleAlone {
 		m.judge()
+		g.Go(func() error { m.await(ctx); return nil })
 		return nil
 	}
 	g.Go(func() error { m.invite(ctx); return nil })
 	return m.open()
+}
+
+// receive opens a lone host to the others, since the first has come. Once is
+// enough.
+func (m *membership) receive(ctx context.Context) error {
+	if m.store.Role() == catalog.RoleAlone {
+		if err := m.store.Serve(ctx); err != nil {
+			return err
+		}
+	}
+	return m.open()
+}
+
+// await has a lone host listen for others that join while there is a token that
+// they could join by, until one has.
+func (m *membership) await(ctx context.Context) {
+	changed := m.reg.WatchTokens(ctx)
+	for m.store.Role() == catalog.RoleAlone {
+		wait := time.Second
+		if last, err := m.lastToken(ctx); err == nil {
+			wait = time.Until(last)
+			if wait > 0 {
+				err = m.server.Start()
+			} else {
+				wait, err = time.Hour, m.server.Close()
+			}
+			if err != nil {
+				m.log.Warn("other hosts cannot join", "error", err)
+				wait = time.Minute
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// lastToken is when the last token expires that can still be used; in the past
+// if there is none.
+func (m *membership) lastToken(ctx context.Context) (last time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	tokens, err := m.reg.Tokens(ctx)
+	for _, t := range tokens {
+		if t.Uses > 0 && t.Expires.After(last) {
+			last = t.Expires
+		}
+	}
+	return last, err
 }
 
 // judge says that as much is known of the other hosts' lives as there is to know.
@@ -156,17 +215,17 @@ func (m *membership) open() error {
 	if m.work == nil || m.live != nil {
 		return nil
 	}
-	m.work.Go(func() error { m.enrol(m.run); return nil })
-	m.work.Go(func() error { m.id.KeepFresh(m.run, m.reg, m.servers); return nil })
-	m.work.Go(func() error { m.id.WatchRemoved(m.run, m.reg); return nil })
-	var err error
-	m.live, err = cluster.StartLiveness(cluster.LivenessOptions{
+	live, err := cluster.StartLiveness(cluster.LivenessOptions{
 		Node: m.config.Node, Addr: m.config.Advertise, Key: m.id.GossipKey(), Peers: m.peers, Log: m.log,
 	})
 	if err != nil {
 		return err
 	}
-	m.work.Go(func() error { m.watchLives(m.run, m.live); return nil })
+	m.live = live
+	m.work.Go(func() error { m.watchLives(m.run, live); return nil })
+	m.work.Go(func() error { m.enrol(m.run); return nil })
+	m.work.Go(func() error { m.id.KeepFresh(m.run, m.reg, m.servers); return nil })
+	m.work.Go(func() error { m.id.WatchRemoved(m.run, m.reg); return nil })
 	return nil
 }
 
@@ -263,24 +322,19 @@ type Token struct {
 	Uses    int           `json:"uses"`
 }
 
-// createToken makes a join token; the first one opens this host to others.
+// createToken makes a join token, and listens for who uses it.
 func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses int) (*Token, error) {
 	if !m.id.HoldsCA() {
 		return nil, fmt.Errorf("this host cannot admit others: make the token on one that serves the store (shoal nodes), or run shoal server promote %s first", m.config.Node)
-	}
-	if m.store.Status().Role == catalog.RoleAlone {
-		if err := m.store.Serve(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := m.open(); err != nil {
-		return nil, err
 	}
 	if err := m.reg.Enrol(ctx, m.id); err != nil {
 		return nil, err
 	}
 	token, err := m.reg.CreateToken(ctx, m.id, ttl, uses)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.server.Start(); err != nil { // at once; what closes it finds the token
 		return nil, err
 	}
 	return &Token{Token: token, TTL: ttl, Uses: uses,
@@ -304,7 +358,7 @@ func (m *membership) nodes(ctx context.Context) ([]NodeView, error) {
 		return nil, errNoSnapshot
 	}
 	roles := map[string]string{}
-	external := m.store.Status().Role == catalog.RoleExternal
+	external := m.store.Role() == catalog.RoleExternal
 	if members, err := m.store.Members(ctx); err == nil && !external {
 		for _, st := range members {
 			roles[st.Node] = map[bool]string{true: "server", false: "learner"}[st.Voter]

@@ -34,6 +34,13 @@ type Status struct {
 // statusTimeout is how long etcd may take to say how it is.
 const statusTimeout = time.Second
 
+// Role is this host's part in keeping the store. It asks nobody.
+func (c *Catalog) Role() Role {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.place.Role
+}
+
 // Status tells how the catalog fares. It asks etcd, for a second at the most.
 func (c *Catalog) Status() Status {
 	s := Status{

@@ -109,9 +109,13 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, q joinRequest, se
 	if err != nil {
 		return nil, err
 	}
-	if !s.id.HoldsCA() {
-		// Only one with a token is told which hosts there are.
-		if _, _, err := s.o.Registry.token(r.Context(), secret); err != nil {
+	// Only for one with a token the cluster is opened, and only it is told which
+	// hosts there are.
+	if _, _, err := s.o.Registry.token(r.Context(), secret); err != nil {
+		return nil, err
+	}
+	if s.o.Open != nil {
+		if err := s.o.Open(r.Context()); err != nil {
 			return nil, err
 		}
 	}

@@ -188,6 +188,12 @@ func (r *Registry) Tokens(ctx context.Context) ([]Token, error) {
 	return ts, err
 }
 
+// WatchTokens returns a channel that receives when Tokens may have changed. It
+// is closed when ctx ends.
+func (r *Registry) WatchTokens(ctx context.Context) <-chan struct{} {
+	return r.store.Watch(ctx, tokensRoot)
+}
+
 // RemoveToken makes a token worthless. That it does not exist is no error.
 func (r *Registry) RemoveToken(ctx context.Context, id string) error {
 	if _, err := r.store.Commit(ctx, nil, map[string][]byte{tokensRoot + id: nil}); err != nil {

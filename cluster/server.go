@@ -47,6 +47,9 @@ type ServerOptions struct {
 	// Cluster returns what a host that joins or comes back has to know besides:
 	// opaque here, at most some KiB of JSON. It may be called at any time.
 	Cluster func(ctx context.Context, node string) (json.RawMessage, error)
+	// Open makes the cluster ready for more hosts. It is called for each that
+	// shows a good token, before it is admitted. nil: there is nothing to do.
+	Open func(ctx context.Context) error
 	// MayHoldCA tells whether a node is to be given the CA's key, because it
 	// serves the store. nil: none.
 	MayHoldCA func(ctx context.Context, node string) bool

@@ -40,7 +40,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.Upstreams, "upstream", c.Upstreams, "resolvers for all other names, ADDR[:PORT] (default: those of /etc/resolv.conf)")
 	f.DurationVar(&c.VIPReclaim, "vip-reclaim", c.VIPReclaim, "in a full pool, take back the VIP of a service without tasks for this long; 0: never")
 	f.StringSliceVar(&c.Join, "join", c.Join, "hosts of the cluster to join, ADDR[:PORT]; passed over by a host that belongs to it already")
-	f.IntVar(&c.Invite, "invite", c.Invite, "open this host to so many others and print the command they join by, as shoal token create does later; 0: to none")
+	f.IntVar(&c.Invite, "invite", c.Invite, "at the first start of a cluster's first host, print the command by which so many others can join for an hour, and listen for them; 0: do not (shoal token create does it at any time)")
 	f.StringVar(&c.Token, "token", c.Token, "the token to join by, see shoal token create")
 	textVar(f, &c.SubnetPool, "subnet-pool", "addresses for containers; the same on all hosts")
 	f.IntVar(&c.SubnetBits, "subnet-bits", c.SubnetBits, "the prefix length of each host's part of them")

@@ -97,10 +97,10 @@ func tokenCommand(o *options) *cobra.Command {
 	create := &cobra.Command{
 		Use:   "create",
 		Short: "Make a join token and print the command that uses it",
-		Long: `Make a join token and print the command that uses it. The first token opens a
-lone host to others: it begins to listen on its address, TCP 7947 (joining,
-agents), 7946 with UDP (liveness), 2379 and 2380 (etcd), all by the certificates
-of the cluster.`,
+		Long: `Make a join token and print the command that uses it. A lone host listens on its
+address, TCP 7947, while there is a token to join by. The first host that joins
+has it listen for good: on TCP 7947 (joining, agents), 7946 with UDP (liveness),
+2379 and 2380 (etcd), all by the certificates of the cluster.`,
 		Example: "  sudo shoal token create\n  sudo shoal token create --uses 10 --ttl 24h",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -1,0 +1,78 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"shoal/lab"
+)
+
+// joinCommand is in the log of a cluster's first agent.
+var joinCommand = regexp.MustCompile(`command="sudo shoal agent (--join [0-9.]+ --token SHOAL-1-[A-Z2-7]+-[A-Z2-7]+)"`)
+
+// The first agent says how others join, and listens for them. To everything else it is open when one has joined.
+func TestHostsJoinByTheCommandThatTheFirstPrints(t *testing.T) {
+	first, second := on(t, "invites"), on(t, "joins")
+	first.StartAgent()
+	var args []string
+	lab.Eventually(t, patience, "the first agent prints the command to join by", func() error {
+		found := joinCommand.FindStringSubmatch(first.Agent().Output())
+		if found == nil {
+			return errors.New(first.Agent().Output())
+		}
+		args = strings.Fields(found[1])
+		return nil
+	})
+	first.listens("7947")
+	second.StartAgent(args...)
+	lab.AwaitNodes(t, first.Host, second.Host)
+	first.listens("2379", "2380", "7946", "7947")
+	if out := second.Agent().Output(); joinCommand.MatchString(out) {
+		t.Errorf("one that joined invites others: %s", out)
+	}
+}
+
+// A lone host listens for others while there is a token, and no longer.
+func TestHostsListenForOthersWhileThereIsAToken(t *testing.T) {
+	h := on(t, "alone")
+	h.StartAgent("--invite", "0")
+	h.ready()
+	if out := h.Agent().Output(); joinCommand.MatchString(out) {
+		t.Errorf("told to invite nobody, but: %s", out)
+	}
+	h.listens()
+	h.Shoal("token", "create")
+	h.listens("7947")
+	h.RestartAgent()
+	h.listens("7947")
+	for _, id := range tokenID.FindAllString(h.Shoal("token", "ls"), -1) {
+		h.Shoal("token", "rm", id)
+	}
+	h.listens()
+}
+
+var tokenID = regexp.MustCompile(`\b[0-9a-f]{12}\b`)
+
+// listens waits until these are the TCP ports of the host's own address that it listens on, DNS aside.
+func (h *host) listens(ports ...string) {
+	h.t.Helper()
+	lab.Eventually(h.t, patience, fmt.Sprintf("%s listens on %q", h.Name(), ports), func() error {
+		var found []string
+		for line := range strings.Lines(h.Exec("ss", "-Hltn")) {
+			if at, ok := strings.CutPrefix(strings.Fields(line)[3], h.Addr().String()+":"); ok {
+				found = append(found, at)
+			}
+		}
+		slices.Sort(found)
+		if !slices.Equal(found, ports) {
+			return fmt.Errorf("it listens on %q", found)
+		}
+		return nil
+	})
+}
