@@ -46,30 +46,34 @@ unit: ## check formatting, vet, and run the tests that need no lab
 # What is tested by itself against a real kernel or engine.
 KERNEL := kernel/rules lb fabric ingress dockerwatch
 
-.PHONY: kernel
-kernel: deps build ## run the parts' own tests that need the lab (RUN=regexp picks some)
-	@mkdir -p bin/kernel
-	for p in $(KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
-	$(LAB) --timeout 20m -- sh -c 'for p in $(KERNEL); do echo "== $$p"; \
-		(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'
+run-kernel = $(LAB) --timeout 20m -- sh -c 'for p in $(KERNEL); do echo "== $$p"; \
+	(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'
+run-e2e = (cd e2e && ../bin/lab run --mem 3G --timeout 40m -- ../bin/e2e.test -test.v -test.timeout 39m $1)
 
-# Tests of one host and of several run side by side, a processor each.
-E2E = cd e2e && ../bin/lab run --mem 3G --timeout 40m -- ../bin/e2e.test -test.v -test.timeout 39m
+.PHONY: tests
+tests: build # what runs in the lab
+	@mkdir -p bin/kernel
+	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
+	for p in $(KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
+
+.PHONY: kernel
+kernel: deps tests ## run the parts' own tests that need the lab (RUN=regexp picks some)
+	$(run-kernel)
 
 .PHONY: e2e
-e2e: deps build ## run the end-to-end tests: real engines, real IPVS (RUN=regexp picks some)
-	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
-ifdef RUN
-	$(E2E) -test.run '$(RUN)'
-else
-	@echo "tests of several hosts run beside these, and are printed after them"; \
-	( $(E2E) -test.run '^TestHosts' ) >bin/e2e-hosts.log 2>&1 & hosts=$$!; \
-	( $(E2E) -test.skip '^TestHosts' ); one=$$?; \
-	wait $$hosts; several=$$?; cat bin/e2e-hosts.log; exit $$((one + several))
-endif
+e2e: deps tests ## run the end-to-end tests: real engines, real IPVS (RUN=regexp picks some)
+	$(call run-e2e,$(if $(RUN),-test.run '$(RUN)'))
 
+# The lab is there twice, a processor each: what runs in one takes about as long as what runs in the other.
 .PHONY: test
-test: deps unit kernel e2e ## run all tests
+test: deps unit tests ## run all tests
+	@echo "the tests of several hosts run beside these, and are printed after them"; \
+	$(call run-e2e,-test.run '^TestHosts') >bin/e2e-hosts.log 2>&1 & \
+	failed=; \
+	$(run-kernel) || failed=yes; \
+	$(call run-e2e,-test.skip '^TestHosts') || failed=yes; \
+	wait $$! || failed=yes; cat bin/e2e-hosts.log; \
+	[ -z "$$failed" ]
 
 .PHONY: images
 images: build ## build the images of the stacks in compose/, on this host's engine

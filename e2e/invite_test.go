@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -13,27 +12,16 @@ import (
 	"shoal/lab"
 )
 
-// joinCommand is in the log of a cluster's first agent.
-var joinCommand = regexp.MustCompile(`command="sudo shoal agent (--join [0-9.]+ --token SHOAL-1-[A-Z2-7]+-[A-Z2-7]+)"`)
-
 // The first agent says how others join, and listens for them. To everything else it is open when one has joined.
 func TestHostsJoinByTheCommandThatTheFirstPrints(t *testing.T) {
 	first, second := on(t, "invites"), on(t, "joins")
 	first.StartAgent()
-	var args []string
-	lab.Eventually(t, patience, "the first agent prints the command to join by", func() error {
-		found := joinCommand.FindStringSubmatch(first.Agent().Output())
-		if found == nil {
-			return errors.New(first.Agent().Output())
-		}
-		args = strings.Fields(found[1])
-		return nil
-	})
+	args := first.PrintedInvitation()
 	first.listens("7947")
 	second.StartAgent(args...)
 	lab.AwaitNodes(t, first.Host, second.Host)
 	first.listens("2379", "2380", "7946", "7947")
-	if out := second.Agent().Output(); joinCommand.MatchString(out) {
+	if out := second.Agent().Output(); strings.Contains(out, "--token") {
 		t.Errorf("one that joined invites others: %s", out)
 	}
 }
@@ -43,7 +31,7 @@ func TestHostsListenForOthersWhileThereIsAToken(t *testing.T) {
 	h := on(t, "alone")
 	h.StartAgent("--invite", "0")
 	h.ready()
-	if out := h.Agent().Output(); joinCommand.MatchString(out) {
+	if out := h.Agent().Output(); strings.Contains(out, "--token") {
 		t.Errorf("told to invite nobody, but: %s", out)
 	}
 	h.listens()

@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -36,6 +38,25 @@ func (h *Host) Invitation() []string {
 		h.t.Fatalf("%s: shoal token create printed %q, no command", h.name, command)
 	}
 	return strings.Fields(args)
+}
+
+// joinCommand is in the log of a cluster's first agent.
+var joinCommand = regexp.MustCompile(`command="sudo shoal agent (--join \S+ --token \S+)"`)
+
+// PrintedInvitation waits until the host's agent has printed the command by which others join, as the first of a cluster
+// does at its first start, and returns that command's arguments.
+func (h *Host) PrintedInvitation() []string {
+	h.t.Helper()
+	var args []string
+	Eventually(h.t, time.Minute, h.name+" prints the command to join by", func() error {
+		found := joinCommand.FindStringSubmatch(h.Agent().Output())
+		if found == nil {
+			return errors.New(h.Agent().Output())
+		}
+		args = strings.Fields(found[1])
+		return nil
+	})
+	return args
 }
 
 // AwaitNodes waits until each of the hosts sees all of them alive and with a subnet.
