@@ -48,6 +48,7 @@ func (s *stage) prepare(network string) {
 		s.comer, s.web = site.vip("comer", 1), site.vip("web", 2)
 	}
 	s.site.kill("comer")
+	s.site.host.Docker("wait", "comer") // its die event is not taken for the next one's
 	s.await(1)
 }
 

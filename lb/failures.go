@@ -25,10 +25,11 @@ type failure struct {
 type failures map[object]*failure
 
 // A failing front is tried again after a second, then after twice as long each
-// time, up to a minute.
+// time, up to five seconds: a full pass compares what has changed in the kernel,
+// and would not find it.
 const (
 	firstRetry = time.Second
-	lastRetry  = time.Minute
+	lastRetry  = 5 * time.Second
 )
 
 // put records how an attempt ended.

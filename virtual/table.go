@@ -16,20 +16,23 @@ type Table struct {
 }
 
 // Raise does the first half of a plan. One step that fails does not stop the
-// others.
+// others: a service that cannot be changed, to a scheduler the kernel does not
+// have for one, is still given its destinations.
 func (t *Table) Raise(s ipvs.Service, p Plan) error {
-	if p.Put {
-		if err := t.IPVS.Put(s); err != nil {
-			return err
-		}
-		v := t.Known[s.Mark]
-		if v == nil {
-			v = &ipvs.Virtual{Dests: map[netip.AddrPort]ipvs.Dest{}}
-			t.Known[s.Mark] = v
-		}
-		v.Service = s
-	}
 	var errs []error
+	if p.Put {
+		v, err := t.Known[s.Mark], t.IPVS.Put(s)
+		switch {
+		case err == nil && v == nil:
+			t.Known[s.Mark] = &ipvs.Virtual{Service: s, Dests: map[netip.AddrPort]ipvs.Dest{}}
+		case err == nil:
+			v.Service = s
+		case v == nil:
+			return err
+		default:
+			errs = append(errs, err)
+		}
+	}
 	for _, d := range p.Raise {
 		errs = append(errs, t.weigh(s.Mark, d))
 	}
