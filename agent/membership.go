@@ -167,7 +167,11 @@ func (m *membership) await(ctx context.Context) {
 	changed := m.reg.WatchTokens(ctx)
 	for m.store.Role() == catalog.RoleAlone {
 		wait := time.Second
-		if last, err := m.lastToken(ctx); err == nil {
+		last, err := m.lastToken(ctx)
+		if m.store.Role() != catalog.RoleAlone {
+			return // the token was spent meanwhile, by the first that joined
+		}
+		if err == nil {
 			wait = time.Until(last)
 			if wait > 0 {
 				err = m.server.Start()

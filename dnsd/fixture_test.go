@@ -101,9 +101,34 @@ func unstarted(t testing.TB, o Options) *Server {
 	return s
 }
 
+// free is a port that nobody has over UDP nor over TCP. One that the kernel gives for UDP may be in use over TCP.
+func free(t testing.TB, addr netip.Addr) netip.AddrPort {
+	t.Helper()
+	for range 20 {
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := udp.LocalAddr().(*net.UDPAddr).AddrPort()
+		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+		udp.Close()
+		if err == nil {
+			tcp.Close()
+			return at
+		}
+	}
+	t.Fatal("no port is free over both UDP and TCP")
+	return netip.AddrPort{}
+}
+
 // started is a server that knows world and answers on 127.0.0.1.
 func started(t testing.TB, o Options) *Server {
 	t.Helper()
+	for i, at := range o.Listen {
+		if at.Port() == 0 {
+			o.Listen[i] = free(t, at.Addr())
+		}
+	}
 	s := unstarted(t, o)
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
