@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"shoal/kernel/ipset"
+	"shoal/kernel/ipvs"
 	"shoal/virtual"
 )
 
 // change is what is to be done about a front.
 type change struct {
-	mark uint32
-	want *balanced // nil: it is to go
+	service ipvs.Service // as wanted; of a front that is to go, its mark alone
 	virtual.Plan
 	entry uint32 // the mark that the front's set should have, with parked; 0: none
 }
@@ -29,13 +29,13 @@ func (b *Balancer) compare(f front, now time.Time) (c change, writes bool, err e
 		}
 	}
 	have := b.table.Known[mark]
-	c = change{mark: mark, want: want}
+	c.service.Mark = mark
 	if want == nil {
 		c.Plan = virtual.Diff(nil, have, now)
 	} else {
 		service := want.Service
 		service.Mark = mark
-		c.Plan = virtual.Diff(&service, have, now)
+		c.service, c.Plan = service.Service, virtual.Diff(&service, have, now)
 	}
 	if !c.Gone {
 		if c.entry = mark; !want.Live() {
@@ -81,16 +81,12 @@ func (b *Balancer) apply(t touched, now time.Time) {
 
 	b.fill(t, ground...)
 	for f, c := range changes {
-		if c.want != nil {
-			service := c.want.Service.Service
-			service.Mark = c.mark
-			note(f, b.table.Raise(service, c.Plan))
-		}
+		note(f, b.table.Raise(c.service, c.Plan))
 	}
 	b.setMarks(changes, note)
 	for f, c := range changes {
 		if !c.Gone || b.entry(f) == 0 { // else its mark could not be taken back: leave both
-			note(f, b.table.Lower(c.mark, c.Plan))
+			note(f, b.table.Lower(c.service.Mark, c.Plan))
 		}
 	}
 	for mark := range t.orphans {
@@ -136,7 +132,7 @@ func (b *Balancer) setMarks(changes map[front]change, note func(front, error)) {
 			continue
 		case c.entry == 0:
 			into = remove
-		case c.entry&parked == 0 && !virtual.Serves(b.table.Known[c.mark]):
+		case c.entry&parked == 0 && !virtual.Serves(b.table.Known[c.service.Mark]):
 			continue // no real server could be added: keep refusing
 		}
 		set, e := f.where()

@@ -19,7 +19,7 @@ func (c change) text(had uint32) string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	if c.Put {
-		say("put %s", c.want.Scheduler)
+		say("put %s", c.service.Scheduler)
 	}
 	for _, d := range c.Raise {
 		say("raise %s %d", d.Addr, d.Weight)
