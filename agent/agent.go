@@ -324,11 +324,24 @@ func (a *Agent) answer(ctx context.Context, s *catalog.Snapshot, _ bool) (time.D
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
 	for _, c := range s.Containers {
-		if c.Problem != "" {
-			ps = append(ps, catalog.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: c.Problem, Since: c.Since})
+		if why := problemOf(&c, s); why != "" {
+			ps = append(ps, catalog.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 	}
 	return again, ps
+}
+
+// problemOf is what keeps a container's tasks from serving the whole cluster.
+func problemOf(c *catalog.Container, s *catalog.Snapshot) string {
+	if c.Problem != "" || c.Node != s.Self.Name || len(s.Nodes) < 2 || !s.Self.Subnet.IsValid() {
+		return c.Problem
+	}
+	for i := range c.Tasks {
+		if t := &c.Tasks[i]; !s.Self.Reached(t.Addr) {
+			return fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; attach it to the network that hosts share: docker network connect mesh %s", t.Addr, t.Service, c.Name)
+		}
+	}
+	return ""
 }
 
 // answerPeers has the DNS server answer where other hosts ask it, once it is

@@ -58,8 +58,8 @@ func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
 	if !changed {
 		return prev
 	}
-	if ch.askers || prev.askers == nil {
-		s.askers = askers(s.Containers)
+	if ch.askers || ch.nodes || prev.askers == nil {
+		s.askers = r.askers(s.Containers)
 	}
 	return &s
 }
@@ -96,12 +96,15 @@ func (r *records) service(id ServiceID) (Service, bool) {
 	return s, true
 }
 
-// askers maps the addresses of containers to their stacks.
-func askers(containers []Container) map[netip.Addr]string {
+// askers maps the addresses of containers to their stacks. An address that only
+// its own host reaches may be on several: here it is this host's container.
+func (r *records) askers(containers []Container) map[netip.Addr]string {
 	m := make(map[netip.Addr]string, len(containers))
 	for i := range containers {
 		for _, a := range containers[i].Addrs {
-			m[a] = containers[i].Stack
+			if r.reached(containers[i].Node, a) {
+				m[a] = containers[i].Stack
+			}
 		}
 	}
 	return m
@@ -134,7 +137,7 @@ func merge[T, K any](old []T, keys []K, compare func(*T, K) int, value func(K) (
 // on any host, and the VIPs of services. It is for tests and measurements of
 // the packages that take Snapshots.
 func NewSnapshot(revision uint64, self Node, networks []Network, containers []Container, vips map[ServiceID]netip.Addr) *Snapshot {
-	r := newRecords()
+	r := newRecords(self.Name)
 	r.putNode(self)
 	r.setNetworks(networks)
 	for i := range containers {

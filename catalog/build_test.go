@@ -49,7 +49,7 @@ func same(a, b *Snapshot) bool {
 func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 	self := Node{Name: "a", Addr: netip.MustParseAddr("192.0.2.1"), Alive: true}
 	rnd := rand.New(rand.NewPCG(1, 2))
-	r := newRecords()
+	r := newRecords("a")
 	r.putNode(self)
 	prev := new(Snapshot)
 	for step := range 300 {
@@ -83,7 +83,7 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 		}
 		s := build(prev, self, r, r.takeChanges())
 
-		fresh := newRecords()
+		fresh := newRecords("a")
 		fresh.dead = maps.Clone(r.dead)
 		fresh.published = maps.Clone(r.published)
 		fresh.changes.published = true
@@ -131,7 +131,7 @@ func TestNewestTaskSpeaksForItsService(t *testing.T) {
 }
 
 func TestIdleDrift(t *testing.T) {
-	r := newRecords()
+	r := newRecords("a")
 	c := ctr("a", "1", "10.0.0.1", "live", "back")
 	r.putContainer(c)
 	for name, since := range map[string]time.Time{"live": {}, "back": epoch, "left": {}, "idle": epoch} {
@@ -149,7 +149,7 @@ func TestIdleDrift(t *testing.T) {
 
 // manyRecords are those of 10,000 services with three tasks on three hosts.
 func manyRecords(services int) *records {
-	r := newRecords()
+	r := newRecords("a")
 	for i := range services {
 		id := ServiceID{DefaultStack, fmt.Sprintf("service-%d", i)}
 		r.putService(id, ServiceRecord{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})})

@@ -126,7 +126,7 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 		relist:     make(chan struct{}, 1),
 		known:      make(chan struct{}),
 		listed:     make(chan struct{}),
-		records:    newRecords(),
+		records:    newRecords(o.Self.Name),
 		inEtcd:     map[string]Container{},
 		want:       map[string]uint64{},
 		have:       map[string]holding{},

@@ -294,7 +294,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r := newRecords()
+		r := newRecords("a")
 		if e.container != nil {
 			r.putContainer(*e.container)
 		}

@@ -137,7 +137,7 @@ func TestSetSelfReachesSnapshotsAndOtherHosts(t *testing.T) {
 	etcdRev := revision(t, client(t, etcd.endpoint))
 	moved := func(o *Options) { o.Self.Addr = netip.MustParseAddr("192.0.2.77") }
 	for _, folder := range []string{dir, shortDir(t)} {
-		a = open(t, "a", folder, at(etcd.endpoint), moved)
+		a = open(t, "a", folder, at(etcd.endpoint), untold, moved)
 		a.SetLocal(local())
 		eventually(t, "a sees it", known(a))
 		settled(t, a)
@@ -146,6 +146,36 @@ func TestSetSelfReachesSnapshotsAndOtherHosts(t *testing.T) {
 	if r := revision(t, client(t, etcd.endpoint)); r != etcdRev {
 		t.Errorf("%d writes", r-etcdRev)
 	}
+}
+
+// untold is a host that has not been told its subnet.
+func untold(o *Options) { o.Self.Subnet = netip.Prefix{} }
+
+func TestTasksOnNetworksOfTheirHostAloneAreUnreached(t *testing.T) {
+	t.Parallel()
+	a := open(t, "a", shortDir(t))
+	b := open(t, "b", shortDir(t), at(a.server.endpoint), untold)
+	// Both hosts have a network of the same addresses, and b's leased one besides.
+	shared := func(c Container, stack string) Container {
+		c.Stack = stack
+		return c
+	}
+	a.SetLocal(local(shared(ctr("a", "1", "172.18.0.2", "web"), "shop")))
+	b.SetLocal(local(shared(ctr("b", "2", "172.18.0.2", "web"), "blog"), ctr("b", "3", "10.244.2.2", "web")))
+	settled(t, a)
+	settled(t, b)
+	eventually(t, "on a, only its own", func() bool { return states(a, "web") == "running unreached unreached" })
+	eventually(t, "on b, its own", func() bool { return states(b, "web") == "unreached running running" })
+	b.SetSelf(func(n *Node) { n.Subnet = netip.MustParsePrefix("10.244.2.0/24") })
+	eventually(t, "on a, what b's subnet holds", func() bool { return states(a, "web") == "running unreached running" })
+	for c, want := range map[*Catalog]string{a: "shop", b: "blog"} {
+		if got, _ := c.Snapshot().StackOf(netip.MustParseAddr("172.18.0.2")); got != want {
+			t.Errorf("172.18.0.2 is of stack %q, not %s", got, want)
+		}
+	}
+	// What is shared in the store is what the tasks' own host says.
+	b.SetSelf(func(n *Node) { n.Subnet = netip.MustParsePrefix("172.18.0.0/16") })
+	eventually(t, "on a, by another subnet", func() bool { return states(a, "web") == "running running unreached" })
 }
 
 func TestPickSubnet(t *testing.T) {
@@ -226,7 +256,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	all, dirs := make([]*Catalog, hosts), make([]string, hosts)
 	for i := range all {
 		dirs[i] = shortDir(t)
-		all[i] = open(t, fmt.Sprintf("n%d", i), dirs[i], at(etcd.endpoint))
+		all[i] = open(t, fmt.Sprintf("n%d", i), dirs[i], at(etcd.endpoint), untold)
 		all[i].SetLocal(local())
 	}
 	var mu sync.Mutex
@@ -255,13 +285,13 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	}
 	settled(t, all[0])
 	all[0].Close()
-	c := open(t, "n0", dirs[0], at(etcd.endpoint))
+	c := open(t, "n0", dirs[0], at(etcd.endpoint), untold)
 	if p, n, err := c.ClaimSubnet(t.Context(), pool, 24, []netip.Prefix{given[numbers[0]]}); n != numbers[0] || err != nil {
 		t.Errorf("after a restart: %s, %d, %v", p, n, err)
 	}
 	c.Close()
 	etcd.close()
-	c = open(t, "n0", dirs[0], at(etcd.endpoint), inAHurry)
+	c = open(t, "n0", dirs[0], at(etcd.endpoint), untold, inAHurry)
 	if p, n, err := c.ClaimSubnet(t.Context(), pool, 24, nil); p != given[numbers[0]] || n != numbers[0] || err != nil {
 		t.Errorf("without etcd: %s, %d, %v", p, n, err)
 	}

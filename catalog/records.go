@@ -22,6 +22,7 @@ type ServiceRecord struct {
 // engine tells them. What is put is never changed afterwards. It notes
 // what changed since a Snapshot was built, so that only that is built anew.
 type records struct {
+	self       string                           // this host's name
 	nodes      map[string]Node                  // by name, this host among them
 	containers map[string]map[string]*Container // by node, by ID
 	services   map[ServiceID]ServiceRecord
@@ -50,8 +51,9 @@ func (k containerKey) compare(o containerKey) int {
 	return cmp.Or(cmp.Compare(k.node, o.node), cmp.Compare(k.id, o.id))
 }
 
-func newRecords() *records {
+func newRecords(self string) *records {
 	return &records{
+		self:       self,
 		nodes:      map[string]Node{},
 		containers: map[string]map[string]*Container{},
 		services:   map[ServiceID]ServiceRecord{},
@@ -77,14 +79,14 @@ func (r *records) takeChanges() changes {
 func (r *records) putNode(n Node) {
 	if r.nodes[n.Name] != n {
 		r.nodes[n.Name] = n
-		r.changes.nodes = true
+		r.touch(n.Name)
 	}
 }
 
 func (r *records) deleteNode(name string) {
 	if _, ok := r.nodes[name]; ok {
 		delete(r.nodes, name)
-		r.changes.nodes = true
+		r.touch(name)
 	}
 }
 
@@ -104,7 +106,8 @@ func (r *records) setAlive(alive map[string]bool, now time.Time) {
 	}
 }
 
-// touch marks all that is seen otherwise when a host dies or comes back.
+// touch marks all that is seen otherwise when a host dies or comes back, or has
+// another address or subnet.
 func (r *records) touch(node string) {
 	r.changes.nodes = true
 	for id, c := range r.containers[node] {
@@ -121,13 +124,22 @@ func (r *records) touch(node string) {
 func (r *records) seen(t Task) Task {
 	if since, dead := r.dead[t.Node]; dead {
 		t.State, t.Since = Lost, since
+	} else if !r.reached(t.Node, t.Addr) {
+		t.State = Unreached
 	}
 	return t
 }
 
+// reached tells whether this host reaches an address of another's containers.
+// Of a host that is not known yet it does.
+func (r *records) reached(node string, a netip.Addr) bool {
+	n, known := r.nodes[node]
+	return node == r.self || !known || n.Reached(a)
+}
+
 // seenContainer is a container with its tasks as this host sees them.
 func (r *records) seenContainer(c Container) Container {
-	if _, dead := r.dead[c.Node]; dead {
+	if c.Node != r.self && len(c.Tasks) > 0 {
 		c.Tasks = slices.Clone(c.Tasks)
 		for i := range c.Tasks {
 			c.Tasks[i] = r.seen(c.Tasks[i])

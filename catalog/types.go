@@ -169,6 +169,11 @@ const (
 	// its host is back. What the task holds is left to it, as it may go on
 	// somewhere a partition hides it.
 	Lost State = "lost"
+
+	// Unreached: the task's address is one that only its own host reaches, on a
+	// Docker network of that host; here it may be somebody else's. Like Lost it is
+	// a state in Snapshots, of the other hosts, only.
+	Unreached State = "unreached"
 )
 
 // Task is one container's part in one service.
@@ -242,6 +247,10 @@ type Node struct {
 	MAC    MAC          `json:"mac,omitzero"`    // of the device that has Addr
 	Alive  bool         `json:"-"`               // as this host sees it
 }
+
+// Reached tells whether the other hosts reach an address that a container of
+// this one has: it is that of the host itself, or of the subnet that it leased.
+func (n *Node) Reached(a netip.Addr) bool { return a == n.Addr || n.Subnet.Contains(a) }
 
 // MAC is an Ethernet address (EUI-48).
 type MAC [6]byte

@@ -92,7 +92,8 @@ func holders(snap *catalog.Snapshot) map[port]catalog.ServiceID {
 // that is reached on its host alone: here that may be somebody else's.
 func (w *wishes) add(s *catalog.Service, t *catalog.Task) {
 	here := t.Node == w.self
-	shared := !s.Spec.PublishLocal && reaches(w.hosts[t.Node], t.Addr)
+	host := w.hosts[t.Node]
+	shared := !s.Spec.PublishLocal && host != nil && host.Reached(t.Addr)
 	if !here && !shared {
 		return
 	}
@@ -111,12 +112,6 @@ func (w *wishes) add(s *catalog.Service, t *catalog.Task) {
 			w.errs[object{kind: "service", name: s.ID.String(), port: p}] = err
 		}
 	}
-}
-
-// reaches tells whether hosts reach an address that a task of this one has: it
-// is that of the host itself, or of the subnet that was leased to it.
-func reaches(n *catalog.Node, a netip.Addr) bool {
-	return n != nil && (a == n.Addr || n.Subnet.Contains(a))
 }
 
 // mapping is that of a port, made for its service if there is none yet.

@@ -65,7 +65,7 @@ func frontOf(set string, e ipset.Entry) (front, bool) {
 func addresses(s *catalog.Service, self catalog.Node) (tasks, local, hairpin []netip.Addr) {
 	for i := range s.Tasks {
 		t := &s.Tasks[i]
-		if !t.Addr.Is4() {
+		if !t.Addr.Is4() || t.State == catalog.Unreached {
 			continue
 		}
 		tasks = append(tasks, t.Addr)

@@ -53,8 +53,11 @@ func (s *Service) Live() bool {
 }
 
 // Add puts a task behind the service, reached at a port of its own; 0: the
-// packet's.
+// packet's. One that this host does not reach is left out.
 func (s *Service) Add(t *catalog.Task, port uint16, local bool) {
+	if t.State == catalog.Unreached {
+		return
+	}
 	d := Dest{Addr: netip.AddrPortFrom(t.Addr, port), Local: local}
 	if t.InRotation() {
 		d.Weight = min(max(t.Weight, 0), maxWeight)
