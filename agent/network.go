@@ -32,18 +32,17 @@ type meshState struct {
 
 // settleNetwork gives this host its subnet and the engine the network in it,
 // once, and again where somebody has removed it since (docker network prune
-// takes every network without a container). What keeps it from that is a problem
-// meanwhile.
+// takes every network without a container) or, if it is the user's, given it
+// another subnet. What keeps it from that is a problem meanwhile.
 func (a *Agent) settleNetwork(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
 	n := &a.network
-	there := func(w catalog.Network) bool { return w.Name == a.config.Network }
-	if n.settled && slices.ContainsFunc(s.Networks, there) {
+	if n.settled && a.networkStands(s) {
 		return 0, nil
 	}
 	if wait := time.Until(n.next); wait > 0 {
 		return wait, n.why
 	}
-	err := a.makeNetwork(ctx)
+	err := a.makeNetwork(ctx, s)
 	if err == nil {
 		*n = meshState{settled: true}
 		return 0, nil
@@ -56,7 +55,17 @@ func (a *Agent) settleNetwork(ctx context.Context, s *catalog.Snapshot, _ bool) 
 	return n.pause, n.why
 }
 
-func (a *Agent) makeNetwork(ctx context.Context) error {
+// networkStands tells whether the engine has the network as it was announced to
+// the other hosts.
+func (a *Agent) networkStands(s *catalog.Snapshot) bool {
+	if a.config.Network == meshNetwork {
+		return slices.ContainsFunc(s.Networks, func(n catalog.Network) bool { return n.Name == meshNetwork })
+	}
+	subnet, err := networkSubnet(s, a.config.Network)
+	return err == nil && subnet == s.Self.Subnet && fabric.Overlap(s.Self, s.Nodes) == nil
+}
+
+func (a *Agent) makeNetwork(ctx context.Context, s *catalog.Snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	card, err := fabric.NIC(a.config.Advertise)
@@ -72,7 +81,17 @@ func (a *Agent) makeNetwork(ctx context.Context) error {
 		return err
 	}
 	if a.config.Network != meshNetwork {
-		if subnet, err = a.networkSubnet(); err != nil {
+		if subnet, err = networkSubnet(s, a.config.Network); err != nil {
+			return err
+		}
+		self := s.Self
+		if subnet != self.Subnet {
+			self.Subnet, self.Number = subnet, 0 // whoever has announced it came first
+		}
+		if err := fabric.Overlap(self, s.Nodes); err != nil {
+			// Nor is what was announced before: other hosts would send there what is
+			// another's.
+			a.catalog.SetSelf(func(n *catalog.Node) { n.Subnet = netip.Prefix{} })
 			return err
 		}
 	} else {
@@ -102,13 +121,9 @@ func removeNetwork(ctx context.Context, c Config, log *slog.Logger) error {
 }
 
 // networkSubnet is the subnet of the existing network that was chosen by name.
-func (a *Agent) networkSubnet() (netip.Prefix, error) {
-	s, err := a.snapshot()
-	if err != nil {
-		return netip.Prefix{}, err
-	}
+func networkSubnet(s *catalog.Snapshot, name string) (netip.Prefix, error) {
 	for _, n := range s.Networks {
-		if n.Name != a.config.Network {
+		if n.Name != name {
 			continue
 		}
 		for _, p := range n.Subnets {
@@ -117,7 +132,7 @@ func (a *Agent) networkSubnet() (netip.Prefix, error) {
 			}
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", a.config.Network)
+	return netip.Prefix{}, fmt.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
 }
 
 // lastUsable is the last address of a subnet before its broadcast address.

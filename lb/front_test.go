@@ -58,6 +58,10 @@ func TestFronts(t *testing.T) {
 		want  string
 	}{
 		"no tasks": {},
+		"of another host, which alone reaches it": {
+			tasks: []catalog.Task{testTask("172.18.0.2", node("b"), state(catalog.Unreached)), testTask("172.18.0.2", node("a"))},
+			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 1\n10.96.0.1 udp rr | 172.18.0.2:0 1\n",
+		},
 		"all ports": {
 			tasks: []catalog.Task{testTask("172.18.0.3", weight(5)), testTask("172.18.0.2")},
 			want: "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 5\n" +
