@@ -31,7 +31,7 @@ type Options struct {
 	TLS        *tls.Config           // for Etcd
 	Peers      *Peers                // how the embedded etcds of several hosts reach each other; nil: this host stays alone
 	Join       []string              // endpoints of servers of the cluster to join, "https://ADDR:2379"; in a later run not needed
-	LeaseTTL   time.Duration         // how long this host's records outlive it; 0: 30 s
+	LeaseTTL   time.Duration         // how long this host's tasks are remembered without it; 0: a week
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 
@@ -113,7 +113,7 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 		return nil, err
 	}
 	o.Self.Alive = true
-	o.LeaseTTL = cmp.Or(o.LeaseTTL, 30*time.Second)
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, leaseTTL)
 	o.cacheAfter = cmp.Or(o.cacheAfter, 3*time.Second)
 	o.Log = cmp.Or(o.Log, slog.Default())
 	c := &Catalog{
@@ -290,8 +290,8 @@ func (c *Catalog) RestoreLocal() bool {
 }
 
 // Close stops the catalog and an embedded etcd. This host's records stay in
-// etcd for the rest of their lease: an agent that stops leaves its tasks where
-// they are, and traffic goes on.
+// etcd: an agent that stops leaves its tasks where they are, and traffic goes
+// on.
 func (c *Catalog) Close() error {
 	c.closing.Do(func() {
 		c.cancel()

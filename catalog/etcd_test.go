@@ -113,6 +113,9 @@ func TestLostLeaseIsGrantedAnewWithAllRecords(t *testing.T) {
 	a.mu.Lock()
 	lease := a.lease
 	a.mu.Unlock()
+	if r, err := cl.TimeToLive(t.Context(), lease); err != nil || r.TTL < int64((24*time.Hour).Seconds()) {
+		t.Errorf("a host that is away is forgotten: %+v, %v", r, err)
+	}
 	if _, err := cl.Revoke(t.Context(), lease); err != nil {
 		t.Fatal(err)
 	}

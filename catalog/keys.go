@@ -18,8 +18,8 @@ import (
 //	servers/NODE          serverRecord, of hosts whose embedded etcd serves others
 //	cluster/…             what others keep, by [Catalog.KV]
 //
-// A host's tasks are gone from etcd once it was away for the time of its lease.
-// The host itself stays, until it is removed: its subnet is its own for ever,
+// A host's tasks are gone from etcd once it was away for the time of its lease,
+// a week. The host itself stays, until it is removed: its subnet is its own for ever,
 // and one that comes back is no stranger.
 //
 // Fields a version does not know are passed over, those that come from a

@@ -20,6 +20,16 @@ const (
 	batchBytes = maxRecord // of one transaction, or one record if that is larger
 )
 
+// leaseTTL is how long a host's tasks are remembered without it: longer than any
+// absence from which a host comes back as it was. A host that is dead is known
+// by its not answering others, within seconds; this is only so that one nobody
+// removes is forgotten in the end.
+const leaseTTL = 7 * 24 * time.Hour
+
+// renewEvery is how soon it is noticed that a lease is gone, though it would
+// last for long: then etcd may have been put back to an older state.
+const renewEvery = 10 * time.Second
+
 var errLeaseLost = errors.New("the lease of this host's records has run out")
 
 // write keeps this host's records in etcd as they should be, under a lease.
@@ -54,10 +64,8 @@ func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
 	if err != nil {
 		return err
 	}
-	alive, err := c.client.KeepAlive(ctx, lease)
-	if err != nil {
-		return err
-	}
+	renew := time.NewTicker(min(renewEvery, c.o.LeaseTTL/3))
+	defer renew.Stop()
 	for {
 		if err := c.sync(ctx, lease); errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return errLeaseLost
@@ -73,9 +81,11 @@ func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
 				return ctx.Err()
 			case <-c.unsaved:
 				break idle
-			case _, ok := <-alive:
-				if !ok {
+			case <-renew.C:
+				if _, err := c.renew(ctx, lease); errors.Is(err, rpctypes.ErrLeaseNotFound) {
 					return errLeaseLost
+				} else if err != nil {
+					return err
 				}
 			}
 		}
@@ -98,7 +108,7 @@ func (c *Catalog) acquireLease(ctx context.Context) (clientv3.LeaseID, error) {
 	c.mu.Unlock()
 	ttl := int64(max(c.o.LeaseTTL/time.Second, 1))
 	if lease != 0 {
-		r, err := c.client.KeepAliveOnce(ctx, lease)
+		r, err := c.renew(ctx, lease)
 		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return 0, err
 		}
@@ -113,6 +123,13 @@ func (c *Catalog) acquireLease(ctx context.Context) (clientv3.LeaseID, error) {
 	}
 	c.setLease(r.ID)
 	return r.ID, nil
+}
+
+func (c *Catalog) renew(ctx context.Context, lease clientv3.LeaseID) (*clientv3.LeaseKeepAliveResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	r, err := c.client.KeepAliveOnce(ctx, lease)
+	return r, away(err)
 }
 
 func (c *Catalog) setLease(id clientv3.LeaseID) {
