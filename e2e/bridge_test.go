@@ -46,10 +46,13 @@ func TestHostsTheEnginesOwnNetworkIsTheMesh(t *testing.T) {
 func TestHostsEqualSubnetsAreRefused(t *testing.T) {
 	l := shared.With(t)
 	m := &members{t: t, outside: l.Outside()}
-	for _, h := range l.Hosts("g1", "g2") {
+	args := []string{"--network", "same"}
+	for i, h := range l.Hosts("g1", "g2") {
 		h.Docker("network", "create", "--subnet", "172.30.0.0/24", "same")
-	}
-	for _, h := range l.Cluster([]string{"g1", "g2"}, "--network", "same") {
+		if i > 0 {
+			args = append(m.hosts[0].Invitation(), args...)
+		}
+		h.StartAgent(args...)
 		m.hosts = append(m.hosts, &host{h, t})
 		t.Cleanup(func() {
 			h.KillAgent(syscall.SIGTERM)
