@@ -16,6 +16,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/virtual"
 )
 
 // membership is this host's part in the cluster. A lone host has an identity;
@@ -28,7 +29,7 @@ type membership struct {
 	id     *cluster.Identity
 	reg    *cluster.Registry
 	server *cluster.Server
-	tasks  func(netip.Addr) int // connections that this host holds to a task; set before start
+	tasks  func(netip.Addr) (virtual.Held, error) // what this host still has to do with a task; set before start
 
 	judged chan struct{} // closed once the other hosts' lives are known
 	once   sync.Once     // closes it

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"shoal/cluster"
+	"shoal/virtual"
 )
 
 // What agents ask of each other, over mutual TLS.
@@ -16,11 +17,6 @@ import (
 // roleAnswer is what a change of a host's role came to.
 type roleAnswer struct {
 	Advice string `json:"advice,omitempty"`
-}
-
-// heldAnswer is how many connections a host's balancers hold to a task.
-type heldAnswer struct {
-	Connections int `json:"connections"`
 }
 
 func (m *membership) serveRole(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +31,8 @@ func (m *membership) serveHeld(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, err)
 		return
 	}
-	reply(w, heldAnswer{m.tasks(addr)}, nil)
+	h, err := m.tasks(addr)
+	reply(w, h, err)
 }
 
 func (m *membership) changeRole(ctx context.Context, role string) (a roleAnswer, err error) {
@@ -62,11 +59,9 @@ func (m *membership) setRole(ctx context.Context, node, role string) (a roleAnsw
 	return a, m.ask(ctx, http.MethodPost, addr, "/v1/role/"+role, &a)
 }
 
-// held is how many connections a host's balancers hold to a task.
-func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (int, error) {
-	var a heldAnswer
-	err := m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &a)
-	return a.Connections, err
+// held is what a host's balancers still have to do with a task.
+func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (h virtual.Held, err error) {
+	return h, m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &h)
 }
 
 // ask asks another host's agent.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"shoal/catalog"
+	"shoal/virtual"
 )
 
 // Stopped tells how a container's end went.
@@ -20,13 +22,13 @@ type Stopped struct {
 	Unasked   []string      `json:"unasked,omitempty"` // hosts that did not tell what they hold
 }
 
-// settle is how long other hosts are given to hear that a task drains.
-const settle = time.Second
-
-// stop takes a container out of every rotation, waits until no host holds a
-// connection to it or its drain time is over, and stops it. A client that has
-// gone away meanwhile (ctx) puts it back.
+// stop takes a container out of every rotation, waits until every living host
+// has taken it out and none holds a connection to it, or its drain time is over,
+// and stops it. A client that has gone away meanwhile (ctx) puts it back.
 func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
+	if _, err := a.snapshot(); err != nil {
+		return nil, err
+	}
 	tasks, err := a.watcher.Drain(ctx, container)
 	if err != nil {
 		return nil, err
@@ -42,7 +44,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for len(tasks) > 0 {
+	for idle := 0; len(tasks) > 0; {
 		select {
 		case <-ctx.Done():
 			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -50,9 +52,14 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 			return nil, errors.Join(fmt.Errorf("stop %s: given up, it is in rotation again: %w", container, ctx.Err()), a.watcher.Undrain(bounded, container))
 		case <-tick.C:
 		}
-		s.Held, s.Unasked = a.heldEverywhere(ctx, tasks)
-		settled := time.Since(start) >= settle || len(a.member.peers()) == 0
-		if settled && s.Held == 0 && len(s.Unasked) == 0 || !time.Now().Before(deadline) {
+		held, unasked := a.heldEverywhere(ctx, tasks)
+		s.Held, s.Unasked = held.Connections, unasked
+		if idle++; held != (virtual.Held{}) || len(unasked) > 0 {
+			idle = 0
+		}
+		// Once is not enough: a connection may have been on its way when its host
+		// was asked, and be established since.
+		if idle == 2 || !time.Now().Before(deadline) {
 			break
 		}
 	}
@@ -60,75 +67,55 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 	return s, a.watcher.Stop(ctx, container)
 }
 
-// heldEverywhere counts the connections that all living hosts hold to tasks.
-func (a *Agent) heldEverywhere(ctx context.Context, tasks []catalog.Task) (sum int, unasked []string) {
+// heldEverywhere is what all living hosts still have to do with tasks, and
+// which of them did not tell.
+func (a *Agent) heldEverywhere(ctx context.Context, tasks []catalog.Task) (sum virtual.Held, unasked []string) {
+	var mu sync.Mutex
+	count := func(node string, h virtual.Held, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			if !slices.Contains(unasked, node) {
+				unasked = append(unasked, node)
+			}
+			return
+		}
+		sum.Connections += h.Connections
+		sum.Open = sum.Open || h.Open
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	addrs := map[netip.Addr]bool{}
 	for _, t := range tasks {
 		addrs[t.Addr] = true
 	}
-	snap := a.catalog.Snapshot()
-	var mu sync.Mutex
 	var all sync.WaitGroup
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	for addr := range addrs {
-		sum += a.held(addr)
-		for _, n := range snap.Nodes {
-			if n.Name == snap.Self.Name || !n.Alive {
+		for _, n := range a.catalog.Snapshot().Nodes {
+			if n.Name == a.config.Node || !n.Alive {
 				continue
 			}
 			all.Go(func() {
-				held, err := a.member.held(ctx, n.Addr, addr)
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					unasked = append(unasked, n.Name)
-				}
-				sum += held
+				h, err := a.member.held(ctx, n.Addr, addr)
+				count(n.Name, h, err)
 			})
 		}
+		h, err := a.held(addr)
+		count(a.config.Node, h, err)
 	}
 	all.Wait()
 	return sum, unasked
 }
 
-// held counts the connections that this host's balancers hold to a task: those
-// established, since the others end by themselves.
-func (a *Agent) held(task netip.Addr) (sum int) {
-	snap := a.catalog.Snapshot()
-	if snap == nil {
-		return 0
+// held tells what this host's balancers still have to do with a task.
+func (a *Agent) held(task netip.Addr) (virtual.Held, error) {
+	vips, err := a.balancer.Held(task)
+	if err != nil {
+		return virtual.Held{}, fmt.Errorf("read the connections of the balancer: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	for i := range snap.Services {
-		svc := &snap.Services[i]
-		if !hasTask(svc, task) {
-			continue
-		}
-		if svc.VIP.IsValid() {
-			if v, err := a.balancer.Inspect(ctx, svc.VIP); err == nil {
-				for _, f := range v.Fronts {
-					for _, d := range f.Dests {
-						if d.Addr.Addr() == task {
-							sum += d.Active
-						}
-					}
-				}
-			}
-		}
+	ports, err := a.ingress.Held(task)
+	if err != nil {
+		return virtual.Held{}, fmt.Errorf("read the connections of the sandbox: %w", err)
 	}
-	if n, err := a.ingress.Held(task); err == nil {
-		sum += n
-	}
-	return sum
-}
-
-func hasTask(svc *catalog.Service, addr netip.Addr) bool {
-	for i := range svc.Tasks {
-		if svc.Tasks[i].Addr == addr {
-			return true
-		}
-	}
-	return false
+	return virtual.Held{Connections: vips.Connections + ports.Connections, Open: vips.Open || ports.Open}, nil
 }

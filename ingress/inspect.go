@@ -14,6 +14,7 @@ import (
 	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
+	"shoal/virtual"
 )
 
 // View is what the kernel of this host has of one published port, read from it
@@ -98,23 +99,14 @@ func (g *Ingress) Inspect(ctx context.Context, number uint16, proto catalog.Prot
 	return v, g.inspectReturns(v)
 }
 
-// Held counts the established connections that the sandbox holds to a task, on
-// all its ports.
-func (g *Ingress) Held(task netip.Addr) (n int, err error) {
+// Held tells what the sandbox still has to do with a task.
+func (g *Ingress) Held(task netip.Addr) (virtual.Held, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.table.IPVS == nil {
-		return 0, nil
+		return virtual.Held{}, nil
 	}
-	table, err := g.table.IPVS.Table()
-	for _, v := range table {
-		for addr, d := range v.Dests {
-			if addr.Addr() == task {
-				n += d.Active
-			}
-		}
-	}
-	return n, err
+	return g.table.Held(task)
 }
 
 func (g *Ingress) inspectSandbox(ctx context.Context, p port, v *View) error {

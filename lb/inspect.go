@@ -11,6 +11,7 @@ import (
 	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
+	"shoal/virtual"
 )
 
 // View is what the kernel has of one VIP, read from it there and then.
@@ -43,6 +44,13 @@ type DestView struct {
 	Weight   int            `json:"weight"`
 	Active   int            `json:"active"`   // connections established
 	Inactive int            `json:"inactive"` // others
+}
+
+// Held tells what the virtual services still have to do with a task.
+func (b *Balancer) Held(task netip.Addr) (virtual.Held, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.table.Held(task)
 }
 
 // Inspect reads what the kernel has of a VIP. It writes nothing and believes

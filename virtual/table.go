@@ -81,6 +81,42 @@ func (t *Table) Count(mark uint32) error {
 	return err
 }
 
+// Held is what a balancer still has to do with a task.
+type Held struct {
+	Connections int  `json:"connections"` // established; the others end by themselves
+	Open        bool `json:"open"`        // it is given new ones
+}
+
+// Held reads what the known services hold to a task, on any of its ports.
+func (t *Table) Held(task netip.Addr) (Held, error) {
+	var h Held
+	for mark, v := range t.Known {
+		if !hasDest(v, task) {
+			continue
+		}
+		dests, err := t.IPVS.Destinations(mark)
+		if err != nil {
+			return Held{}, err
+		}
+		for addr, d := range dests {
+			if addr.Addr() == task {
+				h.Connections += d.Active
+				h.Open = h.Open || d.Weight > 0
+			}
+		}
+	}
+	return h, nil
+}
+
+func hasDest(v *ipvs.Virtual, task netip.Addr) bool {
+	for addr := range v.Dests {
+		if addr.Addr() == task {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *Table) weigh(mark uint32, d ipvs.Destination) error {
 	err := t.IPVS.PutDestination(mark, d)
 	if err == nil {
