@@ -122,38 +122,32 @@ func (m *members) loadOutside(args ...string) summary {
 type viewpoint struct {
 	name   string
 	load   func(args ...string) summary
-	self   string // the address it is seen by everywhere but through a published port; "" for one of the cluster's
-	inside bool   // the cluster
+	byName func(args ...string) summary // with the container's own resolver; nil: it has none that knows the mesh
+	host   *host                        // that it is on; nil: it is outside the cluster
+	self   string                       // its own address
+	kept   bool                         // it is seen by that everywhere but through a published port
 }
 
 // viewpoints are a container on each host, each host itself, a container on the engine's default network, which other
-// hosts do not know, and a client outside.
-func (m *members) viewpoints() []viewpoint {
+// hosts do not know, a task of the service itself, and a client outside.
+func (m *members) viewpoints(task container) []viewpoint {
 	m.t.Helper()
-	var all []viewpoint
+	all := []viewpoint{
+		{"the task " + task.name, task.loadFrom, nil, task.h, task.addr(), false}, // to itself it is masqueraded
+		{"outside", m.loadOutside, nil, nil, "", false},
+	}
 	for _, h := range m.hosts {
 		c := h.run("client-"+h.Name(), "--network mesh "+useDNS, "sleep", "1000000")
-		all = append(all, viewpoint{"a container on " + h.Name(), c.loadFrom, c.addr(), true},
-			viewpoint{"host " + h.Name(), h.load, "", true})
+		all = append(all, viewpoint{"a container on " + h.Name(), c.loadFrom, c.load, h, c.addr(), true},
+			viewpoint{"host " + h.Name(), h.load, nil, h, "", false})
 	}
-	return append(all,
-		viewpoint{"a container on the default network of n1", m.hosts[0].client().loadFrom, "", true},
-		viewpoint{"outside", m.loadOutside, "", false})
-}
-
-// isInside tells whether an address is one by which a client of the cluster may be seen: a host's, or one of its
-// containers' or bridges'.
-func (m *members) isInside(addr string) bool {
-	a, err := netip.ParseAddr(addr)
-	if err != nil {
-		return false
-	}
-	return netip.MustParsePrefix("10.0.0.0/8").Contains(a) || slices.ContainsFunc(m.hosts, func(h *host) bool { return h.Addr() == a })
+	c := m.hosts[0].client()
+	return append(all, viewpoint{"a container on the default network of n1", c.loadFrom, c.load, c.h, c.addr(), false})
 }
 
 // TestHostsWhoReachesWhom is the whole table of who can reach whom: over each backend, from containers, hosts and outside,
-// to a VIP, to each task's own address and to a published port of each host, over TCP and UDP; and as whom they are
-// seen.
+// to a VIP, by its name and its address, to each task's own address and to a published port of each host, over TCP and
+// UDP; and as whom they are seen. SCTP is tried from a container and from outside.
 func TestHostsWhoReachesWhom(t *testing.T) {
 	for _, backend := range []string{"host-gw", "vxlan", "ipip"} {
 		t.Run(backend, func(t *testing.T) { cluster(t, backend).reach() })
@@ -161,51 +155,75 @@ func TestHostsWhoReachesWhom(t *testing.T) {
 }
 
 func (m *members) reach() {
-	t := m.t
-	tasks := m.tasks("echo", "-l shoal.publish=9000:9000,9000:9000/udp", "whoami", "serve", "--tcp", "9000", "--udp", "9000")
+	tasks := m.tasks("echo", "-l shoal.publish=9000:9000,9000:9000/udp,9001:9001/sctp", "whoami", "serve", "--tcp", "9000", "--udp", "9000", "--sctp", "9001")
 	everyone := slices.Sorted(maps.Keys(tasks))
 	vip := m.hosts[0].vip("echo")
 	addrs := map[string]string{}
 	for name, c := range tasks {
 		addrs[name] = c.addr()
 	}
-	for _, v := range m.viewpoints() {
-		for _, proto := range []string{"tcp", "udp"} {
-			check := func(what, addr string, by []string, seenAs func(string) bool) {
-				t.Helper()
-				s := v.load("--timeout", "3s", "--count", fmt.Sprint(3*len(by)), proto+"://"+addr+":9000")
-				who := slices.Sorted(maps.Keys(s.Hostnames))
-				if s.Failed > 0 || !slices.Equal(who, by) {
-					t.Errorf("%s → %s %s: %d of %d failed %v, answered by %v, want %v", v.name, what, proto, s.Failed, s.Sent, s.Errors, who, by)
-				}
-				for client := range s.Clients {
-					if !seenAs(client) {
-						t.Errorf("%s → %s %s: it is seen as %s", v.name, what, proto, client)
-					}
-				}
-			}
-			own, published := m.isInside, m.isInside
-			if v.self != "" {
-				own = func(a string) bool { return a == v.self }
-			}
-			if v.inside {
-				check("the VIP", vip, everyone, own)
-				for name, addr := range addrs {
-					check("task "+name, addr, []string{name}, own)
-				}
-			}
-			for _, h := range m.hosts {
-				if !v.inside {
-					published = func(a string) bool { return a == m.outsideAddr(h) }
-				}
-				check("port of "+h.Name(), h.Addr().String(), everyone, published)
-			}
-			if strings.HasPrefix(v.name, "host ") {
-				check("port of 127.0.0.1", "127.0.0.1", everyone, m.isInside)
-			}
+	subnets := map[*host]func(string) bool{}
+	for _, h := range m.hosts {
+		subnet := netip.MustParsePrefix(h.meshSubnet())
+		subnets[h] = func(addr string) bool {
+			a, err := netip.ParseAddr(addr)
+			return err == nil && (a == h.Addr() || subnet.Contains(a))
+		}
+	}
+	for _, v := range m.viewpoints(tasks["echo-n1"]) {
+		protocols := []string{"tcp", "udp"}
+		if v.kept && v.host == m.hosts[0] || v.host == nil {
+			protocols = append(protocols, "sctp")
+		}
+		for _, proto := range protocols {
+			m.reachFrom(v, proto, vip, addrs, everyone, func(h *host, addr string) bool { return subnets[h](addr) })
+		}
+		if v.byName != nil {
+			m.check(v, v.byName, "the name", "tcp://echo.mesh.internal:9000", everyone, func(a string) bool { return a == v.self || !v.kept && subnets[v.host](a) })
 		}
 	}
 	m.largePackets(tasks)
+}
+
+// reachFrom checks a viewpoint's lines of the table, over one protocol. An address of a host's own is told by of.
+func (m *members) reachFrom(v viewpoint, proto, vip string, tasks map[string]string, everyone []string, of func(*host, string) bool) {
+	m.t.Helper()
+	port := map[string]string{"tcp": "9000", "udp": "9000", "sctp": "9001"}[proto]
+	url := func(addr string) string { return proto + "://" + addr + ":" + port }
+	if v.host != nil {
+		own := func(a string) bool { return a == v.self || !v.kept && of(v.host, a) }
+		m.check(v, v.load, "the VIP", url(vip), everyone, own)
+		for name, addr := range tasks {
+			m.check(v, v.load, "task "+name, url(addr), []string{name}, own)
+		}
+	}
+	for _, h := range m.hosts {
+		// A client of the cluster may be seen by an address of the host that it came in by.
+		seenAs := func(a string) bool { return a == m.outsideAddr(h) }
+		if v.host != nil {
+			seenAs = func(a string) bool { return a == v.self || of(v.host, a) || of(h, a) }
+		}
+		m.check(v, v.load, "port of "+h.Name(), url(h.Addr().String()), everyone, seenAs)
+	}
+	if strings.HasPrefix(v.name, "host ") {
+		m.check(v, v.load, "port of 127.0.0.1", url("127.0.0.1"), everyone, func(a string) bool { return of(v.host, a) })
+	}
+}
+
+// check makes requests, which all have to be answered, by those and nobody else, and be seen to come from an address that
+// will do.
+func (m *members) check(v viewpoint, load func(...string) summary, what, url string, by []string, seenAs func(string) bool) {
+	m.t.Helper()
+	s := load("--timeout", "3s", "--count", fmt.Sprint(3*len(by)), url)
+	who := slices.Sorted(maps.Keys(s.Hostnames))
+	if s.Failed > 0 || !slices.Equal(who, by) {
+		m.t.Errorf("%s → %s, %s: %d of %d failed %v, answered by %v, want %v", v.name, what, url, s.Failed, s.Sent, s.Errors, who, by)
+	}
+	for client := range s.Clients {
+		if !seenAs(client) {
+			m.t.Errorf("%s → %s, %s: it is seen as %s", v.name, what, url, client)
+		}
+	}
 }
 
 // outsideAddr is the address that outside has on the link of a host: the first.

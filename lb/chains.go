@@ -37,6 +37,9 @@ func chains(o Options, self catalog.Node, alone bool) []rules.Chain {
 		return fmt.Sprintf("-p %s -j SET --map-set %s dst --map-mark", proto, set)
 	}
 	vip := []string{
+		// The VIPs are for this host and its containers. Without this, whoever is on
+		// the host's link and routes the pool to it would be balanced too.
+		fmt.Sprintf("! -i lo -m set ! --match-set %s src,src -j REJECT", setBridges.Name),
 		// IPVS takes these next, at the end of the same hook.
 		fmt.Sprintf("-m mark --mark %#x/%#x -j ACCEPT", marksOf, liveMask),
 		// Of a front that takes no new connections, those it still holds.

@@ -17,12 +17,12 @@
 //	mangle PREROUTING/OUTPUT  set SHOAL-VIP… gives the packet the mark of its front
 //	nat PREROUTING/OUTPUT     passed by, before Docker's rules for -p can take it
 //	local route               every address of the pool is this host's
-//	filter INPUT              marked: in; anything else for the pool: refused
+//	filter INPUT              from elsewhere than this host and its containers, or for no service: refused
 //	IPVS                      the service of that mark chooses a task, destination NAT
 //	nat POSTROUTING           masqueraded if the task is the client, else untouched
 //	filter FORWARD            the task's replies pass, before Docker's rules drop them
 //
-// These are 37 rules, for one service or ten thousand.
+// These are 38 rules, for one service or ten thousand.
 //
 // # Among the rules of others
 //

@@ -92,7 +92,7 @@ func TestForgedSourceReachesNoTask(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "client", "far2", "a", "b")
 			w.ok(os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0))
-			w.machine("stranger", "172.18.0.0/16", "172.19.0.0/16")
+			w.machine("stranger", "172.18.0.0/16", "172.19.0.0/16", "10.96.0.0/16")
 			w.sh(change)
 			w.task("web", "a", vip)
 			w.task("web", "far2", vip)
@@ -116,12 +116,12 @@ func TestForgedSourceReachesNoTask(t *testing.T) {
 					}()
 				})
 			}
-			send := func(from, source, to, what string) {
+			send := func(from, source string, to netip.Addr, what string) {
 				w.in(w.ns[from], func() {
 					c, err := net.ListenPacket("udp4", source+":0")
 					w.ok(err)
 					defer c.Close()
-					_, err = c.WriteTo([]byte(what), net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.addr[to], 80)))
+					_, err = c.WriteTo([]byte(what), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 80)))
 					w.ok(err)
 				})
 			}
@@ -129,11 +129,21 @@ func TestForgedSourceReachesNoTask(t *testing.T) {
 				if source != outside {
 					w.in(w.ns["stranger"], func() { w.address("lo", source+"/32") })
 				}
-				send("stranger", source, "a", "forged "+source)
-				send("stranger", source, "b", "forged "+source)
+				for _, to := range []netip.Addr{w.addr["a"], w.addr["b"], netip.MustParseAddr(vip)} {
+					send("stranger", source, to, "forged "+source+" to "+to.String())
+				}
 			}
-			send("far2", w.addr["far2"].String(), "a", "true") // heard after what came before
-			send("client", w.addr["client"].String(), "b", "true")
+			w.in(w.ns["stranger"], func() {
+				if c, err := net.DialTimeout("tcp4", vip+":80", 5*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("a stranger on the link connects to the VIP: %v", err)
+					if err == nil {
+						c.Close()
+					}
+				}
+			})
+			// Heard after what came before.
+			send("far2", w.addr["far2"].String(), w.addr["a"], "true")
+			send("client", w.addr["client"].String(), w.addr["b"], "true")
 			for range 2 {
 				select {
 				case what := <-heard:
