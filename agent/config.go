@@ -193,8 +193,6 @@ func (c *Config) checkCluster() error {
 		}
 	}
 	switch {
-	case len(c.Join) > 0 && c.Token == "":
-		return badSetting("--join needs --token: sudo shoal token create prints one, on a host of the cluster")
 	case c.Token != "" && len(c.Join) == 0:
 		return badSetting("--token needs --join: the address of a host of the cluster")
 	case len(c.Join) > 0 && len(c.Etcd) > 0:

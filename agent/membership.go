@@ -51,11 +51,13 @@ func (c *Config) host(log *slog.Logger) cluster.Host {
 
 // identify finds out who this host is: who it was in its last run, or who it
 // becomes by joining, or the first of a cluster of its own, which it founds. The
-// endpoints are those of the store it joined; none if it has its own.
+// endpoints are those of the store it joined; none if it has its own, or has
+// been told before.
 func identify(ctx context.Context, c Config, log *slog.Logger) (id *cluster.Identity, endpoints []string, founded bool, err error) {
 	id, err = cluster.Load(c.host(log))
 	switch {
 	case err == nil:
+		endpoints, err = comeBack(ctx, c, id, log)
 	case !errors.Is(err, cluster.ErrNotJoined):
 	case len(c.Join) > 0:
 		id, endpoints, err = join(ctx, c, log)
@@ -66,25 +68,77 @@ func identify(ctx context.Context, c Config, log *slog.Logger) (id *cluster.Iden
 	return id, endpoints, founded, err
 }
 
-// join makes this host one of the cluster of others.
-func join(ctx context.Context, c Config, log *slog.Logger) (*cluster.Identity, []string, error) {
-	var errs []error
+// comeBack ends what a host began that died while it joined: it has an identity,
+// by which it is let in again, and does not know yet where the store is.
+func comeBack(ctx context.Context, c Config, id *cluster.Identity, log *slog.Logger) (endpoints []string, err error) {
+	if has, err := catalog.HasPlace(c.StateDir); has || err != nil || id.HoldsCA() {
+		return nil, err
+	}
+	if len(c.Join) == 0 {
+		return nil, badSetting("this host has joined a cluster and does not know yet where its store is: start it with --join ADDR once, the address of a host of that cluster")
+	}
+	hosts, err := c.joinHosts()
+	if err != nil {
+		return nil, err
+	}
+	if endpoints, err = askForStore(ctx, id, hosts); err != nil {
+		return nil, err
+	}
+	log.Info("joined the cluster, after an attempt that broke off")
+	return endpoints, nil
+}
+
+// askForStore asks hosts of the cluster where its store is.
+func askForStore(ctx context.Context, id *cluster.Identity, hosts []netip.AddrPort) (endpoints []string, err error) {
+	w, err := id.Rejoin(ctx, hosts)
+	if err != nil {
+		return nil, err
+	}
+	return storeOf(w)
+}
+
+func storeOf(w *cluster.Welcome) ([]string, error) {
+	var store welcome
+	if err := json.Unmarshal(w.Cluster, &store); err != nil || len(store.Endpoints) == 0 {
+		return nil, errors.New("the cluster did not say where its store is")
+	}
+	return store.Endpoints, nil
+}
+
+// joinHosts are the hosts that --join names.
+func (c *Config) joinHosts() (hosts []netip.AddrPort, err error) {
 	for _, j := range c.Join {
 		server, err := parseServer(j)
 		if err != nil {
-			return nil, nil, badSetting("--join: %w", err)
+			return nil, badSetting("--join: %w", err)
 		}
+		hosts = append(hosts, server)
+	}
+	return hosts, nil
+}
+
+// join makes this host one of the cluster of others.
+func join(ctx context.Context, c Config, log *slog.Logger) (*cluster.Identity, []string, error) {
+	if c.Token == "" {
+		return nil, nil, badSetting("--join needs --token on a host that is not of the cluster yet: sudo shoal token create prints one, on a host that is")
+	}
+	hosts, err := c.joinHosts()
+	if err != nil {
+		return nil, nil, err
+	}
+	var errs []error
+	for _, server := range hosts {
 		id, w, err := cluster.Join(ctx, c.host(log), server, c.Token)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		var store welcome
-		if err := json.Unmarshal(w.Cluster, &store); err != nil || len(store.Endpoints) == 0 {
-			return nil, nil, fmt.Errorf("join the cluster at %s: it did not say where its store is", server)
+		endpoints, err := storeOf(w)
+		if err != nil {
+			return nil, nil, fmt.Errorf("join the cluster at %s: %w", server, err)
 		}
 		log.Info("joined the cluster", "by", server, "hosts", len(w.Peers))
-		return id, store.Endpoints, nil
+		return id, endpoints, nil
 	}
 	return nil, nil, errors.Join(errs...)
 }
@@ -107,6 +161,9 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 	m.server = cluster.NewServer(cluster.ServerOptions{
 		Identity: id, Registry: m.reg,
 		Cluster: func(ctx context.Context, _ string) (json.RawMessage, error) {
+			if !store.Connected() { // who asks has others to ask, and need not wait
+				return nil, catalog.ErrAway
+			}
 			members, err := store.Members(ctx)
 			if err != nil {
 				return nil, err
@@ -142,12 +199,19 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 // lone host's is nothing yet.
 func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	m.run, m.work = ctx, g
+	g.Go(func() error {
+		m.enrol(ctx)
+		m.id.KeepFresh(ctx, m.reg, m.servers)
+		return nil
+	})
+	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
 	if m.store.Role() == catalog.RoleAlone {
 		m.judge()
 		g.Go(func() error { m.await(ctx); return nil })
 		return nil
 	}
 	g.Go(func() error { m.invite(ctx); return nil })
+	g.Go(func() error { m.seek(ctx); return nil })
 	return m.open()
 }
 
@@ -228,9 +292,6 @@ func (m *membership) open() error {
 	}
 	m.live = live
 	m.work.Go(func() error { m.watchLives(m.run, live); return nil })
-	m.work.Go(func() error { m.enrol(m.run); return nil })
-	m.work.Go(func() error { m.id.KeepFresh(m.run, m.reg, m.servers); return nil })
-	m.work.Go(func() error { m.id.WatchRemoved(m.run, m.reg); return nil })
 	return nil
 }
 
@@ -283,6 +344,62 @@ func (m *membership) tell(live *cluster.Liveness) {
 		alive[p.Node] = p.Alive
 	}
 	m.store.SetAlive(alive)
+}
+
+// A client that has no store looks for it so often.
+const (
+	seekFirst = time.Second
+	seekLast  = 10 * time.Second
+)
+
+// seek finds the store on a client again whose servers have moved, all of them:
+// where they are now the store would tell, and it is there.
+func (m *membership) seek(ctx context.Context) {
+	for pause := seekFirst; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		hosts := m.elsewhere()
+		if len(hosts) == 0 || m.store.Role() != catalog.RoleClient {
+			pause = seekFirst
+			continue
+		}
+		pause = min(2*pause, seekLast)
+		endpoints, err := askForStore(ctx, m.id, hosts)
+		if err == nil {
+			err = m.store.Found(endpoints)
+		}
+		if err != nil {
+			m.log.Debug("nobody tells yet where the store is", "hosts", hosts, "error", err)
+			continue
+		}
+		m.log.Info("another host tells where the store is", "endpoints", endpoints)
+	}
+}
+
+// elsewhere are the hosts that may know more of the store than this one: those
+// that gossip has at another address than the store had, and, without a store,
+// those of --join. A host that moved knows where others are, and so meets them
+// in gossip by itself. What is said there is not trusted: whoever is at that
+// address has to show a certificate for it.
+func (m *membership) elsewhere() (hosts []netip.AddrPort) {
+	m.mu.Lock()
+	live := m.live
+	m.mu.Unlock()
+	if live != nil {
+		for _, p := range live.States() {
+			if p.Met.IsValid() && p.Met != p.Addr {
+				hosts = append(hosts, netip.AddrPortFrom(p.Met, cluster.DefaultPort))
+			}
+		}
+	}
+	if !m.store.Connected() {
+		named, _ := m.config.joinHosts() // checked at the start
+		hosts = append(hosts, named...)
+	}
+	return hosts
 }
 
 // peers are the other hosts' addresses, as the catalog knows them.

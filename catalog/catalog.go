@@ -74,7 +74,8 @@ type Catalog struct {
 
 	mu         sync.Mutex
 	place      place
-	server     *server // nil: none runs in this process
+	found      []string // endpoints that other hosts named, see Found
+	server     *server  // nil: none runs in this process
 	self       Node
 	records    *records
 	localKnown bool

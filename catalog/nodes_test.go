@@ -480,6 +480,7 @@ func TestChooseEndpoints(t *testing.T) {
 		own     string
 		servers map[string]string
 		dead    map[string]time.Time
+		found   []string
 		want    string
 	}{
 		"alone":                             {own: "A", want: "A"},
@@ -491,12 +492,15 @@ func TestChooseEndpoints(t *testing.T) {
 		"a server, one other is dead":       {own: "A", servers: servers, dead: dead("c"), want: "A B"},
 		"a server cut off from the others":  {own: "A", servers: servers, dead: dead("b", "c"), want: "A"},
 		"a server that is apart is no help": {servers: servers, dead: dead("c"), want: "B"},
+		"a client that knows nobody finds":  {found: []string{"F", "R"}, want: "F R"},
+		"a client whose servers moved":      {servers: servers, dead: dead("b", "c"), found: []string{"F"}, want: "F"},
+		"a client, one server moved":        {servers: servers, dead: dead("b"), found: []string{"F"}, want: "F C"},
 	} {
 		remembered := []string{"R"}
 		if tc.own != "" {
 			remembered = nil
 		}
-		if got := strings.Join(choose(tc.own, tc.servers, tc.dead, remembered), " "); got != tc.want {
+		if got := strings.Join(choose(tc.own, tc.servers, tc.dead, remembered, tc.found), " "); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}

@@ -162,6 +162,14 @@ func (p place) write(dir string) error {
 	return os.Rename(f.Name(), placePath(dir))
 }
 
+// HasPlace tells whether a host whose state is in that folder has taken a place
+// among others: as a client, or as a server. One that is alone has not, nor has
+// one whose joining broke off.
+func HasPlace(dir string) (bool, error) {
+	p, err := readPlace(dir)
+	return p.Role != "" && p.Role != RoleAlone, err
+}
+
 // settle finds this host's role, starts its etcd if it has one, and makes the
 // client.
 func (c *Catalog) settle() (err error) {
@@ -257,7 +265,7 @@ func (c *Catalog) endpoints() []string {
 	if c.server != nil && !c.server.apart {
 		own = c.server.endpoint
 	}
-	return choose(own, c.others(), c.records.dead, c.place.Servers)
+	return choose(own, c.others(), c.records.dead, c.place.Servers, c.found)
 }
 
 // others are the endpoints of servers, by host, but for this host's own.
@@ -268,15 +276,21 @@ func (c *Catalog) others() map[string]string {
 }
 
 // choose picks the endpoints to ask: the own one, and those of the hosts that
-// are not dead. If that is none, the dead ones may do better. If no host is
-// known to serve, it is as it was remembered.
-func choose(own string, servers map[string]string, dead map[string]time.Time, remembered []string) []string {
+// are not dead, and those found. If that is none, the dead ones may do better.
+// If no host is known to serve, it is as it was remembered.
+func choose(own string, servers map[string]string, dead map[string]time.Time, remembered, found []string) []string {
 	var chosen []string
 	if own != "" {
 		chosen = append(chosen, own)
 	}
+	chosen = append(chosen, found...)
 	if len(servers) == 0 {
-		return append(chosen, remembered...)
+		for _, endpoint := range remembered {
+			if !slices.Contains(found, endpoint) {
+				chosen = append(chosen, endpoint)
+			}
+		}
+		return chosen
 	}
 	var alive, all []string
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
@@ -289,6 +303,21 @@ func choose(own string, servers map[string]string, dead map[string]time.Time, re
 		return all
 	}
 	return chosen
+}
+
+// Found tells a client where etcd may be asked as well, since another host says
+// so: endpoints of servers. The servers may have moved while it did not hear of
+// it. What the store says of them counts again as soon as it is read there.
+func (c *Catalog) Found(endpoints []string) error {
+	for _, endpoint := range endpoints {
+		if err := checkEndpoint(endpoint); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	c.found = slices.Clone(endpoints)
+	c.mu.Unlock()
+	return c.rewire(nil)
 }
 
 // steer has etcd asked where it is, when servers come, go and die.
@@ -319,8 +348,9 @@ func (c *Catalog) rewire(change func(*place)) error {
 	if change != nil {
 		change(&p)
 	}
-	if others := c.others(); len(others) > 0 {
-		p.Servers = slices.Sorted(maps.Values(others))
+	if others := slices.Sorted(maps.Values(c.others())); len(others) > 0 {
+		p.Servers = others
+		c.found = slices.DeleteFunc(c.found, func(endpoint string) bool { return slices.Contains(others, endpoint) })
 	}
 	save := p.Role != c.place.Role || p.Addr != c.place.Addr || !slices.Equal(p.Servers, c.place.Servers)
 	c.place = p

@@ -113,7 +113,7 @@ func (c *Catalog) waiting() string {
 	return strings.Join(missing, "; ")
 }
 
-// connected tells whether there is a connection to etcd, without asking it.
-func (c *Catalog) connected() bool {
+// Connected tells whether there is a connection to etcd, without asking it.
+func (c *Catalog) Connected() bool {
 	return c.client.ActiveConnection().GetState() == connectivity.Ready
 }

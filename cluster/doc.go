@@ -39,7 +39,8 @@
 // runs, and its tasks with it, though its agent may be restarting. Only a host
 // from which nothing comes is dead; only the word of its agent brings it back.
 // What the others say (gossip) makes a host look sooner and is never a
-// verdict.
+// verdict. It tells where a host is that has moved ([PeerState]), for one that
+// lost sight of the store with it.
 //
 // The package owns files in its folder and two ports, and nothing in the
 // kernel. It knows nothing of containers, tasks and etcd.

@@ -72,10 +72,12 @@ func (d *delegate) NotifyMsg(b []byte) {
 }
 
 func (d *delegate) NotifyJoin(n *memberlist.Node) {
+	d.l.meets(n.Name, n.Addr, true)
 	d.l.told(n.Name, func(j *judge, _ time.Time) { j.come() })
 }
 
 func (d *delegate) NotifyLeave(n *memberlist.Node) {
+	d.l.meets(n.Name, n.Addr, false)
 	d.l.told(n.Name, func(j *judge, _ time.Time) { j.gone = true })
 }
 

@@ -43,7 +43,8 @@ type Liveness struct {
 
 	mu      sync.Mutex
 	peers   map[string]*peer
-	verdict chan struct{} // closed and made anew when a first verdict on a host was formed
+	met     map[string]netip.Addr // who is in gossip, by name -> where
+	verdict chan struct{}         // closed and made anew when a first verdict on a host was formed
 }
 
 // peer is a host that is being asked.
@@ -63,7 +64,8 @@ type peer struct {
 // PeerState is the verdict on a host and what it rests on.
 type PeerState struct {
 	Node   string        `json:"node"`
-	Addr   netip.Addr    `json:"addr"`
+	Addr   netip.Addr    `json:"addr"`         // as Peers has it; there it is asked
+	Met    netip.Addr    `json:"met,omitzero"` // where gossip has it: another, if it moved and Peers does not know yet; zero: nowhere
 	Alive  bool          `json:"alive"`
 	Since  time.Time     `json:"since"`          // of Alive
 	Heard  time.Time     `json:"heard,omitzero"` // its agent; zero: never
@@ -89,6 +91,7 @@ func StartLiveness(o LivenessOptions) (*Liveness, error) {
 		o:       o,
 		changes: make(chan struct{}, 1),
 		peers:   map[string]*peer{},
+		met:     map[string]netip.Addr{},
 		verdict: make(chan struct{}),
 	}
 	var err error
@@ -166,6 +169,18 @@ func (l *Liveness) told(node string, f func(j *judge, now time.Time)) {
 	select {
 	case p.hurry <- struct{}{}:
 	default:
+	}
+}
+
+// meets notes where gossip has a node, or that it is gone. The caller is
+// memberlist, see told.
+func (l *Liveness) meets(node string, at net.IP, there bool) {
+	addr, ok := netip.AddrFromSlice(at)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.met, node)
+	if ok && there {
+		l.met[node] = addr.Unmap()
 	}
 }
 
@@ -313,7 +328,7 @@ func (l *Liveness) States() []PeerState {
 	var all []PeerState
 	for _, p := range l.peers {
 		all = append(all, PeerState{
-			Node: p.name, Addr: p.addr.Addr(), Alive: p.judge.alive, Since: p.judge.since,
+			Node: p.name, Addr: p.addr.Addr(), Met: l.met[p.name], Alive: p.judge.alive, Since: p.judge.since,
 			Heard: p.judge.heard, RTT: p.rtt, Reason: p.judge.reason(now),
 		})
 	}

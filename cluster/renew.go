@@ -88,7 +88,11 @@ func (id *Identity) due() bool {
 
 const (
 	renewCheck = 10 * time.Minute // how often it is seen whether renewal is due
-	renewRetry = time.Minute
+
+	// After a failure. A host that moved waits for its certificate: until then
+	// others cannot speak to it.
+	renewRetryFirst = time.Second
+	renewRetryLast  = time.Minute
 )
 
 // KeepFresh renews this host's certificate when two thirds of its life are over
@@ -96,12 +100,14 @@ const (
 // itself if it holds the CA's key, else by one of servers that does. There is a
 // month to try in, so what goes wrong is logged and tried again.
 func (id *Identity) KeepFresh(ctx context.Context, r *Registry, servers func() []netip.AddrPort) {
-	for {
+	for retry := renewRetryFirst; ; {
 		wait := renewCheck
 		if id.due() {
 			if err := id.Renew(ctx, r, servers()); err != nil && ctx.Err() == nil {
 				id.host.Log.Warn("this host's certificate could not be renewed yet", "until", id.Expires(), "err", err)
-				wait = renewRetry
+				wait, retry = retry, min(2*retry, renewRetryLast)
+			} else {
+				retry = renewRetryFirst
 			}
 		}
 		select {
@@ -142,8 +148,8 @@ func (id *Identity) Renew(ctx context.Context, r *Registry, servers []netip.Addr
 	return nil
 }
 
-// Rejoin greets one of the servers after a restart: this host's certificate is
-// its proof. It tells where everything is by now.
+// Rejoin greets one of the servers, hosts that may know more than this one: its
+// certificate is its proof. It tells where everything is by now.
 func (id *Identity) Rejoin(ctx context.Context, servers []netip.AddrPort) (*Welcome, error) {
 	w := new(Welcome)
 	if err := id.askAny(ctx, servers, http.MethodGet, "/v1/welcome", nil, w); err != nil {

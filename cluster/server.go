@@ -239,6 +239,11 @@ type Welcome struct {
 }
 
 func (s *Server) newWelcome(ctx context.Context, node string) (w Welcome, err error) {
+	if s.o.Cluster != nil {
+		if w.Cluster, err = s.o.Cluster(ctx, node); err != nil {
+			return w, fmt.Errorf("tell node %s of the cluster: %w", node, err)
+		}
+	}
 	members, err := s.o.Registry.Members(ctx)
 	if err != nil {
 		return w, err
@@ -246,11 +251,6 @@ func (s *Server) newWelcome(ctx context.Context, node string) (w Welcome, err er
 	w.Peers = map[string]netip.Addr{}
 	for _, m := range members {
 		w.Peers[m.Node] = m.Addr
-	}
-	if s.o.Cluster != nil {
-		if w.Cluster, err = s.o.Cluster(ctx, node); err != nil {
-			return w, fmt.Errorf("tell node %s of the cluster: %w", node, err)
-		}
 	}
 	return w, nil
 }

@@ -1,0 +1,198 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"shoal/catalog"
+)
+
+// member is a host on a loopback address, as far as it takes part in a cluster.
+type member struct {
+	t     *testing.T
+	c     Config
+	log   *slog.Logger
+	store *catalog.Catalog
+	m     *membership
+	end   func()
+}
+
+// newMember is host number n. The ports are fixed: another run of these tests at
+// the same time has other addresses.
+func newMember(t *testing.T, n byte) *member {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shoal") // short, for the socket in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	name := fmt.Sprintf("m%d", n)
+	h := &member{t: t, c: Config{Node: name, StateDir: dir, Advertise: loopback(n)}}
+	h.log = slog.New(slog.NewTextHandler(io.Writer(t.Output()), nil)).With("node", name)
+	t.Cleanup(func() { h.stop() })
+	return h
+}
+
+func loopback(n byte) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 253, byte(os.Getpid()), n})
+}
+
+// tryStart starts the host's part in the cluster.
+func (h *member) tryStart() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	h.end = cancel
+	a := &Agent{config: h.c, log: h.log, registry: prometheus.NewRegistry()}
+	if err := a.openCatalog(ctx, nil); err != nil {
+		return err
+	}
+	h.store, h.m = a.catalog, a.member
+	h.store.SetLocal(catalog.Local{})
+	h.eventually("it has a Snapshot", func() bool { return h.store.Snapshot() != nil })
+	g := new(errgroup.Group)
+	err := h.m.start(ctx, g)
+	h.end = func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			h.t.Error(err)
+		}
+		h.m.stop()
+		if err := h.store.Close(); err != nil {
+			h.t.Error(err)
+		}
+	}
+	return err
+}
+
+func (h *member) start() {
+	h.t.Helper()
+	if err := h.tryStart(); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *member) stop() {
+	if h.end != nil {
+		h.end()
+		h.end = nil
+	}
+}
+
+// invite puts what it takes to join the host's cluster in the settings of another.
+func (h *member) invite(other *member) {
+	h.t.Helper()
+	token, err := h.m.createToken(h.t.Context(), time.Hour, 1)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	other.c.Join, other.c.Token = []string{h.c.Advertise.String()}, token.Token
+}
+
+func (h *member) eventually(what string, ok func() bool) {
+	h.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%s: not in time: %s", h.c.Node, what)
+		}
+	}
+}
+
+// knows waits until the host has it of the store that another has that address.
+func (h *member) knows(other *member) {
+	h.t.Helper()
+	h.eventually(fmt.Sprintf("%s is at %s", other.c.Node, other.c.Advertise), func() bool {
+		s := h.store.Snapshot()
+		return s != nil && slices.ContainsFunc(s.Nodes, func(n catalog.Node) bool {
+			return n.Name == other.c.Node && n.Addr == other.c.Advertise
+		})
+	})
+}
+
+func TestAHostThatDiedWhileItJoinedJoinsByTheSameCommand(t *testing.T) {
+	a, b := newMember(t, 1), newMember(t, 2)
+	a.start()
+	a.invite(b)
+	first, _, _, err := identify(t.Context(), b.c, b.log) // and no more
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := b.c.Join
+	b.c.Join = nil
+	if err, bad := b.tryStart(), (*ConfigError)(nil); !errors.As(err, &bad) || !strings.Contains(err.Error(), "--join") {
+		t.Errorf("without --join: %v", err)
+	}
+	b.c.Join = join
+	b.start()
+	if got := b.store.Role(); got != catalog.RoleClient {
+		t.Errorf("it is %s", got)
+	}
+	if b.m.id.Key() != first.Key() {
+		t.Error("it has another key")
+	}
+	a.knows(b)
+}
+
+// TestTheOnlyServerMoves: its clients know where it was and no more.
+func TestTheOnlyServerMoves(t *testing.T) {
+	a, b := newMember(t, 1), newMember(t, 2)
+	a.start()
+	a.invite(b)
+	b.start()
+	b.c.Join, b.c.Token = nil, ""
+	a.knows(b)
+	b.knows(a)
+	moveTo := func(h *member, n byte) {
+		t.Helper()
+		h.stop()
+		h.c.Advertise = loopback(n)
+	}
+
+	moveTo(a, 3)
+	a.start()
+	b.knows(a)
+
+	// And while one that knew it does not run.
+	b.stop()
+	moveTo(a, 4)
+	a.start()
+	b.start()
+	b.knows(a)
+
+	// Where neither knows where the other is, somebody has to say.
+	moveTo(b, 5)
+	moveTo(a, 6)
+	a.start()
+	b.c.Join = []string{a.c.Advertise.String()}
+	b.start()
+	b.knows(a)
+	a.knows(b)
+}
+
+// TestALoneHostThatMovedAdmitsOthers: it has to have a certificate for its new address by then.
+func TestALoneHostThatMovedAdmitsOthers(t *testing.T) {
+	a, b := newMember(t, 1), newMember(t, 2)
+	a.start()
+	a.stop()
+	a.c.Advertise = loopback(3)
+	a.start()
+	a.invite(b)
+	b.eventually("it joins", func() bool {
+		err := b.tryStart()
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
+	a.knows(b)
+}
