@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -66,13 +67,29 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	if err := c.Check(); err != nil {
 		return err
 	}
-	if !c.Advertise.IsValid() {
-		addr, err := hostAddr()
-		if err != nil {
+	w, err := newAddrWatch(&c)
+	if err != nil {
+		return err
+	}
+	for {
+		err := run(ctx, c, w, version, log)
+		moved := (*movedError)(nil)
+		if ctx.Err() != nil || !errors.As(err, &moved) {
 			return err
 		}
-		c.Advertise = addr
+		log.Warn("this host has another address: starting anew with that", "was", c.Advertise, "is", moved.to)
+		c.Advertise = moved.to
+		w = &addrWatch{own: moved.to, byDefault: moved.byDefault}
 	}
+}
+
+// run is shoal on a host for as long as it has its address, else the error is a
+// [movedError]. The address is in the certificate, in what listens and in what
+// other hosts have of this one: a new start is the way to change it everywhere,
+// and leaves alone what it finds right in the kernel.
+func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := checkOverlap(c.Pool); err != nil {
 		return err
 	}
@@ -85,14 +102,17 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	}
 	defer api.Close()
 
-	a, err := newAgent(ctx, c, version, log)
+	g, ctx := errgroup.WithContext(ctx)
+	problems := newProblems(c.Node, log)
+	g.Go(func() error { return w.watch(ctx, c.Node, problems) })
+	a, err := newAgent(ctx, c, problems, version, log)
 	if err != nil {
-		return err
+		cancel()
+		return cmp.Or(g.Wait(), err)
 	}
 	defer a.close()
 	log.Info("agent is up", "version", version, "node", c.Node, "addr", c.Advertise, "pool", c.Pool, "dns", c.DNS)
 
-	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, api, a.handler(), log) })
 	if c.MetricsAddr != "" {
 		l, err := net.Listen("tcp", c.MetricsAddr)
@@ -132,11 +152,11 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	return err
 }
 
-func newAgent(ctx context.Context, c Config, version string, log *slog.Logger) (*Agent, error) {
+func newAgent(ctx context.Context, c Config, problems *problems, version string, log *slog.Logger) (*Agent, error) {
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
 		registry: prometheus.NewRegistry(),
-		problems: newProblems(c.Node, log),
+		problems: problems,
 		engine:   errors.New("not asked yet"),
 	}
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}

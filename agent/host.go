@@ -14,11 +14,12 @@ import (
 
 // hostAddr finds the address by which other hosts reach this one: the source
 // address of the default route, else the first global address of a device
-// that is up and no bridge.
-func hostAddr() (netip.Addr, error) {
+// that is up, no bridge and none of shoal's own. It tells whether there is a
+// default route.
+func hostAddr() (addr netip.Addr, byDefault bool, err error) {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list routes: %w", err)
+		return netip.Addr{}, false, fmt.Errorf("list routes: %w", err)
 	}
 	var viaDefault, other netip.Addr
 	for _, r := range routes {
@@ -26,7 +27,7 @@ func hostAddr() (netip.Addr, error) {
 			continue
 		}
 		if src, ok := netip.AddrFromSlice(r.Src); ok {
-			return src.Unmap(), nil
+			return src.Unmap(), true, nil
 		}
 		link, err := netlink.LinkByIndex(r.LinkIndex)
 		if err != nil {
@@ -38,10 +39,10 @@ func hostAddr() (netip.Addr, error) {
 	}
 	links, err := netlink.LinkList()
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list devices: %w", err)
+		return netip.Addr{}, false, fmt.Errorf("list devices: %w", err)
 	}
 	for _, l := range links {
-		if l.Type() == "bridge" || l.Attrs().OperState == netlink.OperDown {
+		if l.Type() == "bridge" || l.Attrs().OperState == netlink.OperDown || strings.HasPrefix(l.Attrs().Name, "shoal") {
 			continue
 		}
 		if a, ok := firstAddr(l); ok {
@@ -51,11 +52,11 @@ func hostAddr() (netip.Addr, error) {
 	}
 	switch {
 	case viaDefault.IsValid():
-		return viaDefault, nil
+		return viaDefault, true, nil
 	case other.IsValid():
-		return other, nil
+		return other, false, nil
 	}
-	return netip.Addr{}, badSetting("this host has no default route and no global address to be reached by: name one with --advertise")
+	return netip.Addr{}, false, badSetting("this host has no default route and no global address to be reached by: name one with --advertise")
 }
 
 func firstAddr(l netlink.Link) (netip.Addr, bool) {

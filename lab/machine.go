@@ -201,6 +201,17 @@ func (m *Machine) plug(in bool) {
 	}
 }
 
+// Renumber gives the machine another address on its wire in place of the one it has, as a DHCP server may: with the old
+// one go its routes, with the new one comes the default route.
+func (m *Machine) Renumber(addr netip.Addr) {
+	m.t.Helper()
+	bits := m.wire.network.Bits()
+	m.Exec("ip", "addr", "del", netip.PrefixFrom(m.addr, bits).String(), "dev", "eth0")
+	m.Exec("ip", "addr", "add", netip.PrefixFrom(addr, bits).String(), "dev", "eth0")
+	m.Exec("ip", "route", "replace", "default", "via", m.wire.addr(1).String())
+	m.addr = addr
+}
+
 // execLimit is how long a command may take that is not started in the background.
 const execLimit = 2 * time.Minute
 
