@@ -238,7 +238,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
 		return errors.Join(err, a.catalog.Close())
 	}
 	a.member = newMembership(c, id, a.catalog, log)
-	a.member.tasks = a.held
+	a.member.tasks, a.member.trace = a.held, a.part
 	return nil
 }
 

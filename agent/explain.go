@@ -21,22 +21,34 @@ type Explanation struct {
 	OK      bool   `json:"ok"`
 	Verdict string `json:"verdict,omitempty"` // where it stops and what to do; "" if it does not
 	Steps   []Step `json:"steps"`
+
+	node  string // where the steps are seen, of those that say so
+	reads bool   // nothing but reading: no connection is tried
 }
 
 // Step is one step of the way, with what was seen there just now.
 type Step struct {
 	What     string `json:"what"`
+	Node     string `json:"node,omitempty"` // of a trace: the host where it was seen
 	OK       bool   `json:"ok"`
 	Evidence string `json:"evidence"`
 }
 
 // step adds a step. The first that does not hold is the verdict.
 func (e *Explanation) step(what string, ok bool, format string, args ...any) {
-	s := Step{What: what, OK: ok, Evidence: fmt.Sprintf(format, args...)}
+	e.add(Step{What: what, Node: e.node, OK: ok, Evidence: fmt.Sprintf(format, args...)})
+}
+
+func (e *Explanation) add(s Step) {
 	e.Steps = append(e.Steps, s)
-	if !ok && e.OK {
-		e.OK, e.Verdict = false, what+": "+strings.ReplaceAll(s.Evidence, "\n", "; ")
+	if s.OK || !e.OK {
+		return
 	}
+	where := s.What
+	if s.Node != "" {
+		where += " on " + s.Node
+	}
+	e.OK, e.Verdict = false, where+": "+strings.ReplaceAll(s.Evidence, "\n", "; ")
 }
 
 // Lookup is what the DNS server answers, and why.
@@ -45,6 +57,8 @@ type Lookup struct {
 	From    string   `json:"from"`
 	Answers []string `json:"answers"`
 	Reason  string   `json:"reason"`
+
+	service catalog.ServiceID // the one that the name means, if any
 }
 
 // explain walks from a service, or from a container to its services.
@@ -135,7 +149,9 @@ func explainState(e *Explanation, t *catalog.Task) {
 	e.step("state", false, "%s: %s: %s", t.Name, t.State, why[t.State])
 }
 
-func (a *Agent) explainService(ctx context.Context, e *Explanation, s *catalog.Snapshot, svc *catalog.Service) {
+// explainService walks from a service's name to its tasks, and returns those
+// that the kernel gives new connections of the VIP.
+func (a *Agent) explainService(ctx context.Context, e *Explanation, s *catalog.Snapshot, svc *catalog.Service) (chosen []netip.Addr) {
 	for _, p := range a.problems.list() {
 		if p.Object == svc.ID.String() {
 			e.step("problem", false, "%s", p.Reason)
@@ -145,12 +161,12 @@ func (a *Agent) explainService(ctx context.Context, e *Explanation, s *catalog.S
 	e.step("service", len(live) > 0, "%s: %d tasks, %d in rotation", svc.ID, len(svc.Tasks), len(live))
 	a.explainName(ctx, e, svc)
 	if svc.Spec.Mode == catalog.ModeDNSRR || !svc.VIP.IsValid() {
-		return
+		return nil
 	}
 	view, err := a.balancer.Inspect(ctx, svc.VIP)
 	if err != nil {
 		e.step("kernel", false, "it cannot be read: %v", err)
-		return
+		return nil
 	}
 	e.step("VIP", view.Route != "", "%s", orElse(view.Route, fmt.Sprintf("the kernel does not route %s to this host", svc.VIP)))
 	rules := strings.Join(view.Rules, "\n")
@@ -161,7 +177,13 @@ func (a *Agent) explainService(ctx context.Context, e *Explanation, s *catalog.S
 	e.step("balancer", len(view.Fronts) > 0 || len(live) == 0, "%d virtual services carry it", len(view.Fronts))
 	for _, f := range view.Fronts {
 		explainFront(e, svc, f)
+		for _, d := range f.Dests {
+			if f.Open && d.Weight > 0 {
+				chosen = append(chosen, d.Addr.Addr())
+			}
+		}
 	}
+	return chosen
 }
 
 // explainName asks the DNS server the way a container does: by a packet.
@@ -208,7 +230,7 @@ func explainFront(e *Explanation, svc *catalog.Service, f lb.FrontView) {
 		}
 		evidence := fmt.Sprintf("%s, %s, weight %d, %d active and %d other connections (%s)", d.Addr.Addr(), port, d.Weight, d.Active, d.Inactive, who)
 		ok := true
-		if p := d.Addr.Port(); p != 0 && d.Weight > 0 && f.Protocol == catalog.TCP {
+		if p := d.Addr.Port(); p != 0 && d.Weight > 0 && f.Protocol == catalog.TCP && !e.reads {
 			if err := tryConnect(d.Addr); err != nil {
 				ok, evidence = false, evidence+"\nit does not take connections there: "+err.Error()
 			}
@@ -239,31 +261,25 @@ func (a *Agent) lookup(name, from string) (*Lookup, error) {
 	if err != nil {
 		return nil, err
 	}
-	asker, who := s.Self.Addr, "a process of this host"
-	if addr, err := netip.ParseAddr(from); err == nil {
-		asker, who = addr, from
-	} else if from != "" {
-		found := findContainers(s, from)
-		if len(found) != 1 || len(found[0].Addrs) == 0 {
-			return nil, fmt.Errorf("%w: no one container with an address is called %q", errNotFound, from)
-		}
-		asker, who = found[0].Addrs[0], found[0].Name
+	asker, err := findSender(s, from)
+	if err != nil {
+		return nil, err
 	}
 	qtype := "A"
 	if strings.HasPrefix(name, "_") {
 		qtype = "SRV"
 	}
-	answer, err := a.dns.Lookup(name, qtype, asker)
+	answer, err := a.dns.Lookup(name, qtype, asker.addr)
 	if err != nil {
 		return nil, err
 	}
 	if len(answer.Records) == 0 && !answer.Forwarded && !strings.HasSuffix(strings.TrimSuffix(name, "."), a.config.Zone) {
 		// As a resolver with the search domain would go on.
-		if in, err := a.dns.Lookup(strings.TrimSuffix(name, ".")+"."+a.config.Zone, qtype, asker); err == nil {
+		if in, err := a.dns.Lookup(strings.TrimSuffix(name, ".")+"."+a.config.Zone, qtype, asker.addr); err == nil {
 			answer = in
 		}
 	}
-	return &Lookup{Name: answer.Name, From: who, Answers: answer.Records, Reason: reasonOf(answer)}, nil
+	return &Lookup{Name: answer.Name, From: asker.who, Answers: answer.Records, Reason: reasonOf(answer), service: answer.Service}, nil
 }
 
 func reasonOf(a dnsd.Answer) string {

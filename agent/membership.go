@@ -29,7 +29,8 @@ type membership struct {
 	id     *cluster.Identity
 	reg    *cluster.Registry
 	server *cluster.Server
-	tasks  func(netip.Addr) (virtual.Held, error) // what this host still has to do with a task; set before start
+	tasks  func(netip.Addr) (virtual.Held, error)                          // what this host still has to do with a task; set before start
+	trace  func(ctx context.Context, q question, asked bool) (part, error) // this host's part of one; likewise
 
 	judged chan struct{} // closed once the other hosts' lives are known
 	once   sync.Once     // closes it
@@ -192,6 +193,7 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 	})
 	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))
 	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))
+	m.server.Handle("GET /v1/trace", http.HandlerFunc(m.serveTrace))
 	return m
 }
 

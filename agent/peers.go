@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 
@@ -33,6 +34,17 @@ func (m *membership) serveHeld(w http.ResponseWriter, r *http.Request) {
 	}
 	h, err := m.tasks(addr)
 	reply(w, h, err)
+}
+
+// serveTrace tells this host's part of a trace. It reads, and does nothing else.
+func (m *membership) serveTrace(w http.ResponseWriter, r *http.Request) {
+	q, err := parseQuestion(r.URL.Query())
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	p, err := m.trace(r.Context(), q, true)
+	reply(w, p, err)
 }
 
 func (m *membership) changeRole(ctx context.Context, role string) (a roleAnswer, err error) {
@@ -64,6 +76,15 @@ func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr)
 	return h, m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &h)
 }
 
+// part is another host's part of a trace.
+func (m *membership) part(ctx context.Context, node netip.Addr, q question) (p part, err error) {
+	err = m.ask(ctx, http.MethodGet, node, "/v1/trace?"+q.encode(), &p)
+	return p, err
+}
+
+// maxAnswer is the most that another agent may answer, in bytes.
+const maxAnswer = 4 << 20
+
 // ask asks another host's agent.
 func (m *membership) ask(ctx context.Context, method string, node netip.Addr, path string, into any) error {
 	url := "https://" + netip.AddrPortFrom(node, cluster.DefaultPort).String() + path
@@ -76,12 +97,13 @@ func (m *membership) ask(ctx context.Context, method string, node netip.Addr, pa
 		return fmt.Errorf("ask the agent of %s: %w", node, err)
 	}
 	defer resp.Body.Close()
+	body := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
 	if resp.StatusCode >= 400 {
 		var e apiError
-		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
+		if err := body.Decode(&e); err != nil || e.Error == "" {
 			return fmt.Errorf("the agent of %s answered %s", node, resp.Status)
 		}
 		return errors.New(e.Error)
 	}
-	return json.NewDecoder(resp.Body).Decode(into)
+	return body.Decode(into)
 }

@@ -22,6 +22,7 @@ type Hop struct {
 	VTEP   *VTEP        `json:"vtep,omitempty"`    // with vxlan: what the kernel's tables make of Via
 	Route  string       `json:"route"`             // the kernel's answer, as `ip route get` prints it
 	Prefix netip.Prefix `json:"prefix,omitzero"`   // the destination of the route that was taken
+	MAC    catalog.MAC  `json:"mac,omitzero"`      // on the device's link: the neighbour entry; zero: the kernel has not asked for it lately
 }
 
 // VTEP is the far end of the vxlan tunnel, in the kernel's words: zero where it
@@ -66,6 +67,17 @@ func (f *Fabric) Inspect(dst netip.Addr) (Hop, error) {
 			}
 			mac := neigh[h.Via]
 			h.VTEP = &VTEP{MAC: mac, Remote: fdb[mac]}
+		}
+	}
+	if !h.Via.IsValid() && h.Device != "lo" {
+		list, err := retry(func() ([]netlink.Neigh, error) { return netlink.NeighList(r.LinkIndex, netlink.FAMILY_V4) })
+		if err != nil {
+			return h, fmt.Errorf("list the neighbours on %s: %w", h.Device, err)
+		}
+		for _, n := range list {
+			if addrOf(n.IP) == dst && len(n.HardwareAddr) == len(h.MAC) {
+				h.MAC = catalog.MAC(n.HardwareAddr)
+			}
 		}
 	}
 	h.Route = words(h)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"shoal/catalog"
 	"shoal/kernel/ipset"
@@ -23,6 +24,7 @@ type View struct {
 	Protocol  catalog.Protocol `json:"protocol"`
 	Port      uint16           `json:"port"`
 	Sets      []string         `json:"sets"`                // entries by which the host redirects the port; none: it does not
+	On        []netip.Prefix   `json:"on"`                  // the host's addresses of those entries
 	Redirect  []string         `json:"redirect"`            // the rules that do, as iptables prints them
 	Broken    []string         `json:"broken,omitempty"`    // what is not right with the rules, here and in the sandbox; none if they are
 	Blocked   string           `json:"blocked,omitempty"`   // who has the port on this host, so that it is not redirected
@@ -42,6 +44,16 @@ type DestView struct {
 	Active   int            `json:"active"`   // connections established
 	Inactive int            `json:"inactive"` // others
 	Route    string         `json:"route"`    // the host's, "10.244.2.0/24 via 192.168.1.2 dev eth0"; "": none
+
+	// Source is as whom the destination sees a client that does not keep its
+	// address: that of the device which the route leaves by.
+	Source netip.Addr `json:"source,omitzero"`
+}
+
+// ClientView is how a client comes through the sandbox.
+type ClientView struct {
+	Addr   netip.Addr `json:"addr"`             // by which it enters the sandbox: of a process of this host, the host's end of the link
+	Inside string     `json:"inside,omitempty"` // the entry that makes it one of the cluster, whose address is not kept; "": it keeps it
 }
 
 // ReturnView is where this host sends the replies to connections that a
@@ -70,9 +82,11 @@ func (g *Ingress) Inspect(ctx context.Context, number uint16, proto catalog.Prot
 	for e := range held {
 		if e.Port == number && e.Proto == uint8(proto) {
 			v.Sets = append(v.Sets, fmt.Sprintf("%s %s,%s:%d", setPublished.Name, e.Net, proto, number))
+			v.On = append(v.On, e.Net)
 		}
 	}
 	slices.Sort(v.Sets)
+	slices.SortFunc(v.On, netip.Prefix.Compare)
 	want := hostChains(g.opts.Pool, &g.base)
 	have, err := rules.Read(ctx, rules.Tables(want)...)
 	if err != nil {
@@ -95,8 +109,56 @@ func (g *Ingress) Inspect(ctx context.Context, number uint16, proto catalog.Prot
 			return nil, err
 		}
 		v.Dests[i].Route = describe(r)
+		if v.Dests[i].Source, err = masquerade(r, v.Dests[i].Addr.Addr()); err != nil {
+			return nil, err
+		}
 	}
-	return v, g.inspectReturns(v)
+	v.Returns, err = g.returns()
+	return v, err
+}
+
+// Client reads as whom a client that sends to this host, from that address,
+// comes through the sandbox.
+func (g *Ingress) Client(addr netip.Addr) (*ClientView, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := &ClientView{Addr: addr}
+	if r, err := lookup(addr, 0); err != nil {
+		return nil, err
+	} else if r != nil && r.Type == unix.RTN_LOCAL {
+		v.Addr = hostAddr
+	}
+	if !g.sandbox.ns.IsOpen() {
+		return v, nil
+	}
+	return v, g.sandbox.do(func() error {
+		held, err := ipset.List(setClients.Name)
+		if errors.Is(err, ipset.ErrNotExist) {
+			return nil
+		}
+		if e, has := narrowest(held, v.Addr); has {
+			v.Inside = fmt.Sprintf("%s %s", setClients.Name, e)
+		}
+		return err
+	})
+}
+
+// narrowest is the longest prefix of a set that has the address: the one by
+// which the kernel finds it.
+func narrowest(held map[ipset.Entry]uint32, addr netip.Addr) (found netip.Prefix, has bool) {
+	for e := range held {
+		if e.Net.Contains(addr) && (!has || e.Net.Bits() > found.Bits()) {
+			found, has = e.Net, true
+		}
+	}
+	return found, has
+}
+
+// Returns reads how this host sends back the replies to what sandboxes sent.
+func (g *Ingress) Returns() ([]ReturnView, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.returns()
 }
 
 // Held tells what the sandbox still has to do with a task.
@@ -143,22 +205,63 @@ func (g *Ingress) inspectSandbox(ctx context.Context, p port, v *View) error {
 	return nil
 }
 
-func (g *Ingress) inspectReturns(v *View) error {
+func (g *Ingress) returns() ([]ReturnView, error) {
 	views := []ReturnView{{Node: g.self, Mark: markOurs}}
 	for _, p := range g.base.peers {
 		views = append(views, ReturnView{Node: p.name, Mark: p.mark(), MACs: p.macs})
 	}
-	for _, r := range views {
+	for i := range views {
+		r := &views[i]
 		route, err := lookup(nowhere, r.Mark)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if route != nil && route.Table == int(r.Mark) {
 			r.Route = describe(route)
 		}
-		v.Returns = append(v.Returns, r)
 	}
-	return nil
+	return views, nil
+}
+
+// masquerade is the address that a packet to an address is given by a rule that
+// masquerades it; zero: there is no route.
+func masquerade(r *netlink.Route, to netip.Addr) (netip.Addr, error) {
+	if r == nil {
+		return netip.Addr{}, nil
+	}
+	if gw, ok := netip.AddrFromSlice(r.Gw); ok {
+		to = gw.Unmap()
+	}
+	link, err := netlink.LinkByIndex(r.LinkIndex)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find the device of the route to %s: %w", to, err)
+	}
+	on, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
+	}
+	var addrs []netip.Prefix
+	for _, a := range on {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if bits, _ := a.Mask.Size(); ok && a.Scope < unix.RT_SCOPE_LINK && a.Flags&unix.IFA_F_SECONDARY == 0 {
+			addrs = append(addrs, netip.PrefixFrom(ip.Unmap(), bits))
+		}
+	}
+	return sourceFor(to, addrs), nil
+}
+
+// sourceFor is the first address of a device in whose network the next hop is,
+// or else its first of all (net/ipv4/devinet.c, inet_select_addr); zero: none.
+func sourceFor(hop netip.Addr, addrs []netip.Prefix) (source netip.Addr) {
+	for _, a := range addrs {
+		if a.Contains(hop) {
+			return a.Addr()
+		}
+		if !source.IsValid() {
+			source = a.Addr()
+		}
+	}
+	return source
 }
 
 // describe is a route in the words of ip route.

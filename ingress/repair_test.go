@@ -253,12 +253,12 @@ func TestInspectShowsEveryHop(t *testing.T) {
 		v.Dests[i].Inactive, v.Dests[i].Active = 0, 0
 	}
 	want := &View{
-		Protocol: catalog.TCP, Port: 8000, Sets: []string{"SHOAL-IN-PUBLISHED 0.0.0.0/1,tcp:8000", "SHOAL-IN-PUBLISHED 128.0.0.0/1,tcp:8000"}, Redirect: v.Redirect,
+		Protocol: catalog.TCP, Port: 8000, Sets: []string{"SHOAL-IN-PUBLISHED 0.0.0.0/1,tcp:8000", "SHOAL-IN-PUBLISHED 128.0.0.0/1,tcp:8000"}, On: every, Redirect: v.Redirect,
 		Sandbox: sandboxAddr, Netns: h.opts.Netns, Mark: 0x61f40, Scheduler: "rr",
 		Dests: []DestView{
-			{Addr: netip.MustParseAddrPort("10.244.1.2:80"), Weight: 1, Route: "10.244.1.0/24 dev mesh"},
-			{Addr: netip.MustParseAddrPort("10.244.2.2:80"), Weight: 1, Route: "10.244.2.0/24 via 192.168.88.12 dev eth0"},
-			{Addr: netip.MustParseAddrPort("10.244.3.2:80"), Weight: 1, Route: "10.244.3.0/24 via 192.168.88.13 dev eth0"},
+			{Addr: netip.MustParseAddrPort("10.244.1.2:80"), Weight: 1, Route: "10.244.1.0/24 dev mesh", Source: netip.MustParseAddr("10.244.1.1")},
+			{Addr: netip.MustParseAddrPort("10.244.2.2:80"), Weight: 1, Route: "10.244.2.0/24 via 192.168.88.12 dev eth0", Source: netip.MustParseAddr("192.168.88.11")},
+			{Addr: netip.MustParseAddrPort("10.244.3.2:80"), Weight: 1, Route: "10.244.3.0/24 via 192.168.88.13 dev eth0", Source: netip.MustParseAddr("192.168.88.11")},
 		},
 		Returns: []ReturnView{
 			{Node: "a", Mark: 0x54000000, Route: "default via 169.254.83.1 dev shoal-ingress"},
@@ -266,10 +266,25 @@ func TestInspectShowsEveryHop(t *testing.T) {
 			{Node: "c", Mark: 0x54000003, MACs: []catalog.MAC{w.hosts[2].node.MAC, w.hosts[2].opts.VTEPMAC(w.hosts[2].node)}, Route: "default via 192.168.88.13 dev eth0"},
 		},
 	}
-	if d := cmp.Diff(want, v, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+	if d := cmp.Diff(want, v, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("view (-want +got):\n%s", d)
 	}
 	if len(v.Redirect) != 1 {
 		t.Errorf("redirected by %q, want one rule", v.Redirect)
 	}
+	h.must(t, func() error {
+		for client, want := range map[string]ClientView{
+			"203.0.113.9":   {Addr: netip.MustParseAddr("203.0.113.9")},
+			"10.244.1.9":    {netip.MustParseAddr("10.244.1.9"), "SHOAL-IN-CLIENTS 10.244.1.0/24"},
+			"192.168.88.12": {netip.MustParseAddr("192.168.88.12"), "SHOAL-IN-CLIENTS 192.168.88.12/32"},
+			"192.168.88.11": {hostAddr, "SHOAL-IN-CLIENTS 169.254.83.0/31"}, // its own
+			"127.0.0.1":     {hostAddr, "SHOAL-IN-CLIENTS 169.254.83.0/31"},
+		} {
+			if got, err := h.ingress.Client(netip.MustParseAddr(client)); err != nil || *got != want {
+				t.Errorf("client %s: %+v, %v; want %+v", client, got, err, want)
+			}
+		}
+		return nil
+	})
 }

@@ -40,11 +40,15 @@ func (o *options) showSteps(w io.Writer, e agent.Explanation) error {
 			if !s.OK {
 				mark = "STOP"
 			}
+			cells := []string{mark, s.What}
+			if s.Node != "" {
+				cells = []string{mark, s.Node, s.What}
+			}
 			for i, line := range strings.Split(s.Evidence, "\n") {
 				if i > 0 {
-					mark, s.What = "", ""
+					clear(cells)
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\n", mark, s.What, line)
+				fmt.Fprintln(w, strings.Join(append(cells, line), "\t"))
 			}
 		}
 	})

@@ -171,9 +171,15 @@ func traceCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace NAME|HOST:PORT[/PROTO]",
 		Short: "Follow a packet to a name or a published port, hop by hop",
-		Long: `Follow a packet to a service's name, or to a published port of this host, hop by
-hop, with what the kernel and the DNS server say at each.`,
-		Example: "  sudo shoal trace --from mycontainer web\n  sudo shoal trace :8080",
+		Long: `Follow a packet to a service's name, or to a published port of any host of the
+cluster, hop by hop: to the balancer, on to the hosts of the tasks that it may
+choose, to their containers, and by which address a task sees the client of a
+port. Each step shows what the kernel, the DNS server and the engine of its host
+say now, asked of the agent there. A NAME is what a container would ask for (web,
+web.shop, tasks.web, _http._tcp.web), or stack/name; a HOST is a name or an
+address of shoal nodes, and none means this one. Exits with 1 where a step does
+not hold, or a host's agent does not answer.`,
+		Example: "  sudo shoal trace --from mycontainer web\n  sudo shoal trace --from 203.0.113.9 otherhost:8080\n  sudo shoal trace :53/udp",
 		Args:    exactlyOne("NAME or HOST:PORT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e, err := o.client().Trace(cmd.Context(), from, args[0])
@@ -183,6 +189,6 @@ hop, with what the kernel and the DNS server say at each.`,
 			return o.showSteps(cmd.OutOrStdout(), e)
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "the container that sends, by name, ID or address (default: this host)")
+	cmd.Flags().StringVar(&from, "from", "", "who sends: a container of any host, by name, ID or address, or any other address (default: this host)")
 	return cmd
 }
