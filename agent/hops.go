@@ -17,12 +17,14 @@ import (
 
 // question is what a host is asked of a packet's way: from a name, or from a
 // published port, to the choice of a task; or the end of the way to its own
-// tasks. Just one of name, port and tasks is set.
+// tasks; or a container that sends. Just one of name, port, tasks and sender is
+// set.
 type question struct {
-	name  string
-	port  uint16
-	proto catalog.Protocol
-	tasks []netip.Addr
+	name   string
+	port   uint16
+	proto  catalog.Protocol
+	tasks  []netip.Addr
+	sender string // by its name, or its ID
 
 	from  netip.Addr // of name and port: who sends, as the host sees it
 	at    netip.Addr // of port: the host's address that is sent to; zero: any. Others can only mean the one they know
@@ -32,11 +34,11 @@ type question struct {
 // part is a host's part of a trace.
 type part struct {
 	Steps []Step `json:"steps"`
-	Next  []hop  `json:"next,omitempty"` // the tasks that may be chosen
+	Next  []hop  `json:"next,omitempty"` // the tasks that may be chosen; or the senders
 }
 
-// hop is a task, and the host that the kernel's route leads to; "": none of the
-// cluster.
+// hop is a task, and the host that the kernel's route leads to ("": none of the
+// cluster); or a container that sends, and its host.
 type hop struct {
 	Addr netip.Addr `json:"addr"`
 	Node string     `json:"node,omitempty"`
@@ -49,6 +51,8 @@ func (q question) encode() string {
 		v.Set("name", q.name)
 	case q.port != 0:
 		v.Set("port", fmt.Sprintf("%d/%s", q.port, q.proto))
+	case q.sender != "":
+		v.Set("sender", q.sender)
 	}
 	for _, t := range q.tasks {
 		v.Add("task", t.String())
@@ -64,9 +68,9 @@ func (q question) encode() string {
 
 // parseQuestion reads what encode writes, and nothing else.
 func parseQuestion(v url.Values) (q question, err error) {
-	q.name, q.entry = v.Get("name"), v.Get("entry")
-	if len(q.name) > maxTraced {
-		return q, fmt.Errorf("trace: a name of %d characters", len(q.name))
+	q.name, q.sender, q.entry = v.Get("name"), v.Get("sender"), v.Get("entry")
+	if n := max(len(q.name), len(q.sender)); n > maxTraced {
+		return q, fmt.Errorf("trace: a name of %d characters", n)
 	}
 	if q.entry != "" {
 		if err := catalog.CheckLabel(q.entry); err != nil {
@@ -74,8 +78,10 @@ func parseQuestion(v url.Values) (q question, err error) {
 		}
 	}
 	kinds := 0
-	if q.name != "" {
-		kinds++
+	for _, set := range []bool{q.name != "", q.sender != ""} {
+		if set {
+			kinds++
+		}
 	}
 	if port := v.Get("port"); port != "" {
 		kinds++
@@ -97,9 +103,9 @@ func parseQuestion(v url.Values) (q question, err error) {
 		}
 	}
 	if kinds != 1 {
-		return q, errors.New("trace: ask for just one of name, port and task")
+		return q, errors.New("trace: ask for just one of name, port, task and sender")
 	}
-	if len(q.tasks) == 0 {
+	if q.name != "" || q.port != 0 {
 		q.from, err = parseIPv4(v.Get("from"))
 	}
 	return q, err
@@ -129,11 +135,24 @@ func (a *Agent) part(ctx context.Context, q question, asked bool) (p part, err e
 			q.at = s.Self.Addr
 		}
 		p.Next, err = a.tracePort(ctx, e, s, q)
+	case q.sender != "":
+		p.Next = sendersHere(s, q.sender)
 	default:
 		err = a.traceTasks(e, s, q)
 	}
 	p.Steps = e.Steps
 	return p, err
+}
+
+// sendersHere are this host's containers of that name or ID, at most as many as
+// tell that there are several.
+func sendersHere(s *catalog.Snapshot, name string) (here []hop) {
+	for _, c := range findContainers(s, name) {
+		if c.Node == s.Self.Name && len(c.Addrs) > 0 && len(here) < 2 {
+			here = append(here, hop{c.Addrs[0], c.Node})
+		}
+	}
+	return here
 }
 
 func (a *Agent) traceName(ctx context.Context, e *Explanation, s *catalog.Snapshot, q question) ([]hop, error) {

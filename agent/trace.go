@@ -45,6 +45,9 @@ func (a *Agent) trace(ctx context.Context, from, to string) (*Explanation, error
 		return nil, err
 	}
 	client, err := findSender(s, from)
+	if errors.Is(err, errNotFound) {
+		client, err = a.findSenderElsewhere(ctx, s, from)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +309,61 @@ func senderAt(s *catalog.Snapshot, addr netip.Addr) sender {
 			return containerSender(s, c, addr)
 		}
 	}
+	for _, n := range s.Nodes {
+		if n.Subnet.Contains(addr) {
+			return containerSender(s, &catalog.Container{Name: addr.String(), Node: n.Name}, addr)
+		}
+	}
 	return sender{who: addr.String(), addr: addr}
+}
+
+// findSenderElsewhere has every other host look for a container by its name or
+// ID: one that has nothing to do with the mesh is known to its own host only.
+func (a *Agent) findSenderElsewhere(ctx context.Context, s *catalog.Snapshot, from string) (sender, error) {
+	var mu sync.Mutex
+	var found []sender
+	var silent []string
+	var asked sync.WaitGroup
+	for _, n := range s.Nodes {
+		if n.Name == s.Self.Name {
+			continue
+		}
+		asked.Go(func() {
+			p, err := a.ask(ctx, s, n, question{sender: from})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				silent = append(silent, n.Name)
+			}
+			for _, h := range p.Next {
+				found = append(found, containerSender(s, &catalog.Container{Name: from, Node: n.Name}, h.Addr))
+			}
+		})
+	}
+	asked.Wait()
+	return oneSender(from, found, silent)
+}
+
+// oneSender is the only one that was found. Hosts that are silent might have
+// another.
+func oneSender(from string, found []sender, silent []string) (sender, error) {
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	var on []string
+	for _, c := range found {
+		on = append(on, fmt.Sprintf("%s of %s", c.addr, c.node))
+	}
+	slices.Sort(on)
+	slices.Sort(silent)
+	if len(found) > 1 {
+		return sender{}, fmt.Errorf("%d containers are called %q: give the address, one of %s", len(found), from, strings.Join(on, ", "))
+	}
+	unasked := ""
+	if len(silent) > 0 {
+		unasked = ", unless on " + strings.Join(silent, ", ") + ", which did not answer"
+	}
+	return sender{}, fmt.Errorf("%w: no container with an address is called %q%s", errNotFound, from, unasked)
 }
 
 // seenBy is the address by which a host sees the sender's packets to its own:

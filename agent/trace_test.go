@@ -92,6 +92,8 @@ func TestWhoSendsAndAsWhomEachHostSeesIt(t *testing.T) {
 		{"aaaa11", "cart", "n1", "10.244.1.5", "192.168.1.1"},
 		{"bbbb2222", "web on n2", "n2", "192.168.1.2", "10.244.2.5"},
 		{"10.244.2.5", "web on n2", "n2", "192.168.1.2", "10.244.2.5"},
+		{"10.244.3.9", "10.244.3.9 on n3", "n3", "192.168.1.3", "192.168.1.3"}, // of no record
+		{"10.244.1.9", "10.244.1.9", "n1", "10.244.1.9", "192.168.1.1"},
 		{"172.17.0.2", "web", "n1", "172.17.0.2", "192.168.1.1"},
 		{"172.17.0.3", "172.17.0.3", "", "172.17.0.3", "172.17.0.3"}, // n2's own network, not this host's
 		{"203.0.113.9", "203.0.113.9", "", "203.0.113.9", "203.0.113.9"},
@@ -111,6 +113,26 @@ func TestWhoSendsAndAsWhomEachHostSeesIt(t *testing.T) {
 		if c, err := findSender(s, from); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("from %q: %+v, %v; want an error with %q", from, c, err, says)
 		}
+	}
+}
+
+func TestASenderIsLookedForOnEveryHost(t *testing.T) {
+	s := cluster3()
+	if got := sendersHere(s, "web"); !slices.Equal(got, []hop{{addr("172.17.0.2"), "n1"}}) {
+		t.Errorf("n1 has web at %v", got)
+	}
+	if got := sendersHere(s, "own"); len(got) > 0 {
+		t.Errorf("n1 tells of n2's container: %v", got)
+	}
+	one, other := sender{addr: addr("10.244.2.7"), node: "n2"}, sender{addr: addr("10.244.3.7"), node: "n3"}
+	if got, err := oneSender("far", []sender{one}, []string{"n3"}); err != nil || got != one {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := oneSender("far", []sender{other, one}, nil); err == nil || !strings.Contains(err.Error(), "one of 10.244.2.7 of n2, 10.244.3.7 of n3") {
+		t.Errorf("two: %v", err)
+	}
+	if _, err := oneSender("far", nil, []string{"n3", "n2"}); err == nil || !strings.Contains(err.Error(), "unless on n2, n3,") {
+		t.Errorf("none: %v", err)
 	}
 }
 
@@ -152,6 +174,7 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 		{port: 53, proto: catalog.UDP, from: addr("203.0.113.9")},
 		{tasks: []netip.Addr{addr("10.244.1.5"), addr("10.244.1.6")}},
 		{tasks: []netip.Addr{addr("10.244.1.5")}, entry: "n2"},
+		{sender: "near"},
 	} {
 		v, err := url.ParseQuery(q.encode())
 		if err != nil {
@@ -164,7 +187,7 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 	for _, query := range []string{
 		"", "from=10.0.0.1", "name=web", "name=web&from=here", "name=web&from=::1", "name=web&port=80/tcp&from=10.0.0.1",
 		"name=" + strings.Repeat("a", maxTraced+1) + "&from=10.0.0.1",
-		"port=80&from=", "port=0/tcp&from=10.0.0.1", "port=80/icmp&from=10.0.0.1", "port=n2:80/tcp&from=10.0.0.1",
+		"sender=near&name=web&from=10.0.0.1", "sender=" + strings.Repeat("a", maxTraced+1), "port=80&from=", "port=0/tcp&from=10.0.0.1", "port=80/icmp&from=10.0.0.1", "port=n2:80/tcp&from=10.0.0.1",
 		"task=", "task=n1", "task=10.0.0.1&port=80/tcp&from=10.0.0.1", "task=10.0.0.1&entry=" + url.QueryEscape("n2\x1b"),
 		strings.Repeat("task=10.0.0.1&", maxFollowed+1),
 	} {

@@ -44,6 +44,7 @@ type (
 		Verdict string
 		Steps   []struct {
 			What     string
+			Node     string
 			OK       bool
 			Evidence string
 		}
