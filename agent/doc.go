@@ -7,5 +7,7 @@
 // repair what others broke.
 //
 // It also serves the HTTP API on a unix socket, which the command line speaks
-// ([Client]), and the metrics. No other package knows two of the parts.
+// ([Client]), and the metrics. Agents of different hosts ask each other over mutual
+// TLS what only each one's kernel tells: what it holds to a task, and its part
+// of a trace. No other package knows two of the parts.
 package agent
