@@ -378,28 +378,39 @@ func (a *Agent) answerPeers(ctx context.Context, self catalog.Node) (again time.
 	return 0, nil
 }
 
+// publishAgain is how often the store is asked again for ports when it was
+// away: no Snapshot may tell that it is back.
+const publishAgain = 5 * time.Second
+
 // publish claims the ports that this host's tasks publish, and lets go of those
-// nobody publishes any more.
-func (a *Agent) publish(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
-	claim, release, problems := ingress.Claims(s)
-	var again time.Duration
-	failed := func(c catalog.PortClaim, err error) {
-		again = time.Second
-		if taken := new(catalog.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
-			problems = append(problems, catalog.Problem{Kind: "service", Object: c.Service.String(), Reason: err.Error()})
+// nobody publishes any more. Where the store does not answer for one port, the
+// others are left for the next time: each would wait as long to learn the same.
+func (a *Agent) publish(ctx context.Context, s *catalog.Snapshot, _ bool) (again time.Duration, ps []catalog.Problem) {
+	claim, release, ps := ingress.Claims(s)
+	left := len(claim) + len(release)
+	carryOut := func(cs []catalog.PortClaim, do func(context.Context, catalog.PortClaim) error) (answered bool) {
+		for _, c := range cs {
+			err := do(ctx, c)
+			if errors.Is(err, catalog.ErrAway) {
+				return false
+			}
+			left--
+			if err == nil {
+				continue
+			}
+			again = time.Second
+			if taken := new(catalog.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
+				ps = append(ps, catalog.Problem{Kind: "service", Object: c.Service.String(), Reason: err.Error()})
+			}
 		}
+		return true
 	}
-	for _, c := range claim {
-		if err := a.catalog.ClaimPort(ctx, c); err != nil {
-			failed(c, err)
-		}
+	if !carryOut(claim, a.catalog.ClaimPort) || !carryOut(release, a.catalog.ReleasePort) {
+		again = publishAgain
+		ps = append(ps, catalog.Problem{Kind: "store", Object: "published ports",
+			Reason: fmt.Sprintf("%d wait to be claimed or released: the store does not answer, and it is tried again; see: shoal status", left)})
 	}
-	for _, c := range release {
-		if err := a.catalog.ReleasePort(ctx, c); err != nil {
-			failed(c, err)
-		}
-	}
-	return again, problems
+	return again, ps
 }
 
 // takePart begins this host's part in the cluster once its own containers are

@@ -1,0 +1,49 @@
+package agent
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"shoal/catalog"
+)
+
+// TestOnePortLearnsThatTheStoreIsAway: the others do not wait for it to time out again, each by itself.
+func TestOnePortLearnsThatTheStoreIsAway(t *testing.T) {
+	// One that is connected to, and says nothing.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	dir, err := os.MkdirTemp("", "agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	self := catalog.Node{Name: "a"}
+	c, err := catalog.Open(t.Context(), catalog.Options{Self: self, StateDir: dir, Etcd: []string{silent.Addr().String()},
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+
+	web := catalog.ServiceID{Stack: "shop", Name: "web"}
+	task := catalog.Task{Service: web, Node: "a", State: catalog.Running}
+	for port := range uint16(20) {
+		task.Spec.Publish = append(task.Spec.Publish, catalog.PublishedPort{Published: 8000 + port, Target: 80, Protocol: catalog.TCP})
+	}
+	s := catalog.NewSnapshot(1, self, nil, []catalog.Container{{ID: "1", Name: "web-1", Node: "a", Tasks: []catalog.Task{task}}}, nil)
+	s.Published = []catalog.PortClaim{{Protocol: catalog.TCP, Port: 53, Service: web}} // to be released
+	a := &Agent{catalog: c}
+	again, ps := a.publish(t.Context(), s, false)
+	if len(ps) != 1 || ps[0].Kind != "store" || !strings.Contains(ps[0].Reason, "21 wait") {
+		t.Errorf("the problems are %+v, want one for all ports", ps)
+	}
+	if again != publishAgain {
+		t.Errorf("it is tried again in %v, want %v", again, publishAgain)
+	}
+}
