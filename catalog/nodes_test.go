@@ -405,6 +405,47 @@ func TestPortsOfTheMesh(t *testing.T) {
 	eventually(t, "it is known from disk", published(a, want[1]))
 }
 
+// TestAPortIsReleasedByManyAtOnce has several hosts let go of a port that is claimed anew meanwhile: none takes the new claim.
+func TestAPortIsReleasedByManyAtOnce(t *testing.T) {
+	t.Parallel()
+	etcd := etcdServer(t, shortDir(t))
+	a := open(t, "a", shortDir(t), at(etcd.endpoint))
+	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	a.SetLocal(local())
+	b.SetLocal(local())
+	for i := range 50 {
+		old, young := PortClaim{TCP, 80, ServiceID{"s", fmt.Sprint(i)}}, PortClaim{TCP, 80, ServiceID{"s", fmt.Sprint(i + 1)}}
+		if err := a.ClaimPort(t.Context(), old); err != nil {
+			t.Fatalf("round %d: it was not left to its holder: %v", i, err)
+		}
+		var work sync.WaitGroup
+		for _, c := range []*Catalog{a, a, b, b} {
+			work.Go(func() {
+				if err := c.ReleasePort(t.Context(), old); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		work.Go(func() {
+			for {
+				err := b.ClaimPort(t.Context(), young)
+				if taken := (*PortTakenError)(nil); errors.As(err, &taken) && taken.Holder == old.Service {
+					continue // not released yet
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+		})
+		work.Wait()
+		var taken *PortTakenError
+		if err := a.ClaimPort(t.Context(), old); !errors.As(err, &taken) || taken.Holder != young.Service {
+			t.Fatalf("round %d: the new claim is gone: %v", i, err)
+		}
+	}
+}
+
 func TestKV(t *testing.T) {
 	t.Parallel()
 	etcdDir := shortDir(t)

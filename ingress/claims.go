@@ -14,10 +14,13 @@ import (
 // ports its services cannot have. It is a function of the Snapshot alone.
 //
 // A port is the service's that claimed it first, on every host. It keeps it
-// while any of its tasks, wherever, publishes it; then the first live host
-// releases it. An unclaimed port is claimed by the hosts that run a task which
-// publishes it; if several services want one, they agree to claim it for that
-// whose task has been running longest.
+// while any of its tasks, wherever, publishes it, lost ones included: they may
+// go on somewhere a partition hides them. Then the first live host releases it,
+// and so does each that runs a task which publishes it too: a host is held for
+// alive while its agent is down, and whoever waits for the port is not to wait
+// for that agent. Releasing it twice does no harm. An unclaimed port is claimed
+// by the hosts that run a task which publishes it; if several services want
+// one, they agree to claim it for that whose task has been running longest.
 func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problems []catalog.Problem) {
 	held := holders(snap)
 	wants := wanted(snap)
@@ -46,12 +49,13 @@ func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problem
 			}
 		}
 	}
-	if first(snap) == snap.Self.Name {
-		for _, c := range snap.Published {
-			ws := wants[port{c.Protocol, c.Port}]
-			if !slices.ContainsFunc(ws, func(w want) bool { return w.service == c.Service }) {
-				release = append(release, c)
-			}
+	isFirst := first(snap) == snap.Self.Name
+	for _, c := range snap.Published {
+		ws := wants[port{c.Protocol, c.Port}]
+		needed := slices.ContainsFunc(ws, func(w want) bool { return w.service == c.Service })
+		awaited := slices.ContainsFunc(ws, func(w want) bool { return w.local })
+		if !needed && (isFirst || awaited) {
+			release = append(release, c)
 		}
 	}
 	order := func(a, b catalog.PortClaim) int {

@@ -73,6 +73,10 @@ func TestClaims(t *testing.T) {
 		{"but keeps what it holds", "host a\nhost b\nhost c dead\ntask old c 1 80:80\ntask new b 2 80:80\nclaim old 80", "", "", "publish 80/tcp for s/new: already claimed by s/old; publish another port, or remove that service"},
 		{"a port nobody publishes is the first host's to release", hosts + "claim web 80", "", "", ""},
 		{"which is the next one while it is dead", "host a dead\nhost b\nclaim web 80", "", "web 80", ""},
+		{"and that of any host where a task waits for it", hosts + "task new b 1 80:80\nclaim web 80", "", "web 80", "publish 80/tcp for s/new: already claimed by s/web; publish another port, or remove that service"},
+		{"but not of one where none does", hosts + "task new c 1 80:80\nclaim web 80", "", "", ""},
+		{"nor while a task elsewhere publishes it", hosts + "task web c 2 80:80\ntask new b 1 80:80\nclaim web 80", "", "", "publish 80/tcp for s/new: already claimed by s/web; publish another port, or remove that service"},
+		{"no other than the one that is waited for", hosts + "task new b 1 80:80\nclaim web 80\nclaim web 81", "", "web 80", "publish 80/tcp for s/new: already claimed by s/web; publish another port, or remove that service"},
 		{"a port its holder does not publish any more", "host b\ntask web b 1 81:81\ntask new b 1 80:80\nclaim web 80\nclaim web 81", "", "web 80", "publish 80/tcp for s/new: already claimed by s/web; publish another port, or remove that service"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
