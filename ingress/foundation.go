@@ -160,14 +160,13 @@ func (g *Ingress) occupied(ctx context.Context, ms []mapping, full bool) {
 	if err == nil {
 		have, err = rules.Read(ctx, "nat")
 	}
-	rs := redirects(have)
-	for _, m := range ask {
-		if err != nil {
+	if err != nil {
+		for _, m := range ask {
 			g.blocked[m.port] = fmt.Errorf("publish %s for %s: find out who has it on this host: %w", m.port, m.service, err)
-		} else if who, taken := occupy(m.port, m.addrs, g.opts.Pool, ls, rs); taken {
-			g.blocked[m.port] = fmt.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", m.port, m.service, who)
 		}
+		return
 	}
+	maps.Copy(g.blocked, occupied(ask, g.opts.Pool, ls, redirects(have), processes))
 }
 
 // redirects tells whether the host redirects a port on all addresses where it

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,11 +32,36 @@ type occupant struct {
 	rule string // "" of a listener
 }
 
-func (o occupant) String() string {
+// describe says who it is, by the names of processes that have sockets.
+func (o occupant) describe(processes map[uint32]string) string {
 	if o.rule != "" {
 		return fmt.Sprintf("the iptables rule %q, which is not the mesh's, takes it (Docker's -p makes such rules)", o.rule)
 	}
-	return fmt.Sprintf("%s listens on %s", process(o.inode), o.addr)
+	return fmt.Sprintf("%s listens on %s", cmp.Or(processes[o.inode], "a process"), o.addr)
+}
+
+// occupied finds which ports are somebody else's already, and says whose. It
+// asks for the names of all processes at once, if it needs any.
+func occupied(ms []*mapping, pool netip.Prefix, ls []listener, rs []redirect, processes func(inodes map[uint32]bool) map[uint32]string) map[port]error {
+	found := map[*mapping]occupant{}
+	inodes := map[uint32]bool{}
+	for _, m := range ms {
+		if who, taken := occupy(m.port, m.addrs, pool, ls, rs); taken {
+			found[m] = who
+			if who.rule == "" {
+				inodes[who.inode] = true
+			}
+		}
+	}
+	var names map[uint32]string
+	if len(inodes) > 0 {
+		names = processes(inodes)
+	}
+	errs := map[port]error{}
+	for m, who := range found {
+		errs[m.port] = fmt.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", m.port, m.service, who.describe(names))
+	}
+	return errs
 }
 
 // occupy finds who has a port on any of the addresses, all if there are none.
@@ -135,23 +161,29 @@ func parseListener(m []byte, proto catalog.Protocol) (l listener, ok bool) {
 	}, true
 }
 
-// process names the process that has the socket, "nginx (pid 123)". In a
-// container without the host's process namespace none can be found.
-func process(inode uint32) string {
-	link := fmt.Sprintf("socket:[%d]", inode)
+// processes names those that have the sockets, "nginx (pid 123)", in one walk
+// through the open files of all. In a container without the host's process
+// namespace none can be found.
+func processes(inodes map[uint32]bool) map[uint32]string {
+	names := map[uint32]string{}
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, fd := range fds {
-		if to, err := os.Readlink(fd); err != nil || to != link {
+		to, _ := os.Readlink(fd)
+		number, isSocket := strings.CutPrefix(to, "socket:[")
+		n, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+		inode := uint32(n)
+		if !isSocket || err != nil || !inodes[inode] || names[inode] != "" {
 			continue
 		}
 		pid := strings.Split(fd, "/")[2]
-		name, err := os.ReadFile("/proc/" + pid + "/comm")
-		if err != nil {
-			continue
+		if name, err := os.ReadFile("/proc/" + pid + "/comm"); err == nil {
+			names[inode] = fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), pid)
 		}
-		return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), pid)
+		if len(names) == len(inodes) {
+			break
+		}
 	}
-	return "a process"
+	return names
 }
 
 // redirect is a rule of others in the nat table that sends a port's packets

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -52,6 +53,54 @@ func TestOccupy(t *testing.T) {
 	}
 }
 
+// TestProcessesAreLookedForOnce, however many ports are taken; and not at all where rules take them.
+func TestProcessesAreLookedForOnce(t *testing.T) {
+	var ms []*mapping
+	var ls []listener
+	for n := range uint16(100) {
+		ms = append(ms, &mapping{port: port{catalog.TCP, 8000 + n}, service: catalog.ServiceID{Stack: "s", Name: "web"}})
+		if n < 50 {
+			ls = append(ls, listener{catalog.TCP, netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+n), 1000 + uint32(n)})
+		}
+	}
+	looked := 0
+	look := func(inodes map[uint32]bool) map[uint32]string {
+		looked++
+		names := map[uint32]string{}
+		for i := range inodes {
+			if i != 1049 {
+				names[i] = fmt.Sprintf("nginx (pid %d)", i)
+			}
+		}
+		return names
+	}
+	pool := netip.MustParsePrefix("10.96.0.0/16")
+	rule := redirect{catalog.TCP, netip.IPv4Unspecified(), 8050, 8059, "-A DOCKER …"}
+	errs := occupied(ms, pool, ls, []redirect{rule}, look)
+	if looked != 1 {
+		t.Errorf("it was looked %d times", looked)
+	}
+	if len(errs) != 60 {
+		t.Errorf("%d ports are taken, want 60", len(errs))
+	}
+	for n, says := range map[uint16]string{8007: "nginx (pid 1007) listens on 0.0.0.0:8007", 8049: "a process listens on 0.0.0.0:8049", 8055: "DOCKER"} {
+		if err := errs[port{catalog.TCP, n}]; err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("port %d: %v, want %q", n, err, says)
+		}
+	}
+	if errs := occupied(ms, pool, nil, []redirect{rule}, look); len(errs) != 10 || looked != 1 {
+		t.Errorf("for rules alone it was looked too; %d ports are taken", len(errs))
+	}
+}
+
+// BenchmarkProcesses is one walk through the open files of all processes, whatever it looks for.
+func BenchmarkProcesses(b *testing.B) {
+	none := map[uint32]bool{0: true}
+	for b.Loop() {
+		processes(none)
+	}
+}
+
 func TestListenersAreFoundWithTheirProcess(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -78,7 +127,8 @@ func TestListenersAreFoundWithTheirProcess(t *testing.T) {
 			continue
 		}
 		found = true
-		if who := (occupant{listener: l}).String(); !strings.Contains(who, myself(t)) || !strings.HasSuffix(who, "listens on "+at.String()) {
+		who := (occupant{listener: l}).describe(processes(map[uint32]bool{l.inode: true}))
+		if !strings.Contains(who, myself(t)) || !strings.HasSuffix(who, "listens on "+at.String()) {
 			t.Errorf("occupant %q", who)
 		}
 	}
