@@ -26,11 +26,12 @@ type failure struct {
 
 type failures map[object]*failure
 
-// What fails is tried again after a second, then after twice as long each
-// time, up to a minute.
+// What fails is tried again, by a full pass, after a second, then after twice
+// as long each time, up to five seconds: however seldom full passes are, a port
+// that somebody has let go of is served soon.
 const (
 	firstRetry = time.Second
-	lastRetry  = time.Minute
+	lastRetry  = 5 * time.Second
 )
 
 // update takes in how the objects of one kind fare now: those in errs fail,
