@@ -188,7 +188,8 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 	}
 	if a.watcher, err = dockerwatch.New(dockerwatch.Options{
 		Host: c.Docker, Node: c.Node, NodeAddr: func() netip.Addr { return c.Advertise },
-		Pool: c.Pool, Reserved: reserved, Log: log.With("part", "dockerwatch"), Registerer: a.registry,
+		Pool: c.Pool, Reserved: reserved, ImageLabels: c.ImageLabels,
+		Log: log.With("part", "dockerwatch"), Registerer: a.registry,
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}

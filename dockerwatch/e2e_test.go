@@ -353,6 +353,22 @@ func TestEngineNetworkOfAnother(t *testing.T) {
 	h.wants("hosted:running joiner:problem lonely:problem")
 }
 
+// TestEngineLabelsOfAnImage is about images that bring labels of their own.
+func TestEngineLabelsOfAnImage(t *testing.T) {
+	h := newHost(t, engineSocket)
+	labelled := h.prefix + "image"
+	h.run("plain", "")
+	h.docker("commit --change", "LABEL shoal.service=web", "@plain", labelled)
+	t.Cleanup(func() { exec.Command("docker", "rmi", "-f", labelled).Run() })
+	h.docker("run -d --name @alone " + labelled + " sleep 1000")
+	h.docker("run -d --name @asked -l shoal.weight=1 " + labelled + " sleep 1000")
+	h.run("own", "-l shoal.service=web")
+	h.wants("alone:problem asked:running own:running plain")
+	if why := h.container("alone").Problem; !strings.Contains(why, "image") {
+		t.Errorf("the problem is %q", why)
+	}
+}
+
 func TestEngineManyAtOnce(t *testing.T) {
 	h := newHost(t, engineSocket)
 	var group sync.WaitGroup

@@ -13,6 +13,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+	dockerimage "github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 )
@@ -22,6 +23,7 @@ type engine interface {
 	Events(context.Context, events.ListOptions) (<-chan events.Message, <-chan error)
 	ContainerList(context.Context, container.ListOptions) ([]container.Summary, error)
 	ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error)
+	ImageInspect(ctx context.Context, id string, _ ...client.ImageInspectOption) (dockerimage.InspectResponse, error)
 	NetworkList(context.Context, network.ListOptions) ([]network.Summary, error)
 	Close() error
 }

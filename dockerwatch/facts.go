@@ -47,9 +47,10 @@ type endpoint struct {
 // defaultStopTimeout and SIGTERM are the engine's own defaults.
 const defaultStopTimeout = 10 * time.Second
 
-// factsOf distils what the engine says of a container at the moment now. It is
-// nil for a container that does not run.
-func factsOf(c container.InspectResponse, l limits, now time.Time) *facts {
+// factsOf distils what the engine says of a container, and of its image's
+// labels if they matter, at the moment now. It is nil for a container that does
+// not run.
+func factsOf(c container.InspectResponse, image map[string]string, l limits, now time.Time) *facts {
 	if c.ContainerJSONBase == nil || c.State == nil || c.Config == nil {
 		return nil
 	}
@@ -78,8 +79,12 @@ func factsOf(c container.InspectResponse, l limits, now time.Time) *facts {
 	if t := c.Config.StopTimeout; t != nil {
 		f.stopTimeout = time.Duration(*t) * time.Second
 	}
-	f.stack, _ = stackOf(c.Config.Labels)
-	if f.services, err = parseLabels(c.Config.Labels, l); err != nil {
+	labels, err := counting(c.Config.Labels, image)
+	f.stack, _ = stackOf(labels)
+	if err == nil {
+		f.services, err = parseLabels(labels, l)
+	}
+	if err != nil {
 		f.services, f.refusal = nil, err.Error()
 	}
 	if c.HostConfig != nil {

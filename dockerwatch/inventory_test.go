@@ -66,7 +66,7 @@ func inspected(id, labels string, networks ...string) container.InspectResponse 
 }
 
 func (v *inventory) see(c container.InspectResponse, now time.Time) {
-	if f := factsOf(c, v.limits, now); f != nil {
+	if f := factsOf(c, nil, v.limits, now); f != nil {
 		v.put(f, now)
 	} else {
 		v.remove(c.ID)
@@ -349,7 +349,7 @@ func TestContainersThatDoNotRunAreNotThere(t *testing.T) {
 	} {
 		c := inspected("one", "service=web", "bridge=172.17.0.2")
 		change(&c)
-		if f := factsOf(c, testLimits, t0); f != nil {
+		if f := factsOf(c, nil, testLimits, t0); f != nil {
 			t.Errorf("%s: %+v", what, f)
 		}
 	}

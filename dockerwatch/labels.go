@@ -172,7 +172,7 @@ func parseLabels(labels map[string]string, l limits) ([]serviceLabels, error) {
 func sortLabels(labels map[string]string) (labelSet, error) {
 	set := labelSet{plain: map[string]string{}, named: map[string]map[string]string{}}
 	for _, label := range slices.Sorted(maps.Keys(labels)) {
-		if label != strings.TrimSuffix(labelPrefix, ".") && !strings.HasPrefix(label, labelPrefix) {
+		if !isOurs(label) {
 			continue
 		}
 		value := labels[label]
@@ -211,6 +211,39 @@ func sortLabels(labels map[string]string) (labelSet, error) {
 		into[word] = value
 	}
 	return set, nil
+}
+
+// isOurs tells whether a label is one that is read here, or refused.
+func isOurs(label string) bool {
+	return label == strings.TrimSuffix(labelPrefix, ".") || strings.HasPrefix(label, labelPrefix)
+}
+
+func anyOurs(labels map[string]string) bool {
+	for label := range labels {
+		if isOurs(label) {
+			return true
+		}
+	}
+	return false
+}
+
+// counting are the labels of a container that count, and the reason why not all
+// of them do: its shoal labels do not if every one is its image's. Who made the
+// image is not who runs it, and has no say in what joins the mesh. An engine
+// tells the labels of both as one, so that a label given with the value it has
+// in the image counts for the image's.
+func counting(labels, image map[string]string) (map[string]string, error) {
+	own := maps.Clone(labels)
+	maps.DeleteFunc(own, func(label, value string) bool {
+		was, there := image[label]
+		return there && was == value
+	})
+	if anyOurs(own) || !anyOurs(labels) {
+		return labels, nil
+	}
+	others := maps.Clone(labels)
+	maps.DeleteFunc(others, func(label, _ string) bool { return isOurs(label) })
+	return others, fmt.Errorf("its %[1]s labels are all its image's, and no image joins the mesh by itself: start the container with one more, as %[1]sweight=1, or the agent with --image-labels", labelPrefix)
 }
 
 func knownKeys(several bool) []string {

@@ -53,6 +53,7 @@ type question struct {
 type answer struct {
 	id        string
 	container container.InspectResponse
+	image     map[string]string // labels of its image, if they matter
 	err       error
 }
 
@@ -208,9 +209,9 @@ func (s *session) list(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	running := map[string]bool{}
+	running, images := map[string]bool{}, map[string]bool{}
 	for _, c := range containers {
-		running[c.ID] = true
+		running[c.ID], images[c.ImageID] = true, true
 		if now := outline(c); s.outlines[c.ID] != now {
 			s.outlines[c.ID] = now
 			s.inventory.stale[c.ID] = true
@@ -218,6 +219,12 @@ func (s *session) list(ctx context.Context) error {
 	}
 	s.inventory.keep(running)
 	maps.DeleteFunc(s.outlines, func(id, _ string) bool { return !running[id] })
+	s.images.Range(func(id, _ any) bool {
+		if !images[id.(string)] {
+			s.images.Delete(id)
+		}
+		return true
+	})
 	return nil
 }
 
@@ -248,11 +255,39 @@ func (s *session) ask(ctx context.Context) (begun int) {
 		go func() {
 			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			defer cancel()
-			c, err := s.engine.ContainerInspect(ctx, id)
-			s.answers <- answer{id, c, err} // has room for all that go on
+			a := answer{id: id}
+			if a.container, a.err = s.engine.ContainerInspect(ctx, id); a.err == nil {
+				a.image, a.err = s.imageOf(ctx, a.container)
+			}
+			s.answers <- a // has room for all that go on
 		}()
 	}
 	return begun
+}
+
+// imageOf are the labels of a container's image, which is asked for when first
+// it matters: where the container has shoal labels. An image that is gone has
+// none, and the container's are taken for its own.
+func (s *session) imageOf(ctx context.Context, c container.InspectResponse) (map[string]string, error) {
+	if s.trustImages || c.ContainerJSONBase == nil || c.Config == nil || !anyOurs(c.Config.Labels) {
+		return nil, nil
+	}
+	if labels, known := s.images.Load(c.Image); known {
+		return labels.(map[string]string), nil
+	}
+	image, err := s.engine.ImageInspect(ctx, c.Image)
+	switch {
+	case errdefs.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("inspect its image %s: %w", c.Image, err)
+	}
+	var labels map[string]string
+	if image.Config != nil {
+		labels = image.Config.Labels
+	}
+	s.images.Store(c.Image, labels)
+	return labels, nil
 }
 
 // settle takes in an answer. It returns an error if there is no engine to
@@ -273,7 +308,7 @@ func (s *session) settle(a answer) error {
 		s.log.Warn("a container cannot be inspected; trying again", "id", a.id, "error", a.err)
 		s.failed[a.id] = true
 	default:
-		if f := factsOf(a.container, v.limits, now); f != nil {
+		if f := factsOf(a.container, a.image, v.limits, now); f != nil {
 			v.put(f, now)
 		} else {
 			v.remove(a.id)

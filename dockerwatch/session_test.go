@@ -3,6 +3,7 @@ package dockerwatch
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,9 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+	dockerimage "github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/catalog"
@@ -30,7 +33,8 @@ type fakeEngine struct {
 	containers map[string]container.InspectResponse
 	past       []events.Message
 	listeners  map[chan events.Message]chan error
-	inspected  map[string]int // how often
+	images     map[string]string // image's ID -> its labels, as in labelsOf
+	inspected  map[string]int    // container's or image's ID -> how often
 
 	dialErr     error
 	listenAfter chan struct{}                        // the engine answers a call for events at once, but listens for them only after this; nil: at once
@@ -43,6 +47,7 @@ func newFakeEngine() *fakeEngine {
 	return &fakeEngine{
 		containers: map[string]container.InspectResponse{},
 		listeners:  map[chan events.Message]chan error{},
+		images:     map[string]string{},
 		inspected:  map[string]int{},
 	}
 }
@@ -113,7 +118,7 @@ func (e *fakeEngine) ContainerList(context.Context, container.ListOptions) ([]co
 	e.mu.Lock()
 	var list []container.Summary
 	for id, c := range e.containers {
-		list = append(list, container.Summary{ID: id, Names: []string{c.Name}, State: "running", Status: "Up 3 hours",
+		list = append(list, container.Summary{ID: id, ImageID: c.Image, Names: []string{c.Name}, State: "running", Status: "Up 3 hours",
 			NetworkSettings: &container.NetworkSettingsSummary{Networks: c.NetworkSettings.Networks}})
 	}
 	then := e.onList
@@ -149,6 +154,23 @@ func (e *fakeEngine) ContainerInspect(ctx context.Context, id string) (container
 	return c, nil
 }
 
+func (e *fakeEngine) ImageInspect(_ context.Context, id string, _ ...client.ImageInspectOption) (dockerimage.InspectResponse, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.inspected[id]++
+	labels, ok := e.images[id]
+	switch {
+	case !ok:
+		return dockerimage.InspectResponse{}, errdefs.ErrNotFound
+	case labels == "broken":
+		return dockerimage.InspectResponse{}, errdefs.ErrInternal
+	}
+	said, _ := json.Marshal(map[string]any{"Id": id, "Config": map[string]any{"Labels": labelsOf(labels)}})
+	var image dockerimage.InspectResponse
+	err := json.Unmarshal(said, &image)
+	return image, err
+}
+
 func (e *fakeEngine) NetworkList(context.Context, network.ListOptions) ([]network.Summary, error) {
 	return []network.Summary{{ID: "idbridge", Name: "bridge", Driver: "bridge"}}, nil
 }
@@ -175,6 +197,14 @@ func (e *fakeEngine) run(id, labels string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.containers[id] = c
+}
+
+// runImage is run with a container of an image.
+func (e *fakeEngine) runImage(id, image, labels string) {
+	e.run(id, labels)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.containers[id].Image = image // what of it is behind a pointer
 }
 
 func (e *fakeEngine) start(id, labels string) {
@@ -587,4 +617,54 @@ func (h *heard) metric(name string) float64 {
 	}
 	h.t.Fatalf("no metric %s", name)
 	return 0
+}
+
+func TestNoImageJoinsByItself(t *testing.T) {
+	e := newFakeEngine()
+	e.images = map[string]string{"web": "service=web", "plain": "", "broken": "broken"}
+	e.runImage("a", "web", "service=web")
+	e.runImage("b", "web", "service=web weight=1")
+	e.runImage("c", "plain", "service=web")
+	e.runImage("d", "gone", "service=web")
+	e.runImage("e", "unasked", "")
+	e.runImage("f", "broken", "service=web")
+	h := watch(t, e, func(o *Options) { o.Resync = 20 * time.Millisecond })
+	h.wants("a:problem b:running c:running d:running e")
+	h.until("what was wrong with an image is told", func() bool {
+		return strings.Contains(h.log.String(), "inspect its image broken")
+	})
+	e.mu.Lock()
+	e.images["broken"] = "service=other"
+	e.mu.Unlock()
+	h.wants("a:problem b:running c:running d:running e f:running")
+
+	// Its image has been asked about, as long as there is a container of it.
+	asked := func(image string) int {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.inspected[image]
+	}
+	web := asked("web")
+	if asked("unasked") > 0 {
+		t.Error("an image was asked about for no label")
+	}
+	e.runImage("g", "web", "service=web")
+	e.happen(events.ActionStart, "g")
+	h.wants("a:problem b:running c:running d:running e f:running g:problem")
+	if n := asked("web"); n != web {
+		t.Errorf("an image was asked about %d times more", n-web)
+	}
+	for _, id := range []string{"a", "b", "g"} {
+		e.die(id)
+	}
+	h.wants("c:running d:running e f:running")
+	h.until("the image is forgotten", func() bool { _, known := h.w.images.Load("web"); return !known })
+}
+
+func TestImagesJoinWhereTheyMay(t *testing.T) {
+	e := newFakeEngine()
+	e.images = map[string]string{"web": "service=web"}
+	e.runImage("a", "web", "service=web")
+	h := watch(t, e, func(o *Options) { o.ImageLabels = true })
+	h.wants("a:running")
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/docker/docker/client"
@@ -37,6 +38,8 @@ type Options struct {
 	Log      *slog.Logger      // nil: slog.Default()
 	Resync   time.Duration     // between lists made to be sure; 0: 60 s
 
+	ImageLabels bool // a container joins by the labels of its image alone
+
 	Registerer prometheus.Registerer // of metrics; nil: none
 }
 
@@ -47,6 +50,9 @@ type Watcher struct {
 	resync  time.Duration
 	metrics metrics
 	dial    func() (engine, error)
+
+	trustImages bool     // their labels need not be known
+	images      sync.Map // image's ID -> its labels, of those that were asked for
 
 	commands chan command  // for Run
 	ended    chan struct{} // closed when Run has returned
@@ -100,6 +106,8 @@ func New(o Options) (*Watcher, error) {
 		resync:  o.Resync,
 		metrics: newMetrics(o.Registerer),
 		dial:    func() (engine, error) { return dial(o.Host) },
+
+		trustImages: o.ImageLabels,
 		inventory: &inventory{
 			node:       o.Node,
 			nodeAddr:   o.NodeAddr,
