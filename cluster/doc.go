@@ -25,9 +25,11 @@
 // takes back its certificate, not its copy of the CA's key.
 //
 // The key of gossip is made once. A removed host still knows it and can go on
-// listening to gossip, which tells names and addresses; it cannot change a
-// verdict on hosts other than by answering in their place. Changing the key is
-// not provided for.
+// listening to gossip, which tells names and addresses. It can say in another
+// host's name that its agent restarts, which puts off a verdict of death by 10 s
+// at most, and that a host is gone, which makes silence count as death after
+// three questions rather than five; and it can answer in a host's place.
+// Changing the key is not provided for.
 //
 // # Who is alive
 //

@@ -11,24 +11,29 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// goodbye is a message from one agent to another, as JSON. A version that is
-// not known is passed over. It goes over TCP from who says it to each of the
-// others: gossip hands on news in any order, and one that hears first that a
-// node is gone does not take in any more what the node said before.
+// goodbye is a message from one agent to another, as JSON: that it restarts. A
+// version that is not known is passed over. It goes over TCP from who says it to
+// each of the others: gossip hands on news in any order, and one that hears
+// first that a node is gone does not take in any more what the node said before.
+//
+// Whoever has the key of gossip can say it in any node's name. So it does no
+// more than put off a verdict; there is none that ends a node.
 type goodbye struct {
-	Version int      `json:"v"`
-	Node    string   `json:"node"`
-	Why     farewell `json:"why"`
+	Version int    `json:"v"`
+	Node    string `json:"node"`
+	Why     string `json:"why"` // whyRestart
 }
 
-func encodeGoodbye(node string, why farewell) []byte { return encode(goodbye{1, node, why}) }
+const whyRestart = "restarting"
 
-func decodeGoodbye(b []byte) (node string, why farewell, ok bool) {
+func encodeGoodbye(node string) []byte { return encode(goodbye{1, node, whyRestart}) }
+
+func decodeGoodbye(b []byte) (node string, ok bool) {
 	var g goodbye
-	if err := json.Unmarshal(b, &g); err != nil || g.Version != 1 {
-		return "", "", false
+	if err := json.Unmarshal(b, &g); err != nil || g.Version != 1 || g.Why != whyRestart {
+		return "", false
 	}
-	return g.Node, g.Why, g.Why == restarting || g.Why == leaving
+	return g.Node, true
 }
 
 // gossipConfig tunes memberlist for a LAN and for verdicts that others form:
@@ -66,8 +71,8 @@ func gossipConfig(o LivenessOptions, d *delegate) *memberlist.Config {
 type delegate struct{ l *Liveness }
 
 func (d *delegate) NotifyMsg(b []byte) {
-	if node, why, ok := decodeGoodbye(b); ok {
-		d.l.told(node, func(j *judge, now time.Time) { j.part(why, now) })
+	if node, ok := decodeGoodbye(b); ok {
+		d.l.told(node, func(j *judge, now time.Time) { j.part(now) })
 	}
 }
 

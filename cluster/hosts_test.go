@@ -46,16 +46,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runMember asks the other hosts until SIGTERM (restart), SIGUSR1 (leave) or
-// the end of its input. It prints "alive NODE" and "dead NODE" as verdicts
-// change, "ready" when all others were heard, and its states when it is asked, by any line.
+// runMember asks the other hosts until SIGTERM (restart) or the end of its input.
+// It prints "alive NODE" and "dead NODE" as verdicts change, "ready" when all
+// others were heard, and its states when it is asked, by any line.
 func runMember(config string) error {
 	var c memberConfig
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGTERM)
 	l, err := StartLiveness(LivenessOptions{
 		Node: c.Node, Addr: c.Peers[c.Node], Key: c.Key,
 		Peers: func() map[string]netip.Addr { return c.Peers },
@@ -80,10 +80,7 @@ func runMember(config string) error {
 		case <-l.Changes():
 		case <-judged:
 			fmt.Println("judged")
-		case s := <-signals:
-			if s == syscall.SIGUSR1 {
-				return l.Leave()
-			}
+		case <-signals:
 			return l.Restart()
 		case question, ok := <-lines:
 			if !ok {

@@ -363,17 +363,10 @@ func (l *Liveness) Judged(ctx context.Context) error {
 
 // Restart ends it for an agent that stops while its host goes on: the others
 // are told, and keep its tasks for as long as the host answers, or 10 s where
-// it never does.
-func (l *Liveness) Restart() error { return l.end(restarting) }
-
-// Leave ends it for a host that leaves the cluster for good: the others count it
-// dead at once.
-func (l *Liveness) Leave() error { return l.end(leaving) }
-
-// end says goodbye, which takes 2 s at most, and closes the port.
-func (l *Liveness) end(why farewell) error {
+// it never does. It takes 2 s at most.
+func (l *Liveness) Restart() error {
 	l.cancel()
-	text := encodeGoodbye(l.o.Node, why)
+	text := encodeGoodbye(l.o.Node)
 	var all errgroup.Group
 	all.SetLimit(64)
 	for _, n := range l.ml.Members() {

@@ -69,11 +69,12 @@ func TestAPartitionOfTwoAndTwoHeals(t *testing.T) {
 	cut("-D")
 	check("healing", true, healed)
 	l.quiet(2*time.Second, "a", "b", "c", "d")
-	// Gossip is one again: only by it this is known so soon.
-	left := time.Now()
-	l.hosts["d"].cmd.Process.Signal(syscall.SIGUSR1)
+	// Gossip is one again: only to those in it d says goodbye.
+	l.hosts["d"].end(syscall.SIGTERM)
 	for _, name := range []string{"a", "b", "c"} {
-		l.hosts[name].waitFor("d", false, left, time.Second)
+		l.hosts[name].waitState("to hear that d restarts", 2*time.Second, func(all []PeerState) bool {
+			return strings.Contains(all[len(all)-1].Reason, "its agent restarts")
+		})
 	}
 }
 
@@ -155,19 +156,6 @@ func TestTheGraceOfARestartEnds(t *testing.T) {
 		if took := l.hosts[name].waitFor("c", false, start, grace+bound); took < grace {
 			t.Errorf("%s: dead after %s already", name, took)
 		}
-	}
-}
-
-func TestAHostThatLeavesIsDeadAtOnce(t *testing.T) {
-	l := newLAN(t, 3)
-	c := l.hosts["c"]
-	start := time.Now()
-	c.cmd.Process.Signal(syscall.SIGUSR1)
-	for _, name := range []string{"a", "b"} {
-		t.Logf("known to %s after %s", name, l.hosts[name].waitFor("c", false, start, time.Second))
-	}
-	if got := l.hosts["a"].now("c").Reason; !strings.Contains(got, "leaves the cluster") {
-		t.Errorf("a says of c: %s", got)
 	}
 }
 

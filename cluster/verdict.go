@@ -47,15 +47,6 @@ type round struct {
 	woke    bool   // this process did not run for a long while in it or before
 }
 
-// farewell is what an agent announced before it fell silent.
-type farewell string
-
-const (
-	up         farewell = "up"
-	restarting farewell = "restarting"
-	leaving    farewell = "leaving"
-)
-
 // judge holds what is known of one peer and judges by it. It does no I/O.
 type judge struct {
 	alive   bool
@@ -67,7 +58,7 @@ type judge struct {
 	host    time.Time // its kernel, since it last heard its agent; zero: never
 	how     string
 	gone    bool // in gossip: dead or left
-	said    farewell
+	parted  bool // its agent said that it restarts, and is not back yet
 	saidAt  time.Time
 	visible bool          // its kernel answered for the agent since saidAt: nothing hides the host
 	grace   time.Duration // see restartGrace
@@ -76,20 +67,15 @@ type judge struct {
 // newJudge begins with the benefit of the doubt: an agent that starts must not
 // take every other host's tasks out of rotation before it has asked.
 func newJudge(now time.Time, grace time.Duration) judge {
-	return judge{alive: true, since: now, said: up, grace: grace}
+	return judge{alive: true, since: now, grace: grace}
 }
 
-// part takes in what the peer's agent said before it stopped.
-func (j *judge) part(why farewell, now time.Time) {
-	j.said, j.saidAt, j.visible = why, now, false
-	if why == leaving {
-		j.set(false, now)
-	}
-}
+// part takes in that the peer's agent said that it restarts.
+func (j *judge) part(now time.Time) { j.parted, j.saidAt, j.visible = true, now, false }
 
 // come takes in that the peer joined gossip. Whatever it said before, it is
 // there.
-func (j *judge) come() { j.gone, j.said, j.silent = false, up, 0 }
+func (j *judge) come() { j.gone, j.parted, j.silent = false, false, 0 }
 
 // hear takes in a round of questions.
 func (j *judge) hear(r round, now time.Time) {
@@ -100,14 +86,14 @@ func (j *judge) hear(r round, now time.Time) {
 	case r.agent:
 		j.judged = true
 		if now.After(j.saidAt.Add(partTime)) {
-			j.said = up
+			j.parted = false
 		}
 		j.silent, j.heard, j.host, j.how = 0, now, time.Time{}, ""
 		j.acks++
 		if r.talked {
 			j.acks = ackRounds
 		}
-		if !j.alive && j.acks >= ackRounds && j.said != leaving {
+		if !j.alive && j.acks >= ackRounds {
 			j.set(true, now)
 		}
 	case r.host:
@@ -134,7 +120,7 @@ func (j *judge) hear(r round, now time.Time) {
 // inGrace tells whether silence means nothing yet: the agent restarts, and it
 // was never seen that the host could be seen without.
 func (j *judge) inGrace(now time.Time) bool {
-	return j.said == restarting && !j.visible && now.Before(j.saidAt.Add(j.grace))
+	return j.parted && !j.visible && now.Before(j.saidAt.Add(j.grace))
 }
 
 func (j *judge) set(alive bool, now time.Time) {
@@ -161,13 +147,11 @@ func (j *judge) reason(now time.Time) string {
 		return now.Sub(t).Round(100*time.Millisecond).String() + " ago"
 	}
 	switch {
-	case j.said == leaving:
-		return "it said that it leaves the cluster, " + ago(j.saidAt)
 	case !j.judged:
 		return "it was not judged yet, and counts as alive until then"
 	case j.alive && !j.host.IsZero() && j.silent == 0:
 		why := "its agent does not answer"
-		if j.said == restarting {
+		if j.parted {
 			why = "its agent restarts"
 		}
 		return fmt.Sprintf("%s (last heard: %s), but its host does: %s, %s", why, ago(j.heard), j.how, ago(j.host))

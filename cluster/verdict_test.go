@@ -20,7 +20,7 @@ func TestVerdict(t *testing.T) {
 	}
 	gone := func(j *judge, _ time.Time) { j.gone = true }
 	come := func(j *judge, _ time.Time) { j.come() }
-	says := func(why farewell) step { return func(j *judge, now time.Time) { j.part(why, now) } }
+	parts := func(j *judge, now time.Time) { j.part(now) }
 	died := []step{hear(1, ack), hear(silentRounds, nothing)}
 	for _, tt := range []struct {
 		name   string
@@ -47,17 +47,14 @@ func TestVerdict(t *testing.T) {
 		{"a dead host's agent answers twice", append(died[:2:2], hear(ackRounds-1, ack)), 0, false, ""},
 		{"and three times", append(died[:2:2], hear(ackRounds, ack)), 0, true, "its agent answered"},
 		{"every second time", append(died[:2:2], hear(2, ack), hear(1, nothing), hear(2, ack)), 0, false, ""},
-		{"restarts behind a firewall", []step{hear(1, ack), says(restarting), gone, hear(100, nothing)}, 0, true, "said that its agent restarts"},
-		{"for too long", []step{hear(1, ack), says(restarting), gone, hear(100, nothing), hear(1, nothing)}, restartGrace, false, "nothing answers"},
-		{"restarts, is seen, then silent", []step{hear(1, ack), says(restarting), gone, hear(1, refused), hear(toldSilent, nothing)}, 0, false, ""},
-		{"restarts in the open", []step{hear(1, ack), says(restarting), gone, hear(100, refused)}, 2 * restartGrace, true, "its agent restarts"},
-		{"restarted behind a firewall, with a question still open", []step{hear(1, ack), says(restarting), gone, hear(100, nothing), come, hear(1, nothing)}, 0, true, ""},
+		{"restarts behind a firewall", []step{hear(1, ack), parts, gone, hear(100, nothing)}, 0, true, "said that its agent restarts"},
+		{"for too long", []step{hear(1, ack), parts, gone, hear(100, nothing), hear(1, nothing)}, restartGrace, false, "nothing answers"},
+		{"restarts, is seen, then silent", []step{hear(1, ack), parts, gone, hear(1, refused), hear(toldSilent, nothing)}, 0, false, ""},
+		{"restarts in the open", []step{hear(1, ack), parts, gone, hear(100, refused)}, 2 * restartGrace, true, "its agent restarts"},
+		{"restarted behind a firewall, with a question still open", []step{hear(1, ack), parts, gone, hear(100, nothing), come, hear(1, nothing)}, 0, true, ""},
 		{"a dead host's agent answers over TCP", append(died[:2:2], hear(1, round{agent: true, talked: true})), 0, true, "its agent answered"},
-		{"restarted, then silent", []step{hear(1, ack), says(restarting), gone, come, hear(silentRounds, nothing)}, 0, false, ""},
-		{"leaves", []step{hear(1, ack), says(leaving), gone}, 0, false, "leaves the cluster"},
-		{"leaves, and its port still answers", []step{hear(1, ack), says(leaving), gone, hear(20, ack)}, 0, false, "leaves the cluster"},
-		{"left, its going unnoticed by gossip, and came back", []step{hear(1, ack), says(leaving), hear(ackRounds, ack)}, partTime + 1, true, "its agent answered"},
-		{"left and came back", []step{hear(1, ack), says(leaving), gone, come, hear(ackRounds, ack)}, 0, true, "its agent answered"},
+		{"a dead host said to restart", append(died[:2:2], parts), 0, false, "nothing answers"},
+		{"restarted, then silent", []step{hear(1, ack), parts, gone, come, hear(silentRounds, nothing)}, 0, false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			now := time.Now()
@@ -76,13 +73,11 @@ func TestVerdict(t *testing.T) {
 }
 
 func TestGoodbye(t *testing.T) {
-	for _, why := range []farewell{restarting, leaving} {
-		if node, got, ok := decodeGoodbye(encodeGoodbye("b", why)); node != "b" || got != why || !ok {
-			t.Errorf("%s comes back as %s of %q, %t", why, got, node, ok)
-		}
+	if node, ok := decodeGoodbye(encodeGoodbye("b")); node != "b" || !ok {
+		t.Errorf("it comes back as one of %q, %t", node, ok)
 	}
-	for _, s := range []string{"", "{", `{"v":2,"node":"b","why":"leaving"}`, `{"v":1,"node":"b","why":"dancing"}`} {
-		if _, _, ok := decodeGoodbye([]byte(s)); ok {
+	for _, s := range []string{"", "{", `{"v":2,"node":"b","why":"restarting"}`, `{"v":1,"node":"b","why":"leaving"}`} {
+		if _, ok := decodeGoodbye([]byte(s)); ok {
 			t.Errorf("%q is taken for a goodbye", s)
 		}
 	}
