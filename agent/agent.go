@@ -222,9 +222,9 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
 			return err
 		}
 		f := id.Files()
-		o.Peers = &catalog.Peers{Addr: c.Advertise, CertFile: f.Cert, KeyFile: f.Key, CAFile: f.CA, TLS: id.ClientTLS()}
-		if id.HoldsCA() {
-			o.Peers.CRLFile = f.CRL
+		o.Peers = &catalog.Peers{
+			Addr: c.Advertise, CertFile: f.Cert, KeyFile: f.Key, CAFile: f.CA, TLS: id.ClientTLS(),
+			CRLFile: f.CRL, Revoked: id.CheckRevoked,
 		}
 	}
 	if a.catalog, err = catalog.Open(ctx, o); err != nil {

@@ -177,19 +177,8 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 			}
 			return json.Marshal(w)
 		},
-		Open: m.receive,
-		MayHoldCA: func(ctx context.Context, node string) bool {
-			members, err := store.Members(ctx)
-			if err != nil {
-				return false
-			}
-			for _, s := range members {
-				if s.Node == node {
-					return true
-				}
-			}
-			return false
-		},
+		Open:      m.receive,
+		MayHoldCA: store.HasVote,
 	})
 	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))
 	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))

@@ -3,14 +3,18 @@ package catalog
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 func TestALoneStoreOpensToOthers(t *testing.T) {
@@ -111,6 +115,70 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 	}
 }
 
+// A host that is removed keeps its connections, and etcd never asks for its
+// certificate again.
+func TestARemovedHostHearsNothingMoreOnOpenConnections(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	var removed atomic.Pointer[x509.Certificate]
+	check := func(c *x509.Certificate) error {
+		if r := removed.Load(); r != nil && r.Equal(c) {
+			return errors.New("node b was removed")
+		}
+		return nil
+	}
+	a := cl.start("a", func(o *Options) { o.Peers.Revoked = check })
+	if err := a.Serve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, c := cl.start("b", cl.join("a")), cl.start("c", cl.join("a"))
+	for _, host := range []*Catalog{b, c} {
+		settled(t, host)
+	}
+	follows(t, a, b, c)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	heard := b.client.Watch(ctx, "secret", clientv3.WithCreatedNotify())
+	<-heard // it is there
+	leaf, err := x509.ParseCertificate(b.o.Peers.TLS.Certificates[0].Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed.Store(leaf)
+	if _, err := a.client.Put(t.Context(), "secret", "x"); err != nil {
+		t.Fatal(err)
+	}
+	for r := range heard { // until it is closed
+		if len(r.Events) > 0 {
+			t.Errorf("it heard %v", r.Events)
+		}
+		if r.Err() != nil && !strings.Contains(r.Err().Error(), "node b was removed") && !strings.Contains(r.Err().Error(), "canceled") {
+			t.Errorf("it was told %v", r.Err())
+		}
+	}
+	for what, f := range map[string]func() error{
+		"read":  func() error { _, err := b.client.Get(t.Context(), "secret"); return err },
+		"write": func() error { _, err := b.client.Put(t.Context(), "secret", "y"); return err },
+	} {
+		if err := f(); err == nil || !strings.Contains(err.Error(), "node b was removed") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	follows(t, a, c)
+	if v, err := a.client.Get(t.Context(), "secret"); err != nil || string(v.Kvs[0].Value) != "x" {
+		t.Errorf("it wrote %v, %v", v, err)
+	}
+}
+
+func TestALearnerHasNoVote(t *testing.T) {
+	members := []*member{{Name: "a"}, {Name: "b", IsLearner: true}, {}}
+	for node, want := range map[string]bool{"a": true, "b": false, "c": false} {
+		if got := hasVote(members, node); got != want {
+			t.Errorf("%s has a vote: %t", node, got)
+		}
+	}
+}
+
 func TestPromoteAndDemote(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
@@ -123,6 +191,11 @@ func TestPromoteAndDemote(t *testing.T) {
 	hasVoters(t, d, "a b c")
 	if _, err := b.Promote(t.Context()); err != nil {
 		t.Errorf("promoted again: %v", err)
+	}
+	for node, want := range map[string]bool{"a": true, "b": true, "d": false} {
+		if got, err := d.HasVote(t.Context(), node); got != want || err != nil {
+			t.Errorf("%s has a vote: %t, %v", node, got, err)
+		}
 	}
 	if _, err := d.Demote(t.Context()); err == nil {
 		t.Error("a client was demoted")

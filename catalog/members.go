@@ -68,6 +68,19 @@ func (c *Catalog) members(ctx context.Context) ([]*member, error) {
 	return r.Members, nil
 }
 
+// HasVote tells whether a host has a vote in the embedded etcd, as a quorum knows.
+func (c *Catalog) HasVote(ctx context.Context, node string) (bool, error) {
+	if r, _ := c.role(); r == RoleExternal {
+		return false, nil
+	}
+	members, err := c.members(ctx)
+	return hasVote(members, node), err
+}
+
+func hasVote(members []*member, node string) bool {
+	return slices.ContainsFunc(members, func(m *member) bool { return m.Name == node && !m.IsLearner })
+}
+
 // removeMember takes a dead host's vote.
 func (c *Catalog) removeMember(ctx context.Context, node string) error {
 	if r, _ := c.role(); r == RoleExternal {

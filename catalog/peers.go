@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +51,10 @@ type Peers struct {
 	CAFile   string      // PEM: of all hosts' certificates
 	CRLFile  string      // DER: revoked certificates, read at every handshake; "": none. Only servers need it
 	TLS      *tls.Config // of this host as a client of servers
+
+	// Revoked tells why the certificate of an open connection is not good any
+	// more; nil: no certificate is asked about. It is called for each request.
+	Revoked func(*x509.Certificate) error
 }
 
 func (p *Peers) clientURL() url.URL { return p.url(ClientPort) }
@@ -69,6 +74,9 @@ func (p *Peers) configure(c *embed.Config) {
 		MinVersion:          tls.VersionTLS13,
 	}
 	c.ClientTLSInfo, c.PeerTLSInfo = info, info
+	if p.Revoked != nil {
+		c.GRPCAdditionalServerOptions = revokedOptions(p.Revoked)
+	}
 	c.ListenClientUrls = append(c.ListenClientUrls, p.clientURL())
 	c.AdvertiseClientUrls = []url.URL{p.clientURL()}
 	c.ListenPeerUrls = []url.URL{p.peerURL()}

@@ -63,7 +63,7 @@ func newAuthority(now time.Time) (*authority, error) {
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		MaxPathLenZero:        true,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		KeyUsage:              x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
@@ -99,21 +99,6 @@ func (a *authority) issue(node string, addr netip.Addr, pub *ecdsa.PublicKey, no
 		return nil, fmt.Errorf("sign the certificate of node %s: %w", node, err)
 	}
 	return x509.ParseCertificate(der)
-}
-
-// crl signs the list of revoked serials, for servers like etcd that check
-// certificates by such a list and nothing else.
-func (a *authority) crl(serials []*big.Int, now time.Time) ([]byte, error) {
-	list := &x509.RevocationList{
-		Number:     big.NewInt(now.Unix()),
-		ThisUpdate: now.Add(-skew),
-		NextUpdate: a.cert.NotAfter,
-	}
-	for _, s := range serials {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: s, RevocationTime: now})
-	}
-	return x509.CreateRevocationList(rand.Reader, list, a.cert, a.key)
 }
 
 // keyOf names an identity: the SHA-256 of a public key, in hex.

@@ -18,11 +18,28 @@
 // watches and keeps on disk.
 //
 // The CA's key is held by the first host and by those it is given to
-// ([Identity.FetchCA]): the hosts that serve the store. Whoever serves the
-// store can write anything into it, so holding the key lets them do no more than
-// before. Only they can admit hosts and renew certificates. A host that held
-// the key and turned hostile has to be answered with a new cluster: removing it
-// takes back its certificate, not its copy of the CA's key.
+// ([Identity.FetchCA]): the hosts that serve the store with a vote. Only they can
+// admit hosts and renew certificates.
+//
+// # Who is trusted with what
+//
+// Every member with everything. Its certificate opens etcd's client port, and
+// etcd has no users here: any member can read and write all of the store, other
+// hosts' records, tokens and the list of removed hosts among them, and call for
+// changes of etcd's own members. What is checked protects from hosts that are
+// not members, or not any more, and from mistakes; not from a member that is
+// hostile. One that held the CA's key can besides make certificates of its own,
+// for names that were never members. Either has to be answered with a new
+// cluster.
+//
+// A removed host is refused by every host as soon as that has heard of it: new
+// connections in the handshake, on this package's port and on both of etcd's;
+// requests on connections that are open, by this package's [Server] and by etcd
+// on its client port, watches included ([Identity.CheckRevoked]). What is not
+// cut are connections that it holds to etcd's peer port (2380): etcd ends the
+// streams of a member that is removed, which shoal node rm does first, but does
+// not look at the certificate of an open connection again. A host that is cut off from the store hears of
+// removals when it is back, and accepts the removed ones until then.
 //
 // The key of gossip is made once. A removed host still knows it and can go on
 // listening to gossip, which tells names and addresses. It can say in another

@@ -60,8 +60,7 @@ type Files struct {
 	CA   string // the CA's certificate
 	Cert string // this host's, followed by the CA's
 	Key  string // this host's
-	// CRL is the list of revoked serials (DER), there only while this host
-	// holds the CA's key; see [Identity.HoldsCA].
+	// CRL is the list of revoked serials (DER), signed by this host: for itself.
 	CRL string
 }
 
@@ -87,7 +86,7 @@ type Identity struct {
 const (
 	caFile      = "ca.crt"
 	caKeyFile   = "ca.key"
-	crlFile     = "ca.crl"
+	crlFile     = "revoked.crl"
 	certFile    = "node.crt"
 	keyFile     = "node.key"
 	gossipFile  = "gossip.key"
@@ -268,7 +267,7 @@ func (id *Identity) HoldsCA() bool { return id.caKey.Load() != nil }
 func (id *Identity) DropCA() error {
 	id.saving.Lock()
 	defer id.saving.Unlock()
-	if err := removeFiles(id.host.Dir, caKeyFile, crlFile); err != nil {
+	if err := removeFiles(id.host.Dir, caKeyFile); err != nil {
 		return err
 	}
 	id.caKey.Store(nil)
@@ -331,7 +330,7 @@ func (id *Identity) verify(s tls.ConnectionState) error {
 	if len(s.PeerCertificates) == 0 {
 		return nil
 	}
-	return id.checkRevoked(s.PeerCertificates[0])
+	return id.CheckRevoked(s.PeerCertificates[0])
 }
 
 // dialFrom connects from a host's own address: the one that its certificate

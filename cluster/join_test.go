@@ -377,7 +377,7 @@ func TestServerListensOnlyWhenAsked(t *testing.T) {
 
 func TestOneThatHoldsNoCAPointsToOneThatDoes(t *testing.T) {
 	b := newBench(t, func(o *ServerOptions) {
-		o.MayHoldCA = func(_ context.Context, node string) bool { return node == "c" }
+		o.MayHoldCA = func(_ context.Context, node string) (bool, error) { return node == "c", nil }
 	})
 	second := b.mustJoin("b", "127.0.1.2")
 	server := b.serve(second)
@@ -392,7 +392,7 @@ func TestOneThatHoldsNoCAPointsToOneThatDoes(t *testing.T) {
 	if err := third.FetchCA(t.Context(), ask); err != nil || !third.HoldsCA() {
 		t.Fatalf("FetchCA: %v", err)
 	}
-	wantError(t, second.FetchCA(t.Context(), ask), "does not serve the store")
+	wantError(t, second.FetchCA(t.Context(), ask), "has no vote in the store")
 	if again, err := load(third.host, b.clock.now); err != nil || !again.HoldsCA() {
 		t.Errorf("after a restart: %v", err)
 	}

@@ -170,7 +170,7 @@ func (id *Identity) FetchCA(ctx context.Context, servers []netip.AddrPort) error
 		id.saving.Lock()
 		defer id.saving.Unlock()
 		if err = id.setCAKey(answer.Key); err == nil {
-			err = errors.Join(writeFile(id.host.Dir, caKeyFile, answer.Key), id.writeCRL())
+			err = writeFile(id.host.Dir, caKeyFile, answer.Key)
 		}
 	}
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -134,21 +133,18 @@ func TestARemovedHostIsRefused(t *testing.T) {
 	}
 
 	t.Run("by a host that cannot ask the store", func(t *testing.T) {
-		eventually(t, 10*time.Second, func() bool { return third.checkRevoked(second.leaf()) != nil }, func() string { return "c has not heard" })
+		eventually(t, 10*time.Second, func() bool { return third.CheckRevoked(second.leaf()) != nil }, func() string { return "c has not heard" })
 		b.store.setDown(true)
 		defer b.store.setDown(false)
 		eventually(t, 10*time.Second, func() bool {
 			again, err := load(third.host, b.clock.now)
-			return err == nil && again.checkRevoked(second.leaf()) != nil
+			return err == nil && again.CheckRevoked(second.leaf()) != nil
 		}, func() string { return "after a restart it is accepted" })
 	})
 	t.Run("by etcd, which reads the CRL file", func(t *testing.T) {
-		if _, err := os.Stat(third.Files().CRL); err == nil {
-			t.Error("a host without the CA's key wrote a CRL")
-		}
-		f := b.id.Files()
+		f := third.Files() // which does not hold the CA's key; it may be promoted any time
 		info := transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA, ClientCertAuth: true, CRLFile: f.CRL}
-		l, err := transport.NewListener("127.0.1.1:0", "https", &info)
+		l, err := transport.NewListener("127.0.1.3:0", "https", &info)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +175,7 @@ func TestARemovedHostIsRefused(t *testing.T) {
 			return got
 		}
 		eventually(t, 10*time.Second, func() bool { return !served(second) }, func() string { return "the removed host is served" })
-		if !served(third) {
+		if !served(b.id) {
 			t.Error("another host is not served")
 		}
 	})

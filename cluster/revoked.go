@@ -2,7 +2,10 @@ package cluster
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +16,9 @@ import (
 	"time"
 )
 
-func (id *Identity) checkRevoked(cert *x509.Certificate) error {
+// CheckRevoked tells why a certificate of the cluster is not good any more; nil:
+// its host was not removed. It is quick: for each request of a server.
+func (id *Identity) CheckRevoked(cert *x509.Certificate) error {
 	if r, ok := (*id.revoked.Load())[keyOf(cert)]; ok {
 		return fmt.Errorf("node %s was removed from the cluster on %s", r.Node, r.Removed.Format(time.DateTime))
 	}
@@ -21,12 +26,13 @@ func (id *Identity) checkRevoked(cert *x509.Certificate) error {
 }
 
 // Revoked tells whether this host itself was removed from the cluster.
-func (id *Identity) Revoked() bool { return id.checkRevoked(id.leaf()) != nil }
+func (id *Identity) Revoked() bool { return id.CheckRevoked(id.leaf()) != nil }
 
 // WatchRemoved follows the removal of hosts until ctx ends: connections with
-// them are refused from then on. (Those already open are not closed; the
-// handlers of [Server] check each request.) What was heard last is kept on
-// disk, and goes for as long as the store is away.
+// them are refused from then on. (Those already open are not closed: the
+// handlers of [Server], and etcd by [Identity.CheckRevoked], check each request
+// on them.) What was heard last is kept on disk, and goes for as long as the
+// store is away.
 func (id *Identity) WatchRemoved(ctx context.Context, r *Registry) {
 	changed := r.store.Watch(ctx, revokedRoot)
 	for {
@@ -81,23 +87,33 @@ func (id *Identity) loadRevoked() error {
 	return id.writeCRL()
 }
 
-// writeCRL writes the CRL file, if this host can sign one.
+// writeCRL writes the CRL file, for this host's own etcd, which checks
+// certificates by such a list. It takes the list for what it is, without asking
+// who signed it; so it is there on every host, whoever holds the CA's key, and
+// has been when a host comes to serve the store.
 func (id *Identity) writeCRL() error {
-	a := id.authority()
-	if a == nil {
-		return nil
-	}
-	var serials []*big.Int
-	for _, r := range *id.revoked.Load() {
-		for _, c := range r.Certs {
-			if n, ok := new(big.Int).SetString(c.Serial, 16); ok {
-				serials = append(serials, n)
-			}
-		}
-	}
-	der, err := a.crl(serials, id.now())
+	der, err := newCRL(*id.revoked.Load(), id.key, id.now())
 	if err != nil {
 		return fmt.Errorf("sign the list of revoked certificates: %w", err)
 	}
 	return writeFile(id.host.Dir, crlFile, der)
+}
+
+// newCRL lists the certificates of removed hosts, signed by a host's own key.
+func newCRL(revoked map[string]revocation, key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
+	list := &x509.RevocationList{Number: big.NewInt(now.Unix()), ThisUpdate: now.Add(-skew), NextUpdate: now.Add(caLife)}
+	for _, r := range revoked {
+		for _, c := range r.Certs {
+			if n, ok := new(big.Int).SetString(c.Serial, 16); ok {
+				list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
+					x509.RevocationListEntry{SerialNumber: n, RevocationTime: r.Removed})
+			}
+		}
+	}
+	name, err := publicKeyID(&key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	issuer := &x509.Certificate{Subject: pkix.Name{CommonName: name}, SubjectKeyId: []byte(name), KeyUsage: x509.KeyUsageCRLSign}
+	return x509.CreateRevocationList(rand.Reader, list, issuer, key)
 }

@@ -51,8 +51,8 @@ type ServerOptions struct {
 	// shows a good token, before it is admitted. nil: there is nothing to do.
 	Open func(ctx context.Context) error
 	// MayHoldCA tells whether a node is to be given the CA's key, because it
-	// serves the store. nil: none.
-	MayHoldCA func(ctx context.Context, node string) bool
+	// serves the store, with a vote. nil: none.
+	MayHoldCA func(ctx context.Context, node string) (bool, error)
 }
 
 // Server is this host's HTTPS port for other hosts. One that has a token may
@@ -98,7 +98,7 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 			s.refuse(w, r, http.StatusForbidden, "this is for hosts of the cluster: a certificate of its CA is needed", nil)
 			return
 		}
-		if err := s.id.checkRevoked(r.TLS.PeerCertificates[0]); err != nil {
+		if err := s.id.CheckRevoked(r.TLS.PeerCertificates[0]); err != nil {
 			s.refuse(w, r, http.StatusForbidden, err.Error(), nil)
 			return
 		}
@@ -271,8 +271,16 @@ func (s *Server) giveCA(w http.ResponseWriter, r *http.Request) {
 	if a == nil {
 		return
 	}
-	if s.o.MayHoldCA == nil || !s.o.MayHoldCA(r.Context(), node) {
-		s.refuse(w, r, http.StatusForbidden, "node "+node+" is not to hold the CA's key: it does not serve the store", nil)
+	may := false
+	if s.o.MayHoldCA != nil {
+		var err error
+		if may, err = s.o.MayHoldCA(r.Context(), node); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+	}
+	if !may {
+		s.refuse(w, r, http.StatusForbidden, "node "+node+" is not to hold the CA's key: it has no vote in the store", nil)
 		return
 	}
 	key, err := keyPEM(a.key)
