@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -35,8 +36,9 @@ type Config struct {
 	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of /etc/resolv.conf
 	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never
 
-	Join  []string // hosts of the cluster to join, ADDR[:PORT]; none: this is the first
-	Token string   // to join by
+	Join      []string // hosts of the cluster to join, ADDR[:PORT]; none: this is the first
+	Token     string   // to join by; not needed any more once this host has joined
+	TokenFile string   // a file that holds it instead; "-": standard input
 
 	Invite int // the first start of a cluster's first host tells the command by which so many others can join for an hour; 0: it does not
 
@@ -195,8 +197,10 @@ func (c *Config) checkCluster() error {
 		}
 	}
 	switch {
-	case c.Token != "" && len(c.Join) == 0:
-		return badSetting("--token needs --join: the address of a host of the cluster")
+	case c.Token != "" && c.TokenFile != "":
+		return badSetting("--token and --token-file exclude each other")
+	case (c.Token != "" || c.TokenFile != "") && len(c.Join) == 0:
+		return badSetting("--token and --token-file need --join: the address of a host of the cluster")
 	case len(c.Join) > 0 && len(c.Etcd) > 0:
 		return badSetting("--join and --etcd exclude each other: hosts that share an etcd of yours find each other by it")
 	case c.SubnetPool != c.SubnetPool.Masked() || !c.SubnetPool.Addr().Is4():
@@ -213,6 +217,34 @@ func (c *Config) checkCluster() error {
 	}
 	return nil
 }
+
+// readToken finds the token to join by.
+func (c *Config) readToken(stdin io.Reader) (string, error) {
+	var b []byte
+	var err error
+	switch c.TokenFile {
+	case "":
+		b = []byte(c.Token)
+	case "-":
+		b, err = io.ReadAll(io.LimitReader(stdin, maxToken))
+	default:
+		b, err = os.ReadFile(c.TokenFile)
+	}
+	if err != nil {
+		return "", badSetting("--token-file: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	switch {
+	case token == "" && c.TokenFile != "":
+		return "", badSetting("--token-file %s: there is no token in it", c.TokenFile)
+	case token == "":
+		return "", badSetting("--join needs a token, by --token-file, SHOAL_TOKEN or --token: sudo shoal token create prints one, on a host of the cluster")
+	}
+	return token, nil
+}
+
+// maxToken is more than a token has characters.
+const maxToken = 4096
 
 // parseUpstream reads a resolver's ADDR or ADDR:PORT.
 func parseUpstream(s string) (netip.AddrPort, error) {

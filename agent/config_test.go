@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +33,9 @@ func TestConfigCheckRefusesWhatCannotWork(t *testing.T) {
 		"relative folder":     {func(c *Config) { c.StateDir = "state" }, "absolute"},
 		"long socket path":    {func(c *Config) { c.RunDir = "/" + strings.Repeat("x", 100) }, "107"},
 		"docker host":         {func(c *Config) { c.Docker = "nowhere" }, "--docker-host"},
+		"joined before":       {func(c *Config) { c.Join = []string{"192.0.2.1"} }, ""},
+		"token for nobody":    {func(c *Config) { c.TokenFile = "/token" }, "--join"},
+		"two tokens":          {func(c *Config) { c.Join = []string{"192.0.2.1"}; c.Token, c.TokenFile = "x", "/token" }, "exclude"},
 		"metrics address":     {func(c *Config) { c.MetricsAddr = "localhost" }, "--metrics-addr"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,6 +61,40 @@ func TestConfigCheckTakesTheHostsName(t *testing.T) {
 	c := Defaults()
 	if err := c.Check(); err != nil || c.Node == "" {
 		t.Fatalf("node %q, %v", c.Node, err)
+	}
+}
+
+func TestWhereTheTokenIs(t *testing.T) {
+	file := func(text string) string {
+		path := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, tt := range map[string]struct {
+		c     Config
+		stdin string
+		want  string
+		say   string
+	}{
+		"given":             {Config{Token: "SHOAL-1-X"}, "", "SHOAL-1-X", ""},
+		"in a file":         {Config{TokenFile: file("SHOAL-1-X\n")}, "", "SHOAL-1-X", ""},
+		"on standard input": {Config{TokenFile: "-"}, "SHOAL-1-X\n", "SHOAL-1-X", ""},
+		"nowhere":           {Config{}, "SHOAL-1-X", "", "--token-file, SHOAL_TOKEN or --token"},
+		"no file":           {Config{TokenFile: "/nonexistent/token"}, "", "", "/nonexistent/token"},
+		"an empty file":     {Config{TokenFile: file("\n")}, "", "", "no token in it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := tt.c.readToken(strings.NewReader(tt.stdin))
+			if got != tt.want {
+				t.Errorf("token %q", got)
+			}
+			var setting *ConfigError
+			if (err != nil) != (tt.say != "") || err != nil && (!errors.As(err, &setting) || !strings.Contains(err.Error(), tt.say)) {
+				t.Errorf("error %v", err)
+			}
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -120,16 +121,17 @@ func (c *Config) joinHosts() (hosts []netip.AddrPort, err error) {
 
 // join makes this host one of the cluster of others.
 func join(ctx context.Context, c Config, log *slog.Logger) (*cluster.Identity, []string, error) {
-	if c.Token == "" {
-		return nil, nil, badSetting("--join needs --token on a host that is not of the cluster yet: sudo shoal token create prints one, on a host that is")
-	}
 	hosts, err := c.joinHosts()
+	if err != nil {
+		return nil, nil, err
+	}
+	token, err := c.readToken(os.Stdin)
 	if err != nil {
 		return nil, nil, err
 	}
 	var errs []error
 	for _, server := range hosts {
-		id, w, err := cluster.Join(ctx, c.host(log), server, c.Token)
+		id, w, err := cluster.Join(ctx, c.host(log), server, token)
 		if err != nil {
 			errs = append(errs, err)
 			continue

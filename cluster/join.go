@@ -85,6 +85,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, err := s.admit(w, r, q, secret, pub)
+	taken := new(addrTakenError)
 	switch {
 	case answer != nil:
 		s.guesses.giveBack(from)
@@ -96,6 +97,10 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, ErrNameTaken):
 		s.refuse(w, r, http.StatusConflict, fmt.Sprintf(
 			"the name %s is another host's; use another with --node, or, if that host is gone for good, run: shoal node rm %[1]s", q.Node), err, log...)
+	case errors.As(err, &taken):
+		s.refuse(w, r, http.StatusConflict, fmt.Sprintf(
+			"the address %s is that of host %s already; join from another with --advertise, or, if that host is gone for good, run: shoal node rm %[2]s",
+			taken.addr, taken.node), err, log...)
 	case errors.Is(err, errKeyRevoked):
 		s.refuse(w, r, http.StatusGone, "the host was removed from the cluster; it needs a new key to come back", err, log...)
 	default:
@@ -109,9 +114,10 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, q joinRequest, se
 	if err != nil {
 		return nil, err
 	}
-	// Only for one with a token the cluster is opened, and only it is told which
+	member := Member{Node: q.Node, Addr: q.Addr, Key: key}
+	// Only for one that may join the cluster is opened, and only it is told which
 	// hosts there are.
-	if _, _, err := s.o.Registry.token(r.Context(), secret); err != nil {
+	if _, err := s.o.Registry.examine(r.Context(), secret, member); err != nil {
 		return nil, err
 	}
 	if s.o.Open != nil {
@@ -127,7 +133,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, q joinRequest, se
 	if err != nil {
 		return nil, err
 	}
-	if err := s.o.Registry.admit(r.Context(), secret, Member{Node: q.Node, Addr: q.Addr, Key: key}, cert); err != nil {
+	if err := s.o.Registry.admit(r.Context(), secret, member, cert); err != nil {
 		return nil, err
 	}
 	welcome, err := s.newWelcome(r.Context(), q.Node)

@@ -89,7 +89,10 @@ func TestJoin(t *testing.T) {
 }
 
 func TestJoinIsRefused(t *testing.T) {
-	b := newBench(t)
+	var opened atomic.Int32
+	b := newBench(t, func(o *ServerOptions) {
+		o.Open = func(context.Context) error { opened.Add(1); return nil }
+	})
 	spent := b.token(0, 1)
 	if _, err := b.join(b.host("b", "127.0.1.2"), spent); err != nil {
 		t.Fatal(err)
@@ -124,6 +127,11 @@ func TestJoinIsRefused(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the address of another", func(t *testing.T) {
+		_, err := b.join(b.host("c", "127.0.1.2"), b.token(0, 1))
+		wantError(t, err, "the address 127.0.1.2 is that of host b already")
+		wantError(t, err, "shoal node rm b")
+	})
 	t.Run("from another address than it says", func(t *testing.T) {
 		_, s, _ := parseToken(b.token(0, 1))
 		key, _ := newKey()
@@ -133,6 +141,9 @@ func TestJoinIsRefused(t *testing.T) {
 			t.Errorf("answer: %d %s", code, text)
 		}
 	})
+	if n := opened.Load(); n != 1 {
+		t.Errorf("the cluster was opened %d times, for one host that joined", n)
+	}
 	if ms, err := b.reg.Members(t.Context()); err != nil || len(ms) != 2 {
 		t.Errorf("members: %v, %v; want a and b", ms, err)
 	}
@@ -317,7 +328,11 @@ func TestGuessingTokensIsSlowForWhoGuesses(t *testing.T) {
 	}
 	// Another address is not held up, nor one that has tokens for many.
 	for i := range 2 * guessBurst {
-		b.mustJoin(fmt.Sprintf("b%d", i), "127.0.1.2")
+		node := fmt.Sprintf("b%d", i)
+		b.mustJoin(node, "127.0.1.2")
+		if err := b.reg.Remove(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
 	}
 	b.clock.turn(guessEvery)
 	if code := guess(); code != http.StatusForbidden {

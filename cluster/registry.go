@@ -306,46 +306,80 @@ func (r *Registry) token(ctx context.Context, s secret) (t tokenRecord, revision
 	return t, revision, err
 }
 
-// admit makes a host a member if the secret is that of a valid token, and
-// spends one use, all in one transaction. A host that was admitted with this
-// very token before, with the same key, is so again without a use: its answer
-// may have been lost on the way.
+// addrTakenError says that another member has the address of one that joins.
+type addrTakenError struct {
+	addr netip.Addr
+	node string // who has it
+}
+
+func (e *addrTakenError) Error() string {
+	return fmt.Sprintf("the token is good, but the address %s is that of node %s", e.addr, e.node)
+}
+
+// application is what the store says of a host that wants to join.
+type application struct {
+	token     tokenRecord
+	member    memberRecord // what is there under its name
+	unchanged map[string]int64
+	again     bool // it was admitted with this very token before, with the same key
+}
+
+// examine tells whether a host may join by a secret: whether that is one of a
+// valid token with a use left, and neither name nor address nor key speaks
+// against it. A host that was admitted with this very token before, with the same
+// key, is so again without a use: its answer may have been lost on the way.
+func (r *Registry) examine(ctx context.Context, s secret, m Member) (a application, err error) {
+	t, tokenRev, err := r.token(ctx, s)
+	if err != nil {
+		return a, err
+	}
+	rec, memberRev, err := r.member(ctx, m.Node)
+	if err != nil {
+		return a, err
+	}
+	_, revokedRev, err := r.store.Get(ctx, revokedRoot+m.Key)
+	if err != nil {
+		return a, err
+	}
+	members, err := r.Members(ctx)
+	if err != nil {
+		return a, err
+	}
+	other := slices.IndexFunc(members, func(o Member) bool { return o.Addr == m.Addr && o.Node != m.Node })
+	again := memberRev != 0 && rec.Key == m.Key && rec.Token == t.ID
+	switch {
+	case t.Uses < 1 && !again:
+		return a, errTokenSpent
+	case memberRev != 0 && rec.Key != m.Key:
+		return a, errNodeOfOther
+	case other >= 0:
+		return a, &addrTakenError{m.Addr, members[other].Node}
+	case revokedRev != 0:
+		return a, errKeyRevoked
+	}
+	unchanged := map[string]int64{tokensRoot + t.ID: tokenRev, membersRoot + m.Node: memberRev, revokedRoot + m.Key: 0}
+	return application{t, rec, unchanged, again}, nil
+}
+
+// admit makes a host that may join a member, and spends a use of the token, in
+// one transaction.
 func (r *Registry) admit(ctx context.Context, s secret, m Member, cert *x509.Certificate) error {
 	for range attempts {
-		t, tokenRev, err := r.token(ctx, s)
+		a, err := r.examine(ctx, s, m)
 		if err != nil {
 			return err
 		}
-		id, now := t.ID, r.now()
-		rec, memberRev, err := r.member(ctx, m.Node)
-		if err != nil {
-			return err
-		}
-		again := memberRev != 0 && rec.Key == m.Key && rec.Token == id
-		if t.Uses < 1 && !again {
-			return errTokenSpent
-		}
-		if memberRev != 0 && rec.Key != m.Key {
-			return errNodeOfOther
-		}
-		_, revokedRev, err := r.store.Get(ctx, revokedRoot+m.Key)
-		if err != nil {
-			return err
-		}
-		if revokedRev != 0 {
-			return errKeyRevoked
-		}
-		unchanged := map[string]int64{tokensRoot + id: tokenRev, membersRoot + m.Node: memberRev, revokedRoot + m.Key: 0}
+		t, rec, now := a.token, a.member, r.now()
 		write := map[string][]byte{}
-		if !again {
+		if !a.again {
 			t.Uses--
-			write[tokensRoot+id] = encode(t)
+			write[tokensRoot+t.ID] = encode(t)
 			rec.Joined = now.UTC().Truncate(time.Second)
 		}
-		rec.Node, rec.Key, rec.Addr, rec.Token = m.Node, m.Key, m.Addr, id
+		rec.Node, rec.Key, rec.Addr, rec.Token = m.Node, m.Key, m.Addr, t.ID
 		rec.addCert(cert, now)
 		write[membersRoot+m.Node] = encode(rec)
-		if done, err := r.store.Commit(ctx, unchanged, write); err != nil || done {
+		if done, err := r.store.Commit(ctx, a.unchanged, write); err != nil || done {
 			return err
 		}
 	}

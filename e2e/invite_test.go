@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,6 +26,29 @@ func TestHostsJoinByTheCommandThatTheFirstPrints(t *testing.T) {
 	if out := second.Agent().Output(); strings.Contains(out, "--token") {
 		t.Errorf("one that joined invites others: %s", out)
 	}
+}
+
+// A token in a file is not seen among the processes, and only the first start needs it.
+func TestHostsJoinByATokenInAFile(t *testing.T) {
+	first, second := on(t, "invites2"), on(t, "joins2")
+	first.StartAgent()
+	args := first.PrintedInvitation()
+	i := slices.Index(args, "--token")
+	token, file := args[i+1], filepath.Join(second.Dir(), "token")
+	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args[i], args[i+1] = "--token-file", file
+	second.StartAgent(args...)
+	lab.AwaitNodes(t, first.Host, second.Host)
+	if ps := second.Exec("ps", "-eo", "args"); strings.Contains(ps, token) {
+		t.Errorf("the token is seen:\n%s", ps)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	second.RestartAgent()
+	lab.AwaitNodes(t, first.Host, second.Host)
 }
 
 // A lone host listens for others while there is a token, and no longer.
