@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"shoal/cluster"
 	"shoal/virtual"
@@ -20,7 +21,18 @@ type roleAnswer struct {
 	Advice string `json:"advice,omitempty"`
 }
 
+// What one agent waits for another's answer.
+const (
+	answerTime = 15 * time.Second
+	// roleTime bounds a change of a host's role: etcd refuses the next change of
+	// its members for some seconds after each, and a learner has to catch up.
+	roleTime = 2 * time.Minute
+)
+
 func (m *membership) serveRole(w http.ResponseWriter, r *http.Request) {
+	if err := cluster.TakeTime(w, roleTime+answerTime); err != nil {
+		m.log.Warn("a change of role may end without an answer", "error", err)
+	}
 	m.log.Info("role is changed for another host", "by", cluster.PeerNode(r), "to", r.PathValue("role"))
 	a, err := m.changeRole(r.Context(), r.PathValue("role"))
 	reply(w, a, err)
@@ -47,7 +59,11 @@ func (m *membership) serveTrace(w http.ResponseWriter, r *http.Request) {
 	reply(w, p, err)
 }
 
+// changeRole changes this host's own role. Once begun it goes on when who asked
+// for it has left: half done it would have to be taken back, which takes as long.
 func (m *membership) changeRole(ctx context.Context, role string) (a roleAnswer, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roleTime)
+	defer cancel()
 	switch role {
 	case "server":
 		a.Advice, err = m.promote(ctx)
@@ -68,24 +84,33 @@ func (m *membership) setRole(ctx context.Context, node, role string) (a roleAnsw
 	if !ok {
 		return a, fmt.Errorf("%w: no host is called %q, see shoal nodes", errNotFound, node)
 	}
-	return a, m.ask(ctx, http.MethodPost, addr, "/v1/role/"+role, &a)
+	ctx, cancel := context.WithTimeout(ctx, roleTime+answerTime)
+	defer cancel()
+	err = m.ask(ctx, http.MethodPost, addr, "/v1/role/"+role, &a)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("host %s did not say within %s what came of it, and may go on: see shoal nodes, and its agent's log", node, roleTime+answerTime)
+	}
+	return a, err
 }
 
 // held is what a host's balancers still have to do with a task.
 func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (h virtual.Held, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	return h, m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &h)
 }
 
 // part is another host's part of a trace.
 func (m *membership) part(ctx context.Context, node netip.Addr, q question) (p part, err error) {
-	err = m.ask(ctx, http.MethodGet, node, "/v1/trace?"+q.encode(), &p)
-	return p, err
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return p, m.ask(ctx, http.MethodGet, node, "/v1/trace?"+q.encode(), &p)
 }
 
 // maxAnswer is the most that another agent may answer, in bytes.
 const maxAnswer = 4 << 20
 
-// ask asks another host's agent.
+// ask asks another host's agent, for as long as ctx lasts.
 func (m *membership) ask(ctx context.Context, method string, node netip.Addr, path string, into any) error {
 	url := "https://" + netip.AddrPortFrom(node, cluster.DefaultPort).String() + path
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)

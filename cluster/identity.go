@@ -199,7 +199,7 @@ func load(h Host, now func() time.Time) (*Identity, error) {
 		TLSHandshakeTimeout: 5 * time.Second,
 		IdleConnTimeout:     time.Minute,
 	}
-	id.client = &http.Client{Transport: transport, Timeout: 15 * time.Second}
+	id.client = &http.Client{Transport: transport}
 	return id, nil
 }
 
@@ -296,7 +296,7 @@ func (id *Identity) Files() Files {
 }
 
 // HTTPClient speaks HTTPS to other hosts of the cluster, by mutual TLS and from
-// this host's own address. A request takes 15 s at most.
+// this host's own address. A request takes as long as its context lasts.
 func (id *Identity) HTTPClient() *http.Client { return id.client }
 
 // ServerTLS is for servers to which only hosts of the cluster may speak. It

@@ -343,6 +343,50 @@ func TestGuessingTokensIsSlowForWhoGuesses(t *testing.T) {
 	}
 }
 
+func TestAHandlerMayTakeTime(t *testing.T) {
+	const patience = 100 * time.Millisecond
+	b := newBench(t)
+	second := b.mustJoin("b", "127.0.1.2")
+	slow := NewServer(ServerOptions{Identity: b.id, Registry: b.reg, Port: freePort(t), patience: patience})
+	for path, time := range map[string]time.Duration{"short": 0, "long": time.Minute} {
+		slow.Handle("GET /"+path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if time > 0 {
+				if err := TakeTime(w, time); err != nil {
+					t.Error(err)
+				}
+			}
+			takes(r.Context(), 3*patience)
+			if err := r.Context().Err(); err != nil && time > 0 {
+				t.Errorf("the request has ended: %v", err)
+			}
+			io.WriteString(w, "done")
+		}))
+	}
+	if err := slow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	for path, want := range map[string]string{"short": "", "long": "done"} {
+		got := ""
+		resp, err := second.HTTPClient().Get("https://" + slow.Addr().String() + "/" + path)
+		if err == nil {
+			b, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			got = string(b)
+		}
+		if got != want {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+}
+
+// takes lets time pass, however soon ctx ends.
+func takes(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d)
+	defer cancel()
+	<-ctx.Done()
+}
+
 func TestServerBoundsWhatIsSentToIt(t *testing.T) {
 	b := newBench(t)
 	if code, text := post(t, b, "127.0.1.5", bytes.Repeat([]byte(" "), maxBody+1)); code != http.StatusBadRequest || !strings.Contains(text, "too long") {

@@ -179,6 +179,9 @@ func (id *Identity) FetchCA(ctx context.Context, servers []netip.AddrPort) error
 	return nil
 }
 
+// askTimeout is how long one host may take to answer.
+const askTimeout = 15 * time.Second
+
 // askAny asks one server after the other, and those they point to, until one
 // does what is asked.
 func (id *Identity) askAny(ctx context.Context, servers []netip.AddrPort, method, path string, body []byte, answer any) error {
@@ -190,7 +193,9 @@ func (id *Identity) askAny(ctx context.Context, servers []netip.AddrPort, method
 			continue
 		}
 		asked[server] = true
-		err := call(ctx, id.client, method, server, path, body, answer)
+		bounded, cancel := context.WithTimeout(ctx, askTimeout)
+		err := call(bounded, id.client, method, server, path, body, answer)
+		cancel()
 		if err == nil {
 			return nil
 		}

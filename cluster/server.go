@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -53,6 +54,8 @@ type ServerOptions struct {
 	// MayHoldCA tells whether a node is to be given the CA's key, because it
 	// serves the store, with a vote. nil: none.
 	MayHoldCA func(ctx context.Context, node string) (bool, error)
+
+	patience time.Duration // of tests, which are in more of a hurry; 0: bodyTimeout
 }
 
 // Server is this host's HTTPS port for other hosts. One that has a token may
@@ -75,6 +78,7 @@ func NewServer(o ServerOptions) *Server {
 	if o.Port == 0 {
 		o.Port = DefaultPort
 	}
+	o.patience = cmp.Or(o.patience, bodyTimeout)
 	s := &Server{
 		o:       o,
 		id:      o.Identity,
@@ -106,6 +110,15 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 	}))
 }
 
+// TakeTime lets a handler of a [Server] take so long for its answer, from now
+// on; else it is cut off after 30 s, and its request's context ends after 15.
+func TakeTime(w http.ResponseWriter, d time.Duration) error {
+	c, until := http.NewResponseController(w), time.Now().Add(d)
+	// The connection is read while the handler runs, to see whether the client
+	// leaves; that it could not be read any longer would look the same.
+	return errors.Join(c.SetReadDeadline(until), c.SetWriteDeadline(until))
+}
+
 // PeerNode is the name of the host that makes a request of a [Server]'s handler.
 func PeerNode(r *http.Request) string { return r.TLS.PeerCertificates[0].Subject.CommonName }
 
@@ -130,8 +143,8 @@ func (s *Server) Start() error {
 		Handler:           s.mux,
 		TLSConfig:         t,
 		ReadHeaderTimeout: helloTimeout,
-		ReadTimeout:       bodyTimeout,
-		WriteTimeout:      2 * bodyTimeout,
+		ReadTimeout:       s.o.patience,
+		WriteTimeout:      2 * s.o.patience,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		Protocols:         new(http.Protocols),

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"shoal/agent"
 )
 
 func nodesCommand(o *options) *cobra.Command {
@@ -61,7 +64,10 @@ func serverCommand(o *options) *cobra.Command {
 		Use:   "server",
 		Short: "Choose the hosts that serve the store",
 		Long: `Choose the hosts that serve the embedded etcd. Three of them go on when one is
-lost; one or two do not. Without the store every host goes on with what it knows.`,
+lost; one or two do not. Without the store every host goes on with what it knows.
+
+A change takes some seconds, and up to two minutes while the cluster settles. It
+is made by the host itself: interrupting the command does not stop it.`,
 	}
 	role := func(use, to, short string) *cobra.Command {
 		return &cobra.Command{
@@ -70,7 +76,7 @@ lost; one or two do not. Without the store every host goes on with what it knows
 			Example: "  sudo shoal server " + use + " b",
 			Args:    exactlyOne("NODE"),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				advice, err := o.client().SetRole(cmd.Context(), args[0], to)
+				advice, err := changeRole(cmd.Context(), o.client(), cmd.ErrOrStderr(), args[0], to, 2*time.Second)
 				if err != nil {
 					return err
 				}
@@ -88,6 +94,48 @@ lost; one or two do not. Without the store every host goes on with what it knows
 		role("demote", "client", "Have a host serve the store no more"),
 	)
 	return cmd
+}
+
+// changeRole has a host's role in the store changed, and tells on w how far that
+// is for as long as it lasts.
+func changeRole(ctx context.Context, c *agent.Client, w io.Writer, node, to string, every time.Duration) (advice string, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		advice, err = c.SetRole(ctx, node, to)
+	}()
+	start, said := time.Now(), ""
+	for {
+		select {
+		case <-done:
+			if err != nil && ctx.Err() != nil {
+				err = fmt.Errorf("interrupted; if %s began to change it goes on by itself: see shoal nodes", node)
+			}
+			return advice, err
+		case <-time.After(every):
+			said = tellRole(ctx, c, w, node, to, said, time.Since(start))
+		}
+	}
+}
+
+// tellRole says what a host is as yet, where that is another thing than was said.
+func tellRole(ctx context.Context, c *agent.Client, w io.Writer, node, to, said string, since time.Duration) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	is := "not known to this host just now" // while the store has no leader
+	if nodes, err := c.Nodes(ctx); err == nil {
+		for _, n := range nodes {
+			if n.Name == node && n.Role == "learner" {
+				is = "a learner, which catches up until it gets a vote"
+			} else if n.Name == node {
+				is = "a " + n.Role
+			}
+		}
+	}
+	if is != said && ctx.Err() == nil {
+		fmt.Fprintf(w, "%s is to be a %s of the store; after %s it is %s\n", node, to, since.Round(time.Second), is)
+	}
+	return is
 }
 
 func tokenCommand(o *options) *cobra.Command {
