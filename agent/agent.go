@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,19 +102,20 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		return err
 	}
 	defer api.Close()
-
 	g, ctx := errgroup.WithContext(ctx)
+	door := new(starting)
+	g.Go(func() error { return serve(ctx, api, door, log) })
+
 	problems := newProblems(c.Node, log)
 	g.Go(func() error { return w.watch(ctx, c.Node, problems) })
-	a, err := newAgent(ctx, c, problems, version, log)
+	a, err := newAgent(ctx, c, problems, version, log, door.waitsFor)
 	if err != nil {
 		cancel()
 		return cmp.Or(g.Wait(), err)
 	}
 	defer a.close()
 	log.Info("agent is up", "version", version, "node", c.Node, "addr", c.Advertise, "pool", c.Pool, "dns", c.DNS)
-
-	g.Go(func() error { return serve(ctx, api, a.handler(), log) })
+	door.over(a.handler())
 	if c.MetricsAddr != "" {
 		l, err := net.Listen("tcp", c.MetricsAddr)
 		if err != nil {
@@ -152,7 +154,9 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	return err
 }
 
-func newAgent(ctx context.Context, c Config, problems *problems, version string, log *slog.Logger) (*Agent, error) {
+// newAgent makes the parts. What it waits for meanwhile is told by waitsFor.
+func newAgent(ctx context.Context, c Config, problems *problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
+	waitsFor("the kernel's tables")
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
 		registry: prometheus.NewRegistry(),
@@ -199,7 +203,7 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
 		return nil, err
 	}
-	if err := a.openCatalog(ctx, etcdTLS); err != nil {
+	if err := a.openCatalog(ctx, etcdTLS, waitsFor); err != nil {
 		return nil, err
 	}
 	a.vips = vip.New(vip.Options{Pool: c.Pool, Reserved: reserved, ReclaimIdle: c.VIPReclaim}, a.catalog)
@@ -209,7 +213,7 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 
 // openCatalog opens the store and finds out who this host is in the cluster;
 // which of them is first depends on whose etcd it is.
-func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
+func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor func(string, ...any)) error {
 	c, log := a.config, a.log.With("part", "cluster")
 	o := catalog.Options{
 		Self: catalog.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
@@ -218,6 +222,9 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
 	var id *cluster.Identity
 	var err error
 	if len(c.Etcd) == 0 {
+		if len(c.Join) > 0 {
+			waitsFor("%s to let it join", strings.Join(c.Join, ", "))
+		}
 		if id, o.Join, a.founded, err = identify(ctx, c, log); err != nil {
 			return err
 		}
@@ -227,10 +234,12 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config) error {
 			CRLFile: f.CRL, Revoked: id.CheckRevoked,
 		}
 	}
+	waitsFor("the store: its etcd's start")
 	if a.catalog, err = catalog.Open(ctx, o); err != nil {
 		return err
 	}
 	if id == nil {
+		waitsFor("the etcd at %s, and there for a host that lets it join", strings.Join(c.Etcd, ", "))
 		id, err = identifyByStore(ctx, c, a.catalog, log)
 	} else if len(c.Join) > 0 && a.catalog.Role() == catalog.RoleAlone {
 		err = badSetting("--join: this host runs a cluster of its own already, kept in %s: stop the agent and remove that folder to join another", c.StateDir)
@@ -460,8 +469,12 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	if s, err := NewClient(Socket(c.RunDir)).Status(ctx); err == nil {
+	s, err := NewClient(Socket(c.RunDir)).Status(ctx)
+	if err == nil {
 		return fmt.Errorf("the agent (pid %d) still runs on this host and would put all of it back: stop it first", s.Pid)
+	}
+	if errors.As(err, new(*StartingError)) {
+		return fmt.Errorf("%w; it would put all of it back: stop it first", err)
 	}
 	return errors.Join(
 		ingress.Down(ctx, c.ingress(log)),

@@ -20,7 +20,7 @@ import (
 )
 
 // handler is the HTTP API. Every answer is JSON but /metrics; an error is
-// {"error": "..."} with a status of 400 and more.
+// {"error": "..."} with a status of 400 and more; 503 while the agent starts.
 func (a *Agent) handler() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, f func(*http.Request) (any, error)) {
@@ -80,6 +80,7 @@ func (a *Agent) metricsHandler() http.Handler {
 
 type apiError struct {
 	Error string `json:"error"`
+	Waits string `json:"waits,omitempty"` // with 503: what the agent's start waits for
 }
 
 // errNotFound is what a question about nothing we know is answered with.
@@ -87,14 +88,19 @@ var errNotFound = errors.New("not found")
 
 func reply(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
+	var starts *StartingError
 	switch {
+	case errors.As(err, &starts):
+		w.WriteHeader(http.StatusServiceUnavailable)
 	case errors.Is(err, errNotFound):
 		w.WriteHeader(http.StatusNotFound)
 	case err != nil:
 		w.WriteHeader(http.StatusConflict)
 	}
-	if err != nil {
-		v = apiError{err.Error()}
+	if starts != nil {
+		v = apiError{err.Error(), starts.Waits}
+	} else if err != nil {
+		v = apiError{Error: err.Error()}
 	}
 	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody to tell
 }

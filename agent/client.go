@@ -16,15 +16,26 @@ import (
 	"shoal/cluster"
 )
 
-// Client asks the agent of this host.
+// Client asks the agent of this host. While that starts it is waited for, for
+// some seconds; then the error is a [StartingError].
 type Client struct {
-	socket string
-	http   http.Client
+	// Waiting, if set, is told each time it changes what the agent's start waits
+	// for.
+	Waiting func(error)
+
+	socket   string
+	http     http.Client
+	patience time.Duration // with an agent that starts
 }
+
+const (
+	startPatience = 15 * time.Second
+	startPause    = 200 * time.Millisecond // from one try to the next
+)
 
 // NewClient makes a client of the agent that serves its API on a unix socket.
 func NewClient(socket string) *Client {
-	c := &Client{socket: socket}
+	c := &Client{socket: socket, patience: startPatience}
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
@@ -112,6 +123,25 @@ func (c *Client) Trace(ctx context.Context, from, to string) (e Explanation, err
 }
 
 func (c *Client) call(ctx context.Context, method, path string, into any) error {
+	var starts, told *StartingError
+	for deadline := time.Now().Add(c.patience); ; {
+		err := c.try(ctx, method, path, into)
+		if !errors.As(err, &starts) || time.Now().After(deadline) {
+			return err
+		}
+		if c.Waiting != nil && (told == nil || *told != *starts) {
+			c.Waiting(starts)
+		}
+		told = starts
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(startPause):
+		}
+	}
+}
+
+func (c *Client) try(ctx context.Context, method, path string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://shoal"+path, nil)
 	if err != nil {
 		return err
@@ -130,6 +160,9 @@ func (c *Client) call(ctx context.Context, method, path string, into any) error 
 		var e apiError
 		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
 			return fmt.Errorf("the agent answered %s", resp.Status)
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			return &StartingError{e.Waits}
 		}
 		return errors.New(e.Error)
 	}

@@ -54,7 +54,7 @@ func (h *member) tryStart() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.end = cancel
 	a := &Agent{config: h.c, log: h.log, registry: prometheus.NewRegistry()}
-	if err := a.openCatalog(ctx, nil); err != nil {
+	if err := a.openCatalog(ctx, nil, func(string, ...any) {}); err != nil {
 		return err
 	}
 	h.store, h.m = a.catalog, a.member

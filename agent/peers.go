@@ -97,14 +97,16 @@ func (m *membership) setRole(ctx context.Context, node, role string) (a roleAnsw
 func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (h virtual.Held, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	return h, m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &h)
+	err = m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &h)
+	return h, err
 }
 
 // part is another host's part of a trace.
 func (m *membership) part(ctx context.Context, node netip.Addr, q question) (p part, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	return p, m.ask(ctx, http.MethodGet, node, "/v1/trace?"+q.encode(), &p)
+	err = m.ask(ctx, http.MethodGet, node, "/v1/trace?"+q.encode(), &p)
+	return p, err
 }
 
 // maxAnswer is the most that another agent may answer, in bytes.

@@ -172,7 +172,7 @@ func TestEtcdRestarts(t *testing.T) {
 	dir := shortDir(t)
 	etcd := etcdServer(t, dir)
 	// That the lease is gone is noticed when it is to be kept, at a third of it.
-	lease := func(o *Options) { o.LeaseTTL = 5 * time.Second }
+	lease := func(o *Options) { o.LeaseTTL = 15 * time.Second }
 	a := open(t, "a", shortDir(t), at(etcd.endpoint), lease)
 	b := open(t, "b", shortDir(t), at(etcd.endpoint), lease)
 	for i, c := range []*Catalog{a, b} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -134,10 +135,15 @@ func client(socket string) *http.Client {
 func answers(c *http.Client, url string) error {
 	c.Timeout = 2 * time.Second
 	resp, err := c.Get(url)
-	if err == nil {
-		resp.Body.Close()
+	if err != nil {
+		return err
 	}
-	return err
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusServiceUnavailable { // an agent that starts
+		b, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("%s: %s", resp.Status, b)
+	}
+	return nil
 }
 
 // StopDocker stops the host's engine, and with it the containers.

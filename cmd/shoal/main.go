@@ -72,7 +72,13 @@ type options struct {
 	output string
 }
 
-func (o *options) client() *agent.Client { return agent.NewClient(agent.Socket(o.runDir)) }
+// client asks the agent, and says so on standard error when it has to wait for
+// one that starts.
+func (o *options) client() *agent.Client {
+	c := agent.NewClient(agent.Socket(o.runDir))
+	c.Waiting = func(err error) { fmt.Fprintln(os.Stderr, "shoal:", err) }
+	return c
+}
 
 func buildVersion() string {
 	if version != "" {
