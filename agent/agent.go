@@ -219,6 +219,9 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		Self: catalog.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
 		Etcd: c.Etcd, TLS: etcdTLS, Log: a.log.With("part", "catalog"), Registerer: a.registry,
 	}
+	if c.Network == meshNetwork {
+		o.SubnetPool = c.SubnetPool // else each host has what its engine has
+	}
 	var id *cluster.Identity
 	var err error
 	if len(c.Etcd) == 0 {
@@ -353,6 +356,11 @@ func (a *Agent) allocate(ctx context.Context, s *catalog.Snapshot, _ bool) (agai
 func (a *Agent) answer(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
+	for _, n := range s.Nodes {
+		if n.Problem != "" {
+			ps = append(ps, catalog.Problem{Node: s.Self.Name, Kind: "node", Object: n.Name, Reason: n.Problem})
+		}
+	}
 	for _, c := range s.Containers {
 		if why := problemOf(&c, s); why != "" {
 			ps = append(ps, catalog.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})

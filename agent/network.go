@@ -62,7 +62,7 @@ func (a *Agent) networkStands(s *catalog.Snapshot) bool {
 		return slices.ContainsFunc(s.Networks, func(n catalog.Network) bool { return n.Name == meshNetwork })
 	}
 	subnet, err := networkSubnet(s, a.config.Network)
-	return err == nil && subnet == s.Self.Subnet && fabric.Overlap(s.Self, s.Nodes) == nil
+	return err == nil && subnet == s.Self.Subnet && catalog.Overlap(s.Self, s.Nodes) == nil
 }
 
 func (a *Agent) makeNetwork(ctx context.Context, s *catalog.Snapshot) error {
@@ -88,7 +88,7 @@ func (a *Agent) makeNetwork(ctx context.Context, s *catalog.Snapshot) error {
 		if subnet != self.Subnet {
 			self.Subnet, self.Number = subnet, 0 // whoever has announced it came first
 		}
-		if err := fabric.Overlap(self, s.Nodes); err != nil {
+		if err := catalog.Overlap(self, s.Nodes); err != nil {
 			// Nor is what was announced before: other hosts would send there what is
 			// another's.
 			a.catalog.SetSelf(func(n *catalog.Node) { n.Subnet = netip.Prefix{} })

@@ -21,7 +21,7 @@ func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
 	changed := prev.Revision == 0 || prev.Self != self
 
 	if ch.nodes || changed {
-		s.Nodes = r.seenNodes()
+		s.Nodes = r.hosts
 		changed = changed || !slices.Equal(s.Nodes, prev.Nodes)
 	}
 	if ch.networks {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -31,6 +32,7 @@ type Options struct {
 	TLS        *tls.Config           // for Etcd
 	Peers      *Peers                // how the embedded etcds of several hosts reach each other; nil: this host stays alone
 	Join       []string              // endpoints of servers of the cluster to join, "https://ADDR:2379"; in a later run not needed
+	SubnetPool netip.Prefix          // other hosts' subnets have to be of it; zero: of a private range
 	LeaseTTL   time.Duration         // how long this host's tasks are remembered without it; 0: a week
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
@@ -135,6 +137,7 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 		advance:    make(chan struct{}),
 		mailboxes:  map[chan *Snapshot]struct{}{},
 	}
+	c.records.subnets = o.SubnetPool
 	c.setSelf(o.Self)
 	c.snapshot.Store(new(Snapshot))
 	defer func() {

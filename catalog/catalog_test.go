@@ -61,7 +61,7 @@ func inAHurry(o *Options) { o.cacheAfter = 500 * time.Millisecond }
 // open opens the catalog of a host, and closes it with the test.
 func open(t *testing.T, node, dir string, change ...func(*Options)) *Catalog {
 	t.Helper()
-	o := Options{Self: Node{Name: node, Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.MustParsePrefix("10.0.0.0/8")}, StateDir: dir, unsynced: true,
+	o := Options{Self: Node{Name: node, Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, node[0] - 'a', 0}), 24)}, StateDir: dir, unsynced: true,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, f := range change {
 		f(&o)

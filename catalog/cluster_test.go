@@ -138,7 +138,7 @@ func (c *cluster) open(node string, change ...func(*Options)) *Catalog {
 func (c *cluster) start(node string, change ...func(*Options)) *Catalog {
 	c.t.Helper()
 	h := c.open(node, change...)
-	h.SetLocal(local(ctr(node, "1", fmt.Sprintf("10.0.%d.1", node[0]), "web")))
+	h.SetLocal(local(ctr(node, "1", fmt.Sprintf("10.0.%d.1", node[0]-'a'), "web")))
 	return h
 }
 
@@ -185,7 +185,7 @@ func follows(t *testing.T, on *Catalog, by ...*Catalog) {
 	node := on.o.Self.Name
 	id := fmt.Sprint(time.Now().UnixNano())
 	start := time.Now()
-	on.SetLocal(local(ctr(node, id, fmt.Sprintf("10.0.%d.1", node[0]), "web")))
+	on.SetLocal(local(ctr(node, id, fmt.Sprintf("10.0.%d.1", node[0]-'a'), "web")))
 	for _, c := range by {
 		eventually(t, c.o.Self.Name+" sees a change on "+node, func() bool { return strings.Contains(tasks(c, "web"), node+"/"+id) })
 	}

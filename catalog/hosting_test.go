@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -316,7 +317,7 @@ func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
 		if s := x.Status(); s.Connected || !s.FromCache {
 			t.Errorf("status of %s: %+v", node, s)
 		}
-		x.SetLocal(local(ctr(node, "new", "10.0.0.9", "web")))
+		x.SetLocal(local(ctr(node, "new", fmt.Sprintf("10.0.%d.9", node[0]-'a'), "web")))
 		eventually(t, "its own come and go", func() bool { return strings.Contains(tasks(x, "web"), node+"/new") })
 	}
 

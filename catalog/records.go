@@ -31,6 +31,8 @@ type records struct {
 	networks   []Network                  // of this host
 	tasks      map[ServiceID][]*Container // those with a task of the service, in no order
 	dead       map[string]time.Time       // hosts that are held for dead, by name -> since when
+	subnets    netip.Prefix               // see Options.SubnetPool
+	hosts      []Node                     // as this host sees them, by name; up to date after takeChanges
 
 	changes changes
 }
@@ -71,6 +73,9 @@ func newChanges() changes {
 
 // takeChanges returns what changed since it was last called.
 func (r *records) takeChanges() changes {
+	if r.changes.nodes {
+		r.judgeNodes()
+	}
 	ch := r.changes
 	r.changes = newChanges()
 	return ch
@@ -79,15 +84,47 @@ func (r *records) takeChanges() changes {
 func (r *records) putNode(n Node) {
 	if r.nodes[n.Name] != n {
 		r.nodes[n.Name] = n
-		r.touch(n.Name)
+		r.changes.nodes = true
 	}
 }
 
 func (r *records) deleteNode(name string) {
 	if _, ok := r.nodes[name]; ok {
 		delete(r.nodes, name)
-		r.touch(name)
+		r.changes.nodes = true
 	}
+}
+
+// judgeNodes makes hosts of the nodes. Where one has another address or subnet,
+// its tasks may be seen otherwise: what one host has can cost another its own.
+func (r *records) judgeNodes() {
+	was := r.hosts
+	r.hosts = slices.SortedFunc(maps.Values(r.nodes), func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	for i := range r.hosts {
+		_, dead := r.dead[r.hosts[i].Name]
+		r.hosts[i].Alive = !dead
+	}
+	checkSubnets(r.hosts, r.self, r.subnets)
+	for _, n := range r.hosts {
+		if o := find(was, n.Name); o == nil || o.Addr != n.Addr || o.Subnet != n.Subnet {
+			r.touch(n.Name)
+		}
+	}
+	for _, n := range was {
+		if find(r.hosts, n.Name) == nil {
+			r.touch(n.Name)
+		}
+	}
+}
+
+// find finds a node among some that are in order of their names; nil: it is not
+// there.
+func find(nodes []Node, name string) *Node {
+	i, ok := slices.BinarySearchFunc(nodes, name, func(n Node, name string) int { return strings.Compare(n.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &nodes[i]
 }
 
 // setAlive notes which hosts are dead: those whose value is false.
@@ -133,8 +170,8 @@ func (r *records) seen(t Task) Task {
 // reached tells whether this host reaches an address of another's containers.
 // Of a host that is not known yet it does.
 func (r *records) reached(node string, a netip.Addr) bool {
-	n, known := r.nodes[node]
-	return node == r.self || !known || n.Reached(a)
+	n := find(r.hosts, node)
+	return node == r.self || n == nil || n.Reached(a)
 }
 
 // seenContainer is a container with its tasks as this host sees them.
@@ -146,16 +183,6 @@ func (r *records) seenContainer(c Container) Container {
 		}
 	}
 	return c
-}
-
-// seenNodes are the hosts as this host sees them, by name.
-func (r *records) seenNodes() []Node {
-	nodes := slices.SortedFunc(maps.Values(r.nodes), func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
-	for i := range nodes {
-		_, dead := r.dead[nodes[i].Name]
-		nodes[i].Alive = !dead
-	}
-	return nodes
 }
 
 // putContainer tells whether the container was not there, or not like this.

@@ -246,6 +246,10 @@ type Node struct {
 	Subnet netip.Prefix `json:"subnet,omitzero"` // of its containers; zero: none yet
 	MAC    MAC          `json:"mac,omitzero"`    // of the device that has Addr
 	Alive  bool         `json:"-"`               // as this host sees it
+
+	// Problem is why this host does not act on the Subnet in the host's record,
+	// which is zero here then.
+	Problem string `json:"-"`
 }
 
 // Reached tells whether the other hosts reach an address that a container of

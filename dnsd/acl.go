@@ -29,7 +29,7 @@ func newACL(o *Options, snap *catalog.Snapshot) *acl {
 	}
 	for _, n := range snap.Nodes {
 		l.addrs[n.Addr] = struct{}{}
-		l.prefixes = append(l.prefixes, n.Subnet) // the zero one contains nothing
+		l.prefixes = append(l.prefixes, n.Subnet) // checked by the catalog; the zero one contains nothing
 	}
 	for _, c := range snap.Containers {
 		for _, a := range c.Addrs {

@@ -125,7 +125,7 @@ func desired(o Options, in inputs, links []link) (want state, paths []path, prob
 			}
 		}
 	}
-	if err := Overlap(in.self, in.nodes); err != nil {
+	if err := catalog.Overlap(in.self, in.nodes); err != nil {
 		refuse(in.self.Name, err)
 	}
 	for _, peer := range in.nodes {
@@ -161,7 +161,7 @@ func way(o Options, in inputs, peer catalog.Node, links []link) (p path, err err
 	if peer.Addr == in.self.Addr {
 		return path{}, fmt.Errorf("host %s has the address %s, as this host, %s, has: if it is gone, remove it with `shoal node rm %s`", peer.Name, peer.Addr, in.self.Name, peer.Name)
 	}
-	if err := Overlap(peer, in.nodes); err != nil {
+	if err := catalog.Overlap(peer, in.nodes); err != nil {
 		return path{}, err
 	}
 	if peer.Subnet.Overlaps(in.self.Subnet) {
@@ -169,6 +169,12 @@ func way(o Options, in inputs, peer catalog.Node, links []link) (p path, err err
 	}
 	if err := shadowed(in.self, peer, in.networks); err != nil {
 		return path{}, err
+	}
+	for _, l := range links {
+		if l.net.Overlaps(peer.Subnet) {
+			return path{}, fmt.Errorf("the subnet %s of host %s overlaps %s on device %s of this host, %s: give %[2]s another subnet",
+				peer.Subnet, peer.Name, l.net, l.dev, in.self.Name)
+		}
 	}
 	for _, b := range o.backends() {
 		if p, err = b.path(peer, links); err == nil {

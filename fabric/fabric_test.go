@@ -145,6 +145,8 @@ func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
 			map[string]string{"c": "10.1.0.0/24 of host c holds the address 10.1.0.1 of host a"}},
 		{"a record of this host under another name", hostA, []catalog.Node{hostA, hostB, node("old", 7, "10.1.0.1", "10.244.7.0/24")}, nil, []string{"b"},
 			map[string]string{"old": "`shoal node rm old`"}},
+		{"a subnet on this host's own link", hostA, []catalog.Node{hostA, hostB, node("c", 3, "10.2.0.3", "10.1.0.128/25")}, nil, []string{"b"},
+			map[string]string{"c": "10.1.0.128/25 of host c overlaps 10.1.0.0/24 on device eth0 of this host, a"}},
 		{"IPv6", hostA, []catalog.Node{hostA, node("c", 3, "fd00::3", "10.244.3.0/24")}, nil, nil,
 			map[string]string{"c": "only IPv4"}},
 	} {

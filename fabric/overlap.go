@@ -11,38 +11,6 @@ import (
 	"shoal/catalog"
 )
 
-// Overlap tells why the subnet of a node cannot stand beside those of others,
-// naming both hosts; nil: it can. Of two that overlap the one with the lower
-// number keeps its subnet: all hosts see it the same way, and a host that
-// joins cannot take from one that is there.
-func Overlap(node catalog.Node, nodes []catalog.Node) error {
-	for _, o := range nodes {
-		if o.Name == node.Name {
-			continue
-		}
-		if o.Subnet.IsValid() && o.Subnet.Overlaps(node.Subnet) && before(o, node) {
-			return fmt.Errorf("the subnet %s of host %s overlaps %s of host %s, which came first: give %s another (`bip` in Docker's daemon.json, where its own bridge is used)",
-				node.Subnet, node.Name, o.Subnet, o.Name, node.Name)
-		}
-		if o.Addr.IsValid() && node.Subnet.Contains(o.Addr) {
-			return fmt.Errorf("the subnet %s of host %s holds the address %s of host %s: give %s another subnet",
-				node.Subnet, node.Name, o.Addr, o.Name, node.Name)
-		}
-	}
-	return nil
-}
-
-// before tells which of two nodes came first; one without a number came last.
-func before(a, b catalog.Node) bool {
-	if a.Number != b.Number && a.Number != 0 && b.Number != 0 {
-		return a.Number < b.Number
-	}
-	if (a.Number == 0) != (b.Number == 0) {
-		return a.Number != 0
-	}
-	return a.Name < b.Name
-}
-
 // shadowed tells which Docker network of this host overlaps the peer's subnet;
 // nil: none.
 func shadowed(self, peer catalog.Node, networks []catalog.Network) error {
