@@ -158,18 +158,19 @@ func (r *Registry) CreateToken(ctx context.Context, id *Identity, ttl time.Durat
 	hash := s.hash()
 	now := r.now().UTC().Truncate(time.Second)
 	rec := tokenRecord{Token{tokenID(hash), now, now.Add(ttl), uses}, hash[:]}
-	write := map[string][]byte{tokensRoot + rec.ID: encode(rec)}
-	old, err := r.store.List(ctx, tokensRoot)
-	if err != nil {
-		return "", fmt.Errorf("make a join token: %w", err)
-	}
-	for key, value := range old {
-		var t tokenRecord
-		if json.Unmarshal(value, &t) == nil && now.After(t.Expires.Add(expiredFor)) {
-			write[key] = nil
+	var old []string
+	err := list(ctx, r.store, tokensRoot, func(id string, t tokenRecord) {
+		if now.After(t.Expires.Add(expiredFor)) {
+			old = append(old, tokensRoot+id)
 		}
+	})
+	if err == nil {
+		err = r.forget(ctx, old)
 	}
-	done, err := r.store.Commit(ctx, map[string]int64{tokensRoot + rec.ID: 0}, write)
+	var done bool
+	if err == nil {
+		done, err = r.store.Commit(ctx, map[string]int64{tokensRoot + rec.ID: 0}, map[string][]byte{tokensRoot + rec.ID: encode(rec)})
+	}
 	if err == nil && !done {
 		err = errors.New("a token of that ID exists; try again")
 	}
@@ -246,23 +247,15 @@ func (r *Registry) Remove(ctx context.Context, node string) error {
 		if err == nil {
 			err = json.Unmarshal(value, &m)
 		}
-		var old map[string]revocation
 		if err == nil {
-			old, err = r.revoked(ctx)
+			err = r.forgetRevoked(ctx)
 		}
 		var done bool
 		if err == nil {
-			now := r.now().UTC()
-			write := map[string][]byte{
+			done, err = r.store.Commit(ctx, map[string]int64{membersRoot + node: revision}, map[string][]byte{
 				membersRoot + node:  nil,
-				revokedRoot + m.Key: encode(revocation{node, now.Truncate(time.Second), m.Certs}),
-			}
-			for key, rev := range old {
-				if key != m.Key && now.After(rev.ends().Add(skew)) {
-					write[revokedRoot+key] = nil
-				}
-			}
-			done, err = r.store.Commit(ctx, map[string]int64{membersRoot + node: revision}, write)
+				revokedRoot + m.Key: encode(r.revoke(m)),
+			})
 		}
 		if err != nil {
 			return fmt.Errorf("remove node %s: %w", node, err)
@@ -272,6 +265,44 @@ func (r *Registry) Remove(ctx context.Context, node string) error {
 		}
 	}
 	return fmt.Errorf("remove node %s: %w", node, errBusy)
+}
+
+// revoke takes back the certificates of a member.
+func (r *Registry) revoke(m memberRecord) revocation {
+	return revocation{m.Node, r.now().UTC().Truncate(time.Second), m.Certs}
+}
+
+// forgetRevoked deletes the revocations of certificates that have all ended.
+func (r *Registry) forgetRevoked(ctx context.Context) error {
+	all, err := r.revoked(ctx)
+	if err != nil {
+		return err
+	}
+	var old []string
+	for key, rev := range all {
+		if r.now().After(rev.ends().Add(skew)) {
+			old = append(old, revokedRoot+key)
+		}
+	}
+	return r.forget(ctx, old)
+}
+
+// maxCommit is how many keys are written in one transaction: etcd refuses more
+// than 128 unless told otherwise.
+const maxCommit = 100
+
+// forget deletes keys that nobody needs any more, however many.
+func (r *Registry) forget(ctx context.Context, keys []string) error {
+	for some := range slices.Chunk(keys, maxCommit) {
+		write := map[string][]byte{}
+		for _, key := range some {
+			write[key] = nil
+		}
+		if _, err := r.store.Commit(ctx, nil, write); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *Registry) revoked(ctx context.Context) (map[string]revocation, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -264,5 +265,38 @@ func TestExpiredTokensAreForgottenAfterADay(t *testing.T) {
 		if _, err := b.reg.CreateToken(t.Context(), b.id, bad.ttl, bad.uses); err == nil {
 			t.Errorf("a token for %s and %d uses was made", bad.ttl, bad.uses)
 		}
+	}
+}
+
+// TestHoweverMuchHasExpiredIsForgotten: etcd takes no more than 128 writes in a transaction.
+func TestHoweverMuchHasExpiredIsForgotten(t *testing.T) {
+	store := etcdStore(t)
+	b := newBench(t)
+	b.reg.store = store
+	if err := b.reg.Enrol(t.Context(), b.id); err != nil {
+		t.Fatal(err)
+	}
+	const many = 300
+	ended := b.clock.now().Add(-48 * time.Hour)
+	for i := range many {
+		id := fmt.Sprintf("%012x", i)
+		if _, err := store.Commit(t.Context(), nil, map[string][]byte{
+			tokensRoot + id:  encode(tokenRecord{Token: Token{ID: id, Expires: ended}}),
+			revokedRoot + id: encode(revocation{Node: "gone-" + id, Certs: []issued{{id, ended}}}),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.reg.CreateToken(t.Context(), b.id, 0, 0); err != nil {
+		t.Error(err)
+	}
+	if ts, err := b.reg.Tokens(t.Context()); err != nil || len(ts) != 1 {
+		t.Errorf("%d tokens are left, %v; want the new one", len(ts), err)
+	}
+	if err := b.reg.Remove(t.Context(), "a"); err != nil {
+		t.Error(err)
+	}
+	if left, err := b.reg.revoked(t.Context()); err != nil || len(left) != 1 || left[b.id.Key()].Node != "a" {
+		t.Errorf("%d revocations are left, %v; want the one of a", len(left), err)
 	}
 }

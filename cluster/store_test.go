@@ -8,11 +8,14 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"shoal/catalog"
 )
 
 // memStore is a Store in memory.
@@ -97,6 +100,24 @@ func (s *memStore) setDown(down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = down
+}
+
+// etcdStore is a Store in an etcd of its own.
+func etcdStore(t *testing.T) Store {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shoal") // a short path: there is a socket in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c, err := catalog.Open(t.Context(), catalog.Options{
+		Self: catalog.Node{Name: "etcd"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.KV()
 }
 
 // clock is a time that tests turn.
