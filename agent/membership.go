@@ -450,7 +450,8 @@ func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses in
 		return nil, err
 	}
 	if err := m.server.Start(); err != nil { // at once; what closes it finds the token
-		return nil, err
+		// Nobody was told of it. That it goes does not depend on who waits.
+		return nil, errors.Join(err, m.reg.RemoveToken(context.WithoutCancel(ctx), cluster.TokenID(token)))
 	}
 	return &Token{Token: token, TTL: ttl, Uses: uses,
 		Command: fmt.Sprintf("sudo shoal agent --join %s --token %s", m.config.Advertise, token)}, nil

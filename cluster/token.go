@@ -66,6 +66,15 @@ func parseToken(text string) (ca fingerprint, s secret, err error) {
 	return ca, s, nil
 }
 
+// TokenID is the [Token.ID] of a token's text; "" if that is none.
+func TokenID(text string) string {
+	_, s, err := parseToken(text)
+	if err != nil {
+		return ""
+	}
+	return tokenID(s.hash())
+}
+
 // decodeExact fills dst from its one base32 text. (The decoder passes over
 // newlines and over the bits that are left at the end.)
 func decodeExact(dst []byte, text string) bool {

@@ -1,0 +1,71 @@
+package agent
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"shoal/catalog"
+	"shoal/cluster"
+)
+
+// stateDir is a folder for a host's state. Its path is short: there is a socket in it.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shoal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
+
+// openStore opens the catalog of a host.
+func openStore(t *testing.T, c Config, change ...func(*catalog.Options)) *catalog.Catalog {
+	t.Helper()
+	o := catalog.Options{Self: catalog.Node{Name: c.Node, Addr: c.Advertise}, StateDir: c.StateDir, Log: testLog(t)}
+	for _, f := range change {
+		f(&o)
+	}
+	store, err := catalog.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return store
+}
+
+func TestATokenThatNobodyCanUseIsNotLeftBehind(t *testing.T) {
+	c := Config{Node: "a", Advertise: netip.MustParseAddr("127.0.77.1"), StateDir: stateDir(t)}
+	id, err := cluster.Create(c.host(testLog(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMembership(c, id, openStore(t, c), testLog(t))
+	taken, err := net.Listen("tcp", netip.AddrPortFrom(c.Advertise, cluster.DefaultPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if token, err := m.createToken(t.Context(), time.Hour, 1); err == nil {
+		t.Errorf("nobody can join, but there is %+v", token)
+	}
+	if left, err := m.reg.Tokens(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+
+	taken.Close()
+	defer m.server.Close()
+	token, err := m.createToken(t.Context(), time.Hour, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := m.reg.Tokens(t.Context()); err != nil || len(all) != 1 || all[0].ID != cluster.TokenID(token.Token) {
+		t.Errorf("the tokens are %v, %v", all, err)
+	}
+}
