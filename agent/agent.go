@@ -242,8 +242,8 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		return err
 	}
 	if id == nil {
-		waitsFor("the etcd at %s, and there for a host that lets it join", strings.Join(c.Etcd, ", "))
-		id, err = identifyByStore(ctx, c, a.catalog, log)
+		waitsFor("the etcd at %s", strings.Join(c.Etcd, ", "))
+		id, err = identifyByStore(ctx, c, a.catalog.KV(), log)
 	} else if len(c.Join) > 0 && a.catalog.Role() == catalog.RoleAlone {
 		err = badSetting("--join: this host runs a cluster of its own already, kept in %s: stop the agent and remove that folder to join another", c.StateDir)
 	}

@@ -192,8 +192,13 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 // lone host's is nothing yet.
 func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	m.run, m.work = ctx, g
+	if m.external() {
+		g.Go(func() error { m.id.ShareCA(ctx, m.reg); return nil })
+	}
 	g.Go(func() error {
-		m.enrol(ctx)
+		if !m.external() {
+			m.enrol(ctx)
+		}
 		m.id.KeepFresh(ctx, m.reg, m.servers)
 		return nil
 	})
@@ -203,7 +208,6 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 		g.Go(func() error { m.await(ctx); return nil })
 		return nil
 	}
-	g.Go(func() error { m.invite(ctx); return nil })
 	g.Go(func() error { m.seek(ctx); return nil })
 	return m.open()
 }
@@ -439,6 +443,9 @@ type Token struct {
 
 // createToken makes a join token, and listens for who uses it.
 func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses int) (*Token, error) {
+	if m.external() {
+		return nil, errors.New("hosts join this cluster by its etcd, without a token: start the agent there with the --etcd settings that it has here")
+	}
 	if !m.id.HoldsCA() {
 		return nil, fmt.Errorf("this host cannot admit others: make the token on one that serves the store (shoal nodes), or run shoal server promote %s first", m.config.Node)
 	}
@@ -474,7 +481,7 @@ func (m *membership) nodes(ctx context.Context) ([]NodeView, error) {
 		return nil, errNoSnapshot
 	}
 	roles := map[string]string{}
-	external := m.store.Role() == catalog.RoleExternal
+	external := m.external()
 	if members, err := m.store.Members(ctx); err == nil && !external {
 		for _, st := range members {
 			roles[st.Node] = map[bool]string{true: "server", false: "learner"}[st.Voter]

@@ -41,6 +41,11 @@
 // not look at the certificate of an open connection again. A host that is cut off from the store hears of
 // removals when it is back, and accepts the removed ones until then.
 //
+// Hosts that share an etcd of the user's need no host to admit them: each may
+// write anything there already. The CA, with its key, is in that store, and so
+// on every host ([JoinByStore], [Identity.ShareCA]); all are equal, and any of
+// them may be lost. Who can read the store can be a host.
+//
 // The key of gossip is made once. A removed host still knows it and can go on
 // listening to gossip, which tells names and addresses. It can say in another
 // host's name that its agent restarts, which puts off a verdict of death by 10 s

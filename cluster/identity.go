@@ -118,8 +118,11 @@ func create(h Host, now func() time.Time) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	gossip := make([]byte, gossipKeyBytes)
-	rand.Read(gossip)
+	return a.saveFirst(h, cert, key, newGossipKey(), now)
+}
+
+// saveFirst makes the identity of a host that needed none to admit it.
+func (a *authority) saveFirst(h Host, cert *x509.Certificate, key *ecdsa.PrivateKey, gossip []byte, now func() time.Time) (*Identity, error) {
 	caPEM, err := keyPEM(a.key)
 	if err != nil {
 		return nil, err
@@ -131,6 +134,12 @@ func create(h Host, now func() time.Time) (*Identity, error) {
 		return nil, err
 	}
 	return load(h, now)
+}
+
+func newGossipKey() []byte {
+	key := make([]byte, gossipKeyBytes)
+	rand.Read(key) // never fails, see its documentation
+	return key
 }
 
 // saveIdentity writes the certificate last: with it the identity is whole.
@@ -249,6 +258,16 @@ func (id *Identity) setCAKey(pem []byte) error {
 	}
 	id.caKey.Store(key)
 	return nil
+}
+
+// keepCAKey makes this host one that holds the CA's key.
+func (id *Identity) keepCAKey(pem []byte) error {
+	id.saving.Lock()
+	defer id.saving.Unlock()
+	if err := id.setCAKey(pem); err != nil {
+		return err
+	}
+	return writeFile(id.host.Dir, caKeyFile, pem)
 }
 
 // authority is the CA if this host holds its key, else nil.

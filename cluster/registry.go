@@ -37,6 +37,7 @@ type Store interface {
 //	tokens/ID      tokenRecord
 //	members/NODE   memberRecord
 //	revoked/KEY    revocation
+//	authority      sharedAuthority, where hosts share the store of their user
 const (
 	tokensRoot  = "tokens/"
 	membersRoot = "members/"
@@ -411,6 +412,31 @@ func (r *Registry) admit(ctx context.Context, s secret, m Member, cert *x509.Cer
 		rec.addCert(cert, now)
 		write[membersRoot+m.Node] = encode(rec)
 		if done, err := r.store.Commit(ctx, a.unchanged, write); err != nil || done {
+			return err
+		}
+	}
+	return errBusy
+}
+
+// settle makes a host a member that admits itself. One of the same name and
+// address is that very host, whose folder was lost: its old key is revoked.
+func (r *Registry) settle(ctx context.Context, m Member, cert *x509.Certificate) error {
+	for range attempts {
+		old, revision, err := r.member(ctx, m.Node)
+		if err != nil {
+			return err
+		}
+		if revision != 0 && old.Addr != m.Addr {
+			return ErrNameTaken
+		}
+		rec := memberRecord{Member: m}
+		rec.Joined = r.now().UTC().Truncate(time.Second)
+		rec.addCert(cert, r.now())
+		write := map[string][]byte{membersRoot + m.Node: encode(rec)}
+		if revision != 0 {
+			write[revokedRoot+old.Key] = encode(r.revoke(old))
+		}
+		if done, err := r.store.Commit(ctx, map[string]int64{membersRoot + m.Node: revision}, write); err != nil || done {
 			return err
 		}
 	}

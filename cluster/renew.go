@@ -167,11 +167,7 @@ func (id *Identity) FetchCA(ctx context.Context, servers []netip.AddrPort) error
 	var answer caResponse
 	err := id.askAny(ctx, servers, http.MethodPost, "/v1/ca", nil, &answer)
 	if err == nil {
-		id.saving.Lock()
-		defer id.saving.Unlock()
-		if err = id.setCAKey(answer.Key); err == nil {
-			err = writeFile(id.host.Dir, caKeyFile, answer.Key)
-		}
+		err = id.keepCAKey(answer.Key)
 	}
 	if err != nil {
 		return fmt.Errorf("get the CA's key: %w", err)
