@@ -31,10 +31,13 @@ func (s *story) run(host string, n int) {
 func task(n int) string { return fmt.Sprintf("whoami-%d", n) }
 
 func (s *story) scale() {
-	s.step("From one task to three, on two hosts")
+	s.step("From one task to two, and to three, on two hosts")
 	s.run("c", 2)
+	s.eventually(5*time.Second, "the second joined every host's rotation", s.rotation(2))
+	s.inClient("ping", "-c", "2", "whoami")
+	s.alternate(2)
 	s.run("b", 3)
-	s.eventually(5*time.Second, "they joined every host's rotation", s.rotation(3))
+	s.eventually(5*time.Second, "so did the third", s.rotation(3))
 	s.shoal(s.a, "services")
 	all := s.inClient("nslookup", "tasks.whoami.mesh.internal")
 	for n, h := range map[int]string{1: "b", 2: "c", 3: "b"} {
@@ -44,14 +47,33 @@ func (s *story) scale() {
 	vip := firstAddr(s.inClient("nslookup", "whoami.mesh.internal"))
 	s.holds(vip == s.vip, "the VIP stayed: %s", vip)
 
-	seen := map[string]int{}
+	s.alternate(3)
+}
+
+// alternate has the client ask twice as often as there are tasks.
+func (s *story) alternate(tasks int) {
 	s.command(s.a, []string{"docker", "exec", "client", "wget", "-qO-", url})
-	for range 6 {
-		out := s.a.Docker("exec", "client", "wget", "-qO-", url)
-		seen[field(out, "hostname")]++
+	s.inTurn(tasks, 2*tasks, func() string { return s.a.Docker("exec", "client", "wget", "-qO-", url) })
+}
+
+// inTurn makes requests, which so many tasks have to answer, one after the
+// other.
+func (s *story) inTurn(tasks, requests int, ask func() string) {
+	var who []string
+	for range requests {
+		out := ask()
 		s.note("%s", oneLine(out))
+		who = append(who, field(out, "hostname"))
 	}
-	s.holds(len(seen) == 3, "six requests were answered by %d containers: %v", len(seen), seen)
+	inTurn := true
+	for i := tasks; i < len(who); i++ {
+		inTurn = inTurn && who[i] == who[i-tasks]
+	}
+	seen := map[string]bool{}
+	for _, name := range who[:tasks] {
+		seen[name] = true
+	}
+	s.holds(inTurn && len(seen) == tasks, "%d requests were answered by %d containers in turn: %s", requests, len(seen), strings.Join(who, ", "))
 }
 
 func (s *story) kernel() {
