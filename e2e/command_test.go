@@ -108,6 +108,29 @@ func TestOneAgentAHost(t *testing.T) {
 	}
 }
 
+// TestAnAgentThatStartsSaysSo: a command does not hang on one that waits, here for an etcd that is not there.
+func TestAnAgentThatStartsSaysSo(t *testing.T) {
+	h := on(t, "starts")
+	run := filepath.Join(h.Dir(), "starting")
+	p := h.Start("shoal", "agent", "--state-dir", filepath.Join(run, "state"), "--run-dir", run,
+		"--docker-host", "unix://"+h.DockerSocket(), "--etcd", "http://192.0.2.1:2379")
+	defer func() {
+		if err := p.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := p.Wait(patience); code(err) < 0 {
+			t.Errorf("told to stop: %v\n%s", err, p.Output())
+		}
+	}()
+	lab.Eventually(t, 3*patience, "the agent's state is told", func() error {
+		_, err := h.TryExec("timeout", "20", "shoal", "status", "--run-dir", run)
+		if code(err) != 1 || !strings.Contains(err.Error(), "the agent starts, and waits for the etcd at http://192.0.2.1:2379") {
+			return fmt.Errorf("shoal status: %w", err)
+		}
+		return nil
+	})
+}
+
 // TestSocketIsForRoot and its group only.
 func TestSocketIsForRoot(t *testing.T) {
 	h := home(t)

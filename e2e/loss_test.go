@@ -3,9 +3,17 @@
 package e2e
 
 import (
+	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -216,7 +224,8 @@ func TestHostsOnlyOneServiceHasAPort(t *testing.T) {
 	b.noProblem("default/two")
 }
 
-// TestHostsBadTokensAreRefused: a wrong token, a used one and a taken name let nobody in, and are told.
+// TestHostsBadTokensAreRefused: a wrong token, a spent one, a taken name, a taken address and no certificate let nobody
+// in, and are told.
 func TestHostsBadTokensAreRefused(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a := m.hosts[0]
@@ -233,22 +242,72 @@ func TestHostsBadTokensAreRefused(t *testing.T) {
 		}
 		return p.Output()
 	}
-	good := a.Invitation()
-	token := good[slices.Index(good, "--token")+1]
-	wrong := token[:len(token)-4] + "AAAA"
-	for _, test := range []struct{ node, token, says string }{
-		{"x1", wrong, "token"},
-		{"x1", "SHOAL-1-nonsense", "token"},
-		{"n2", token, "n2"},
-	} {
-		if out := join(test.node, test.token); !strings.Contains(out, test.says) {
-			t.Errorf("joining as %s by a bad token says\n%s", test.node, out)
+	refused := func(node, token, says string) {
+		t.Helper()
+		if out := join(node, token); !strings.Contains(out, says) {
+			t.Errorf("joining as %s by a bad token says\n%s\nwant %q", node, out, says)
 		}
 	}
+	tokenOf := func(args []string) string { return args[slices.Index(args, "--token")+1] }
+	good := a.Invitation()
+	token := tokenOf(good)
+	refused("x1", token[:len(token)-4]+"AAAA", "token")
+	refused("x1", "SHOAL-1-nonsense", "token")
+	refused("n2", token, "n2")
 	if nodes := a.Shoal("nodes"); strings.Contains(nodes, "x1") {
 		t.Errorf("it got in:\n%s", nodes)
 	}
 	if log := a.Agent().Output(); !strings.Contains(log, "refused") {
 		t.Errorf("a refusal is not logged:\n%s", log)
 	}
+	for port, request := range map[uint16]string{7947: "GET /v1/welcome", 2379: "", 2380: ""} {
+		if err := withoutCertificate(stranger, netip.AddrPortFrom(a.Addr(), port), request); err != nil {
+			t.Errorf("port %d: %v", port, err)
+		}
+	}
+
+	// The token is good for one host, and that one has joined.
+	stranger.StartAgent(good...)
+	lab.AwaitNodes(t, a.Host, stranger)
+	t.Cleanup(func() {
+		stranger.Shoal("down")
+		lab.Eventually(t, patience, "x1 is forgotten", func() error {
+			_, err := a.TryShoal("node", "rm", "x1")
+			return err
+		})
+		if err := os.RemoveAll(filepath.Join(stranger.Dir(), "state")); err != nil {
+			t.Error(err)
+		}
+	})
+	stranger.KillAgent(syscall.SIGTERM)
+	refused("x9", token, "used up")
+	refused("x9", tokenOf(a.Invitation()), "the address "+stranger.Addr().String()+" is that of host x1")
+}
+
+// withoutCertificate tells what is wrong with how a server answers one that shows no certificate: that has to be a
+// refusal, of the connection or, where one may join, of the request.
+func withoutCertificate(from *lab.Host, server netip.AddrPort, request string) error {
+	return inNetns(from.Netns(), func() error {
+		c, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", server.String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			return err // by TLS 1.3 the refusal comes after that
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		if request == "" {
+			_, err := c.Read(make([]byte, 1))
+			if err == nil || !strings.Contains(err.Error(), "certificate required") {
+				return fmt.Errorf("read %v, want to be told that a certificate is required", err)
+			}
+			return nil
+		}
+		if _, err := io.WriteString(c, request+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return err
+		}
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil && r.StatusCode != http.StatusForbidden {
+			err = fmt.Errorf("%s is answered with %s", request, r.Status)
+		}
+		return err
+	})
 }
