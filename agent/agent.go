@@ -197,7 +197,7 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}
-	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, Log: log.With("part", "fabric")}); err != nil {
+	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
 		return nil, &ConfigError{err}
 	}
 	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {

@@ -46,6 +46,7 @@ type Config struct {
 	SubnetBits int            // the prefix length of each host's part of it
 	Network    string         // the Docker network of the mesh: "mesh", made by the agent, or an existing one such as "bridge"
 	Backend    fabric.Backend // how containers reach those of other hosts
+	NoOffload  bool           // checksums of what goes into a vxlan tunnel are the processor's work: some cards spoil them
 
 	Etcd     []string // endpoints of an existing etcd; none: the embedded one
 	EtcdCA   string   // files, PEM

@@ -48,6 +48,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.IntVar(&c.SubnetBits, "subnet-bits", c.SubnetBits, "the prefix length of each host's part of them")
 	f.StringVar(&c.Network, "network", c.Network, "the Docker network of the mesh; mesh is made by the agent, others (bridge) must exist, with a subnet of their own on each host")
 	f.StringVar((*string)(&c.Backend), "backend", string(c.Backend), "how containers reach other hosts' containers: auto, host-gw, vxlan or ipip")
+	f.BoolVar(&c.NoOffload, "vxlan-no-offload", c.NoOffload, "make the checksums of what goes through vxlan here, not in the network card, for those cards that spoil them: TCP between hosts hangs while ping works")
 	f.StringSliceVar(&c.Etcd, "etcd", c.Etcd, "endpoints of an existing etcd, which the hosts of a cluster share (default: an embedded one)")
 	f.StringVar(&c.EtcdCA, "etcd-ca", c.EtcdCA, "that etcd's CA certificate, a PEM file")
 	f.StringVar(&c.EtcdCert, "etcd-cert", c.EtcdCert, "a client certificate for it, a PEM file")
