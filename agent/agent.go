@@ -243,7 +243,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 	}
 	if id == nil {
 		waitsFor("the etcd at %s", strings.Join(c.Etcd, ", "))
-		id, err = identifyByStore(ctx, c, a.catalog.KV(), log)
+		id, err = identifyByStore(ctx, c, a.catalog.KV(), etcdTLS, log)
 	} else if len(c.Join) > 0 && a.catalog.Role() == catalog.RoleAlone {
 		err = badSetting("--join: this host runs a cluster of its own already, kept in %s: stop the agent and remove that folder to join another", c.StateDir)
 	}
