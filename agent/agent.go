@@ -75,7 +75,11 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	for {
 		err := run(ctx, c, w, version, log)
 		moved := (*movedError)(nil)
-		if ctx.Err() != nil || !errors.As(err, &moved) {
+		switch {
+		case ctx.Err() != nil && errors.Is(err, context.Canceled): // while it was starting
+			log.Info("agent is stopped; it was waiting still")
+			return nil
+		case ctx.Err() != nil || !errors.As(err, &moved):
 			return err
 		}
 		log.Warn("this host has another address: starting anew with that", "was", c.Advertise, "is", moved.to)
