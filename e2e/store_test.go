@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -84,39 +83,4 @@ func TestHostsAPortIsPassedOnWithoutTheFirstHost(t *testing.T) {
 	if nodes := b.Shoal("nodes"); !regexp.MustCompile(`(?m)^n1 .* alive `).MatchString(nodes) {
 		t.Errorf("the first host was not held for alive:\n%s", nodes)
 	}
-}
-
-// TestHostsShareAnEtcdOfTheirOwner: with an etcd of one's own, hosts are a cluster by knowing it, and go on without it.
-func TestHostsShareAnEtcdOfTheirOwner(t *testing.T) {
-	l := shared.With(t)
-	outside := l.Outside()
-	endpoint := outside.Addr().String() + ":2379"
-	start := func() *lab.Process {
-		return outside.Start("etcd", "-dir", filepath.Join(outside.Dir(), "etcd"), "-listen", endpoint)
-	}
-	etcd := start()
-	t.Cleanup(func() { _ = etcd.Signal(syscall.SIGKILL) })
-	m := &members{t: t, outside: outside}
-	for _, h := range l.Hosts("e1", "e2") {
-		m.hosts = append(m.hosts, &host{h, t})
-		h.StartAgent("--etcd", "http://"+endpoint)
-		t.Cleanup(func() { h.KillAgent(syscall.SIGTERM) })
-	}
-	t.Cleanup(m.clear)
-	m.settled()
-	m.tasks("web", "-l shoal.publish=8000:8000")
-	a, b := m.hosts[0], m.hosts[1]
-	a.answered(fmt.Sprintf("http://%v:8000/", b.Addr()), "web-e1", "web-e2")
-
-	if err := etcd.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	a.Docker("rm", "-f", "web-e1")
-	a.answered(a.web("web"), "web-e2")
-	b.RestartAgent()
-	b.run("late-e2", "--network mesh -l shoal.service=web")
-	b.rotation("web", patience, "web-e1", "web-e2", "late-e2") // it cannot know of the first
-
-	etcd = start()
-	m.served("web", "web-e2", "late-e2")
 }
