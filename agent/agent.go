@@ -366,21 +366,24 @@ func (a *Agent) answer(ctx context.Context, s *catalog.Snapshot, _ bool) (time.D
 		}
 	}
 	for _, c := range s.Containers {
-		if why := problemOf(&c, s); why != "" {
+		if why := problemOf(&c, s, a.config.Network); why != "" {
 			ps = append(ps, catalog.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 	}
 	return again, ps
 }
 
-// problemOf is what keeps a container's tasks from serving the whole cluster.
-func problemOf(c *catalog.Container, s *catalog.Snapshot) string {
+// problemOf is what keeps a container's tasks from serving the whole cluster:
+// that of its labels, or that it is on none of the networks that other hosts
+// reach, as the one called network is.
+func problemOf(c *catalog.Container, s *catalog.Snapshot, network string) string {
 	if c.Problem != "" || c.Node != s.Self.Name || len(s.Nodes) < 2 || !s.Self.Subnet.IsValid() {
 		return c.Problem
 	}
 	for i := range c.Tasks {
 		if t := &c.Tasks[i]; !s.Self.Reached(t.Addr) {
-			return fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; attach it to the network that hosts share: docker network connect mesh %s", t.Addr, t.Service, c.Name)
+			return fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; "+
+				"start it anew with --network %[3]s, and if it has to be on others too, with the label shoal.network=%[3]s", t.Addr, t.Service, network)
 		}
 	}
 	return ""

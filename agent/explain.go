@@ -139,7 +139,7 @@ func explainState(e *Explanation, t *catalog.Task) {
 		catalog.Unhealthy: "its HEALTHCHECK fails, so it gets no new connections; see docker inspect, State.Health",
 		catalog.Paused:    "it is paused, so it gets no new connections: docker unpause",
 		catalog.Lost:      "its host is held for dead; see shoal nodes",
-		catalog.Unreached: "its address is on a Docker network that only its own host reaches, so it serves there alone: attach it to the network mesh",
+		catalog.Unreached: "its address is on a Docker network that only its own host reaches, so it serves there alone; shoal problems on that host says what to do",
 		catalog.Draining:  fmt.Sprintf("it was told to stop and may finish what it holds until %s", t.DrainDeadline().Format(time.TimeOnly)),
 	}
 	if t.InRotation() {

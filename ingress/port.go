@@ -105,7 +105,7 @@ func (w *wishes) add(s *catalog.Service, t *catalog.Task) {
 		if pub.target != 0 {
 			w.mapping(s, p).add(t, pub, here)
 			if err == nil && !shared && !s.Spec.PublishLocal && len(w.hosts) > 1 {
-				err = fmt.Errorf("container %s has the address %s, which other hosts do not reach: they publish %s without it; attach it to the network between hosts", t.Name, t.Addr, p)
+				err = fmt.Errorf("container %s has the address %s, which other hosts do not reach: they publish %s without it; start it on the network between hosts", t.Name, t.Addr, p)
 			}
 		}
 		if err != nil {

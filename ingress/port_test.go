@@ -113,7 +113,7 @@ func TestMappings(t *testing.T) {
 		{"on a network of another host alone", []catalog.Task{task("c", "172.17.0.2", p80)}, catalog.Spec{}, nil, 0, ""},
 		{"of a host that is not known", []catalog.Task{task("d", "10.0.0.2", p80)}, catalog.Spec{}, nil, 0, ""},
 		{"on a network of this host alone", []catalog.Task{task("b", "172.17.0.2", p80)}, catalog.Spec{},
-			[]string{"80/tcp on any -> 172.17.0.2:8080*1"}, 1, "container web.b has the address 172.17.0.2, which other hosts do not reach: they publish 80/tcp without it; attach it to the network between hosts"},
+			[]string{"80/tcp on any -> 172.17.0.2:8080*1"}, 1, "container web.b has the address 172.17.0.2, which other hosts do not reach: they publish 80/tcp without it; start it on the network between hosts"},
 		{"draining", []catalog.Task{draining(task("b", "10.0.0.1", p80), time.Unix(100, 0), 10*time.Second)}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*0 until 110"}, 1, ""},
 		{"unhealthy, by a scheduler with nowhere else to go", []catalog.Task{unhealthy(task("b", "10.0.0.1", p80))}, catalog.Spec{Scheduler: "dh"}, []string{"80/tcp on any ->"}, 1, ""},
 		{"containers that share an address", []catalog.Task{
