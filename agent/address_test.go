@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/lab/wait"
 )
 
 // TestAHostHasMovedOnceItsOtherAddressIsThereToStay: each look is "here", "gone" while the host has no address to be
@@ -46,12 +48,10 @@ func TestAnAddressThatIsMissingIsAProblem(t *testing.T) {
 		// As if no address but one that waits for its default route would do.
 		w := &addrWatch{own: netip.MustParseAddr("192.0.2.1"), set: set, byDefault: true}
 		ps := newProblems("a", slog.New(slog.DiscardHandler))
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- w.watch(ctx, "a", ps) }()
-		for len(ps.list()) == 0 && ctx.Err() == nil {
-			time.Sleep(10 * time.Millisecond)
-		}
+		wait.For(t, 10*time.Second, "a problem", func() bool { return len(ps.list()) > 0 })
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

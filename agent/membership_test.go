@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shoal/catalog"
+	"shoal/lab/wait"
 )
 
 // member is a host on a loopback address, as far as it takes part in a cluster.
@@ -101,11 +102,7 @@ func (h *member) invite(other *member) {
 
 func (h *member) eventually(what string, ok func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			h.t.Fatalf("%s: not in time: %s", h.c.Node, what)
-		}
-	}
+	wait.For(h.t, 30*time.Second, h.c.Node+": "+what, ok)
 }
 
 // knows waits until the host has it of the store that another has that address.

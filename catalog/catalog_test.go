@@ -17,6 +17,8 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"shoal/lab/wait"
 )
 
 // shortDir is a folder whose path is short enough for a socket in it.
@@ -107,11 +109,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 
 func eventuallyWithin(t *testing.T, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-	}
+	wait.For(t, limit, what, cond)
 }
 
 // settled waits until the host's records in etcd are as they should be.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/lab/wait"
 )
 
 // store is one that hosts a and b use, but do not run.
@@ -155,9 +157,14 @@ func TestNothingRunsOnOnceClosed(t *testing.T) {
 	if _, err := Open(t.Context(), Options{Self: Node{Name: "e"}, StateDir: shortDir(t), Join: []string{"x"}}); err == nil {
 		t.Error("opened with an endpoint that is none")
 	}
-	for deadline := time.Now().Add(20 * time.Second); ours() != ""; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("goroutines are left:\n%s", ours())
+	limited, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := wait.Until(limited, func() error {
+		if left := ours(); left != "" {
+			return errors.New(left)
 		}
+		return nil
+	}); err != nil {
+		t.Fatalf("goroutines are left:\n%v", err)
 	}
 }

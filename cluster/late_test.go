@@ -23,7 +23,7 @@ func (l *lateness) measure() {
 	const tick = 10 * time.Millisecond
 	for {
 		start := time.Now()
-		time.Sleep(tick)
+		<-time.After(tick)
 		now := time.Now()
 		if by := now.Sub(start) - tick; by > tick/5 { // less is usual
 			l.mu.Lock()

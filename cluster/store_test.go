@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"shoal/catalog"
+	"shoal/lab/wait"
 )
 
 // memStore is a Store in memory.
@@ -271,11 +272,15 @@ func wantError(t *testing.T, err error, part string) {
 
 func eventually(t *testing.T, within time.Duration, ok func() bool, what func() string) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %s", within, what())
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if err := wait.Until(ctx, func() error {
+		if !ok() {
+			return errors.New(what())
 		}
-		time.Sleep(10 * time.Millisecond)
+		return nil
+	}); err != nil {
+		t.Fatalf("after %s: %v", within, err)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"shoal/lab/wait"
 )
 
 // Host is a machine with a Docker engine, and an agent where one is started.
@@ -118,7 +120,7 @@ func (m *machine) ready(p *Process, check func() error) error {
 		case <-ctx.Done():
 		}
 	}()
-	return poll(ctx, check)
+	return wait.Until(ctx, check)
 }
 
 // client is a client of an API on a unix socket.

@@ -15,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"shoal/lab/wait"
 )
 
 // T is what the lab needs of a test. *testing.T, *testing.B and *testing.F have it.
@@ -289,24 +291,7 @@ func Eventually(t T, limit time.Duration, what string, check func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	if err := poll(ctx, check); err != nil {
+	if err := wait.Until(ctx, check); err != nil {
 		t.Fatalf("not within %v: %s: %v", limit, what, err)
-	}
-}
-
-// poll calls check until it returns nil, or ctx ends; then it returns check's last error.
-func poll(ctx context.Context, check func() error) error {
-	pause := 10 * time.Millisecond
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-			pause = min(2*pause, 200*time.Millisecond)
-		}
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"shoal/catalog"
 	"shoal/kernel"
 	"shoal/kernel/ipvs"
+	"shoal/lab/wait"
 )
 
 // world is a host in a network namespace of its own, with two Docker-like
@@ -509,11 +510,7 @@ func writes(f func()) int {
 // until calls ok until it is true.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("not within 5 s: %s", what)
-		}
-	}
+	wait.For(w.t, 5*time.Second, what, ok)
 }
 
 // dest is a destination of the front, as the kernel has it.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"shoal/catalog"
+	"shoal/lab/wait"
 )
 
 // memory is a Store as the catalog is one, and what hosts would see of it.
@@ -251,12 +252,7 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 		t.Fatalf("problems %+v", p)
 	}
 	open(t, dir, "a")
-	for deadline := time.Now().Add(30 * time.Second); len(p) > 0 && time.Now().Before(deadline); p = reconcile() {
-		time.Sleep(50 * time.Millisecond)
-	}
-	if len(p) > 0 {
-		t.Errorf("with etcd back: %+v", p)
-	}
+	wait.For(t, 30*time.Second, "a VIP with etcd back", func() bool { return len(reconcile()) == 0 })
 	known(func(s *catalog.Snapshot) bool { svc, _ := s.Service(web); return svc.VIP == addr("10.96.0.1") })
 }
 
