@@ -190,6 +190,26 @@ func (r *Registry) Tokens(ctx context.Context) ([]Token, error) {
 	return ts, err
 }
 
+// again is how soon work is done again that failed.
+const again = 5 * time.Second
+
+// follow does work now, whenever keys that begin with prefix may have changed,
+// and once more a while after it failed, until ctx ends.
+func (r *Registry) follow(ctx context.Context, prefix string, work func() error) {
+	changed := r.store.Watch(ctx, prefix) // before the first look: nothing is missed
+	for ctx.Err() == nil {
+		var retry <-chan time.Time
+		if work() != nil {
+			retry = time.After(again)
+		}
+		select {
+		case <-ctx.Done():
+		case <-retry:
+		case <-changed:
+		}
+	}
+}
+
 // WatchTokens returns a channel that receives when Tokens may have changed. It
 // is closed when ctx ends.
 func (r *Registry) WatchTokens(ctx context.Context) <-chan struct{} {

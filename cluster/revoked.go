@@ -34,27 +34,16 @@ func (id *Identity) Revoked() bool { return id.CheckRevoked(id.leaf()) != nil }
 // on them.) What was heard last is kept on disk, and goes for as long as the
 // store is away.
 func (id *Identity) WatchRemoved(ctx context.Context, r *Registry) {
-	changed := r.store.Watch(ctx, revokedRoot)
-	for {
+	r.follow(ctx, revokedRoot, func() error {
 		revoked, err := r.revoked(ctx)
 		if err == nil {
 			err = id.setRevoked(revoked)
 		}
-		var retry <-chan time.Time
 		if err != nil && ctx.Err() == nil {
 			id.host.Log.Warn("the list of removed hosts may be old", "err", err)
-			retry = time.After(5 * time.Second)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-retry:
-		case _, ok := <-changed:
-			if !ok {
-				return
-			}
-		}
-	}
+		return err
+	})
 }
 
 func (id *Identity) setRevoked(revoked map[string]revocation) error {

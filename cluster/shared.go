@@ -133,33 +133,24 @@ func (r *Registry) putAuthority(ctx context.Context, a *authority, gossip []byte
 // wrong is logged and tried again until ctx ends; it returns before only if this
 // host is not of the cluster, or not any more.
 func (id *Identity) ShareCA(ctx context.Context, r *Registry) {
-	changed := r.store.Watch(ctx, authorityKey)
-	for {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r.follow(ctx, authorityKey, func() error {
 		err := id.shareCA(ctx, r)
 		if err == nil {
 			err = r.Enrol(ctx, id)
 		}
-		var retry <-chan time.Time
 		switch {
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, ErrRemoved), errors.Is(err, ErrNameTaken), errors.Is(err, ErrOtherCluster):
 			id.host.Log.Error("this host is not of the cluster that the store is of: to become one of it, "+
 				"stop the agent, move its folder away and start it again", "folder", id.host.Dir, "err", err)
-			return
+			stop()
 		default:
 			id.host.Log.Warn("the cluster's CA is not shared with the other hosts yet", "err", err)
-			retry = time.After(5 * time.Second)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-retry:
-		case _, ok := <-changed:
-			if !ok {
-				return
-			}
-		}
-	}
+		return err
+	})
 }
 
 func (id *Identity) shareCA(ctx context.Context, r *Registry) error {
