@@ -134,7 +134,7 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 		return nil, fail(err)
 	}
 	if err := os.Chmod(sock, 0o600); err != nil {
-		etcd.Close()
+		stop(etcd)
 		return nil, fail(err)
 	}
 	return &server{etcd: etcd, endpoint: "unix://" + sock, quiet: quiet}, nil
@@ -147,6 +147,18 @@ func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
 func (s *server) close() {
 	s.quiet.Store(true)
 	if !s.closing.Swap(true) {
-		s.etcd.Close()
+		stop(s.etcd)
 	}
+}
+
+// stop stops an etcd. Its own Close waits until its listeners are served, and
+// they are not before it has found a leader: of one whose peers are away it would
+// wait for ever.
+func stop(e *embed.Etcd) {
+	select {
+	case <-e.Server.ReadyNotify():
+	default:
+		e.Server.HardStop()
+	}
+	e.Close()
 }

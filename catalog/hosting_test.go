@@ -275,6 +275,24 @@ func TestAnyOneOfThreeServersMayStop(t *testing.T) {
 	eventually(t, "a is asked", func() bool { return slices.Contains(d.client.Endpoints(), cl.endpoint("a")) })
 }
 
+func TestAServerWithoutAQuorumCloses(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	h := cl.three()
+	closeAll(h[:]...)
+	a := cl.open("a")
+	closed := make(chan error, 1)
+	go func() { closed <- a.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a server that has no leader does not close")
+	}
+}
+
 func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
