@@ -36,6 +36,11 @@ type membership struct {
 	judged chan struct{} // closed once the other hosts' lives are known
 	once   sync.Once     // closes it
 
+	// door is held by what opens or closes the port that hosts join by, from the
+	// look at the tokens that it goes by on: a lone host's is not closed on a
+	// token that was made meanwhile, nor on the first host that comes.
+	door sync.Mutex
+
 	mu   sync.Mutex
 	live *cluster.Liveness
 	run  context.Context // set while the agent runs
@@ -215,6 +220,8 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 // receive opens a lone host to the others, since the first has come. Once is
 // enough.
 func (m *membership) receive(ctx context.Context) error {
+	m.door.Lock()
+	defer m.door.Unlock()
 	if m.store.Role() == catalog.RoleAlone {
 		if err := m.store.Serve(ctx); err != nil {
 			return err
@@ -228,30 +235,35 @@ func (m *membership) receive(ctx context.Context) error {
 func (m *membership) await(ctx context.Context) {
 	changed := m.reg.WatchTokens(ctx)
 	for m.store.Role() == catalog.RoleAlone {
-		wait := time.Second
-		last, err := m.lastToken(ctx)
-		if m.store.Role() != catalog.RoleAlone {
-			return // the token was spent meanwhile, by the first that joined
-		}
-		if err == nil {
-			wait = time.Until(last)
-			if wait > 0 {
-				err = m.server.Start()
-			} else {
-				wait, err = time.Hour, m.server.Close()
-			}
-			if err != nil {
-				m.log.Warn("other hosts cannot join", "error", err)
-				wait = time.Minute
-			}
-		}
+		again := time.After(m.tend(ctx))
 		select {
+		case <-again:
+		case <-changed:
 		case <-ctx.Done():
 			return
-		case <-changed:
-		case <-time.After(wait):
 		}
 	}
+}
+
+// tend opens or closes a lone host's port as its tokens say, and tells when to
+// look again if none of them changes.
+func (m *membership) tend(ctx context.Context) (again time.Duration) {
+	m.door.Lock()
+	defer m.door.Unlock()
+	last, err := m.lastToken(ctx)
+	if err != nil || m.store.Role() != catalog.RoleAlone {
+		return time.Second
+	}
+	if again = time.Until(last); again > 0 {
+		err = m.server.Start()
+	} else {
+		again, err = time.Hour, m.server.Close()
+	}
+	if err != nil {
+		m.log.Warn("other hosts cannot join", "error", err)
+		again = time.Minute
+	}
+	return again
 }
 
 // lastToken is when the last token expires that can still be used; in the past
@@ -452,11 +464,13 @@ func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses in
 	if err := m.reg.Enrol(ctx, m.id); err != nil {
 		return nil, err
 	}
+	m.door.Lock()
+	defer m.door.Unlock()
 	token, err := m.reg.CreateToken(ctx, m.id, ttl, uses)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.server.Start(); err != nil { // at once; what closes it finds the token
+	if err := m.server.Start(); err != nil { // at once
 		// Nobody was told of it. That it goes does not depend on who waits.
 		return nil, errors.Join(err, m.reg.RemoveToken(context.WithoutCancel(ctx), cluster.TokenID(token)))
 	}

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"testing"
@@ -67,5 +69,30 @@ func TestATokenThatNobodyCanUseIsNotLeftBehind(t *testing.T) {
 	}
 	if all, err := m.reg.Tokens(t.Context()); err != nil || len(all) != 1 || all[0].ID != cluster.TokenID(token.Token) {
 		t.Errorf("the tokens are %v, %v", all, err)
+	}
+}
+
+// TestATokensPortIsNotClosedOnIt: a token is made while the last one's port is about to be closed.
+func TestATokensPortIsNotClosedOnIt(t *testing.T) {
+	h := newMember(t, 9)
+	h.start()
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // whoever answers will do
+	}}
+	for i := range 100 {
+		token, err := h.m.createToken(t.Context(), time.Hour, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			r, err := client.Get("https://" + netip.AddrPortFrom(h.c.Advertise, cluster.DefaultPort).String() + "/")
+			if err != nil {
+				t.Fatalf("token %d is there, and its port closed: %v", i+1, err)
+			}
+			r.Body.Close()
+		}
+		if err := h.m.reg.RemoveToken(t.Context(), cluster.TokenID(token.Token)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
