@@ -102,6 +102,12 @@ func (m *members) served(service string, by ...string) {
 	}
 }
 
+// execFrom runs a program of the host on the network of a container.
+func (c container) execFrom(args ...string) string {
+	c.h.t.Helper()
+	return c.h.Exec(append(c.enter(false), args...)...)
+}
+
 // loadFrom makes requests on the network of a container, by the host's own programs.
 func (c container) loadFrom(args ...string) summary {
 	c.h.t.Helper()
@@ -121,11 +127,11 @@ func (m *members) loadOutside(args ...string) summary {
 // viewpoint is where requests are made from.
 type viewpoint struct {
 	name   string
-	load   func(args ...string) summary
-	byName func(args ...string) summary // with the container's own resolver; nil: it has none that knows the mesh
-	host   *host                        // that it is on; nil: it is outside the cluster
-	self   string                       // its own address
-	kept   bool                         // it is seen by that everywhere but through a published port
+	exec   func(args ...string) string // runs a program there, and returns its output
+	byName func(args ...string) string // likewise, with the container's own resolver; nil: it has none that knows the mesh
+	host   *host                       // that it is on; nil: it is outside the cluster
+	self   string                      // its own address
+	kept   bool                        // it is seen by that everywhere but through a published port
 }
 
 // viewpoints are a container on each host, each host itself, a container on the engine's default network, which other
@@ -133,16 +139,16 @@ type viewpoint struct {
 func (m *members) viewpoints(task container) []viewpoint {
 	m.t.Helper()
 	all := []viewpoint{
-		{"the task " + task.name, task.loadFrom, nil, task.h, task.addr(), false}, // to itself it is masqueraded
-		{"outside", m.loadOutside, nil, nil, "", false},
+		{"the task " + task.name, task.execFrom, nil, task.h, task.addr(), false}, // to itself it is masqueraded
+		{"outside", m.outside.Exec, nil, nil, "", false},
 	}
 	for _, h := range m.hosts {
 		c := h.run("client-"+h.Name(), "--network mesh "+useDNS, "sleep", "1000000")
-		all = append(all, viewpoint{"a container on " + h.Name(), c.loadFrom, c.load, h, c.addr(), true},
-			viewpoint{"host " + h.Name(), h.load, nil, h, "", false})
+		all = append(all, viewpoint{"a container on " + h.Name(), c.execFrom, c.exec, h, c.addr(), true},
+			viewpoint{"host " + h.Name(), h.Exec, nil, h, "", false})
 	}
 	c := m.hosts[0].client()
-	return append(all, viewpoint{"a container on the default network of n1", c.loadFrom, c.load, c.h, c.addr(), false})
+	return append(all, viewpoint{"a container on the default network of n1", c.execFrom, c.exec, c.h, c.addr(), false})
 }
 
 // TestHostsWhoReachesWhom is the whole table of who can reach whom: over each backend, from containers, hosts and outside,
@@ -175,26 +181,39 @@ func (m *members) reach() {
 		if v.kept && v.host == m.hosts[0] || v.host == nil {
 			protocols = append(protocols, "sctp")
 		}
+		var lines []line
 		for _, proto := range protocols {
-			m.reachFrom(v, proto, vip, addrs, everyone, func(h *host, addr string) bool { return subnets[h](addr) })
+			lines = append(lines, m.lines(v, proto, vip, addrs, everyone, func(h *host, addr string) bool { return subnets[h](addr) })...)
 		}
+		m.check(v, v.exec, lines, len(everyone))
 		if v.byName != nil {
-			m.check(v, v.byName, "the name", "tcp://echo.mesh.internal:9000", everyone, func(a string) bool { return a == v.self || !v.kept && subnets[v.host](a) })
+			own := func(a string) bool { return a == v.self || !v.kept && subnets[v.host](a) }
+			m.check(v, v.byName, []line{{"the name", "tcp://echo.mesh.internal:9000", everyone, own}}, len(everyone))
 		}
 	}
 	m.largePackets(tasks)
 }
 
-// reachFrom checks a viewpoint's lines of the table, over one protocol. An address of a host's own is told by of.
-func (m *members) reachFrom(v viewpoint, proto, vip string, tasks map[string]string, everyone []string, of func(*host, string) bool) {
+// line is one of the table: what is asked, who has to answer, all of them and nobody else, and as whom whoever asks may be
+// seen.
+type line struct {
+	what, url string
+	by        []string
+	seenAs    func(addr string) bool
+}
+
+// lines are a viewpoint's, over one protocol. An address of a host's own is told by of.
+func (m *members) lines(v viewpoint, proto, vip string, tasks map[string]string, everyone []string, of func(*host, string) bool) (all []line) {
 	m.t.Helper()
 	port := map[string]string{"tcp": "9000", "udp": "9000", "sctp": "9001"}[proto]
-	url := func(addr string) string { return proto + "://" + addr + ":" + port }
+	add := func(what, addr string, by []string, seenAs func(string) bool) {
+		all = append(all, line{what, proto + "://" + addr + ":" + port, by, seenAs})
+	}
 	if v.host != nil {
 		own := func(a string) bool { return a == v.self || !v.kept && of(v.host, a) }
-		m.check(v, v.load, "the VIP", url(vip), everyone, own)
+		add("the VIP", vip, everyone, own)
 		for name, addr := range tasks {
-			m.check(v, v.load, "task "+name, url(addr), []string{name}, own)
+			add("task "+name, addr, []string{name}, own)
 		}
 	}
 	for _, h := range m.hosts {
@@ -203,25 +222,36 @@ func (m *members) reachFrom(v viewpoint, proto, vip string, tasks map[string]str
 		if v.host != nil {
 			seenAs = func(a string) bool { return a == v.self || of(v.host, a) || of(h, a) }
 		}
-		m.check(v, v.load, "port of "+h.Name(), url(h.Addr().String()), everyone, seenAs)
+		add("port of "+h.Name(), h.Addr().String(), everyone, seenAs)
 	}
 	if strings.HasPrefix(v.name, "host ") {
-		m.check(v, v.load, "port of 127.0.0.1", url("127.0.0.1"), everyone, func(a string) bool { return of(v.host, a) })
+		add("port of 127.0.0.1", "127.0.0.1", everyone, func(a string) bool { return of(v.host, a) })
 	}
+	return all
 }
 
-// check makes requests, which all have to be answered, by those and nobody else, and be seen to come from an address that
-// will do.
-func (m *members) check(v viewpoint, load func(...string) summary, what, url string, by []string, seenAs func(string) bool) {
+// check makes requests for each line, three for each of so many tasks, by one program: to start one takes longer than what
+// it does. All have to be answered.
+func (m *members) check(v viewpoint, exec func(args ...string) string, lines []line, tasks int) {
 	m.t.Helper()
-	s := load("--timeout", "3s", "--count", fmt.Sprint(3*len(by)), url)
-	who := slices.Sorted(maps.Keys(s.Hostnames))
-	if s.Failed > 0 || !slices.Equal(who, by) {
-		m.t.Errorf("%s → %s, %s: %d of %d failed %v, answered by %v, want %v", v.name, what, url, s.Failed, s.Sent, s.Errors, who, by)
+	args := []string{"whoami", "load", "--interval", "1ms", "--timeout", "3s", "--count", fmt.Sprint(3 * tasks)}
+	for _, l := range lines {
+		args = append(args, l.url)
 	}
-	for client := range s.Clients {
-		if !seenAs(client) {
-			m.t.Errorf("%s → %s, %s: it is seen as %s", v.name, what, url, client)
+	sums, err := traffic.ParseSummaries(exec(args...))
+	if err != nil || len(sums) != len(lines) {
+		m.t.Fatalf("%s: %d summaries of %d lines, %v", v.name, len(sums), len(lines), err)
+	}
+	for i, l := range lines {
+		s := sums[i]
+		who := slices.Sorted(maps.Keys(s.Hostnames))
+		if s.Failed > 0 || s.Sent != 3*tasks || !slices.Equal(who, l.by) {
+			m.t.Errorf("%s → %s, %s: %d of %d failed %v, answered by %v, want %v", v.name, l.what, l.url, s.Failed, s.Sent, s.Errors, who, l.by)
+		}
+		for client := range s.Clients {
+			if !l.seenAs(client) {
+				m.t.Errorf("%s → %s, %s: it is seen as %s", v.name, l.what, l.url, client)
+			}
 		}
 	}
 }

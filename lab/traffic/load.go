@@ -191,11 +191,22 @@ func percentile(all []time.Duration, p int) time.Duration {
 
 // ParseSummary reads a Summary as whoami prints it, the last line of output.
 func ParseSummary(output string) (Summary, error) {
-	var s Summary
 	output = strings.TrimSpace(output)
-	last := output[strings.LastIndexByte(output, '\n')+1:]
-	if err := json.Unmarshal([]byte(last), &s); err != nil {
-		return s, fmt.Errorf("read the summary of a load from %q: %w", output, err)
+	all, err := ParseSummaries(output[strings.LastIndexByte(output, '\n')+1:])
+	if err != nil {
+		return Summary{}, err
 	}
-	return s, nil
+	return all[0], nil
+}
+
+// ParseSummaries reads those of several targets, a line each, of which there is one at least.
+func ParseSummaries(output string) (all []Summary, err error) {
+	for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
+		var s Summary
+		if err := json.Unmarshal([]byte(line), &s); err != nil {
+			return nil, fmt.Errorf("read the summary of a load from %q: %w", line, err)
+		}
+		all = append(all, s)
+	}
+	return all, nil
 }

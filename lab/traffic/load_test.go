@@ -116,3 +116,15 @@ func TestSummaryIsTheLastLine(t *testing.T) {
 		t.Error("no summary, and no error")
 	}
 }
+
+func TestEachTargetHasASummary(t *testing.T) {
+	all, err := ParseSummaries("{\"sent\":3}\n{\"sent\":4}\n")
+	if err != nil || len(all) != 2 || all[0].Sent != 3 || all[1].Sent != 4 {
+		t.Errorf("got %+v, %v", all, err)
+	}
+	for _, output := range []string{"", "{\"sent\":3}\nkilled"} {
+		if all, err := ParseSummaries(output); err == nil {
+			t.Errorf("%q is read as %+v", output, all)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -55,11 +56,14 @@ func requestFlags(flags *flag.FlagSet, o *traffic.Options) {
 func get(ctx context.Context, flags *flag.FlagSet) error {
 	var o traffic.Options
 	requestFlags(flags, &o)
-	target, err := parseTarget(flags)
+	targets, err := parseTargets(flags)
 	if err != nil {
 		return err
 	}
-	reply, err := traffic.Get(ctx, target, o)
+	if len(targets) > 1 {
+		return fmt.Errorf("want one target, not %q", targets)
+	}
+	reply, err := traffic.Get(ctx, targets[0], o)
 	fmt.Print(reply.Body)
 	return err
 }
@@ -74,11 +78,13 @@ func load(ctx context.Context, flags *flag.FlagSet) error {
 	progress := flags.Bool("progress", false, "say on standard error, ten times a second, how many were answered and failed")
 	limit := flags.Duration("for", 0, "stop after this time")
 	file := flags.String("until-file", "", "stop once this `file` exists")
-	target, err := parseTarget(flags)
+	targets, err := parseTargets(flags)
 	if err != nil {
 		return err
 	}
-	l.Target = target
+	if len(targets) > 1 && l.Count == 0 {
+		return errors.New("several targets are asked one after the other: say by --count when to go on")
+	}
 	if *progress {
 		l.Progress = func(ok, failed int) { fmt.Fprintln(os.Stderr, ok, failed) }
 	}
@@ -97,17 +103,22 @@ func load(ctx context.Context, flags *flag.FlagSet) error {
 			}
 		}()
 	}
-	summary, err := l.Run(ctx)
-	if err != nil {
-		return err
+	for _, l.Target = range targets {
+		summary, err := l.Run(ctx)
+		if err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(summary)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return json.NewEncoder(os.Stdout).Encode(summary)
+	return nil
 }
 
-func parseTarget(flags *flag.FlagSet) (string, error) {
+func parseTargets(flags *flag.FlagSet) ([]string, error) {
 	_ = flags.Parse(os.Args[2:]) // ends the program where it fails
-	if flags.NArg() != 1 {
-		return "", fmt.Errorf("want one target, like http://web:8000/, not %q", flags.Args())
+	if flags.NArg() == 0 {
+		return nil, errors.New("want a target, like http://web:8000/")
 	}
-	return flags.Arg(0), nil
+	return flags.Args(), nil
 }
