@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -208,14 +209,19 @@ func TestOthersAreNotAnswered(t *testing.T) {
 		t.Fatalf("a container is answered %q", got)
 	}
 	outside := shared.With(t).Outside()
-	outside.Exec("ip", "route", "replace", dnsServer, "via", h.Addr().String())
-	t.Cleanup(func() { outside.Exec("ip", "route", "del", dnsServer) })
+	bridge := netip.MustParsePrefix(h.meshSubnet()).Addr().Next().String() // where other hosts ask the server
 	before := h.metrics()[`shoal_dns_queries_total{kind="refused"}`]
-	for _, question := range []string{"inner.mesh.internal", "tasks.inner.mesh.internal", "www.example.org", "-x " + h.vip("inner")} {
-		for _, transport := range []string{"+notcp", "+tcp"} {
-			out, err := outside.TryExec(append([]string{"dig", "+time=1", "+tries=1", transport, "@" + dnsServer}, strings.Fields(question)...)...)
-			if err == nil && !strings.Contains(out, "status: REFUSED") || strings.Contains(out, "ANSWER: 1") {
-				t.Errorf("outside asks %s %s: %v\n%s", transport, question, err, out)
+	for _, server := range []string{dnsServer, bridge} {
+		outside.Exec("ip", "route", "replace", server, "via", h.Addr().String())
+		t.Cleanup(func() { outside.Exec("ip", "route", "del", server) })
+		for _, question := range []string{"inner.mesh.internal", "tasks.inner.mesh.internal", "www.example.org", "-x " + h.vip("inner")} {
+			for _, transport := range []string{"+notcp", "+tcp"} {
+				out, err := outside.TryExec(append([]string{"dig", "+time=1", "+tries=1", transport, "@" + server}, strings.Fields(question)...)...)
+				// What is sent to a VIP from the link does not come as far as the server, which closes TCP unasked.
+				refused := server == bridge && transport == "+notcp"
+				if refused != strings.Contains(out, "status: REFUSED") || !refused && err == nil || strings.Contains(out, "ANSWER: 1") {
+					t.Errorf("outside asks %s of %s %s: %v\n%s", server, transport, question, err, out)
+				}
 			}
 		}
 	}
