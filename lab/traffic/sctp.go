@@ -1,11 +1,13 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,15 +49,46 @@ func dialSCTP(ctx context.Context, addr string, o Options) (net.Conn, error) {
 			return fail(err)
 		}
 	}
-	// The time to send is also the time to connect.
-	limit := unix.NsecToTimeval(o.Timeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+	// A connect that waits is cut short by any signal, the runtime's own as well; so it is begun, and waited for apart.
+	if err := unix.SetNonblock(fd, true); err != nil {
 		return fail(err)
 	}
-	if err := unix.Connect(fd, sockaddr(to)); err != nil {
+	if err := unix.Connect(fd, sockaddr(to)); err != nil && err != unix.EINPROGRESS && err != unix.EINTR {
 		return fail(err)
 	}
-	return newSCTP(fd)
+	c := &sctpConn{File: os.NewFile(uintptr(fd), "sctp")}
+	if err := c.established(time.Now().Add(o.Timeout)); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("dial sctp %s: %w", addr, err)
+	}
+	return c, nil
+}
+
+// established waits until the connection that was begun is there, and then knows its addresses.
+func (c *sctpConn) established(deadline time.Time) error {
+	if err := c.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+		if err == nil {
+			c.local, c.remote, err = addresses(int(fd))
+			if err == unix.ENOTCONN {
+				return false
+			}
+		}
+		failed = err
+		return true
+	})
+	return cmp.Or(err, failed)
 }
 
 // ListenSCTP serves every connection to port in a goroutine of its own. It returns only when it fails.
@@ -103,15 +136,27 @@ func sctpSocket(addr netip.Addr) (int, error) {
 
 // newSCTP makes a connection of a connected descriptor, which it owns from here on.
 func newSCTP(fd int) (net.Conn, error) {
-	local, lerr := unix.Getsockname(fd)
-	remote, rerr := unix.Getpeername(fd)
-	for _, err := range []error{lerr, rerr, unix.SetNonblock(fd, true)} {
-		if err != nil {
-			unix.Close(fd)
-			return nil, fmt.Errorf("SCTP connection: %w", err)
-		}
+	local, remote, err := addresses(fd)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
 	}
-	return &sctpConn{os.NewFile(uintptr(fd), "sctp"), addrPort(local), addrPort(remote)}, nil
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("SCTP connection: %w", err)
+	}
+	return &sctpConn{os.NewFile(uintptr(fd), "sctp"), local, remote}, nil
+}
+
+func addresses(fd int) (local, remote netip.AddrPort, err error) {
+	l, err := unix.Getsockname(fd)
+	if err != nil {
+		return local, remote, err
+	}
+	r, err := unix.Getpeername(fd)
+	if err != nil {
+		return local, remote, err
+	}
+	return addrPort(l), addrPort(r), nil
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
