@@ -230,11 +230,17 @@ func (m *members) lines(v viewpoint, proto, vip string, tasks map[string]string,
 	return all
 }
 
+// clientPort is the port that the next request of a viewpoint has on its own side: below those of the kernel's choice, and
+// no request has that of another. IPVS takes what a task sends to a port by which it was asked through its VIP lately for
+// an answer of the VIP, so that a client may not ask both from one port.
+var clientPort = 10000
+
 // check makes requests for each line, three for each of so many tasks, by one program: to start one takes longer than what
 // it does. All have to be answered.
 func (m *members) check(v viewpoint, exec func(args ...string) string, lines []line, tasks int) {
 	m.t.Helper()
-	args := []string{"whoami", "load", "--interval", "1ms", "--timeout", "3s", "--count", fmt.Sprint(3 * tasks)}
+	args := []string{"whoami", "load", "--interval", "1ms", "--timeout", "3s", "--count", fmt.Sprint(3 * tasks), "--from-port", fmt.Sprint(clientPort)}
+	clientPort += 3 * tasks * len(lines)
 	for _, l := range lines {
 		args = append(args, l.url)
 	}

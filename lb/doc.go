@@ -68,6 +68,13 @@
 // expire_nodest_conn=1; tried); a datagram in that tick is lost, the next goes
 // to another task.
 //
+// IPVS knows an answer by its ends: task and client, address and port. So a
+// client that sends to a task's own address from the port from which it sent
+// to the VIP, while IPVS keeps that connection, has its answer from the VIP, which
+// it did not ask (tried, UDP and TCP). With ports of the kernel's choice one request
+// in some 28,000 meets one port that is kept. There is no rule by which a
+// packet could pass IPVS by on its way out.
+//
 // # The kernel remembers
 //
 // The sets are the only record of which front has which mark: a restarted

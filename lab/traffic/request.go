@@ -18,8 +18,8 @@ import (
 type Options struct {
 	// Timeout is how long a request may take, connecting included. Zero is 2 s.
 	Timeout time.Duration
-	// Source is the client's own address; the kernel's choice where invalid.
-	Source netip.Addr
+	// Port tells the client's own port for each connection; nil: the kernel chooses.
+	Port func() uint16
 	// Payload is what is sent over TCP, UDP and SCTP, one line. It comes back in the field echo.
 	Payload string
 }
@@ -152,12 +152,13 @@ func dial(ctx context.Context, network, addr string, o Options) (net.Conn, error
 		return dialSCTP(ctx, addr, o)
 	}
 	d := net.Dialer{Timeout: o.Timeout}
-	if o.Source.IsValid() {
+	if o.Port != nil {
+		port := int(o.Port())
 		switch network {
 		case "tcp":
-			d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
+			d.LocalAddr = &net.TCPAddr{Port: port}
 		case "udp":
-			d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
+			d.LocalAddr = &net.UDPAddr{Port: port}
 		}
 	}
 	return d.DialContext(ctx, network, addr)

@@ -44,8 +44,8 @@ func dialSCTP(ctx context.Context, addr string, o Options) (net.Conn, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("dial sctp %s: %w", addr, err)
 	}
-	if o.Source.IsValid() {
-		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(o.Source, 0))); err != nil {
+	if o.Port != nil {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(netip.IPv4Unspecified(), o.Port()))); err != nil {
 			return fail(err)
 		}
 	}
@@ -78,6 +78,9 @@ func (c *sctpConn) established(deadline time.Time) error {
 		errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 		if err == nil && errno != 0 {
 			err = unix.Errno(errno)
+		}
+		if err == unix.ENOPROTOOPT {
+			err = unix.ECONNREFUSED // an ICMP "protocol unreachable", of which a connect that blocks says so
 		}
 		if err == nil {
 			c.local, c.remote, err = addresses(int(fd))

@@ -2,7 +2,7 @@
 // that asks. It is static, and runs on hosts as well as in containers.
 //
 //	whoami serve [--http PORTS] [--tcp PORTS] [--udp PORTS] [--sctp PORTS]
-//	whoami get   [--timeout D] [--source ADDR] [--payload TEXT] URL
+//	whoami get   [--timeout D] [--from-port N] [--payload TEXT] URL
 //	whoami load  [--keep] [--workers N] [--interval D] [--count N] [--for D] [--until-file PATH] [--progress] ... URL...
 //
 // serve answers HTTP on / and every other path with its fields (see package shoal/lab/traffic), a line each, and on

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,8 +48,11 @@ func fail(status int, why any) {
 func requestFlags(flags *flag.FlagSet, o *traffic.Options) {
 	flags.DurationVar(&o.Timeout, "timeout", 2*time.Second, "time for a request, connecting included")
 	flags.StringVar(&o.Payload, "payload", "hello", "what to send over TCP, UDP and SCTP")
-	flags.Func("source", "the client's own `address`", func(s string) (err error) {
-		o.Source, err = netip.ParseAddr(s)
+	flags.Func("from-port", "the client's own `port` of the first request, of each other the next one", func(s string) error {
+		first, err := strconv.ParseUint(s, 10, 16)
+		var next atomic.Uint32
+		next.Store(uint32(first))
+		o.Port = func() uint16 { return uint16(next.Add(1) - 1) }
 		return err
 	})
 }
