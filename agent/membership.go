@@ -63,6 +63,8 @@ func (c *Config) host(log *slog.Logger) cluster.Host {
 func identify(ctx context.Context, c Config, log *slog.Logger) (id *cluster.Identity, endpoints []string, founded bool, err error) {
 	id, err = cluster.Load(c.host(log))
 	switch {
+	case err == nil && id.Ended():
+		id, endpoints, err = joinAgain(ctx, c, id, log)
 	case err == nil:
 		endpoints, err = comeBack(ctx, c, id, log)
 	case !errors.Is(err, cluster.ErrNotJoined):
@@ -73,6 +75,16 @@ func identify(ctx context.Context, c Config, log *slog.Logger) (id *cluster.Iden
 		founded = err == nil
 	}
 	return id, endpoints, founded, err
+}
+
+// joinAgain has a host that was away for longer than its certificate was good join
+// once more, as the same host: nobody renews one that has ended.
+func joinAgain(ctx context.Context, c Config, old *cluster.Identity, log *slog.Logger) (*cluster.Identity, []string, error) {
+	if len(c.Join) == 0 {
+		return nil, nil, badSetting("this host's certificate ended on %s, while its agent did not run: start it once with --join, the address of a host of the cluster, and a new token, which sudo shoal token create prints there",
+			old.Expires().Format(time.DateOnly))
+	}
+	return join(ctx, c, log)
 }
 
 // comeBack ends what a host began that died while it joined: it has an identity,

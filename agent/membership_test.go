@@ -2,12 +2,16 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -138,6 +142,68 @@ func TestAHostThatDiedWhileItJoinedJoinsByTheSameCommand(t *testing.T) {
 		t.Error("it has another key")
 	}
 	a.knows(b)
+}
+
+// TestAHostThatWasAwayForTooLongJoinsAgain: as the same host, by a new token.
+func TestAHostThatWasAwayForTooLongJoinsAgain(t *testing.T) {
+	a, b := newMember(t, 1), newMember(t, 2)
+	a.start()
+	a.invite(b)
+	b.start()
+	key := b.m.id.Key()
+	b.stop()
+	b.expire(a)
+
+	b.c.Token = ""
+	if err, bad := b.tryStart(), (*ConfigError)(nil); !errors.As(err, &bad) || !strings.Contains(err.Error(), "token") {
+		t.Errorf("without a token: %v", err)
+	}
+	join := b.c.Join
+	b.c.Join = nil
+	if err, bad := b.tryStart(), (*ConfigError)(nil); !errors.As(err, &bad) || !strings.Contains(err.Error(), "certificate ended on 2001-02-03") {
+		t.Errorf("without --join: %v", err)
+	}
+	b.c.Join, b.c.Advertise = join, loopback(3) // to be told by the store
+	a.invite(b)
+	b.start()
+	if b.m.id.Key() != key || b.m.id.Ended() {
+		t.Errorf("it has the key %s, had %s; its certificate is good until %s", b.m.id.Key(), key, b.m.id.Expires())
+	}
+	a.knows(b)
+}
+
+// expire gives the host, which does not run, a certificate that ended long ago, by the CA of another.
+func (h *member) expire(by *member) {
+	h.t.Helper()
+	file := func(m *member, name string) string { return filepath.Join(m.c.StateDir, "cluster", name) }
+	decode := func(path string) []byte {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		block, _ := pem.Decode(b)
+		return block.Bytes
+	}
+	cert, err := x509.ParseCertificate(decode(file(h, "node.crt")))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(decode(file(by, "ca.crt")))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(decode(file(by, "ca.key")))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	cert.NotBefore, cert.NotAfter = time.Date(2001, 1, 3, 0, 0, 0, 0, time.UTC), time.Date(2001, 2, 3, 0, 0, 0, 0, time.UTC)
+	der, err := x509.CreateCertificate(rand.Reader, cert, ca, cert.PublicKey, key)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(file(h, "node.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // TestTheOnlyServerMoves: its clients know where it was and no more.

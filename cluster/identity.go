@@ -305,6 +305,10 @@ func (id *Identity) CAFingerprint() string { return id.caSum.String() }
 // Expires is when this host's certificate ends.
 func (id *Identity) Expires() time.Time { return id.leaf().NotAfter }
 
+// Ended tells that this host's certificate has ended, so that no other host lets
+// it in, and that it cannot make itself a new one, as a host with the CA's key can.
+func (id *Identity) Ended() bool { return !id.HoldsCA() && !id.now().Before(id.Expires()) }
+
 // GossipKey is the 32 bytes that gossip is encrypted with.
 func (id *Identity) GossipKey() []byte { return id.gossip }
 
