@@ -190,7 +190,7 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 	}
 	if a.dns, err = dnsd.New(dnsd.Options{
 		Zone: c.Zone, Listen: []netip.AddrPort{netip.AddrPortFrom(c.DNS, 53)}, Pool: c.Pool,
-		Upstreams: upstreams, Log: log.With("part", "dnsd"), Registerer: a.registry,
+		Upstreams: upstreams, ResolvConf: c.ResolvConf, Log: log.With("part", "dnsd"), Registerer: a.registry,
 	}); err != nil {
 		return nil, err
 	}
@@ -201,7 +201,7 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}
-	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
+	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
 		return nil, &ConfigError{err}
 	}
 	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {

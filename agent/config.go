@@ -33,7 +33,8 @@ type Config struct {
 	DNS        netip.Addr    // the address in Pool the DNS server answers on
 	DNSPeers   netip.Addr    // the address in Pool that leads to other hosts' DNS servers; zero: the one after DNS
 	Zone       string        // the mesh's DNS zone, without a trailing dot
-	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of /etc/resolv.conf
+	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of ResolvConf
+	ResolvConf string        // a resolv.conf(5), read again when it changes
 	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never
 
 	Join      []string // hosts of the cluster to join, ADDR[:PORT]; none: this is the first
@@ -47,6 +48,8 @@ type Config struct {
 	Network    string         // the Docker network of the mesh: "mesh", made by the agent, or an existing one such as "bridge"
 	Backend    fabric.Backend // how containers reach those of other hosts
 	NoOffload  bool           // checksums of what goes into a vxlan tunnel are the processor's work: some cards spoil them
+	VXLANPort  uint16         // UDP port of vxlan
+	VNI        int            // of vxlan: the number of the network, 1 to 2²⁴-1
 
 	Etcd     []string // endpoints of an existing etcd; none: the embedded one
 	EtcdCA   string   // files, PEM
@@ -71,12 +74,16 @@ func Defaults() Config {
 		DNS:      netip.MustParseAddr("10.96.0.10"),
 		Zone:     "mesh.internal",
 
+		ResolvConf: "/etc/resolv.conf",
+
 		Invite: 100,
 
 		SubnetPool: netip.MustParsePrefix("10.244.0.0/16"),
 		SubnetBits: 24,
 		Network:    meshNetwork,
 		Backend:    fabric.Auto,
+		VXLANPort:  fabric.DefaultPort,
+		VNI:        fabric.DefaultVNI,
 
 		// Linux probes an idle connection with SO_KEEPALIVE first after
 		// tcp_keepalive_time = 7200 s (ip-sysctl): the balancer must not

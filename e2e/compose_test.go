@@ -134,7 +134,8 @@ func TestHostsTheAgentRunsAsAContainer(t *testing.T) {
 	state := filepath.Join(h.Dir(), "var")
 	t.Setenv("SHOAL_NODE", "box")
 	t.Setenv("SHOAL_STATE_DIR", state)
-	// This kernel may have no nf_tables, and the lab its own folder of links to the other iptables.
+	// This kernel may have no nf_tables, and the lab its own folder of links to the other iptables. The engine's daemon.json
+	// may name shoal's DNS server to every container, to this one as well.
 	iptables, err := exec.LookPath("iptables")
 	if err != nil {
 		t.Fatal(err)
@@ -143,17 +144,19 @@ func TestHostsTheAgentRunsAsAContainer(t *testing.T) {
 	if err := os.WriteFile(override, []byte(fmt.Sprintf(`
 services:
   agent:
+    dns: [%[3]s]
     environment:
       PATH: %[1]s:/usr/sbin:/usr/bin:/sbin:/bin:/shoal
       SHOAL_STATE_DIR: %[2]s
     volumes: ["%[1]s:%[1]s:ro", "%[2]s:%[2]s"]
-`, filepath.Dir(iptables), state)), 0o644); err != nil {
+`, filepath.Dir(iptables), state, dnsServer)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	file, err := filepath.Abs("../compose/agent/compose.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	startResolver(t, shared.With(t).Outside(), map[string]string{"www.example.net.": "203.0.113.5"})
 	project{h, "shoal", []string{file, override}}.start()
 	asked := func() error {
 		out, err := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status", "--run-dir", "/run/shoal")
@@ -166,6 +169,9 @@ services:
 	h.hasMesh()
 	h.run("web-1", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
 	h.answered("http://127.0.0.1:8000/", "web-1")
+	if got := h.Exec("dig", "+short", "@"+dnsServer, "www.example.net"); strings.TrimSpace(got) != "203.0.113.5" {
+		t.Errorf("www.example.net is %q: the host's resolver was not asked", got)
+	}
 	h.Docker("restart", "shoal_agent_1")
 	h.answered("http://127.0.0.1:8000/", "web-1")
 	lab.Eventually(t, patience, "the agent in the container is back", asked)

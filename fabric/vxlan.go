@@ -99,9 +99,9 @@ func vxlanHint(d *device, err error) error {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return fmt.Errorf("this kernel has no vxlan: run `modprobe vxlan` on the host, or use the backend %s or %s", HostGW, IPIP)
 	case errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("%w: another device has VNI %d on UDP port %d: choose another VNI", err, d.vni, d.port)
+		return fmt.Errorf("%w: another device has VNI %d on UDP port %d: choose another by --vxlan-vni, on all hosts", err, d.vni, d.port)
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("%w: UDP port %d is taken by a process or by another kind of tunnel: choose another port", err, d.port)
+		return fmt.Errorf("%w: UDP port %d is taken by a process or by another kind of tunnel: choose another by --vxlan-port, on all hosts", err, d.port)
 	}
 	return err
 }
