@@ -105,11 +105,11 @@ func reply(w http.ResponseWriter, v any, err error) {
 	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody to tell
 }
 
-// listenSocket makes the API's unix socket, for root and root's group only.
+// listenSocket makes the API's unix socket, for root only.
 // A socket left by an agent that was killed is replaced, one that answers is
 // a second agent.
 func listenSocket(runDir string) (net.Listener, error) {
-	if err := os.MkdirAll(runDir, 0o750); err != nil {
+	if err := os.MkdirAll(runDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the API socket: %w", err)
 	}
 	path := Socket(runDir)
@@ -129,7 +129,7 @@ func listenSocket(runDir string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on the API socket: %w", err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	if err := os.Chmod(tmp, 0o660); err != nil {
+	if err := os.Chmod(tmp, 0o600); err != nil {
 		return nil, fmt.Errorf("restrict the API socket: %w", err)
 	}
 	if err := os.Rename(tmp, path); err != nil {

@@ -131,14 +131,14 @@ func TestAnAgentThatStartsSaysSo(t *testing.T) {
 	})
 }
 
-// TestSocketIsForRoot and its group only.
+// TestSocketIsForRoot and nobody else.
 func TestSocketIsForRoot(t *testing.T) {
 	h := home(t)
 	info, err := os.Stat(h.AgentSocket())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stat := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o660 || stat.Uid != 0 || stat.Gid != 0 {
+	if stat := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o600 || stat.Uid != 0 || stat.Gid != 0 {
 		t.Errorf("the socket is %v of %d:%d", info.Mode(), stat.Uid, stat.Gid)
 	}
 }
