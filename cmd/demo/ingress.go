@@ -29,8 +29,9 @@ func (s *story) publish() {
 	}
 	s.step("The way of a published port")
 	s.note("the sandbox namespace has a balancer of its own:")
-	s.on(s.a, "nsenter", "--net=/run/netns/shoal-ingress", "ipvsadm", "-ln")
-	s.shoal(s.a, "trace", ":8000")
+	s.on(s.a, inSandbox("ipvsadm", "-ln")...)
+	s.note("and the way of a request from outside:")
+	s.shoal(s.a, "trace", "--from", me, "a:8000")
 }
 
 // loopback asks the host's own port on the host itself, by its address and by

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"shoal/lab"
 )
 
 const url = "http://whoami:8000/"
@@ -15,10 +17,9 @@ func (s *story) firstTask() {
 	s.docker(s.a, "run", "-d", "--name", "client", "--network", "mesh", "--dns", "10.96.0.10", "--dns", "10.96.0.11", "--dns-search", "mesh.internal",
 		"--dns-opt", "timeout:1", "whoami", "sleep", "86400")
 	s.eventually(5*time.Second, "the task is in rotation on every host", s.rotation(1))
-	s.vip = firstAddr(s.inClient("nslookup", "whoami.mesh.internal"))
+	s.vip = s.lookUp("whoami.mesh.internal")
 	s.holds(strings.HasPrefix(s.vip, "10.96."), "whoami answers with a virtual address, %s", s.vip)
-	s.inClient("ping", "-c", "2", "whoami")
-	s.holds(true, "ping of the VIP works")
+	s.ping()
 }
 
 // run starts the n-th task on the host of that name.
@@ -34,19 +35,13 @@ func (s *story) scale() {
 	s.step("From one task to two, and to three, on two hosts")
 	s.run("c", 2)
 	s.eventually(5*time.Second, "the second joined every host's rotation", s.rotation(2))
-	s.inClient("ping", "-c", "2", "whoami")
+	s.ping()
 	s.alternate(2)
 	s.run("b", 3)
 	s.eventually(5*time.Second, "so did the third", s.rotation(3))
 	s.shoal(s.a, "services")
-	all := s.inClient("nslookup", "tasks.whoami.mesh.internal")
-	for n, h := range map[int]string{1: "b", 2: "c", 3: "b"} {
-		addr := address(s.lab.Host(h), task(n))
-		s.holds(strings.Contains(all, addr), "tasks.whoami lists %s, %s on host %s", addr, task(n), h)
-	}
-	vip := firstAddr(s.inClient("nslookup", "whoami.mesh.internal"))
-	s.holds(vip == s.vip, "the VIP stayed: %s", vip)
-
+	s.lists(map[int]*lab.Host{1: s.b, 2: s.c, 3: s.b})
+	s.vipStayed()
 	s.alternate(3)
 }
 
@@ -128,6 +123,10 @@ func (s *story) zero() {
 		}
 		return nil
 	})
-	again := firstAddr(s.inClient("nslookup", "whoami.mesh.internal"))
-	s.holds(again == s.vip, "the VIP stayed: %s", again)
+	s.vipStayed()
+}
+
+func (s *story) vipStayed() {
+	vip := s.lookUp("whoami.mesh.internal")
+	s.holds(vip == s.vip, "the VIP stayed: %s", vip)
 }

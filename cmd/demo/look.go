@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,40 +25,75 @@ func (s *story) eventuallyOn(hosts []*lab.Host, limit time.Duration, what string
 // realServer is a line of ipvsadm with a weight that is not 0.
 var realServer = regexp.MustCompile(`(?m)^  -> ([0-9.]+):\d+ +Masq +[1-9]`)
 
-// inRotation checks that so many tasks are in rotation, as the hosts' own
-// balancers' kernel tables have them. The second DNS address, 10.96.0.11, has
-// servers there too, at port 53: those do not count.
+// inRotation checks that so many tasks are in rotation, as the kernel tables of
+// both balancers of each host have them: that of VIPs and the sandbox's. The
+// second DNS address, 10.96.0.11, has servers there too, at port 53: those do
+// not count.
 func inRotation(hosts []*lab.Host, n int) func() error {
 	return func() error {
 		for _, h := range hosts {
-			out, err := h.TryExec("ipvsadm", "-ln")
-			if err != nil {
-				return err
-			}
-			servers := map[string]bool{}
-			for _, m := range realServer.FindAllStringSubmatch(out, -1) {
-				if !strings.Contains(m[0], ":53 ") {
-					servers[m[1]] = true
+			for _, table := range [][]string{{"ipvsadm", "-ln"}, inSandbox("ipvsadm", "-ln")} {
+				out, err := h.TryExec(table...)
+				if err != nil {
+					return err
 				}
-			}
-			if len(servers) != n {
-				return fmt.Errorf("the kernel of %s has %d real servers in rotation, not %d:\n%s", h.Name(), len(servers), n, out)
+				servers := map[string]bool{}
+				for _, m := range realServer.FindAllStringSubmatch(out, -1) {
+					if !strings.Contains(m[0], ":53 ") {
+						servers[m[1]] = true
+					}
+				}
+				if len(servers) != n {
+					return fmt.Errorf("on %s, %s has %d real servers in rotation, not %d:\n%s", h.Name(), strings.Join(table, " "), len(servers), n, out)
+				}
 			}
 		}
 		return nil
 	}
 }
 
-var addrLine = regexp.MustCompile(`(?m)^Address(?: 1)?: ?([0-9.]+)\s*$`)
+// inSandbox runs a command where published ports are balanced.
+func inSandbox(command ...string) []string {
+	return append([]string{"nsenter", "--net=/run/netns/shoal-ingress"}, command...)
+}
 
-// firstAddr is the first address that busybox's nslookup found, after that
-// of the server.
-func firstAddr(nslookup string) string {
+var addrLine = regexp.MustCompile(`(?m)^Address(?: \d+)?: ?([0-9.]+)\s*$`)
+
+// addrs are the addresses that busybox's nslookup found, after that of the
+// server.
+func addrs(nslookup string) (all []string) {
 	_, answer, _ := strings.Cut(nslookup, "\n\n")
-	if m := addrLine.FindStringSubmatch(answer); m != nil {
-		return m[1]
+	for _, m := range addrLine.FindAllStringSubmatch(answer, -1) {
+		all = append(all, m[1])
+	}
+	slices.Sort(all)
+	return all
+}
+
+// lookUp has the client look a name up that has one address.
+func (s *story) lookUp(name string) string {
+	if found := addrs(s.inClient("nslookup", name)); len(found) == 1 {
+		return found[0]
 	}
 	return ""
+}
+
+// ping has the client ping whoami, which its VIP has to answer.
+func (s *story) ping() {
+	out := s.inClient("ping", "-c", "2", "whoami")
+	s.holds(strings.Count(out, " from "+s.vip+":") == 2, "ping of whoami is answered from the VIP, %s", s.vip)
+}
+
+// lists checks that tasks.whoami has the addresses of those tasks, and no
+// others.
+func (s *story) lists(tasks map[int]*lab.Host) {
+	var want []string
+	for n, h := range tasks {
+		want = append(want, address(h, task(n)))
+	}
+	slices.Sort(want)
+	have := addrs(s.inClient("nslookup", "tasks.whoami.mesh.internal"))
+	s.holds(slices.Equal(have, want), "tasks.whoami lists just the tasks, %s", strings.Join(have, ", "))
 }
 
 // address is a container's on the network mesh.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"syscall"
 	"time"
 
@@ -28,15 +29,21 @@ func (s *story) lose() {
 	s.step("A host is lost, and comes back")
 	s.note("host c is cut off from the others")
 	s.c.CutOff()
-	s.eventuallyOn([]*lab.Host{s.a, s.b}, 4*time.Second, "its task has left the rotation of the hosts that are left", 1)
+	left := []*lab.Host{s.a, s.b}
+	s.eventuallyOn(left, 3*time.Second, "its task has left the rotation of the hosts that are left", 1)
 	s.shoal(s.a, "nodes")
+	s.lists(map[int]*lab.Host{3: s.b})
 	sum := s.ask("20")
-	s.holds(sum.Failed == 0, "of %d requests %d failed %v", sum.Sent, sum.Failed, sum.Errors)
+	s.holds(sum.Failed == 0, "of %d requests to the VIP %d failed %v", sum.Sent, sum.Failed, sum.Errors)
+	for _, h := range left {
+		sum := s.summary(s.lab.Outside().Exec("whoami", "load", "--count", "20", fmt.Sprintf("http://%v:8000/", h.Addr())))
+		s.holds(sum.Failed == 0, "of %d requests from outside to port 8000 of %s %d failed %v", sum.Sent, h.Name(), sum.Failed, sum.Errors)
+	}
 	s.note("host c is back")
 	s.c.Reconnect()
-	s.eventuallyOn(s.hosts, 4*time.Second, "its task is in every host's rotation again", 2)
-	vip := firstAddr(s.inClient("nslookup", "whoami.mesh.internal"))
-	s.holds(vip == s.vip, "the VIP stayed: %s", vip)
+	s.eventuallyOn(s.hosts, 3*time.Second, "its task is in every host's rotation again", 2)
+	s.lists(map[int]*lab.Host{2: s.c, 3: s.b})
+	s.vipStayed()
 }
 
 // startLoad has the client make requests through the VIP, each on a new
