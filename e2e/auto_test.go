@@ -29,7 +29,7 @@ func TestHostsAutoChoosesAPeerAtATime(t *testing.T) {
 		})
 	})
 	m.settled()
-	m.reach()
+	m.reach(mtu["auto"])
 	for _, test := range []struct {
 		from, to *host
 		device   string

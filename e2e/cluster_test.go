@@ -151,17 +151,23 @@ func (m *members) viewpoints(task container) []viewpoint {
 	return append(all, viewpoint{"a container on the default network of n1", c.execFrom, c.exec, c.h, c.addr(), false})
 }
 
+// mtu is what is left of 1500 octets by what a backend adds: nothing; an outer IPv4 header (RFC 2003); that with UDP, VXLAN
+// and Ethernet headers (RFC 7348, section 5).
+var mtu = map[string]int{"host-gw": 1500, "ipip": 1480, "vxlan": 1450, "auto": 1450}
+
 // TestHostsWhoReachesWhom is the whole table of who can reach whom: over each backend, from containers, hosts and outside,
 // to a VIP, by its name and its address, to each task's own address and to a published port of each host, over TCP and
 // UDP; and as whom they are seen. SCTP is tried from a container and from outside.
 func TestHostsWhoReachesWhom(t *testing.T) {
 	for _, backend := range []string{"ipip", "vxlan", "host-gw"} { // host-gw last: the tests after this one want it
-		t.Run(backend, func(t *testing.T) { cluster(t, backend).reach() })
+		t.Run(backend, func(t *testing.T) { cluster(t, backend).reach(mtu[backend]) })
 	}
 }
 
-func (m *members) reach() {
-	tasks := m.tasks("echo", "-l shoal.publish=9000:9000,9000:9000/udp,9001:9001/sctp", "whoami", "serve", "--tcp", "9000", "--udp", "9000", "--sctp", "9001")
+// reach is the table over one backend, with what containers have for MTU.
+func (m *members) reach(mtu int) {
+	m.t.Helper()
+	tasks := m.tasks("echo", "-l shoal.publish=8000:8000,9000:9000,9000:9000/udp,9001:9001/sctp", "whoami", "serve", "--tcp", "9000", "--udp", "9000", "--sctp", "9001")
 	everyone := slices.Sorted(maps.Keys(tasks))
 	vip := m.hosts[0].vip("echo")
 	addrs := map[string]string{}
@@ -176,6 +182,8 @@ func (m *members) reach() {
 			return err == nil && (a == h.Addr() || subnet.Contains(a))
 		}
 	}
+	server := m.outside.Start("whoami", "serve")
+	m.t.Cleanup(func() { _ = server.Signal(syscall.SIGKILL) })
 	for _, v := range m.viewpoints(tasks["echo-n1"]) {
 		protocols := []string{"tcp", "udp"}
 		if v.kept && v.host == m.hosts[0] || v.host == nil {
@@ -188,10 +196,14 @@ func (m *members) reach() {
 		m.check(v, v.exec, lines, len(everyone))
 		if v.byName != nil {
 			own := func(a string) bool { return a == v.self || !v.kept && subnets[v.host](a) }
-			m.check(v, v.byName, []line{{"the name", "tcp://echo.mesh.internal:9000", everyone, own}}, len(everyone))
+			m.check(v, v.byName, []line{
+				{"the name", "tcp://echo.mesh.internal:9000", everyone, own},
+				{"the bare name", "udp://echo:9000", everyone, own},
+			}, len(everyone))
+			m.masqueraded(v)
 		}
 	}
-	m.largePackets(tasks)
+	m.largePackets(tasks, vip, mtu)
 }
 
 // line is one of the table: what is asked, who has to answer, all of them and nobody else, and as whom whoever asks may be
@@ -268,20 +280,33 @@ func (m *members) outsideAddr(h *host) string {
 	return link.Addr().Next().String()
 }
 
-// largePackets sends packets that just fit between containers of different hosts, and a lot over TCP.
-func (m *members) largePackets(tasks map[string]container) {
+// masqueraded checks that a container reaches what is outside the cluster, and is seen there by its host's address.
+func (m *members) masqueraded(v viewpoint) {
 	m.t.Helper()
-	from, to := tasks["echo-n1"], tasks["echo-n2"]
-	var mtu int
-	if _, err := fmt.Sscan(from.exec("cat", "/sys/class/net/eth0/mtu"), &mtu); err != nil {
-		m.t.Fatal(err)
+	addr := m.outsideAddr(v.host)
+	out := v.exec("whoami", "get", "http://"+addr+":8000/")
+	if client := field(out, "client"); !strings.HasPrefix(client, v.host.Addr().String()+":") {
+		m.t.Errorf("%s, to %s outside: it is seen as %s, want the address of its host, %v", v.name, addr, client, v.host.Addr())
+	}
+}
+
+// largePackets sends packets that just fit from a container to one of the last host, and a lot over TCP, to it, to the VIP
+// and to a published port.
+func (m *members) largePackets(tasks map[string]container, vip string, mtu int) {
+	m.t.Helper()
+	last := m.hosts[len(m.hosts)-1]
+	from, to := tasks["echo-n1"], tasks["echo-"+last.Name()]
+	if have := strings.TrimSpace(from.exec("cat", "/sys/class/net/eth0/mtu")); have != fmt.Sprint(mtu) {
+		m.t.Errorf("a container has an MTU of %s, want %d", have, mtu)
 	}
 	ping := append(from.enter(false), "ping", "-c1", "-W3", "-M", "do", "-s", fmt.Sprint(mtu-28), to.addr())
 	if out, err := from.h.TryExec(ping...); err != nil {
 		m.t.Errorf("a packet of %d octets, the MTU, does not pass: %v\n%s", mtu, err, out)
 	}
-	s := from.loadFrom("--timeout", "10s", "--count", "2", "http://"+to.addr()+":8000/bytes?n=3000000")
-	if s.Failed > 0 {
-		m.t.Errorf("3 MB over TCP: %v", s.Errors)
+	for _, addr := range []string{to.addr(), vip, last.Addr().String()} {
+		s := from.loadFrom("--timeout", "10s", "--count", fmt.Sprint(len(tasks)), "http://"+addr+":8000/bytes?n=3000000")
+		if s.Failed > 0 {
+			m.t.Errorf("3 MB over TCP to %s: %v", addr, s.Errors)
+		}
 	}
 }

@@ -142,7 +142,7 @@ func TestHostsShareAnEtcdOfTheirOwner(t *testing.T) {
 		}
 	})
 	m.settled()
-	m.tasks("web", "-l shoal.publish=8000:8000")
+	tasks := m.tasks("web", "-l shoal.publish=8000:8000")
 	serve("web", "web-e1", "web-e2")
 	stranger.refused()
 	if nodes := a.Shoal("nodes"); strings.Contains(nodes, "e3") {
@@ -153,6 +153,8 @@ func TestHostsShareAnEtcdOfTheirOwner(t *testing.T) {
 	}
 
 	vip := a.vip("web")
+	m.loses(b, "web", tasks)
+	m.onlyOneHasAPort()
 	b.RestartAgent()
 	m.settled()
 	m.served("web", "web-e1", "web-e2")

@@ -79,7 +79,7 @@ func TestContainersAreFollowed(t *testing.T) {
 	greedy.exec("touch", "/go")
 	h.task("greedy", "")
 	h.refused(url)
-	if s := greedy.inspect().State; !s.OOMKilled {
+	if s := greedy.inspect().State; s.ExitCode != 128+9 { // OOMKilled the engine may not know of when it hears of the end
 		t.Errorf("it did not end for want of memory: %+v", s)
 	}
 }

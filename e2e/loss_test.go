@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,32 +28,21 @@ import (
 // busy, twice that.
 const inTime = 3 * time.Second
 
-// TestHostsAHostIsLostAndReturns: the tasks of a host that is cut off leave the rotation and the names of the others and come
-// back with it, under the same VIP. The host itself goes on with what it reaches, new containers of its own included.
+// TestHostsAHostIsLostAndReturns: the tasks of a host that is cut off, the only one that serves the store too, leave the
+// rotation and the names of the others and come back with it, under the same VIP. The host itself goes on with what it
+// reaches, new containers of its own included.
 func TestHostsAHostIsLostAndReturns(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, c := m.hosts[0], m.hosts[2]
-	m.tasks("web", "-l shoal.publish=8000:8000")
+	tasks := m.tasks("web", "-l shoal.publish=8000:8000")
 	vip := a.vip("web")
-	t.Cleanup(c.Reconnect)
 
 	var left, back []time.Duration
-	for range 3 {
-		at := time.Now()
-		c.CutOff()
-		for _, h := range m.hosts[:2] {
-			h.rotation("web", 2*inTime, "web-n1", "web-n2")
-		}
-		left = append(left, time.Since(at))
-		c.rotation("web", 2*inTime, "web-n3")
-		at = time.Now()
-		c.Reconnect()
-		for _, h := range m.hosts {
-			h.rotation("web", 2*inTime, "web-n1", "web-n2", "web-n3")
-		}
-		back = append(back, time.Since(at))
+	for _, h := range []*host{c, a, c} {
+		l, b := m.loses(h, "web", tasks)
+		left, back = append(left, l), append(back, b)
 	}
-	t.Logf("its tasks left after %v, and were back after %v", left, back)
+	t.Logf("the tasks of n3, n1 and n3 left after %v, and were back after %v", left, back)
 	for what, took := range map[string][]time.Duration{"left": left, "were back": back} {
 		if slices.Sort(took); took[1] > inTime {
 			t.Errorf("its tasks %s after %v, in the median of three more than %v", what, took[1], inTime)
@@ -60,15 +50,6 @@ func TestHostsAHostIsLostAndReturns(t *testing.T) {
 	}
 
 	c.CutOff()
-	for _, h := range m.hosts[:2] {
-		h.rotation("web", 2*inTime, "web-n1", "web-n2")
-	}
-	if names := a.Shoal("dns", "tasks.web"); strings.Count(names, "10.244.") != 2 {
-		t.Errorf("tasks.web is still %s", names)
-	}
-	if s := a.load("--timeout", "1s", "--count", "20", "http://"+vip+":8000/"); s.Failed > 0 {
-		t.Errorf("with a host lost, %d of %d requests failed: %v", s.Failed, s.Sent, s.Errors)
-	}
 	c.rotation("web", 2*inTime, "web-n3")
 	c.run("late-n3", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
 	c.rotation("web", patience, "web-n3", "late-n3")
@@ -83,6 +64,85 @@ func TestHostsAHostIsLostAndReturns(t *testing.T) {
 		t.Errorf("the VIP was %s, is %s", vip, again)
 	}
 	m.served("web", "web-n1", "web-n2", "web-n3", "late-n3")
+}
+
+// loses cuts a host off and has it come back, and returns how long it took until every other host no longer balanced to its
+// tasks, and until every host did again. Those are all of the only service that there is, a task on each host. Meanwhile
+// nothing fails that is asked of the others.
+func (m *members) loses(lost *host, service string, tasks map[string]container) (left, back time.Duration) {
+	m.t.Helper()
+	rest, gone := map[string]container{}, map[string]container{}
+	for name, c := range tasks {
+		if c.h == lost {
+			gone[name] = c
+		} else {
+			rest[name] = c
+		}
+	}
+	m.t.Cleanup(lost.Reconnect)
+	vip := lost.vip(service)
+	at := time.Now()
+	lost.CutOff()
+	for _, c := range rest {
+		c.h.balances(2*inTime, service, rest)
+	}
+	left = time.Since(at)
+	for _, c := range rest {
+		for where, s := range map[string]summary{
+			"the VIP":  c.h.load("--timeout", "1s", "--count", "10", "http://"+vip+":8000/"),
+			"its port": m.loadOutside("--timeout", "1s", "--count", "10", fmt.Sprintf("http://%v:8000/", c.h.Addr())),
+		} {
+			if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, slices.Sorted(maps.Keys(rest))) {
+				m.t.Errorf("without %s, %s on %s is answered by %v, %d of %d requests failed: %v", lost.Name(), where, c.h.Name(), who, s.Failed, s.Sent, s.Errors)
+			}
+		}
+	}
+	lost.balances(2*inTime, service, gone)
+	at = time.Now()
+	lost.Reconnect()
+	for _, h := range m.hosts {
+		h.balances(2*inTime, service, tasks)
+	}
+	return left, time.Since(at)
+}
+
+// realServer is a line of ipvsadm -ln for one that is given new connections.
+var realServer = regexp.MustCompile(`(?m)^  -> ([0-9.]+):(\d+) +Masq +[1-9]`)
+
+// balances waits until the host gives new connections to just those tasks of a service, which is the only one: the
+// kernel's balancers do, the host's by VIP and the sandbox's by published port, and the name tasks.SERVICE.
+func (h *host) balances(limit time.Duration, service string, tasks map[string]container) {
+	h.t.Helper()
+	var want []string
+	for _, c := range tasks {
+		want = append(want, c.addr())
+	}
+	slices.Sort(want)
+	servers := func(ipvsadm string) (all []string) {
+		for _, f := range realServer.FindAllStringSubmatch(ipvsadm, -1) {
+			if f[2] != "53" { // a DNS server, by the second address
+				all = append(all, f[1])
+			}
+		}
+		return all
+	}
+	// One command, as to enter a host takes longer than to look.
+	look := fmt.Sprintf("ipvsadm -ln; echo ,; nsenter --net=/run/netns/shoal-ingress ipvsadm -ln; echo ,; dig +short +time=1 +tries=1 @%s tasks.%s.mesh.internal",
+		dnsServer, service)
+	lab.Eventually(h.t, limit, fmt.Sprintf("%s balances to %v", h.Name(), slices.Sorted(maps.Keys(tasks))), func() error {
+		out, err := h.TryExec("sh", "-c", look)
+		seen := strings.Split(out, ",")
+		if err != nil || len(seen) != 3 {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		for what, have := range map[string][]string{"IPVS": servers(seen[0]), "the sandbox's IPVS": servers(seen[1]), "the name of its tasks": strings.Fields(seen[2])} {
+			slices.Sort(have)
+			if have = slices.Compact(have); !slices.Equal(have, want) { // each is there for TCP and for UDP
+				return fmt.Errorf("%s has %v, want %v:\n%s", what, have, want, out)
+			}
+		}
+		return nil
+	})
 }
 
 // rotation waits until the agent has just those tasks of a service of the default stack in rotation.
@@ -108,14 +168,15 @@ func (h *host) rotation(service string, limit time.Duration, names ...string) {
 	})
 }
 
-// TestHostsTheStoreIsGone: without etcd every host goes on with the last state, an agent restarts with it, its own containers
-// come and go; all is put right when etcd is back.
+// TestHostsTheStoreIsGone: without etcd every host goes on with the last state, by VIP, by name and by published port; an
+// agent restarts with it, its own containers come and go; all is put right when etcd is back.
 func TestHostsTheStoreIsGone(t *testing.T) {
 	m := cluster(t, "host-gw")
-	a, b := m.hosts[0], m.hosts[1]
-	m.tasks("web", "")
+	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
+	m.tasks("web", "-l shoal.publish=8000:8000")
 	vip := b.vip("web")
 	all := []string{"web-n1", "web-n2", "web-n3"}
+	asker := b.run("asker", "--network mesh "+useDNS, "sleep", "1000000")
 
 	a.KillAgent(syscall.SIGKILL) // the store goes with it; its containers live
 	t.Cleanup(func() {
@@ -123,12 +184,29 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 			a.StartAgent(clusterArgs...)
 		}
 	})
-	b.run("late-n2", "--network mesh -l shoal.service=web")
-	b.answered("http://"+vip+":8000/", append(all, "late-n2")...)
-	b.Docker("rm", "-f", "web-n2")
-	b.answered("http://"+vip+":8000/", "web-n1", "web-n3", "late-n2")
+	serve := func(h *host, by ...string) {
+		t.Helper()
+		for _, url := range []string{"http://" + vip + ":8000/", "http://127.0.0.1:8000/", fmt.Sprintf("http://%v:8000/", h.Addr())} {
+			h.answered(url, by...)
+		}
+		s := m.loadOutside("--count", "9", fmt.Sprintf("http://%v:8000/", h.Addr()))
+		if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, slices.Sorted(slices.Values(by))) {
+			t.Errorf("to a client outside %s is answered by %v, want %v; %d failed: %v", h.Name(), who, by, s.Failed, s.Errors)
+		}
+	}
+	for _, h := range m.hosts {
+		serve(h, all...)
+	}
+	b.run("late-n2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
+	serve(b, append(all, "late-n2")...)
 	b.RestartAgent()
-	b.answered("http://"+vip+":8000/", "web-n1", "web-n3", "late-n2")
+	serve(b, append(all, "late-n2")...)
+	serve(c, all...) // it cannot know of the late one
+	b.Docker("rm", "-f", "web-n2")
+	serve(b, "web-n1", "web-n3", "late-n2")
+	if s := asker.load("--count", "9", "http://web:8000/"); s.Failed > 0 || len(s.Hostnames) != 3 {
+		t.Errorf("by name web is answered by %v, %d failed: %v", s.Hostnames, s.Failed, s.Errors)
+	}
 	if got := b.vip("web"); got != vip {
 		t.Errorf("the VIP was %s, is %s", vip, got)
 	}
@@ -208,20 +286,25 @@ func TestHostsNamesWhileAnAgentIsDown(t *testing.T) {
 // TestHostsOnlyOneServiceHasAPort: the second that wants a published port is a problem, on whichever host, until the first
 // lets go.
 func TestHostsOnlyOneServiceHasAPort(t *testing.T) {
-	m := cluster(t, "host-gw")
+	cluster(t, "host-gw").onlyOneHasAPort()
+}
+
+func (m *members) onlyOneHasAPort() {
+	m.t.Helper()
 	a, b := m.hosts[0], m.hosts[1]
-	first := a.run("first", "--network mesh -l shoal.service=one -l shoal.publish=8000:8000")
-	b.answered("http://127.0.0.1:8000/", "first")
-	b.run("second", "--network mesh -l shoal.service=two -l shoal.publish=8000:8000")
-	if why := b.problem("default/two"); !strings.Contains(why, "8000") || !strings.Contains(why, "default/one") {
-		t.Errorf("the problem is %q, want the port and who has it", why)
+	first := a.run("first", "--network mesh -l shoal.service=one -l shoal.publish=8080:8000")
+	b.answered("http://127.0.0.1:8080/", "first")
+	b.run("second", "--network mesh -l shoal.service=two -l shoal.publish=8080:8000")
+	if why := b.problem("default/two"); !strings.Contains(why, "8080") || !strings.Contains(why, "default/one") {
+		m.t.Errorf("the problem is %q, want the port and who has it", why)
 	}
-	a.answered("http://127.0.0.1:8000/", "first")
+	a.answered("http://127.0.0.1:8080/", "first")
 	first.h.Docker("rm", "-f", "first")
 	for _, h := range m.hosts {
-		h.answered("http://127.0.0.1:8000/", "second")
+		h.answered("http://127.0.0.1:8080/", "second")
 	}
 	b.noProblem("default/two")
+	b.Docker("rm", "-f", "second")
 }
 
 // TestHostsBadTokensAreRefused: a wrong token, a spent one, a taken name, a taken address and no certificate let nobody
@@ -257,8 +340,10 @@ func TestHostsBadTokensAreRefused(t *testing.T) {
 	if nodes := a.Shoal("nodes"); strings.Contains(nodes, "x1") {
 		t.Errorf("it got in:\n%s", nodes)
 	}
-	if log := a.Agent().Output(); !strings.Contains(log, "refused") {
-		t.Errorf("a refusal is not logged:\n%s", log)
+	for _, why := range []string{`why="no such token`, `why="the token is good, but the node's name is not`} {
+		if log := a.Agent().Output(); !regexp.MustCompile(`msg="refused a request" .*from=` + stranger.Addr().String() + ` ` + why).MatchString(log) {
+			t.Errorf("a refusal, %s, is not logged:\n%s", why, log)
+		}
 	}
 	for port, request := range map[uint16]string{7947: "GET /v1/welcome", 2379: "", 2380: ""} {
 		if err := withoutCertificate(stranger, netip.AddrPortFrom(a.Addr(), port), request); err != nil {

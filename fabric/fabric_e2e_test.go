@@ -304,30 +304,38 @@ func TestRemovedHostLeavesNothing(t *testing.T) {
 }
 
 func TestAHostWithAnotherAddressIsFollowed(t *testing.T) {
-	for _, backend := range []Backend{Auto, IPIP} {
-		t.Run(string(backend), func(t *testing.T) {
-			w := newWorld(t, Options{Backend: backend})
+	for _, test := range []struct {
+		backend                Backend
+		moves, from, to, route string
+	}{
+		{Auto, "b", "10.1.0.2", "10.1.0.22", "10.1.0.254"}, // on a's link
+		{Auto, "c", "10.2.0.3", "10.2.0.33", "10.2.0.254"}, // behind a router
+		{IPIP, "c", "10.2.0.3", "10.2.0.33", "10.2.0.254"},
+	} {
+		t.Run(fmt.Sprintf("%s, %s", test.backend, test.moves), func(t *testing.T) {
+			w := newWorld(t, Options{Backend: test.backend})
 			w.serveAll()
 			w.reconcileAll()
-			c := w.hosts["c"]
-			c.do(func() error {
+			moved := w.hosts[test.moves]
+			moved.do(func() error {
 				l, err := netlink.LinkByName("eth0")
 				if err != nil {
 					return err
 				}
-				old, _ := netlink.ParseAddr("10.2.0.3/24")
-				return errors.Join(netlink.AddrDel(l, old), giveAddr(l, "10.2.0.33/24"),
-					netlink.RouteReplace(&netlink.Route{Gw: net.ParseIP("10.2.0.254")}))
+				old, _ := netlink.ParseAddr(test.from + "/24")
+				return errors.Join(netlink.AddrDel(l, old), giveAddr(l, test.to+"/24"),
+					netlink.RouteReplace(&netlink.Route{Gw: net.ParseIP(test.route)}))
 			})
-			c.node.Addr = addr("10.2.0.33")
+			moved.node.Addr = addr(test.to)
 			for name := range w.hosts {
 				if ps := w.reconcile(name, false); len(ps) > 0 {
 					t.Fatalf("problems of %s: %+v", name, ps)
 				}
 			}
-			w.reaches("a", "c")
+			w.reaches("a", test.moves)
 			w.reaches("c", "b")
-			if k := w.hosts["a"].kernel(); strings.Contains(k, "10.2.0.3 ") || strings.Contains(k, VTEPMAC(addr("10.2.0.3")).String()) {
+			w.reaches("b", "c")
+			if k := w.hosts["a"].kernel(); strings.Contains(k, test.from+" ") || strings.Contains(k, VTEPMAC(addr(test.from)).String()) {
 				t.Errorf("the old address is still known:\n%s", k)
 			}
 		})
