@@ -29,8 +29,12 @@ deps: ## install the Debian packages that are missing (needs root)
 	command -v docker >/dev/null || { missing=docker-cli; install; } >>$$log 2>&1 || { cat $$log >&2; exit 1; } # Debian 13 has it apart
 
 .PHONY: build
-build: bin/uml-xstate.so ## build bin/shoal, and bin/lab and bin/whoami for the tests
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/shoal ./cmd/lab ./cmd/demo ./lab/whoami ./lab/etcd
+build: ## build bin/shoal
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/shoal
+
+.PHONY: tools
+tools: build bin/uml-xstate.so # what the lab, the tests and the stacks need besides
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lab ./cmd/demo ./lab/whoami ./lab/etcd
 
 bin/uml-xstate.so: lab/kernel/preload/xstate.c
 	@mkdir -p bin
@@ -51,7 +55,7 @@ run-kernel = $(LAB) --timeout 20m -- sh -c 'for p in $(KERNEL); do echo "== $$p"
 run-e2e = (cd e2e && ../bin/lab run --mem 3G --timeout 50m -- ../bin/e2e.test -test.v -test.timeout 49m $1)
 
 .PHONY: tests
-tests: build # what runs in the lab
+tests: tools # what runs in the lab
 	@mkdir -p bin/kernel
 	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
 	for p in $(KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
@@ -70,30 +74,31 @@ OWN := ^TestHosts(Addresses|Equal|Join|TheEngines)
 # The lab is there twice, a processor each: what runs in one takes about as long as what runs in the other.
 .PHONY: test
 test: deps unit tests ## run all tests
-	@echo "the tests of several hosts run beside these, and are printed after them"; \
+	@echo "the tests of several hosts run beside these, and are printed after them"; began=$$(date +%s); \
 	$(call run-e2e,-test.run '^TestHosts' -test.skip '$(OWN)') >bin/e2e-hosts.log 2>&1 & \
 	failed=; \
 	$(run-kernel) || failed=yes; \
 	$(call run-e2e,-test.skip '^TestHosts') || failed=yes; \
 	$(call run-e2e,-test.run '$(OWN)') || failed=yes; \
 	wait $$! || failed=yes; cat bin/e2e-hosts.log; \
+	echo "what runs in the lab took $$((($$(date +%s) - began) / 60)) min"; \
 	[ -z "$$failed" ]
 
 .PHONY: images
-images: build ## build the images of the stacks in compose/, on this host's engine
+images: tools ## build the images of the stacks in compose/, on this host's engine
 	docker build -q -t shoal/whoami -f compose/whoami/Dockerfile .
 	docker build -q -t shoal/agent -f compose/agent/Dockerfile .
 
 .PHONY: demo
-demo: deps build ## show the main job on three hosts: names, VIPs, the routing mesh, a host lost
+demo: deps tools ## show the main job on three hosts: names, VIPs, the routing mesh, a host lost
 	@$(LAB) --timeout 10m -- bin/demo
 
 .PHONY: demo-shell
-demo-shell: deps build ## a prompt in a running lab, to look around
-	bin/lab shell --hosts a,b
+demo-shell: deps tools ## a prompt in a running lab of three hosts, to look around
+	bin/lab shell --hosts a,b,c
 
 .PHONY: bench
-bench: deps build ## measure, and print a table (PART=host or cluster, QUICK=1: a few rounds)
+bench: deps tools ## measure, and print a table (PART=host or cluster, QUICK=1: a few rounds)
 	$(GO) build -trimpath -o bin/ ./cmd/bench
 	@$(LAB) --timeout 60m -- bin/bench $(if $(PART),-part $(PART)) $(if $(QUICK),-quick)
 

@@ -101,7 +101,7 @@ func (c *Client) CreateToken(ctx context.Context, ttl time.Duration, uses int) (
 	return t, c.call(ctx, http.MethodPost, fmt.Sprintf("/v1/tokens?ttl=%s&uses=%d", ttl, uses), &t)
 }
 
-// Tokens are those that are good still, without their secrets.
+// Tokens are those that were made and not removed, without their secrets.
 func (c *Client) Tokens(ctx context.Context) (t []cluster.Token, err error) {
 	return t, c.call(ctx, http.MethodGet, "/v1/tokens", &t)
 }

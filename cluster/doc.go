@@ -56,7 +56,7 @@
 // # Who is alive
 //
 // In: the other hosts' names and addresses. Out: a verdict on each
-// ([Liveness.Alive]), with its reason, formed by this host from what it sees
+// ([Liveness.States]), with its reason, formed by this host from what it sees
 // itself. Each host asks each other host's agent twice a second over the
 // encrypted gossip of memberlist. Where the agent is silent, the host is
 // asked: a refused TCP connection or an answered ICMP echo shows that it

@@ -304,19 +304,7 @@ func (l *Liveness) meet(ctx context.Context, p *peer) {
 	})
 }
 
-// Alive tells whether a host counts as alive: this one always, another that is
-// not of the cluster never, one that was not judged yet does.
-func (l *Liveness) Alive(node string) bool {
-	if node == l.o.Node {
-		return true
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := l.peers[node]
-	return p != nil && p.judge.alive
-}
-
-// Changes receives when Alive changed for some host; several changes may be
+// Changes receives when a verdict changed; several changes may be
 // told as one. There is one such channel.
 func (l *Liveness) Changes() <-chan struct{} { return l.changes }
 

@@ -182,7 +182,7 @@ func (r *Registry) CreateToken(ctx context.Context, id *Identity, ttl time.Durat
 }
 
 // Tokens are those that were made and not removed, newest first; also such as
-// are spent or expired less than a day ago.
+// are spent, or expired, until [Registry.CreateToken] forgets them a day later.
 func (r *Registry) Tokens(ctx context.Context) ([]Token, error) {
 	var ts []Token
 	err := list(ctx, r.store, tokensRoot, func(_ string, t tokenRecord) { ts = append(ts, t.Token) })

@@ -173,15 +173,6 @@ func (m *Machine) Dir() string { return m.dir }
 // Netns is the path of its network namespace, for libraries that open one.
 func (m *Machine) Netns() string { return m.netns() }
 
-// SetResolvConf writes its /etc/resolv.conf. Containers get what it holds when they are made.
-func (m *Machine) SetResolvConf(text string) {
-	m.t.Helper()
-	// Written in place: the file is mounted, by its inode.
-	if err := os.WriteFile(m.resolvConf(), []byte(text), 0o644); err != nil {
-		m.t.Fatalf("%s: write resolv.conf: %v", m.name, err)
-	}
-}
-
 // CutOff takes the machine off the wire. It sees its cable unplugged; its address and routes stay as they are.
 func (m *Machine) CutOff() { m.t.Helper(); m.plug(false) }
 

@@ -5,7 +5,8 @@
 // and the problems of the services that it could not serve.
 //
 // It owns, in the network namespace of the host: one local route for the pool
-// of VIPs; the ipsets and the iptables chains whose names begin with SHOAL-;
+// of VIPs; the ipsets and the iptables chains whose names begin with SHOAL-, but
+// for those with SHOAL-FABRIC and SHOAL-IN, the fabric's and the ingress's;
 // the IPVS services whose mark begins with 0x53; a few sysctls, the IPVS
 // timeouts and the hairpin mode of bridge ports, whose former values it keeps in
 // files. [Down] takes all of that
@@ -22,7 +23,8 @@
 //	nat POSTROUTING           masqueraded if the task is the client, else untouched
 //	filter FORWARD            the task's replies pass, before Docker's rules drop them
 //
-// These are 38 rules, for one service or ten thousand.
+// These are 38 rules at most, the jumps to them included, for one service or ten
+// thousand.
 //
 // # Among the rules of others
 //

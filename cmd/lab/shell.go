@@ -22,7 +22,7 @@ func shellCommand(status *int) *cobra.Command {
 	hosts := []string{"a"}
 	c := &cobra.Command{
 		Use:   "shell",
-		Short: "Look around in a lab: hosts with engines and agents, and a prompt",
+		Short: "Look around in a lab: a cluster of hosts with engines and agents, and a prompt",
 		Example: `  lab shell --hosts a,b
   on a docker run -d -l shoal.service=web whoami
   on a shoal services`,
@@ -63,10 +63,7 @@ func shell(ctx context.Context, names []string) (status int, err error) {
 	}()
 	begun := time.Now()
 	logf("starting %s", strings.Join(names, ", "))
-	hosts := l.Hosts(names...)
-	for _, h := range hosts {
-		h.StartAgent()
-	}
+	hosts := l.Cluster(names)
 	logf("ready after %.1f s", time.Since(begun).Seconds())
 	for _, m := range append([]*lab.Machine{l.Outside()}, machines(hosts)...) {
 		fmt.Printf("  %-10s %v\n", m.Name(), m.Addr())

@@ -163,7 +163,7 @@ has it listen for good: on TCP 7947 (joining, agents), 7946 with UDP (liveness),
 	create.Flags().IntVar(&uses, "uses", 1, "how many hosts can join by it, up to 1000")
 	cmd.AddCommand(create, &cobra.Command{
 		Use:     "ls",
-		Short:   "List the tokens that are good still",
+		Short:   "List the tokens that were made and not removed",
 		Example: "  sudo shoal token ls",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

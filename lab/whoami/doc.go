@@ -1,12 +1,13 @@
 // Command whoami is the one program of the lab's test image: a server that says who it is and who asked, and a client
 // that asks. It is static, and runs on hosts as well as in containers.
 //
-//	whoami serve [--http PORTS] [--tcp PORTS] [--udp PORTS] [--sctp PORTS]
+//	whoami serve [--http PORTS] [--tcp PORTS] [--udp PORTS] [--sctp PORTS] [--next URL]
 //	whoami get   [--timeout D] [--from-port N] [--payload TEXT] URL
 //	whoami load  [--keep] [--workers N] [--interval D] [--count N] [--for D] [--until-file PATH] [--progress] ... URL...
 //
 // serve answers HTTP on / and every other path with its fields (see package shoal/lab/traffic), a line each, and on
-// /health 200, or 503 while the file /tmp/sick exists; /slow?d=2s after that time; /bytes?n=1000 with as many bytes.
+// /health 200, or 503 while the file /tmp/sick exists; /slow?d=2s after that time; /bytes?n=1000 with as many bytes;
+// /chain with its fields and then what the server at --next answers to /chain.
 // Over TCP, UDP and SCTP it answers each line, or datagram, with its fields in a line and, as echo, what it got. At
 // SIGTERM it takes no new connections, and finishes the requests it has, for up to 10 s.
 //
