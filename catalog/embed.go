@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,7 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -161,4 +166,18 @@ func stop(e *embed.Etcd) {
 		e.Server.HardStop()
 	}
 	e.Close()
+}
+
+// outlived answers how a member is that was removed, and serves for a second
+// more: etcd looks for it among the members then, and its panic
+// (RaftCluster.IsLocalMemberLearner, of 3.7) would be the agent's.
+func outlived(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (reply any, err error) {
+	if info.FullMethod == etcdserverpb.Maintenance_Status_FullMethodName {
+		defer func() {
+			if p := recover(); p != nil {
+				reply, err = nil, status.Errorf(codes.FailedPrecondition, "it was removed from the store: %v", p)
+			}
+		}()
+	}
+	return handle(ctx, r)
 }

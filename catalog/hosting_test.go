@@ -251,6 +251,31 @@ func TestPromoteAndDemote(t *testing.T) {
 	}
 }
 
+// TestARemovedServerIsAsked: its etcd serves on for a second, in which others may ask how it is.
+func TestARemovedServerIsAsked(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	h := cl.three()
+	a, c := h[0], h[2]
+	endpoint := c.server.endpoint
+	removed := make(chan error, 1)
+	go func() { removed <- a.removeMember(t.Context(), "c") }()
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := c.ask(ctx, endpoint)
+		cancel()
+		if err != nil {
+			if err := <-removed; err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(err.Error(), "it was removed") {
+				t.Errorf("it says %v", err)
+			}
+			return
+		}
+	}
+}
+
 func TestAnyOneOfThreeServersMayStop(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)

@@ -74,8 +74,9 @@ func (p *Peers) configure(c *embed.Config) {
 		MinVersion:          tls.VersionTLS13,
 	}
 	c.ClientTLSInfo, c.PeerTLSInfo = info, info
+	c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(outlived)}
 	if p.Revoked != nil {
-		c.GRPCAdditionalServerOptions = revokedOptions(p.Revoked)
+		c.GRPCAdditionalServerOptions = append(c.GRPCAdditionalServerOptions, revokedOptions(p.Revoked)...)
 	}
 	c.ListenClientUrls = append(c.ListenClientUrls, p.clientURL())
 	c.AdvertiseClientUrls = []url.URL{p.clientURL()}
