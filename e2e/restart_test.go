@@ -75,9 +75,9 @@ func TestNoRequestFailsOverARestart(t *testing.T) {
 	h.answered(url, "busy-1", "busy-2")
 	h.answered(published, "busy-1", "busy-2")
 	stream := func(args ...string) *lab.Load { return h.LoadIn(client.enter(true), args...) }
-	ended := func(what string, l *lab.Load) {
+	ended := func(what string, l *lab.Load, by int) {
 		t.Helper()
-		if s := l.Stop(); s.Failed != 0 || s.OK < 20 || s.Hostnames["busy-1"] == 0 || s.Hostnames["busy-2"] == 0 {
+		if s := l.Stop(); s.Failed != 0 || s.OK < 20 || len(s.Hostnames) < by {
 			t.Errorf("%s: of %d requests %d failed: %v; answered by %v", what, s.Sent, s.Failed, s.Errors, s.Hostnames)
 		}
 	}
@@ -94,15 +94,15 @@ func TestNoRequestFailsOverARestart(t *testing.T) {
 	for _, l := range all {
 		l.Await(10)
 	}
-	ended("by name, while the agent was killed and started", named)
+	ended("by name, while the agent was killed and started", named, 2)
 
 	h.KillAgent(syscall.SIGTERM)
 	for _, l := range all[:3] {
 		l.Await(10)
 	}
-	ended("by the published port", mesh)
-	ended("new connections", fresh)
-	ended("kept connections", kept)
+	ended("by the published port", mesh, 2)
+	ended("new connections", fresh, 2)
+	ended("kept connections", kept, 1) // which of the two have is chance: other requests take turns between
 }
 
 // TestEngineAway has the engine restart, and an agent start where there is none.

@@ -433,7 +433,7 @@ func TestAMissingFacilityIsOneSentence(t *testing.T) {
 		t.Errorf("no problem says %q: %+v", part, ps)
 		return p
 	}
-	if p := find("choose another port"); p.Kind != "kernel" || p.Object != vxlanName {
+	if p := find("choose another by --vxlan-port"); p.Kind != "kernel" || p.Object != vxlanName {
 		t.Errorf("problem: %+v", p)
 	}
 	c.Close()
