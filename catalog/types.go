@@ -139,7 +139,7 @@ type PublishedPort struct {
 type Spec struct {
 	Mode      Mode            `json:"mode"`
 	Scheduler string          `json:"scheduler"`          // an IPVS scheduler, "rr"
-	Affinity  time.Duration   `json:"affinity,omitempty"` // a client keeps its task this long; 0: it does not
+	Affinity  time.Duration   `json:"affinity,omitempty"` // a client keeps its task this long, 1 s to 24 h; 0: it does not
 	VIP       netip.Addr      `json:"vip,omitzero"`       // wanted; zero: any
 	Ports     []Port          `json:"ports,omitempty"`    // none: every port, unchanged
 	Publish   []PublishedPort `json:"publish,omitempty"`
@@ -184,9 +184,9 @@ type Task struct {
 	Name      string        `json:"name"`      // the container's name
 	Addr      netip.Addr    `json:"addr"`
 	State     State         `json:"state"`
-	Since     time.Time     `json:"since"` // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was held for dead
-	Drain     time.Duration `json:"drain"` // the most it may take to drain
-	Weight    int           `json:"weight"`
+	Since     time.Time     `json:"since"`   // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was held for dead
+	Drain     time.Duration `json:"drain"`   // the most it may take to drain
+	Weight    int           `json:"weight"`  // of IPVS, 0 to 65535
 	Started   time.Time     `json:"started"` // when its container started
 	Spec      Spec          `json:"spec"`
 }

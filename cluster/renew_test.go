@@ -185,7 +185,7 @@ func TestARemovedHostIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again.Key() == second.Key() || again.Revoked() {
+		if again.Key() == second.Key() || again.CheckRevoked(again.leaf()) != nil {
 			t.Error("it came back with the key that was revoked")
 		}
 		if got, err := hello(again.HTTPClient(), b.server.Addr()); got != "200 hello b" {

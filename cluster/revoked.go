@@ -25,9 +25,6 @@ func (id *Identity) CheckRevoked(cert *x509.Certificate) error {
 	return nil
 }
 
-// Revoked tells whether this host itself was removed from the cluster.
-func (id *Identity) Revoked() bool { return id.CheckRevoked(id.leaf()) != nil }
-
 // WatchRemoved follows the removal of hosts until ctx ends: connections with
 // them are refused from then on. (Those already open are not closed: the
 // handlers of [Server], and etcd by [Identity.CheckRevoked], check each request

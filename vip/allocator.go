@@ -31,7 +31,7 @@ const (
 	rounds = 30
 )
 
-// Allocator claims what [Decide] decides. One goroutine at a time may use it.
+// Allocator decides which addresses to claim, and claims them. One goroutine at a time may use it.
 type Allocator struct {
 	o     Options
 	store Store

@@ -31,20 +31,16 @@ type Claim struct {
 	From    catalog.ServiceID // the idle service to take it from; zero: it is free
 }
 
-// Decide finds addresses for the services with tasks on this host that need a
-// VIP and have none: those their labels ask for first, then the lowest free
-// ones. Services come in the order of their IDs, so that hosts with one
-// Snapshot decide alike. Now is for telling how long services have been idle.
-func Decide(o Options, s *catalog.Snapshot, now time.Time) (claims []Claim, problems []catalog.Problem) {
-	return decide(o, s, learnt{}, now)
-}
-
 // learnt is what is known beyond a Snapshot.
 type learnt struct {
 	holders map[netip.Addr]catalog.ServiceID // of addresses
 	given   map[catalog.ServiceID]netip.Addr // VIPs of services that had none
 }
 
+// decide finds addresses for the services with tasks on this host that need a
+// VIP and have none: those their labels ask for first, then the lowest free
+// ones. Services come in the order of their IDs, so that hosts with one
+// Snapshot decide alike. Now is for telling how long services have been idle.
 func decide(o Options, s *catalog.Snapshot, l learnt, now time.Time) (claims []Claim, problems []catalog.Problem) {
 	p := newPool(o, s, l.holders)
 	problem := func(id catalog.ServiceID, format string, args ...any) {

@@ -95,7 +95,7 @@ func TestDecide(t *testing.T) {
 			for line := range strings.Lines(test.services) {
 				s.Services = append(s.Services, service(t, line))
 			}
-			claims, problems := Decide(o, s, now)
+			claims, problems := decide(o, s, learnt{}, now)
 			var got []string
 			for _, c := range claims {
 				g := c.Service.Name + "=" + c.Addr.String()
@@ -128,7 +128,7 @@ func TestTenThousandServicesAreDecidedQuickly(t *testing.T) {
 			s.Services = append(s.Services, service(t, fmt.Sprintf("s%05d", i)))
 		}
 		start := time.Now()
-		claims, problems := Decide(Options{Pool: netip.MustParsePrefix(pool)}, s, now)
+		claims, problems := decide(Options{Pool: netip.MustParsePrefix(pool)}, s, learnt{}, now)
 		if took := time.Since(start); took > time.Second || len(claims) != 10000 || len(problems) > 0 {
 			t.Errorf("%s: %d claims and %d problems in %v", pool, len(claims), len(problems), took)
 		}
@@ -142,6 +142,6 @@ func BenchmarkDecide(b *testing.B) {
 			Tasks: []catalog.Task{{Node: "a"}}})
 	}
 	for b.Loop() {
-		Decide(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, s, now)
+		decide(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, s, learnt{}, now)
 	}
 }

@@ -5,8 +5,8 @@
 // that could not be given one.
 //
 // A host claims for the services it has tasks of, so each service has somebody
-// to claim for it and no host is in charge. [Decide] is without memory and
-// without I/O: where two hosts decide on one address, the catalog lets one of
+// to claim for it and no host is in charge. What it decides is without memory
+// and without I/O: where two hosts decide on one address, the catalog lets one of
 // them have it and the other decides again. A VIP belongs to its service until
 // `shoal service rm` gives it back, or, where the user allows it, until the
 // pool is full and the service has long been idle.

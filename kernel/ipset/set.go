@@ -16,7 +16,7 @@ import (
 // Set is a set as it is made.
 type Set struct {
 	Name    string // at most 31 characters
-	Type    string // "hash:ip", "hash:ip,port", "hash:net", "hash:net,net", "hash:net,iface", "bitmap:port"
+	Type    string // "hash:ip", "hash:ip,port", "hash:net", "hash:net,net", "hash:net,iface"
 	Mark    bool   // entries carry marks (skbinfo)
 	MaxElem uint32 // of a hash: the most entries; 0: the kernel's 65536
 }
@@ -61,7 +61,6 @@ var revisions = map[string]struct{ plain, mark uint8 }{
 	"hash:net":       {2, 6},
 	"hash:net,net":   {0, 2},
 	"hash:net,iface": {2, 6},
-	"bitmap:port":    {0, 3},
 }
 
 // Create makes a set that does not exist.
@@ -71,9 +70,6 @@ func Create(s Set) error {
 		r = revisions[s.Type].mark
 	}
 	o := netlink.IpsetCreateOptions{Revision: r, Skbinfo: s.Mark, MaxElements: s.MaxElem}
-	if s.Type == "bitmap:port" {
-		o.PortTo = 65535
-	}
 	kernel.Wrote("ipset", 1)
 	if err := netlink.IpsetCreate(s.Name, s.Type, o); err != nil {
 		return fmt.Errorf("create set %s (%s): %w", s.Name, s.Type, err)

@@ -14,9 +14,6 @@ import (
 	"shoal/kernel"
 )
 
-// Schedulers are those of the kernel (net/netfilter/ipvs/Kconfig).
-var Schedulers = []string{"rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq"}
-
 // Flags of a service (include/uapi/linux/ip_vs.h).
 const (
 	flagPersistent = 0x0001

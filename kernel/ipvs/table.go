@@ -2,11 +2,11 @@ package ipvs
 
 import (
 	"bytes"
-
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"unique"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -202,10 +202,5 @@ func (h *Handle) Stats() (map[uint32]Stats, error) {
 // intern gives one string for each scheduler, however many services use it.
 func intern(b []byte) string {
 	b, _, _ = bytes.Cut(b, []byte{0})
-	for _, s := range Schedulers {
-		if string(b) == s {
-			return s
-		}
-	}
-	return string(b)
+	return unique.Make(string(b)).Value()
 }

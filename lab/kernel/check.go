@@ -19,7 +19,7 @@ var modules = []string{
 	"overlay", "veth", "bridge", "br_netfilter", "dummy", "vxlan", "ipip",
 	"ip_tables", "iptable_filter", "iptable_nat", "iptable_mangle", "iptable_raw", "nf_conntrack", "nf_conntrack_netlink",
 	"xt_set", "xt_mark", "xt_connmark", "xt_addrtype", "xt_conntrack", "xt_MASQUERADE",
-	"ip_set", "ip_set_hash_ip", "ip_set_hash_ipport", "ip_set_hash_net", "ip_set_bitmap_port",
+	"ip_set", "ip_set_hash_ip", "ip_set_hash_ipport", "ip_set_hash_net",
 	"ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh", "ip_vs_sed", "ip_vs_nq",
 	"ip_vs_dh", "ip_vs_fo", "ip_vs_ovf", "ip_vs_lblc", "ip_vs_lblcr", "sctp", "sch_netem",
 }
@@ -58,12 +58,8 @@ func probe() ([]string, error) {
 	}
 	_, err = netlink.GenlFamilyGet("IPVS")
 	need("ip_vs", err)
-	for _, kind := range []string{"hash:ip", "hash:net", "bitmap:port"} {
-		options := netlink.IpsetCreateOptions{Skbinfo: true}
-		if kind == "bitmap:port" {
-			options.PortTo = 65535
-		}
-		need("ipset "+kind, netlink.IpsetCreate(strings.ReplaceAll(kind, ":", "-"), kind, options))
+	for _, kind := range []string{"hash:ip", "hash:net"} {
+		need("ipset "+kind, netlink.IpsetCreate(strings.ReplaceAll(kind, ":", "-"), kind, netlink.IpsetCreateOptions{Skbinfo: true}))
 	}
 	for _, link := range []netlink.Link{
 		&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}},
