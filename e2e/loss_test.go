@@ -88,7 +88,7 @@ func (m *members) loses(lost *host, service string, tasks map[string]container) 
 	}
 	left = time.Since(at) // by the agents' word: to look at their kernels takes long in this one
 	for _, c := range rest {
-		c.h.balances(inTime, service, rest)
+		c.h.balances(2*inTime, service, rest)
 	}
 	for _, c := range rest {
 		for where, s := range map[string]summary{
@@ -108,7 +108,7 @@ func (m *members) loses(lost *host, service string, tasks map[string]container) 
 	}
 	back = time.Since(at)
 	for _, h := range m.hosts {
-		h.balances(inTime, service, tasks)
+		h.balances(2*inTime, service, tasks)
 	}
 	return left, back
 }
