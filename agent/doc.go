@@ -1,8 +1,9 @@
 // Package agent puts shoal together on one host.
 //
 // It wires the one-way flow: dockerwatch tells catalog of this host's
-// containers, catalog makes Snapshots, and each consumer (vip, dnsd, lb, fabric, ingress) is
-// handed the newest one in a loop of its own, so a slow one delays nobody.
+// containers, catalog makes Snapshots, and each consumer (vip, dnsd, lb, fabric,
+// ingress) is handed the newest one in a loop of its own, so a slow one delays
+// nobody.
 // The consumers that write to the kernel are run again on a slow timer, to
 // repair what others broke.
 //
