@@ -90,14 +90,12 @@ func (m *members) loses(lost *host, service string, tasks map[string]container) 
 	for _, c := range rest {
 		c.h.balances(2*inTime, service, rest)
 	}
+	others := slices.Sorted(maps.Keys(rest))
 	for _, c := range rest {
-		for where, s := range map[string]summary{
-			"the VIP":  c.h.load("--timeout", "1s", "--count", "10", "http://"+vip+":8000/"),
-			"its port": m.loadOutside("--timeout", "1s", "--count", "10", fmt.Sprintf("http://%v:8000/", c.h.Addr())),
-		} {
-			if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, slices.Sorted(maps.Keys(rest))) {
-				m.t.Errorf("without %s, %s on %s is answered by %v, %d of %d requests failed: %v", lost.Name(), where, c.h.Name(), who, s.Failed, s.Sent, s.Errors)
-			}
+		m.answersOutside(c.h, 8000, others...)
+		s := c.h.load("--timeout", "1s", "--count", "10", "http://"+vip+":8000/")
+		if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, others) {
+			m.t.Errorf("without %s, the VIP on %s is answered by %v, %d of %d requests failed: %v", lost.Name(), c.h.Name(), who, s.Failed, s.Sent, s.Errors)
 		}
 	}
 	lost.balances(2*inTime, service, gone)
@@ -113,9 +111,6 @@ func (m *members) loses(lost *host, service string, tasks map[string]container) 
 	return left, back
 }
 
-// realServer is a line of ipvsadm -ln for one that is given new connections.
-var realServer = regexp.MustCompile(`(?m)^  -> ([0-9.]+):(\d+) +Masq +[1-9]`)
-
 // balances waits until the host gives new connections to just those tasks of a service, which is the only one: the
 // kernel's balancers do, the host's by VIP and the sandbox's by published port, and the name tasks.SERVICE.
 func (h *host) balances(limit time.Duration, service string, tasks map[string]container) {
@@ -125,14 +120,6 @@ func (h *host) balances(limit time.Duration, service string, tasks map[string]co
 		want = append(want, c.addr())
 	}
 	slices.Sort(want)
-	servers := func(ipvsadm string) (all []string) {
-		for _, f := range realServer.FindAllStringSubmatch(ipvsadm, -1) {
-			if f[2] != "53" { // a DNS server, by the second address
-				all = append(all, f[1])
-			}
-		}
-		return all
-	}
 	// One command, as to enter a host takes longer than to look.
 	look := fmt.Sprintf("ipvsadm -ln; echo ,; nsenter --net=/run/netns/shoal-ingress ipvsadm -ln; echo ,; dig +short +time=1 +tries=1 @%s tasks.%s.mesh.internal",
 		dnsServer, service)
@@ -142,9 +129,8 @@ func (h *host) balances(limit time.Duration, service string, tasks map[string]co
 		if err != nil || len(seen) != 3 {
 			return fmt.Errorf("%w\n%s", err, out)
 		}
-		for what, have := range map[string][]string{"IPVS": servers(seen[0]), "the sandbox's IPVS": servers(seen[1]), "the name of its tasks": strings.Fields(seen[2])} {
-			slices.Sort(have)
-			if have = slices.Compact(have); !slices.Equal(have, want) { // each is there for TCP and for UDP
+		for what, have := range map[string][]string{"IPVS": lab.RealServers(seen[0]), "the sandbox's IPVS": lab.RealServers(seen[1]), "the name of its tasks": strings.Fields(seen[2])} {
+			if slices.Sort(have); !slices.Equal(have, want) {
 				return fmt.Errorf("%s has %v, want %v:\n%s", what, have, want, out)
 			}
 		}
@@ -196,10 +182,7 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 		for _, url := range []string{"http://" + vip + ":8000/", "http://127.0.0.1:8000/", fmt.Sprintf("http://%v:8000/", h.Addr())} {
 			h.answered(url, by...)
 		}
-		s := m.loadOutside("--count", "9", fmt.Sprintf("http://%v:8000/", h.Addr()))
-		if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, slices.Sorted(slices.Values(by))) {
-			t.Errorf("to a client outside %s is answered by %v, want %v; %d failed: %v", h.Name(), who, by, s.Failed, s.Errors)
-		}
+		m.answersOutside(h, 8000, by...)
 	}
 	for _, h := range m.hosts {
 		serve(h, all...)

@@ -22,13 +22,8 @@ func (s *story) eventuallyOn(hosts []*lab.Host, limit time.Duration, what string
 	s.eventually(limit, what, inRotation(hosts, n))
 }
 
-// realServer is a line of ipvsadm with a weight that is not 0.
-var realServer = regexp.MustCompile(`(?m)^  -> ([0-9.]+):\d+ +Masq +[1-9]`)
-
 // inRotation checks that so many tasks are in rotation, as the kernel tables of
-// both balancers of each host have them: that of VIPs and the sandbox's. The
-// second DNS address, 10.96.0.11, has servers there too, at port 53: those do
-// not count.
+// both balancers of each host have them: that of VIPs and the sandbox's.
 func inRotation(hosts []*lab.Host, n int) func() error {
 	return func() error {
 		for _, h := range hosts {
@@ -37,13 +32,7 @@ func inRotation(hosts []*lab.Host, n int) func() error {
 				if err != nil {
 					return err
 				}
-				servers := map[string]bool{}
-				for _, m := range realServer.FindAllStringSubmatch(out, -1) {
-					if !strings.Contains(m[0], ":53 ") {
-						servers[m[1]] = true
-					}
-				}
-				if len(servers) != n {
+				if servers := lab.RealServers(out); len(servers) != n {
 					return fmt.Errorf("on %s, %s has %d real servers in rotation, not %d:\n%s", h.Name(), strings.Join(table, " "), len(servers), n, out)
 				}
 			}
