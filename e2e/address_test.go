@@ -46,7 +46,7 @@ func (m *members) hasAddr(moved *host) {
 func TestHostsAddressesAreFollowed(t *testing.T) {
 	l := shared.With(t)
 	m := &members{t: t, outside: l.Outside()}
-	args := []string{"--backend", "vxlan"}
+	args := []string{"--backend", "vxlan", "--vxlan-port", "8484", "--vxlan-vni", "84"}
 	for _, h := range l.Cluster([]string{"d1", "d2", "d3"}, args...) {
 		m.hosts = append(m.hosts, &host{h, t})
 		t.Cleanup(func() { h.KillAgent(syscall.SIGTERM) })
@@ -59,6 +59,10 @@ func TestHostsAddressesAreFollowed(t *testing.T) {
 	m.served("moving", "moving")
 	onhost := "http://" + stays.vip("onhost") + ":8081/"
 	stays.answered(onhost, "onhost")
+
+	if device := stays.Exec("ip", "-d", "link", "show", "shoal.vxlan"); !strings.Contains(device, "vxlan id 84 ") || !strings.Contains(device, "dstport 8484 ") {
+		t.Errorf("the tunnel is not as the settings say:\n%s", device)
+	}
 
 	moves.renumbered()
 	start := time.Now()
