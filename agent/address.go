@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // lookEvery is how often it is seen whether the host still has its address.
@@ -95,7 +95,7 @@ func (w *addrWatch) watch(ctx context.Context, node string, problems *problems) 
 			problems.set("address", nil)
 			continue
 		}
-		problems.set("address", []catalog.Problem{{Kind: "node", Object: node, Reason: w.missing()}})
+		problems.set("address", []model.Problem{{Kind: "node", Object: node, Reason: w.missing()}})
 		// An error says that there is none.
 		if other, byDefault, _ := hostAddr(); w.look(false, other, byDefault) {
 			return &movedError{other, byDefault}

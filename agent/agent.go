@@ -27,6 +27,7 @@ import (
 	"shoal/ingress"
 	"shoal/kernel/ipvs"
 	"shoal/lb"
+	"shoal/model"
 	"shoal/vip"
 )
 
@@ -220,7 +221,7 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor func(string, ...any)) error {
 	c, log := a.config, a.log.With("part", "cluster")
 	o := catalog.Options{
-		Self: catalog.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
+		Self: model.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
 		Etcd: c.Etcd, TLS: etcdTLS, Log: a.log.With("part", "catalog"), Registerer: a.registry,
 	}
 	if c.Network == meshNetwork {
@@ -264,7 +265,7 @@ func (c *Config) ingress(log *slog.Logger) ingress.Options {
 	return ingress.Options{
 		Pool: c.Pool, StateDir: c.StateDir, Log: log.With("part", "ingress"),
 		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
-		VTEPMAC:  func(n catalog.Node) catalog.MAC { return fabric.VTEPMAC(n.Addr) },
+		VTEPMAC:  func(n model.Node) model.MAC { return fabric.VTEPMAC(n.Addr) },
 	}
 }
 
@@ -283,10 +284,10 @@ func (a *Agent) close() {
 // back or its networks changed. A full pass that is left off with lb.GoOn goes
 // on in the next calls, whatever Snapshots come in between.
 func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
-	f func(ctx context.Context, s *catalog.Snapshot, full bool) (again time.Duration, ps []catalog.Problem)) {
+	f func(ctx context.Context, s *model.Snapshot, full bool) (again time.Duration, ps []model.Problem)) {
 	g.Go(func() error {
 		snapshots := a.catalog.Watch(ctx)
-		var last *catalog.Snapshot
+		var last *model.Snapshot
 		var engineCame int64
 		again := time.NewTimer(time.Hour)
 		again.Stop()
@@ -350,24 +351,24 @@ func pause(took, period time.Duration) time.Duration {
 // store may be back, or an idle service have come of age, which no Snapshot tells.
 const allocateAgain = 5 * time.Second
 
-func (a *Agent) allocate(ctx context.Context, s *catalog.Snapshot, _ bool) (again time.Duration, ps []catalog.Problem) {
+func (a *Agent) allocate(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
 	if ps = a.vips.Reconcile(ctx, s); len(ps) > 0 {
 		again = allocateAgain
 	}
 	return again, ps
 }
 
-func (a *Agent) answer(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
+func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) (time.Duration, []model.Problem) {
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
 	for _, n := range s.Nodes {
 		if n.Problem != "" {
-			ps = append(ps, catalog.Problem{Node: s.Self.Name, Kind: "node", Object: n.Name, Reason: n.Problem})
+			ps = append(ps, model.Problem{Node: s.Self.Name, Kind: "node", Object: n.Name, Reason: n.Problem})
 		}
 	}
 	for _, c := range s.Containers {
 		if why := problemOf(&c, s, a.config.Network); why != "" {
-			ps = append(ps, catalog.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
+			ps = append(ps, model.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 	}
 	return again, ps
@@ -376,7 +377,7 @@ func (a *Agent) answer(ctx context.Context, s *catalog.Snapshot, _ bool) (time.D
 // problemOf is what keeps a container's tasks from serving the whole cluster:
 // that of its labels, or that it is on none of the networks that other hosts
 // reach, as the one called network is.
-func problemOf(c *catalog.Container, s *catalog.Snapshot, network string) string {
+func problemOf(c *model.Container, s *model.Snapshot, network string) string {
 	if c.Problem != "" || c.Node != s.Self.Name || len(s.Nodes) < 2 || !s.Self.Subnet.IsValid() {
 		return c.Problem
 	}
@@ -391,13 +392,13 @@ func problemOf(c *catalog.Container, s *catalog.Snapshot, network string) string
 
 // answerPeers has the DNS server answer where other hosts ask it, once it is
 // known where that is.
-func (a *Agent) answerPeers(ctx context.Context, self catalog.Node) (again time.Duration, ps []catalog.Problem) {
+func (a *Agent) answerPeers(ctx context.Context, self model.Node) (again time.Duration, ps []model.Problem) {
 	at := lb.DNSServer(self)
 	if !at.IsValid() || at == a.peersDNS {
 		return 0, nil
 	}
 	if err := a.dns.Listen(ctx, netip.AddrPortFrom(at, 53)); err != nil {
-		return 5 * time.Second, []catalog.Problem{{Kind: "dns", Object: at.String(), Reason: err.Error()}}
+		return 5 * time.Second, []model.Problem{{Kind: "dns", Object: at.String(), Reason: err.Error()}}
 	}
 	a.peersDNS = at
 	return 0, nil
@@ -410,13 +411,13 @@ const publishAgain = 5 * time.Second
 // publish claims the ports that this host's tasks publish, and lets go of those
 // nobody publishes any more. Where the store does not answer for one port, the
 // others are left for the next time: each would wait as long to learn the same.
-func (a *Agent) publish(ctx context.Context, s *catalog.Snapshot, _ bool) (again time.Duration, ps []catalog.Problem) {
+func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
 	claim, release, ps := ingress.Claims(s)
 	left := len(claim) + len(release)
-	carryOut := func(cs []catalog.PortClaim, do func(context.Context, catalog.PortClaim) error) (answered bool) {
+	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
 		for _, c := range cs {
 			err := do(ctx, c)
-			if errors.Is(err, catalog.ErrAway) {
+			if errors.Is(err, model.ErrAway) {
 				return false
 			}
 			left--
@@ -424,15 +425,15 @@ func (a *Agent) publish(ctx context.Context, s *catalog.Snapshot, _ bool) (again
 				continue
 			}
 			again = time.Second
-			if taken := new(catalog.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
-				ps = append(ps, catalog.Problem{Kind: "service", Object: c.Service.String(), Reason: err.Error()})
+			if taken := new(model.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
+				ps = append(ps, model.Problem{Kind: "service", Object: c.Service.String(), Reason: err.Error()})
 			}
 		}
 		return true
 	}
 	if !carryOut(claim, a.catalog.ClaimPort) || !carryOut(release, a.catalog.ReleasePort) {
 		again = publishAgain
-		ps = append(ps, catalog.Problem{Kind: "store", Object: "published ports",
+		ps = append(ps, model.Problem{Kind: "store", Object: "published ports",
 			Reason: fmt.Sprintf("%d wait to be claimed or released: the store does not answer, and it is tried again; see: shoal status", left)})
 	}
 	return again, ps

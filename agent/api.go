@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"shoal/catalog"
+	"shoal/model"
 )
 
 // handler is the HTTP API. Every answer is JSON but /metrics; an error is
@@ -67,7 +68,7 @@ func (a *Agent) handler() http.Handler {
 		reply(w, s, err)
 	})
 	mux.HandleFunc("DELETE /v1/services/{stack}/{name}", func(w http.ResponseWriter, r *http.Request) {
-		err := a.catalog.RemoveService(r.Context(), catalog.ServiceID{Stack: r.PathValue("stack"), Name: r.PathValue("name")})
+		err := a.catalog.RemoveService(r.Context(), model.ServiceID{Stack: r.PathValue("stack"), Name: r.PathValue("name")})
 		reply(w, struct{}{}, err)
 	})
 	mux.Handle("GET /metrics", a.metricsHandler())
@@ -170,7 +171,7 @@ type Status struct {
 	Zone     string         `json:"zone"`
 	Engine   string         `json:"engine"` // "connected", or why not
 	Store    catalog.Status `json:"store"`
-	Nodes    []catalog.Node `json:"nodes"`
+	Nodes    []model.Node   `json:"nodes"`
 	Services int            `json:"services"`
 	Tasks    int            `json:"tasks"`
 	Rotation int            `json:"inRotation"`
@@ -179,12 +180,12 @@ type Status struct {
 
 // ServiceView is a service as the command line shows it.
 type ServiceView struct {
-	ID         string         `json:"id"`
-	Mode       catalog.Mode   `json:"mode"`
-	VIP        netip.Addr     `json:"vip,omitzero"`
-	Scheduler  string         `json:"scheduler,omitempty"`
-	Ports      []catalog.Port `json:"ports"` // none: every port
-	Tasks      int            `json:"tasks"`
-	InRotation int            `json:"inRotation"`
-	IdleSince  time.Time      `json:"idleSince,omitzero"`
+	ID         string       `json:"id"`
+	Mode       model.Mode   `json:"mode"`
+	VIP        netip.Addr   `json:"vip,omitzero"`
+	Scheduler  string       `json:"scheduler,omitempty"`
+	Ports      []model.Port `json:"ports"` // none: every port
+	Tasks      int          `json:"tasks"`
+	InRotation int          `json:"inRotation"`
+	IdleSince  time.Time    `json:"idleSince,omitzero"`
 }

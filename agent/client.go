@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/model"
 )
 
 // Client asks the agent of this host. While that starts it is waited for, for
@@ -53,12 +53,12 @@ func (c *Client) Services(ctx context.Context) (s []ServiceView, err error) {
 }
 
 // Tasks are all tasks, by service.
-func (c *Client) Tasks(ctx context.Context) (t []catalog.Task, err error) {
+func (c *Client) Tasks(ctx context.Context) (t []model.Task, err error) {
 	return t, c.call(ctx, http.MethodGet, "/v1/tasks", &t)
 }
 
 // Problems are what keeps single objects from working, oldest first.
-func (c *Client) Problems(ctx context.Context) (p []catalog.Problem, err error) {
+func (c *Client) Problems(ctx context.Context) (p []model.Problem, err error) {
 	return p, c.call(ctx, http.MethodGet, "/v1/problems", &p)
 }
 
@@ -74,7 +74,7 @@ func (c *Client) Lookup(ctx context.Context, name, from string) (l Lookup, err e
 }
 
 // RemoveService forgets a service without tasks and gives its VIP back.
-func (c *Client) RemoveService(ctx context.Context, id catalog.ServiceID) error {
+func (c *Client) RemoveService(ctx context.Context, id model.ServiceID) error {
 	return c.call(ctx, http.MethodDelete, "/v1/services/"+id.Stack+"/"+id.Name, &struct{}{})
 }
 

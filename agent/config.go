@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"shoal/catalog"
 	"shoal/dockerwatch"
 	"shoal/fabric"
+	"shoal/model"
 )
 
 // Config is everything that can be set of an agent. [Defaults] fills it,
@@ -120,7 +120,7 @@ func (c *Config) Check() error {
 		short, _, _ := strings.Cut(name, ".")
 		c.Node = strings.ToLower(short)
 	}
-	if err := catalog.CheckLabel(c.Node); err != nil {
+	if err := model.CheckLabel(c.Node); err != nil {
 		return badSetting("--node: %w", err)
 	}
 	if c.Invite < 0 || c.Invite > 1000 {
@@ -148,7 +148,7 @@ func (c *Config) Check() error {
 		return err
 	}
 	for label := range strings.SplitSeq(c.Zone, ".") {
-		if err := catalog.CheckLabel(label); err != nil {
+		if err := model.CheckLabel(label); err != nil {
 			return badSetting("--zone %q: %w", c.Zone, err)
 		}
 	}

@@ -5,38 +5,38 @@ import (
 	"strings"
 	"testing"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 func TestATaskThatOtherHostsDoNotReachIsAProblem(t *testing.T) {
-	a := catalog.Node{Name: "a", Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.MustParsePrefix("10.244.0.0/24")}
-	b := catalog.Node{Name: "b", Addr: netip.MustParseAddr("192.0.2.2"), Subnet: netip.MustParsePrefix("10.244.1.0/24")}
-	at := func(node string, addrs ...string) catalog.Container {
-		c := catalog.Container{Node: node}
+	a := model.Node{Name: "a", Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.MustParsePrefix("10.244.0.0/24")}
+	b := model.Node{Name: "b", Addr: netip.MustParseAddr("192.0.2.2"), Subnet: netip.MustParsePrefix("10.244.1.0/24")}
+	at := func(node string, addrs ...string) model.Container {
+		c := model.Container{Node: node}
 		for _, addr := range addrs {
-			c.Tasks = append(c.Tasks, catalog.Task{Node: node, Addr: netip.MustParseAddr(addr), Service: catalog.ServiceID{Stack: "s", Name: "web"}})
+			c.Tasks = append(c.Tasks, model.Task{Node: node, Addr: netip.MustParseAddr(addr), Service: model.ServiceID{Stack: "s", Name: "web"}})
 		}
 		return c
 	}
 	refused := at("b")
 	refused.Problem = "label x"
 	for name, tc := range map[string]struct {
-		c     catalog.Container
-		nodes []catalog.Node
-		self  catalog.Node
+		c     model.Container
+		nodes []model.Node
+		self  model.Node
 		says  string // a part of it; "": no problem
 	}{
-		"on the mesh":                   {c: at("a", "10.244.0.7"), nodes: []catalog.Node{a, b}, self: a},
-		"a process of the host":         {c: at("a", "192.0.2.1"), nodes: []catalog.Node{a, b}, self: a},
-		"elsewhere":                     {c: at("a", "172.17.0.2"), nodes: []catalog.Node{a, b}, self: a, says: "172.17.0.2, so it serves s/web here and on no other host; start it anew with --network front,"},
-		"one of two":                    {c: at("a", "10.244.0.7", "172.17.0.2"), nodes: []catalog.Node{a, b}, self: a, says: "172.17.0.2"},
-		"elsewhere, on a lone host":     {c: at("a", "172.17.0.2"), nodes: []catalog.Node{a}, self: a},
-		"elsewhere, of another host":    {c: at("b", "172.17.0.2"), nodes: []catalog.Node{a, b}, self: a},
-		"before the host has a network": {c: at("a", "172.17.0.2"), nodes: []catalog.Node{a, b}, self: catalog.Node{Name: "a"}},
-		"without tasks":                 {c: at("a"), nodes: []catalog.Node{a, b}, self: a},
-		"refused":                       {c: refused, nodes: []catalog.Node{a, b}, self: a, says: "label x"},
+		"on the mesh":                   {c: at("a", "10.244.0.7"), nodes: []model.Node{a, b}, self: a},
+		"a process of the host":         {c: at("a", "192.0.2.1"), nodes: []model.Node{a, b}, self: a},
+		"elsewhere":                     {c: at("a", "172.17.0.2"), nodes: []model.Node{a, b}, self: a, says: "172.17.0.2, so it serves s/web here and on no other host; start it anew with --network front,"},
+		"one of two":                    {c: at("a", "10.244.0.7", "172.17.0.2"), nodes: []model.Node{a, b}, self: a, says: "172.17.0.2"},
+		"elsewhere, on a lone host":     {c: at("a", "172.17.0.2"), nodes: []model.Node{a}, self: a},
+		"elsewhere, of another host":    {c: at("b", "172.17.0.2"), nodes: []model.Node{a, b}, self: a},
+		"before the host has a network": {c: at("a", "172.17.0.2"), nodes: []model.Node{a, b}, self: model.Node{Name: "a"}},
+		"without tasks":                 {c: at("a"), nodes: []model.Node{a, b}, self: a},
+		"refused":                       {c: refused, nodes: []model.Node{a, b}, self: a, says: "label x"},
 	} {
-		got := problemOf(&tc.c, &catalog.Snapshot{Self: tc.self, Nodes: tc.nodes}, "front")
+		got := problemOf(&tc.c, &model.Snapshot{Self: tc.self, Nodes: tc.nodes}, "front")
 		if (got == "") != (tc.says == "") || !strings.Contains(got, tc.says) {
 			t.Errorf("%s: %q, want %q", name, got, tc.says)
 		}

@@ -10,9 +10,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"shoal/catalog"
 	"shoal/dnsd"
 	"shoal/lb"
+	"shoal/model"
 )
 
 // Explanation is the way from a name to its tasks, as far as it goes.
@@ -58,7 +58,7 @@ type Lookup struct {
 	Answers []string `json:"answers"`
 	Reason  string   `json:"reason"`
 
-	service catalog.ServiceID // the one that the name means, if any
+	service model.ServiceID // the one that the name means, if any
 }
 
 // explain walks from a service, or from a container to its services.
@@ -85,7 +85,7 @@ func (a *Agent) explain(ctx context.Context, what string) (*Explanation, error) 
 }
 
 // findServices finds a service by stack/name, or by name alone in any stack.
-func findServices(s *catalog.Snapshot, what string) (found []*catalog.Service) {
+func findServices(s *model.Snapshot, what string) (found []*model.Service) {
 	for i := range s.Services {
 		if id := s.Services[i].ID; id.String() == what || id.Name == what {
 			found = append(found, &s.Services[i])
@@ -94,7 +94,7 @@ func findServices(s *catalog.Snapshot, what string) (found []*catalog.Service) {
 	return found
 }
 
-func ids(services []*catalog.Service) string {
+func ids(services []*model.Service) string {
 	var all []string
 	for _, s := range services {
 		all = append(all, s.ID.String())
@@ -103,7 +103,7 @@ func ids(services []*catalog.Service) string {
 }
 
 // findContainers finds containers by name, ID or the beginning of an ID.
-func findContainers(s *catalog.Snapshot, what string) (found []*catalog.Container) {
+func findContainers(s *model.Snapshot, what string) (found []*model.Container) {
 	for i := range s.Containers {
 		c := &s.Containers[i]
 		if c.Name == what || len(what) >= 4 && strings.HasPrefix(c.ID, what) {
@@ -113,7 +113,7 @@ func findContainers(s *catalog.Snapshot, what string) (found []*catalog.Containe
 	return found
 }
 
-func (a *Agent) explainContainer(ctx context.Context, e *Explanation, s *catalog.Snapshot, c *catalog.Container) {
+func (a *Agent) explainContainer(ctx context.Context, e *Explanation, s *model.Snapshot, c *model.Container) {
 	e.step("container", true, "%s (%.12s) on %s, stack %s, since %s", c.Name, c.ID, c.Node, c.Stack, c.Since.Format(time.RFC3339))
 	if c.Problem != "" {
 		e.step("labels", false, "%s", c.Problem)
@@ -133,14 +133,14 @@ func (a *Agent) explainContainer(ctx context.Context, e *Explanation, s *catalog
 	}
 }
 
-func explainState(e *Explanation, t *catalog.Task) {
-	why := map[catalog.State]string{
-		catalog.Starting:  "its HEALTHCHECK has not passed yet, so it gets no connections; see docker inspect, State.Health",
-		catalog.Unhealthy: "its HEALTHCHECK fails, so it gets no new connections; see docker inspect, State.Health",
-		catalog.Paused:    "it is paused, so it gets no new connections: docker unpause",
-		catalog.Lost:      "its host is held for dead; see shoal nodes",
-		catalog.Unreached: "its address is on a Docker network that only its own host reaches, so it serves there alone; shoal problems on that host says what to do",
-		catalog.Draining:  fmt.Sprintf("it was told to stop and may finish what it holds until %s", t.DrainDeadline().Format(time.TimeOnly)),
+func explainState(e *Explanation, t *model.Task) {
+	why := map[model.State]string{
+		model.Starting:  "its HEALTHCHECK has not passed yet, so it gets no connections; see docker inspect, State.Health",
+		model.Unhealthy: "its HEALTHCHECK fails, so it gets no new connections; see docker inspect, State.Health",
+		model.Paused:    "it is paused, so it gets no new connections: docker unpause",
+		model.Lost:      "its host is held for dead; see shoal nodes",
+		model.Unreached: "its address is on a Docker network that only its own host reaches, so it serves there alone; shoal problems on that host says what to do",
+		model.Draining:  fmt.Sprintf("it was told to stop and may finish what it holds until %s", t.DrainDeadline().Format(time.TimeOnly)),
 	}
 	if t.InRotation() {
 		e.step("state", true, "%s: %s since %s, weight %d", t.Name, t.State, t.Since.Format(time.TimeOnly), t.Weight)
@@ -151,7 +151,7 @@ func explainState(e *Explanation, t *catalog.Task) {
 
 // explainService walks from a service's name to its tasks, and returns those
 // that the kernel gives new connections of the VIP.
-func (a *Agent) explainService(ctx context.Context, e *Explanation, s *catalog.Snapshot, svc *catalog.Service) (chosen []netip.Addr) {
+func (a *Agent) explainService(ctx context.Context, e *Explanation, s *model.Snapshot, svc *model.Service) (chosen []netip.Addr) {
 	for _, p := range a.problems.list() {
 		if p.Object == svc.ID.String() {
 			e.step("problem", false, "%s", p.Reason)
@@ -160,7 +160,7 @@ func (a *Agent) explainService(ctx context.Context, e *Explanation, s *catalog.S
 	live := svc.InRotation()
 	e.step("service", len(live) > 0, "%s: %d tasks, %d in rotation", svc.ID, len(svc.Tasks), len(live))
 	a.explainName(ctx, e, svc)
-	if svc.Spec.Mode == catalog.ModeDNSRR || !svc.VIP.IsValid() {
+	if svc.Spec.Mode == model.ModeDNSRR || !svc.VIP.IsValid() {
 		return nil
 	}
 	view, err := a.balancer.Inspect(ctx, svc.VIP)
@@ -187,7 +187,7 @@ func (a *Agent) explainService(ctx context.Context, e *Explanation, s *catalog.S
 }
 
 // explainName asks the DNS server the way a container does: by a packet.
-func (a *Agent) explainName(ctx context.Context, e *Explanation, svc *catalog.Service) {
+func (a *Agent) explainName(ctx context.Context, e *Explanation, svc *model.Service) {
 	name := svc.ID.Name + "." + svc.ID.Stack + "." + a.config.Zone + "."
 	server := netip.AddrPortFrom(a.config.DNS, 53).String()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -203,15 +203,15 @@ func (a *Agent) explainName(ctx context.Context, e *Explanation, svc *catalog.Se
 			got = append(got, r.A.String())
 		}
 	}
-	ok := len(got) > 0 && (svc.Spec.Mode == catalog.ModeDNSRR || len(got) == 1 && got[0] == svc.VIP.String())
+	ok := len(got) > 0 && (svc.Spec.Mode == model.ModeDNSRR || len(got) == 1 && got[0] == svc.VIP.String())
 	e.step("name", ok, "%s is %s, says %s (%s)", name, orElse(strings.Join(got, ", "), "nothing"), server, dns.RcodeToString[reply.Rcode])
 }
 
-func explainFront(e *Explanation, svc *catalog.Service, f lb.FrontView) {
+func explainFront(e *Explanation, svc *model.Service, f lb.FrontView) {
 	what := "every other port"
 	if f.Port != 0 {
 		what = fmt.Sprintf("port %d/%s", f.Port, f.Protocol)
-	} else if f.Protocol == catalog.UDP {
+	} else if f.Protocol == model.UDP {
 		what += "/udp"
 	}
 	entry := fmt.Sprintf("%s: set %s gives mark %#x", what, f.Set, f.Mark)
@@ -230,7 +230,7 @@ func explainFront(e *Explanation, svc *catalog.Service, f lb.FrontView) {
 		}
 		evidence := fmt.Sprintf("%s, %s, weight %d, %d active and %d other connections (%s)", d.Addr.Addr(), port, d.Weight, d.Active, d.Inactive, who)
 		ok := true
-		if p := d.Addr.Port(); p != 0 && d.Weight > 0 && f.Protocol == catalog.TCP && !e.reads {
+		if p := d.Addr.Port(); p != 0 && d.Weight > 0 && f.Protocol == model.TCP && !e.reads {
 			if err := tryConnect(d.Addr); err != nil {
 				ok, evidence = false, evidence+"\nit does not take connections there: "+err.Error()
 			}

@@ -11,8 +11,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"shoal/catalog"
 	"shoal/ingress"
+	"shoal/model"
 )
 
 // question is what a host is asked of a packet's way: from a name, or from a
@@ -22,7 +22,7 @@ import (
 type question struct {
 	name   string
 	port   uint16
-	proto  catalog.Protocol
+	proto  model.Protocol
 	tasks  []netip.Addr
 	sender string // by its name, or its ID
 
@@ -73,7 +73,7 @@ func parseQuestion(v url.Values) (q question, err error) {
 		return q, fmt.Errorf("trace: a name of %d characters", n)
 	}
 	if q.entry != "" {
-		if err := catalog.CheckLabel(q.entry); err != nil {
+		if err := model.CheckLabel(q.entry); err != nil {
 			return q, fmt.Errorf("trace: host: %w", err)
 		}
 	}
@@ -146,7 +146,7 @@ func (a *Agent) part(ctx context.Context, q question, asked bool) (p part, err e
 
 // sendersHere are this host's containers of that name or ID, at most as many as
 // tell that there are several.
-func sendersHere(s *catalog.Snapshot, name string) (here []hop) {
+func sendersHere(s *model.Snapshot, name string) (here []hop) {
 	for _, c := range findContainers(s, name) {
 		if c.Node == s.Self.Name && len(c.Addrs) > 0 && len(here) < 2 {
 			here = append(here, hop{c.Addrs[0], c.Node})
@@ -155,7 +155,7 @@ func sendersHere(s *catalog.Snapshot, name string) (here []hop) {
 	return here
 }
 
-func (a *Agent) traceName(ctx context.Context, e *Explanation, s *catalog.Snapshot, q question) ([]hop, error) {
+func (a *Agent) traceName(ctx context.Context, e *Explanation, s *model.Snapshot, q question) ([]hop, error) {
 	l, err := a.lookupStep(e, q.name, q.from)
 	if err != nil {
 		return nil, err
@@ -216,7 +216,7 @@ func srvTarget(records []string) string {
 }
 
 // reached tells what of a service answered addresses are: its VIP, or tasks.
-func reached(svc *catalog.Service, answered []netip.Addr) (vip bool, tasks []netip.Addr) {
+func reached(svc *model.Service, answered []netip.Addr) (vip bool, tasks []netip.Addr) {
 	for _, addr := range answered {
 		switch {
 		case addr == svc.VIP:
@@ -228,8 +228,8 @@ func reached(svc *catalog.Service, answered []netip.Addr) (vip bool, tasks []net
 	return vip, tasks
 }
 
-func (a *Agent) tracePort(ctx context.Context, e *Explanation, s *catalog.Snapshot, q question) ([]hop, error) {
-	var owner *catalog.Service
+func (a *Agent) tracePort(ctx context.Context, e *Explanation, s *model.Snapshot, q question) ([]hop, error) {
+	var owner *model.Service
 	for _, c := range s.Published {
 		if c.Port == q.port && c.Protocol == q.proto {
 			owner, _ = s.Service(c.Service)
@@ -251,7 +251,7 @@ func (a *Agent) tracePort(ctx context.Context, e *Explanation, s *catalog.Snapsh
 	return a.traceMesh(e, s, owner, v, q, client), nil
 }
 
-func (a *Agent) traceMesh(e *Explanation, s *catalog.Snapshot, svc *catalog.Service, v *ingress.View, q question, client *ingress.ClientView) []hop {
+func (a *Agent) traceMesh(e *Explanation, s *model.Snapshot, svc *model.Service, v *ingress.View, q question, client *ingress.ClientView) []hop {
 	redirected := !q.at.IsValid() || slices.ContainsFunc(v.On, func(n netip.Prefix) bool { return n.Contains(q.at) })
 	switch sets := strings.Join(v.Sets, "\n"); {
 	case v.Blocked != "":
@@ -324,7 +324,7 @@ func (e *Explanation) returns(r ingress.ReturnView) {
 
 // traceRoutes tells which hosts the kernel's routes to tasks lead to, and how;
 // how it reaches those of this host is told at their end.
-func (a *Agent) traceRoutes(e *Explanation, s *catalog.Snapshot, tasks []netip.Addr) (next []hop) {
+func (a *Agent) traceRoutes(e *Explanation, s *model.Snapshot, tasks []netip.Addr) (next []hop) {
 	slices.SortFunc(tasks, netip.Addr.Compare)
 	for _, to := range slices.Compact(tasks) {
 		h, err := a.fabric.Inspect(to)
@@ -348,7 +348,7 @@ func (a *Agent) traceRoutes(e *Explanation, s *catalog.Snapshot, tasks []netip.A
 		}
 		if h.VTEP != nil {
 			text += fmt.Sprintf(", tunnel end %s at %s", h.VTEP.MAC, h.VTEP.Remote)
-			ok = h.VTEP.Remote.IsValid() && h.VTEP.MAC != catalog.MAC{}
+			ok = h.VTEP.Remote.IsValid() && h.VTEP.MAC != model.MAC{}
 		}
 		if n, known := nodeOf(s, h.Node); known && !h.Ours && to != n.Addr {
 			text, ok = text+fmt.Sprintf("\nthe route to the containers of host %s is missing", h.Node), false
@@ -360,7 +360,7 @@ func (a *Agent) traceRoutes(e *Explanation, s *catalog.Snapshot, tasks []netip.A
 
 // traceTasks tells the end of the way to tasks of this host, and how their
 // replies go back to the sandbox that sent to them.
-func (a *Agent) traceTasks(e *Explanation, s *catalog.Snapshot, q question) error {
+func (a *Agent) traceTasks(e *Explanation, s *model.Snapshot, q question) error {
 	for _, addr := range q.tasks {
 		h, err := a.fabric.Inspect(addr)
 		switch {
@@ -370,7 +370,7 @@ func (a *Agent) traceTasks(e *Explanation, s *catalog.Snapshot, q question) erro
 		case h.Via.IsValid():
 			e.step("route", false, "%s\nwhich leads away from this host", h.Route)
 			continue
-		case h.MAC != catalog.MAC{}:
+		case h.MAC != model.MAC{}:
 			e.step("route", true, "%s\nneighbour %s", h.Route, h.MAC)
 		default:
 			e.step("route", true, "%s", h.Route)
@@ -394,9 +394,9 @@ func (a *Agent) traceTasks(e *Explanation, s *catalog.Snapshot, q question) erro
 	return nil
 }
 
-func (a *Agent) traceContainer(e *Explanation, s *catalog.Snapshot, addr netip.Addr) {
-	i := slices.IndexFunc(s.Containers, func(c catalog.Container) bool {
-		return c.Node == s.Self.Name && slices.ContainsFunc(c.Tasks, func(t catalog.Task) bool { return t.Addr == addr })
+func (a *Agent) traceContainer(e *Explanation, s *model.Snapshot, addr netip.Addr) {
+	i := slices.IndexFunc(s.Containers, func(c model.Container) bool {
+		return c.Node == s.Self.Name && slices.ContainsFunc(c.Tasks, func(t model.Task) bool { return t.Addr == addr })
 	})
 	if i < 0 {
 		e.step("container", false, "no container of this host is a task at %s", addr)
@@ -418,7 +418,7 @@ func (a *Agent) traceContainer(e *Explanation, s *catalog.Snapshot, addr netip.A
 	e.step("container", ok, "%s", text)
 }
 
-func hasTask(svc *catalog.Service, addr netip.Addr) bool {
+func hasTask(svc *model.Service, addr netip.Addr) bool {
 	for i := range svc.Tasks {
 		if svc.Tasks[i].Addr == addr {
 			return true

@@ -15,6 +15,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -52,7 +53,7 @@ func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *
 		Identity: id, Registry: m.reg,
 		Cluster: func(ctx context.Context, _ string) (json.RawMessage, error) {
 			if !store.Connected() { // who asks has others to ask, and need not wait
-				return nil, catalog.ErrAway
+				return nil, model.ErrAway
 			}
 			members, err := store.Members(ctx)
 			if err != nil {

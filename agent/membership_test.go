@@ -22,6 +22,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // member is a host on a loopback address, as far as it takes part in a cluster.
@@ -63,7 +64,7 @@ func (h *member) tryStart() error {
 		return err
 	}
 	h.store, h.m = a.catalog, a.member
-	h.store.SetLocal(catalog.Local{})
+	h.store.SetLocal(model.Local{})
 	h.eventually("it has a Snapshot", func() bool { return h.store.Snapshot() != nil })
 	g := new(errgroup.Group)
 	err := h.m.start(ctx, g)
@@ -114,7 +115,7 @@ func (h *member) knows(other *member) {
 	h.t.Helper()
 	h.eventually(fmt.Sprintf("%s is at %s", other.c.Node, other.c.Advertise), func() bool {
 		s := h.store.Snapshot()
-		return s != nil && slices.ContainsFunc(s.Nodes, func(n catalog.Node) bool {
+		return s != nil && slices.ContainsFunc(s.Nodes, func(n model.Node) bool {
 			return n.Name == other.c.Node && n.Addr == other.c.Advertise
 		})
 	})

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // metrics are the agent's own; each part registers its own beside them.
@@ -66,7 +66,7 @@ func (m *mesh) Describe(ch chan<- *prometheus.Desc) {
 func (m *mesh) Collect(ch chan<- prometheus.Metric) {
 	if s := m.a.catalog.Snapshot(); s != nil {
 		for _, svc := range s.Services {
-			states := map[catalog.State]int{}
+			states := map[model.State]int{}
 			for _, t := range svc.Tasks {
 				states[t.State]++
 			}

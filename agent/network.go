@@ -11,9 +11,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"shoal/catalog"
 	"shoal/dockerwatch"
 	"shoal/fabric"
+	"shoal/model"
 )
 
 // meshNetwork is the Docker network that shoal makes on each host, and its bridge.
@@ -27,14 +27,14 @@ type meshState struct {
 	settled bool // it was there once
 	pause   time.Duration
 	next    time.Time // when to try again
-	why     []catalog.Problem
+	why     []model.Problem
 }
 
 // settleNetwork gives this host its subnet and the engine the network in it,
 // once, and again where somebody has removed it since (docker network prune
 // takes every network without a container) or, if it is the user's, given it
 // another subnet. What keeps it from that is a problem meanwhile.
-func (a *Agent) settleNetwork(ctx context.Context, s *catalog.Snapshot, _ bool) (time.Duration, []catalog.Problem) {
+func (a *Agent) settleNetwork(ctx context.Context, s *model.Snapshot, _ bool) (time.Duration, []model.Problem) {
 	n := &a.network
 	if n.settled && a.networkStands(s) {
 		return 0, nil
@@ -50,22 +50,22 @@ func (a *Agent) settleNetwork(ctx context.Context, s *catalog.Snapshot, _ bool) 
 	n.pause = min(max(2*n.pause, 200*time.Millisecond), 10*time.Second)
 	n.next = time.Now().Add(n.pause)
 	if n.pause > time.Second { // not what passes while a host starts
-		n.why = []catalog.Problem{{Kind: "network", Object: a.config.Network, Reason: err.Error()}}
+		n.why = []model.Problem{{Kind: "network", Object: a.config.Network, Reason: err.Error()}}
 	}
 	return n.pause, n.why
 }
 
 // networkStands tells whether the engine has the network as it was announced to
 // the other hosts.
-func (a *Agent) networkStands(s *catalog.Snapshot) bool {
+func (a *Agent) networkStands(s *model.Snapshot) bool {
 	if a.config.Network == meshNetwork {
-		return slices.ContainsFunc(s.Networks, func(n catalog.Network) bool { return n.Name == meshNetwork })
+		return slices.ContainsFunc(s.Networks, func(n model.Network) bool { return n.Name == meshNetwork })
 	}
 	subnet, err := networkSubnet(s, a.config.Network)
-	return err == nil && subnet == s.Self.Subnet && catalog.Overlap(s.Self, s.Nodes) == nil
+	return err == nil && subnet == s.Self.Subnet && model.Overlap(s.Self, s.Nodes) == nil
 }
 
-func (a *Agent) makeNetwork(ctx context.Context, s *catalog.Snapshot) error {
+func (a *Agent) makeNetwork(ctx context.Context, s *model.Snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	card, err := fabric.NIC(a.config.Advertise)
@@ -88,10 +88,10 @@ func (a *Agent) makeNetwork(ctx context.Context, s *catalog.Snapshot) error {
 		if subnet != self.Subnet {
 			self.Subnet, self.Number = subnet, 0 // whoever has announced it came first
 		}
-		if err := catalog.Overlap(self, s.Nodes); err != nil {
+		if err := model.Overlap(self, s.Nodes); err != nil {
 			// Nor is what was announced before: other hosts would send there what is
 			// another's.
-			a.catalog.SetSelf(func(n *catalog.Node) { n.Subnet = netip.Prefix{} })
+			a.catalog.SetSelf(func(n *model.Node) { n.Subnet = netip.Prefix{} })
 			return err
 		}
 	} else {
@@ -104,7 +104,7 @@ func (a *Agent) makeNetwork(ctx context.Context, s *catalog.Snapshot) error {
 			return err
 		}
 	}
-	a.catalog.SetSelf(func(n *catalog.Node) { n.Subnet, n.Number, n.MAC = subnet, number, card.MAC })
+	a.catalog.SetSelf(func(n *model.Node) { n.Subnet, n.Number, n.MAC = subnet, number, card.MAC })
 	return nil
 }
 
@@ -121,7 +121,7 @@ func removeNetwork(ctx context.Context, c Config, log *slog.Logger) error {
 }
 
 // networkSubnet is the subnet of the existing network that was chosen by name.
-func networkSubnet(s *catalog.Snapshot, name string) (netip.Prefix, error) {
+func networkSubnet(s *model.Snapshot, name string) (netip.Prefix, error) {
 	for _, n := range s.Networks {
 		if n.Name != name {
 			continue

@@ -8,11 +8,12 @@ import (
 
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/model"
 )
 
 // NodeView is a host as the command line shows it.
 type NodeView struct {
-	catalog.Node
+	model.Node
 	Alive  bool          `json:"alive"`
 	Reason string        `json:"reason,omitempty"` // why this host thinks so
 	RTT    time.Duration `json:"rtt,omitempty"`

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // problems is what keeps single objects from working, by the part that found
@@ -17,27 +17,27 @@ type problems struct {
 	node string
 
 	mu       sync.Mutex
-	bySource map[string][]catalog.Problem
+	bySource map[string][]model.Problem
 }
 
 func newProblems(node string, log *slog.Logger) *problems {
-	return &problems{log: log, node: node, bySource: map[string][]catalog.Problem{}}
+	return &problems{log: log, node: node, bySource: map[string][]model.Problem{}}
 }
 
 type problemKey struct{ kind, object, reason string }
 
-func keyOf(p catalog.Problem) problemKey { return problemKey{p.Kind, p.Object, p.Reason} }
+func keyOf(p model.Problem) problemKey { return problemKey{p.Kind, p.Object, p.Reason} }
 
 // set replaces what source has to report. A problem is logged when it comes
 // and when it goes, and keeps the time it was first seen.
-func (ps *problems) set(source string, now []catalog.Problem) {
+func (ps *problems) set(source string, now []model.Problem) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	old := map[problemKey]catalog.Problem{}
+	old := map[problemKey]model.Problem{}
 	for _, p := range ps.bySource[source] {
 		old[keyOf(p)] = p
 	}
-	list := make([]catalog.Problem, 0, len(now))
+	list := make([]model.Problem, 0, len(now))
 	for _, p := range now {
 		k := keyOf(p)
 		if p.Node == "" {
@@ -61,14 +61,14 @@ func (ps *problems) set(source string, now []catalog.Problem) {
 }
 
 // list is every problem, oldest first.
-func (ps *problems) list() []catalog.Problem {
+func (ps *problems) list() []model.Problem {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	all := []catalog.Problem{}
+	all := []model.Problem{}
 	for _, list := range ps.bySource {
 		all = append(all, list...)
 	}
-	slices.SortFunc(all, func(a, b catalog.Problem) int {
+	slices.SortFunc(all, func(a, b model.Problem) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
 	})
 	return all

@@ -6,20 +6,20 @@ import (
 	"strings"
 	"testing"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 func TestProblemIsLoggedOnceAndKeepsItsTime(t *testing.T) {
 	var log bytes.Buffer
 	ps := newProblems("a", slog.New(slog.NewTextHandler(&log, nil)))
-	bad := catalog.Problem{Kind: "service", Object: "default/web", Reason: "the pool is full"}
-	ps.set("vip", []catalog.Problem{bad})
+	bad := model.Problem{Kind: "service", Object: "default/web", Reason: "the pool is full"}
+	ps.set("vip", []model.Problem{bad})
 	first := ps.list()
 	if len(first) != 1 || first[0].Node != "a" || first[0].Since.IsZero() {
 		t.Fatalf("got %+v", first)
 	}
 	ps.set("lb", nil) // another part has none
-	ps.set("vip", []catalog.Problem{bad})
+	ps.set("vip", []model.Problem{bad})
 	if again := ps.list(); len(again) != 1 || again[0] != first[0] {
 		t.Errorf("the problem changed: %+v, was %+v", again, first)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"shoal/catalog"
+	"shoal/model"
 )
 
 // TestOnePortLearnsThatTheStoreIsAway: the others do not wait for it to time out again, each by itself.
@@ -23,7 +24,7 @@ func TestOnePortLearnsThatTheStoreIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	self := catalog.Node{Name: "a"}
+	self := model.Node{Name: "a"}
 	c, err := catalog.Open(t.Context(), catalog.Options{Self: self, StateDir: dir, Etcd: []string{silent.Addr().String()},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
@@ -31,13 +32,13 @@ func TestOnePortLearnsThatTheStoreIsAway(t *testing.T) {
 	}
 	defer c.Close()
 
-	web := catalog.ServiceID{Stack: "shop", Name: "web"}
-	task := catalog.Task{Service: web, Node: "a", State: catalog.Running}
+	web := model.ServiceID{Stack: "shop", Name: "web"}
+	task := model.Task{Service: web, Node: "a", State: model.Running}
 	for port := range uint16(20) {
-		task.Spec.Publish = append(task.Spec.Publish, catalog.PublishedPort{Published: 8000 + port, Target: 80, Protocol: catalog.TCP})
+		task.Spec.Publish = append(task.Spec.Publish, model.PublishedPort{Published: 8000 + port, Target: 80, Protocol: model.TCP})
 	}
-	s := catalog.NewSnapshot(1, self, nil, []catalog.Container{{ID: "1", Name: "web-1", Node: "a", Tasks: []catalog.Task{task}}}, nil)
-	s.Published = []catalog.PortClaim{{Protocol: catalog.TCP, Port: 53, Service: web}} // to be released
+	s := catalog.NewSnapshot(1, self, nil, []model.Container{{ID: "1", Name: "web-1", Node: "a", Tasks: []model.Task{task}}}, nil)
+	s.Published = []model.PortClaim{{Protocol: model.TCP, Port: 53, Service: web}} // to be released
 	a := &Agent{catalog: c}
 	again, ps := a.publish(t.Context(), s, false)
 	if len(ps) != 1 || ps[0].Kind != "store" || !strings.Contains(ps[0].Reason, "21 wait") {

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -69,7 +69,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 
 // heldEverywhere is what all living hosts still have to do with tasks, and
 // which of them did not tell.
-func (a *Agent) heldEverywhere(ctx context.Context, tasks []catalog.Task) (sum virtual.Held, unasked []string) {
+func (a *Agent) heldEverywhere(ctx context.Context, tasks []model.Task) (sum virtual.Held, unasked []string) {
 	var mu sync.Mutex
 	count := func(node string, h virtual.Held, err error) {
 		mu.Lock()

@@ -12,6 +12,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/model"
 )
 
 // stateDir is a folder for a host's state. Its path is short: there is a socket in it.
@@ -30,7 +31,7 @@ func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.
 // openStore opens the catalog of a host.
 func openStore(t *testing.T, c Config, change ...func(*catalog.Options)) *catalog.Catalog {
 	t.Helper()
-	o := catalog.Options{Self: catalog.Node{Name: c.Node, Addr: c.Advertise}, StateDir: c.StateDir, Log: testLog(t)}
+	o := catalog.Options{Self: model.Node{Name: c.Node, Addr: c.Advertise}, StateDir: c.StateDir, Log: testLog(t)}
 	for _, f := range change {
 		f(&o)
 	}

@@ -15,7 +15,7 @@ import (
 	"time"
 	"unicode"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // A trace is put together of what several agents read from their own kernels
@@ -87,7 +87,7 @@ func (a *Agent) trace(ctx context.Context, from, to string) (*Explanation, error
 
 // followTasks asks the hosts of tasks for the ends of the ways there, side by
 // side. The packet leaves the sandbox of the host entry; "": none.
-func (a *Agent) followTasks(ctx context.Context, e *Explanation, s *catalog.Snapshot, tasks []hop, entry string) {
+func (a *Agent) followTasks(ctx context.Context, e *Explanation, s *model.Snapshot, tasks []hop, entry string) {
 	if len(tasks) > maxFollowed {
 		e.step("task", true, "%d tasks may be chosen; the first %d are followed", len(tasks), maxFollowed)
 		tasks = tasks[:maxFollowed]
@@ -100,7 +100,7 @@ func (a *Agent) followTasks(ctx context.Context, e *Explanation, s *catalog.Snap
 		on[t.Node] = append(on[t.Node], t.Addr)
 	}
 	type answer struct {
-		from catalog.Node
+		from model.Node
 		part part
 		err  error
 	}
@@ -122,7 +122,7 @@ func (a *Agent) followTasks(ctx context.Context, e *Explanation, s *catalog.Snap
 }
 
 // ask has a host tell its part of a trace, by its agent.
-func (a *Agent) ask(ctx context.Context, s *catalog.Snapshot, n catalog.Node, q question) (part, error) {
+func (a *Agent) ask(ctx context.Context, s *model.Snapshot, n model.Node, q question) (part, error) {
 	if n.Name == s.Self.Name {
 		return a.part(ctx, q, false)
 	}
@@ -136,7 +136,7 @@ func (a *Agent) ask(ctx context.Context, s *catalog.Snapshot, n catalog.Node, q 
 }
 
 // adopt adds the steps seen on a host, or that it did not tell them.
-func (e *Explanation) adopt(n catalog.Node, p part, err error) {
+func (e *Explanation) adopt(n model.Node, p part, err error) {
 	if away := new(url.Error); errors.As(err, &away) {
 		e.step("agent", false, "the agent of host %s does not answer (%s), so whether a packet gets through there is not known: see that it runs, and shoal nodes", n.Name, away.Err)
 	} else if err != nil {
@@ -163,7 +163,7 @@ type target struct {
 	name  string
 	host  string
 	port  uint16
-	proto catalog.Protocol
+	proto model.Protocol
 }
 
 // parseTarget reads NAME, STACK/NAME or HOST:PORT[/PROTO].
@@ -174,8 +174,8 @@ func parseTarget(s string) (t target, err error) {
 	case strings.Contains(s, ":"):
 		t.host, t.port, t.proto, err = splitPort(s)
 	case strings.Contains(s, "/"):
-		var id catalog.ServiceID
-		id, err = catalog.ParseServiceID(s)
+		var id model.ServiceID
+		id, err = model.ParseServiceID(s)
 		t.name = id.Name + "." + id.Stack
 	default:
 		t.name = s
@@ -184,11 +184,11 @@ func parseTarget(s string) (t target, err error) {
 }
 
 // splitPort reads HOST:PORT[/PROTO].
-func splitPort(s string) (host string, port uint16, proto catalog.Protocol, err error) {
-	proto = catalog.TCP
+func splitPort(s string) (host string, port uint16, proto model.Protocol, err error) {
+	proto = model.TCP
 	hostport, p, found := strings.Cut(s, "/")
 	if found {
-		if proto, err = catalog.ParseProtocol(p); err != nil {
+		if proto, err = model.ParseProtocol(p); err != nil {
 			return "", 0, 0, fmt.Errorf("port %q: %w", s, err)
 		}
 	}
@@ -211,7 +211,7 @@ func isLoopback(host string) bool {
 
 // findHost finds a host by its name or its address; this one is also "" and
 // localhost.
-func findHost(s *catalog.Snapshot, host string) (catalog.Node, error) {
+func findHost(s *model.Snapshot, host string) (model.Node, error) {
 	if host == "" || isLoopback(host) {
 		return s.Self, nil
 	}
@@ -229,16 +229,16 @@ func findHost(s *catalog.Snapshot, host string) (catalog.Node, error) {
 	if more := len(names) - 20; more > 0 {
 		names = append(names[:20], fmt.Sprintf("and %d more, see shoal nodes", more))
 	}
-	return catalog.Node{}, fmt.Errorf("%w: %q is no host of the cluster, which are %s; a service is traced by its name, without a port", errNotFound, host, strings.Join(names, ", "))
+	return model.Node{}, fmt.Errorf("%w: %q is no host of the cluster, which are %s; a service is traced by its name, without a port", errNotFound, host, strings.Join(names, ", "))
 }
 
-func nodeOf(s *catalog.Snapshot, name string) (catalog.Node, bool) {
+func nodeOf(s *model.Snapshot, name string) (model.Node, bool) {
 	if name == s.Self.Name {
 		return s.Self, true
 	}
-	i := slices.IndexFunc(s.Nodes, func(n catalog.Node) bool { return n.Name == name })
+	i := slices.IndexFunc(s.Nodes, func(n model.Node) bool { return n.Name == name })
 	if i < 0 {
-		return catalog.Node{}, false
+		return model.Node{}, false
 	}
 	return s.Nodes[i], true
 }
@@ -260,7 +260,7 @@ func (c sender) String() string {
 
 // findSender finds it by a container's name, ID or address, or by any address;
 // "" is a process of this host.
-func findSender(s *catalog.Snapshot, from string) (sender, error) {
+func findSender(s *model.Snapshot, from string) (sender, error) {
 	if from == "" || isLoopback(from) {
 		return sender{who: "a process of this host", addr: s.Self.Addr, node: s.Self.Name}, nil
 	}
@@ -283,7 +283,7 @@ func findSender(s *catalog.Snapshot, from string) (sender, error) {
 	return containerSender(s, found[0], found[0].Addrs[0]), nil
 }
 
-func containerSender(s *catalog.Snapshot, c *catalog.Container, addr netip.Addr) sender {
+func containerSender(s *model.Snapshot, c *model.Container, addr netip.Addr) sender {
 	who := c.Name
 	if c.Node != s.Self.Name {
 		who += " on " + c.Node
@@ -293,7 +293,7 @@ func containerSender(s *catalog.Snapshot, c *catalog.Container, addr netip.Addr)
 
 // senderAt is who has an address. One of a network that is each host's own means
 // a container of this host.
-func senderAt(s *catalog.Snapshot, addr netip.Addr) sender {
+func senderAt(s *model.Snapshot, addr netip.Addr) sender {
 	if addr == s.Self.Addr {
 		return sender{who: "a process of this host", addr: addr, node: s.Self.Name}
 	}
@@ -311,7 +311,7 @@ func senderAt(s *catalog.Snapshot, addr netip.Addr) sender {
 	}
 	for _, n := range s.Nodes {
 		if n.Subnet.Contains(addr) {
-			return containerSender(s, &catalog.Container{Name: addr.String(), Node: n.Name}, addr)
+			return containerSender(s, &model.Container{Name: addr.String(), Node: n.Name}, addr)
 		}
 	}
 	return sender{who: addr.String(), addr: addr}
@@ -319,7 +319,7 @@ func senderAt(s *catalog.Snapshot, addr netip.Addr) sender {
 
 // findSenderElsewhere has every other host look for a container by its name or
 // ID: one that has nothing to do with the mesh is known to its own host only.
-func (a *Agent) findSenderElsewhere(ctx context.Context, s *catalog.Snapshot, from string) (sender, error) {
+func (a *Agent) findSenderElsewhere(ctx context.Context, s *model.Snapshot, from string) (sender, error) {
 	var mu sync.Mutex
 	var found []sender
 	var silent []string
@@ -336,7 +336,7 @@ func (a *Agent) findSenderElsewhere(ctx context.Context, s *catalog.Snapshot, fr
 				silent = append(silent, n.Name)
 			}
 			for _, h := range p.Next {
-				found = append(found, containerSender(s, &catalog.Container{Name: from, Node: n.Name}, h.Addr))
+				found = append(found, containerSender(s, &model.Container{Name: from, Node: n.Name}, h.Addr))
 			}
 		})
 	}
@@ -368,7 +368,7 @@ func oneSender(from string, found []sender, silent []string) (sender, error) {
 
 // seenBy is the address by which a host sees the sender's packets to its own:
 // Docker masquerades what a container sends to another host.
-func (c sender) seenBy(s *catalog.Snapshot, host catalog.Node) netip.Addr {
+func (c sender) seenBy(s *model.Snapshot, host model.Node) netip.Addr {
 	if n, ok := nodeOf(s, c.node); ok && n.Name != host.Name {
 		return n.Addr
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
@@ -20,11 +20,11 @@ func TestWhatIsTraced(t *testing.T) {
 		"shop/web":           {name: "web.shop"},
 		"tasks.web":          {name: "tasks.web"},
 		"_http._tcp.web":     {name: "_http._tcp.web"},
-		":8000":              {port: 8000, proto: catalog.TCP},
-		"n2:53/udp":          {host: "n2", port: 53, proto: catalog.UDP},
-		"192.168.1.2:65535":  {host: "192.168.1.2", port: 65535, proto: catalog.TCP},
-		"[::1]:9/sctp":       {host: "::1", port: 9, proto: catalog.SCTP},
-		"localhost:8000/tcp": {host: "localhost", port: 8000, proto: catalog.TCP},
+		":8000":              {port: 8000, proto: model.TCP},
+		"n2:53/udp":          {host: "n2", port: 53, proto: model.UDP},
+		"192.168.1.2:65535":  {host: "192.168.1.2", port: 65535, proto: model.TCP},
+		"[::1]:9/sctp":       {host: "::1", port: 9, proto: model.SCTP},
+		"localhost:8000/tcp": {host: "localhost", port: 8000, proto: model.TCP},
 	} {
 		if got, err := parseTarget(s); err != nil || got != want {
 			t.Errorf("%q: %+v, %v; want %+v", s, got, err, want)
@@ -49,14 +49,14 @@ func TestWhatIsTraced(t *testing.T) {
 }
 
 // cluster3 are three hosts with a few containers; this one is n1.
-func cluster3() *catalog.Snapshot {
+func cluster3() *model.Snapshot {
 	subnet := func(s string) netip.Prefix { return netip.MustParsePrefix(s) }
-	nodes := []catalog.Node{
+	nodes := []model.Node{
 		{Name: "n1", Addr: addr("192.168.1.1"), Subnet: subnet("10.244.1.0/24")},
 		{Name: "n2", Addr: addr("192.168.1.2"), Subnet: subnet("10.244.2.0/24")},
 		{Name: "n3", Addr: addr("192.168.1.3"), Subnet: subnet("10.244.3.0/24")},
 	}
-	return &catalog.Snapshot{Self: nodes[0], Nodes: nodes, Containers: []catalog.Container{
+	return &model.Snapshot{Self: nodes[0], Nodes: nodes, Containers: []model.Container{
 		{ID: "aaaa1111", Name: "cart", Node: "n1", Addrs: []netip.Addr{addr("10.244.1.5")}},
 		{ID: "bbbb1111", Name: "web", Node: "n1", Addrs: []netip.Addr{addr("172.17.0.2")}},
 		{ID: "bbbb2222", Name: "web", Node: "n2", Addrs: []netip.Addr{addr("10.244.2.5")}},
@@ -137,7 +137,7 @@ func TestASenderIsLookedForOnEveryHost(t *testing.T) {
 }
 
 func TestWhatAnAnswerLeadsTo(t *testing.T) {
-	svc := &catalog.Service{VIP: addr("10.96.0.1"), Tasks: []catalog.Task{{Addr: addr("10.244.1.5")}, {Addr: addr("10.244.2.5")}}}
+	svc := &model.Service{VIP: addr("10.96.0.1"), Tasks: []model.Task{{Addr: addr("10.244.1.5")}, {Addr: addr("10.244.2.5")}}}
 	for name, test := range map[string]struct {
 		records []string
 		vip     bool
@@ -156,7 +156,7 @@ func TestWhatAnAnswerLeadsTo(t *testing.T) {
 			t.Errorf("%s: VIP %t, tasks %v; want %t, %v", name, vip, tasks, test.vip, test.tasks)
 		}
 	}
-	if vip, _ := reached(&catalog.Service{}, nil); vip {
+	if vip, _ := reached(&model.Service{}, nil); vip {
 		t.Error("a service without a VIP is reached by it")
 	}
 	if got := srvTarget([]string{"_http._tcp.web.\t5\tIN\tSRV\t0 0 80 web.default.mesh.internal."}); got != "web.default.mesh.internal." {
@@ -171,7 +171,7 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 	for _, q := range []question{
 		{name: "web", from: addr("10.244.1.5")},
 		{name: "a&port=1/tcp", from: addr("10.244.1.5")},
-		{port: 53, proto: catalog.UDP, from: addr("203.0.113.9")},
+		{port: 53, proto: model.UDP, from: addr("203.0.113.9")},
 		{tasks: []netip.Addr{addr("10.244.1.5"), addr("10.244.1.6")}},
 		{tasks: []netip.Addr{addr("10.244.1.5")}, entry: "n2"},
 		{sender: "near"},
@@ -204,11 +204,11 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 // TestWhatAnotherHostTellsIsItsOwn: whose steps they are is not for the other to say, nor what the terminal does.
 func TestWhatAnotherHostTellsIsItsOwn(t *testing.T) {
 	e := &Explanation{OK: true, node: "n1"}
-	e.adopt(catalog.Node{Name: "n2"}, part{Steps: []Step{{What: "route", Node: "n3", OK: false, Evidence: "none\nat all"}}}, nil)
+	e.adopt(model.Node{Name: "n2"}, part{Steps: []Step{{What: "route", Node: "n3", OK: false, Evidence: "none\nat all"}}}, nil)
 	if e.OK || e.Verdict != "route on n2: none; at all" || e.Steps[0].Node != "n2" {
 		t.Errorf("%+v", e)
 	}
-	e.adopt(catalog.Node{Name: "n3"}, part{}, &url.Error{Op: "Get", URL: "https://x", Err: errNoSnapshot})
+	e.adopt(model.Node{Name: "n3"}, part{}, &url.Error{Op: "Get", URL: "https://x", Err: errNoSnapshot})
 	if last := e.Steps[1]; last.OK || last.Node != "n1" || !strings.Contains(last.Evidence, "the agent of host n3 does not answer ("+errNoSnapshot.Error()) {
 		t.Errorf("a host that is away: %+v", last)
 	}

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"os"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // errNoSnapshot is the answer while nothing is known yet.
 var errNoSnapshot = errors.New("the agent knows nothing yet: it waits for its store and the engine; see shoal status")
 
-func (a *Agent) snapshot() (*catalog.Snapshot, error) {
+func (a *Agent) snapshot() (*model.Snapshot, error) {
 	if s := a.catalog.Snapshot(); s != nil {
 		return s, nil
 	}
@@ -54,12 +54,12 @@ func (a *Agent) services() ([]ServiceView, error) {
 	return views, nil
 }
 
-func (a *Agent) tasks() ([]catalog.Task, error) {
+func (a *Agent) tasks() ([]model.Task, error) {
 	s, err := a.snapshot()
 	if err != nil {
 		return nil, err
 	}
-	tasks := []catalog.Task{}
+	tasks := []model.Task{}
 	for i := range s.Services {
 		tasks = append(tasks, s.Services[i].Tasks...)
 	}

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 )
 
 const restFor = 16 * time.Second // some three full passes
@@ -108,7 +108,7 @@ func (w *world) reach(n int) []Row {
 	w.Logf("a task changes, %d services", n)
 	mark := w.set("SHOAL-VIP")[ipset.Addr(fakeVIP(0))]
 	var stored, reached []float64
-	change := func(state catalog.State, want int) {
+	change := func(state model.State, want int) {
 		start := time.Now()
 		_, err := w.etcd.Do(context.Background(), w.putFake(0, state))
 		w.must("write a task into the store", err)
@@ -123,8 +123,8 @@ func (w *world) reach(n int) []Row {
 		time.Sleep(300 * time.Millisecond) // as changes come that are not part of a burst
 	}
 	for range w.rounds {
-		change(catalog.Paused, 0)
-		change(catalog.Running, 1)
+		change(model.Paused, 0)
+		change(model.Running, 1)
 	}
 	var rows []Row
 	for _, p := range []int{50, 99} {

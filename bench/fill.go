@@ -12,6 +12,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/lab"
+	"shoal/model"
 )
 
 // fakeNode is the host that the services without containers are said to be on.
@@ -19,21 +20,21 @@ const fakeNode = "elsewhere"
 
 // fake is the i-th service without containers: one task, at an address that
 // nobody has.
-func fake(i int, state catalog.State) catalog.Container {
+func fake(i int, state model.State) model.Container {
 	id := fmt.Sprintf("s%05d", i)
 	addr := nth("10.200.0.0", i)
-	return catalog.Container{
-		ID: id, Name: id, Node: fakeNode, Stack: catalog.DefaultStack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
-		Tasks: []catalog.Task{{
+	return model.Container{
+		ID: id, Name: id, Node: fakeNode, Stack: model.DefaultStack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
+		Tasks: []model.Task{{
 			Service: fakeID(i), Node: fakeNode, Container: id, Name: id, Addr: addr, State: state,
 			Since: time.Unix(1, 0), Started: time.Unix(1, 0), Weight: 1,
-			Spec: catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr"},
+			Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr"},
 		}},
 	}
 }
 
-func fakeID(i int) catalog.ServiceID {
-	return catalog.ServiceID{Stack: catalog.DefaultStack, Name: fmt.Sprintf("s%05d", i)}
+func fakeID(i int) model.ServiceID {
+	return model.ServiceID{Stack: model.DefaultStack, Name: fmt.Sprintf("s%05d", i)}
 }
 
 // fakeVIP is far from those that the agent hands out first.
@@ -56,7 +57,7 @@ func (w *world) fill(n int) {
 	for ; w.fakes+1 < n; w.fakes++ {
 		id := fakeID(w.fakes)
 		vip := fakeVIP(w.fakes)
-		puts = append(puts, w.putFake(w.fakes, catalog.Running),
+		puts = append(puts, w.putFake(w.fakes, model.Running),
 			w.put("services/"+id.String(), catalog.ServiceRecord{VIP: vip, Created: time.Unix(1, 0)}),
 			w.put("vips/"+vip.String(), id))
 	}
@@ -75,7 +76,7 @@ func (w *world) fill(n int) {
 	}
 }
 
-func (w *world) putFake(i int, state catalog.State) clientv3.Op {
+func (w *world) putFake(i int, state model.State) clientv3.Op {
 	c := fake(i, state)
 	return w.put("tasks/"+fakeNode+"/"+c.ID, c)
 }

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/agent"
-	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/lab"
+	"shoal/model"
 )
 
 // patience is how long the bench waits for what takes a second on a quiet machine.
@@ -69,7 +69,7 @@ func (s *site) vip(name string, tasks int) (vip netip.Addr) {
 	lab.Eventually(s, patience, s.host.Name()+" gives "+name+" a VIP", func() error {
 		services, err := s.agents.Services(context.Background())
 		for _, found := range services {
-			if found.ID == catalog.DefaultStack+"/"+name && found.InRotation == tasks && found.VIP.IsValid() {
+			if found.ID == model.DefaultStack+"/"+name && found.InRotation == tasks && found.VIP.IsValid() {
 				vip = found.VIP
 				return nil
 			}

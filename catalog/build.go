@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"shoal/model"
 )
 
 // build makes the Snapshot after prev, of the records and what changed in them
@@ -14,7 +16,7 @@ import (
 // ten thousand services costs a copy of two slices. It returns prev itself if
 // the changes changed nothing. It is the only place where tasks become
 // services.
-func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
+func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model.Snapshot {
 	s := *prev
 	s.Revision++
 	s.Self = self
@@ -26,7 +28,7 @@ func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
 	}
 	if ch.networks {
 		s.Networks = r.networks
-		changed = changed || !equalNetworks(s.Networks, prev.Networks)
+		changed = changed || !model.EqualNetworks(s.Networks, prev.Networks)
 	}
 	if ch.published {
 		s.Published = r.claims()
@@ -36,46 +38,46 @@ func build(prev *Snapshot, self Node, r *records, ch changes) *Snapshot {
 		keys := slices.SortedFunc(maps.Keys(ch.containers), containerKey.compare)
 		var differ bool
 		s.Containers, differ = merge(prev.Containers, keys,
-			func(c *Container, k containerKey) int {
+			func(c *model.Container, k containerKey) int {
 				return cmp.Or(strings.Compare(c.Node, k.node), strings.Compare(c.ID, k.id))
 			},
-			func(k containerKey) (c Container, ok bool) {
+			func(k containerKey) (c model.Container, ok bool) {
 				if p := r.containers[k.node][k.id]; p != nil {
 					return r.seenContainer(*p), true
 				}
 				return c, false
-			}, (*Container).equal)
+			}, (*model.Container).Equal)
 		changed = changed || differ
 	}
 	if len(ch.services) > 0 {
-		ids := slices.SortedFunc(maps.Keys(ch.services), ServiceID.Compare)
+		ids := slices.SortedFunc(maps.Keys(ch.services), model.ServiceID.Compare)
 		var differ bool
 		s.Services, differ = merge(prev.Services, ids,
-			func(s *Service, id ServiceID) int { return s.ID.Compare(id) },
-			r.service, (*Service).equal)
+			func(s *model.Service, id model.ServiceID) int { return s.ID.Compare(id) },
+			r.service, (*model.Service).Equal)
 		changed = changed || differ
 	}
 	if !changed {
 		return prev
 	}
-	if ch.askers || ch.nodes || prev.askers == nil {
-		s.askers = r.askers(s.Containers)
+	if ch.askers || ch.nodes || prev.Stacks == nil {
+		s.Stacks = r.askers(s.Containers)
 	}
 	return &s
 }
 
 // service makes a service of its tasks and what is remembered of it, if there
 // is either.
-func (r *records) service(id ServiceID) (Service, bool) {
+func (r *records) service(id model.ServiceID) (model.Service, bool) {
 	rec, remembered := r.services[id]
 	containers := r.tasks[id]
 	if len(containers) == 0 {
-		return Service{ID: id, VIP: rec.VIP, IdleSince: rec.IdleSince, Spec: Spec{Mode: ModeVIP}}, remembered
+		return model.Service{ID: id, VIP: rec.VIP, IdleSince: rec.IdleSince, Spec: model.Spec{Mode: model.ModeVIP}}, remembered
 	}
-	slices.SortFunc(containers, func(a, b *Container) int {
+	slices.SortFunc(containers, func(a, b *model.Container) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
 	})
-	s := Service{ID: id, Tasks: make([]Task, 0, len(containers))}
+	s := model.Service{ID: id, Tasks: make([]model.Task, 0, len(containers))}
 	for _, c := range containers {
 		for _, t := range c.Tasks {
 			if t.Service == id {
@@ -85,12 +87,12 @@ func (r *records) service(id ServiceID) (Service, bool) {
 	}
 	newest := &s.Tasks[0]
 	for i := range s.Tasks {
-		if s.Tasks[i].newer(newest) {
+		if s.Tasks[i].Newer(newest) {
 			newest = &s.Tasks[i]
 		}
 	}
 	s.Spec = newest.Spec
-	if s.Spec.Mode == ModeVIP {
+	if s.Spec.Mode == model.ModeVIP {
 		s.VIP = rec.VIP
 	}
 	return s, true
@@ -98,7 +100,7 @@ func (r *records) service(id ServiceID) (Service, bool) {
 
 // askers maps the addresses of containers to their stacks. An address that only
 // its own host reaches may be on several: here it is this host's container.
-func (r *records) askers(containers []Container) map[netip.Addr]string {
+func (r *records) askers(containers []model.Container) map[netip.Addr]string {
 	m := make(map[netip.Addr]string, len(containers))
 	for i := range containers {
 		for _, a := range containers[i].Addrs {
@@ -136,7 +138,7 @@ func merge[T, K any](old []T, keys []K, compare func(*T, K) int, value func(K) (
 // NewSnapshot makes a Snapshot by hand: of this host, its networks, containers
 // on any host, and the VIPs of services. It is for tests and measurements of
 // the packages that take Snapshots.
-func NewSnapshot(revision uint64, self Node, networks []Network, containers []Container, vips map[ServiceID]netip.Addr) *Snapshot {
+func NewSnapshot(revision uint64, self model.Node, networks []model.Network, containers []model.Container, vips map[model.ServiceID]netip.Addr) *model.Snapshot {
 	r := newRecords(self.Name)
 	r.putNode(self)
 	r.setNetworks(networks)
@@ -146,7 +148,7 @@ func NewSnapshot(revision uint64, self Node, networks []Network, containers []Co
 	for id, vip := range vips {
 		r.putService(id, ServiceRecord{VIP: vip})
 	}
-	s := build(new(Snapshot), self, r, r.takeChanges())
+	s := build(new(model.Snapshot), self, r, r.takeChanges())
 	s.Revision = revision
 	return s
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"shoal/model"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -18,51 +20,51 @@ var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // ctr makes a container of the host, with a task for each service, given as
 // "name" or "stack/name".
-func ctr(node, id, addr string, services ...string) Container {
-	c := Container{ID: id, Name: "c-" + id, Node: node, Stack: DefaultStack,
+func ctr(node, id, addr string, services ...string) model.Container {
+	c := model.Container{ID: id, Name: "c-" + id, Node: node, Stack: model.DefaultStack,
 		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Since: epoch}
 	for _, s := range services {
-		sid, err := ParseServiceID(s)
+		sid, err := model.ParseServiceID(s)
 		if err != nil {
 			panic(err)
 		}
-		c.Tasks = append(c.Tasks, Task{Service: sid, Node: node, Container: id, Name: c.Name, Addr: c.Addrs[0],
-			State: Running, Since: epoch, Weight: 1, Started: epoch, Spec: Spec{Mode: ModeVIP, Scheduler: "rr"}})
+		c.Tasks = append(c.Tasks, model.Task{Service: sid, Node: node, Container: id, Name: c.Name, Addr: c.Addrs[0],
+			State: model.Running, Since: epoch, Weight: 1, Started: epoch, Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr"}})
 	}
 	return c
 }
 
 var snapshotCmp = cmp.Options{
-	cmp.AllowUnexported(Snapshot{}),
+	cmp.AllowUnexported(model.Snapshot{}),
 	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
 	cmpopts.EquateEmpty(),
-	cmpopts.IgnoreFields(Snapshot{}, "Revision"),
+	cmpopts.IgnoreFields(model.Snapshot{}, "Revision"),
 }
 
 // same tells whether two Snapshots are equal but for their revision.
-func same(a, b *Snapshot) bool {
+func same(a, b *model.Snapshot) bool {
 	x, y := *a, *b
 	x.Revision, y.Revision = 0, 0
 	return reflect.DeepEqual(x, y)
 }
 
 func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
-	self := Node{Name: "a", Addr: netip.MustParseAddr("192.0.2.1"), Alive: true}
+	self := model.Node{Name: "a", Addr: netip.MustParseAddr("192.0.2.1"), Alive: true}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	r := newRecords("a")
 	r.putNode(self)
-	prev := new(Snapshot)
+	prev := new(model.Snapshot)
 	for step := range 300 {
 		for range rnd.IntN(4) {
 			node := []string{"a", "b", "c"}[rnd.IntN(3)]
 			id := fmt.Sprint(rnd.IntN(20))
-			svc := ServiceID{DefaultStack, fmt.Sprintf("s%d", rnd.IntN(6))}
+			svc := model.ServiceID{Stack: model.DefaultStack, Name: fmt.Sprintf("s%d", rnd.IntN(6))}
 			switch rnd.IntN(10) {
 			case 0, 1, 2:
 				c := ctr(node, id, fmt.Sprintf("10.0.0.%d", rnd.IntN(250)), fmt.Sprintf("s%d", rnd.IntN(6)), fmt.Sprintf("s%d", rnd.IntN(6)))
 				c.Tasks[0].Started = epoch.Add(time.Duration(rnd.IntN(9)) * time.Second)
 				if rnd.IntN(4) == 0 {
-					c.Tasks[0].Spec.Mode = ModeDNSRR
+					c.Tasks[0].Spec.Mode = model.ModeDNSRR
 				}
 				r.putContainer(c)
 			case 3:
@@ -72,13 +74,13 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 			case 5:
 				r.deleteService(svc)
 			case 6:
-				r.putNode(Node{Name: node, Number: uint16(rnd.IntN(3)), Alive: true})
+				r.putNode(model.Node{Name: node, Number: uint16(rnd.IntN(3)), Alive: true})
 			case 7:
 				r.setAlive(map[string]bool{"a": true, "b": rnd.IntN(2) == 0, "c": rnd.IntN(2) == 0}, epoch.Add(time.Duration(step)))
 			case 8:
-				r.putPublished(PortClaim{Protocol: TCP, Port: uint16(rnd.IntN(9)), Service: svc})
+				r.putPublished(model.PortClaim{Protocol: model.TCP, Port: uint16(rnd.IntN(9)), Service: svc})
 			case 9:
-				r.deletePublished(port{TCP, uint16(rnd.IntN(9))})
+				r.deletePublished(port{model.TCP, uint16(rnd.IntN(9))})
 			}
 		}
 		s := build(prev, self, r, r.takeChanges())
@@ -98,7 +100,7 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 		for id, rec := range r.services {
 			fresh.putService(id, rec)
 		}
-		want := build(new(Snapshot), self, fresh, fresh.takeChanges())
+		want := build(new(model.Snapshot), self, fresh, fresh.takeChanges())
 		if !same(want, s) {
 			if d := cmp.Diff(want, s, snapshotCmp); d != "" {
 				t.Fatalf("step %d: from scratch (-), from changes (+):\n%s", step, d)
@@ -115,17 +117,17 @@ func TestNewestTaskSpeaksForItsService(t *testing.T) {
 	old, young := ctr("a", "1", "10.0.0.1", "web"), ctr("b", "2", "10.0.0.2", "web")
 	young.Tasks[0].Started = epoch.Add(time.Second)
 	young.Tasks[0].Spec.Scheduler = "lc"
-	id := ServiceID{DefaultStack, "web"}
+	id := model.ServiceID{Stack: model.DefaultStack, Name: "web"}
 	vip := netip.MustParseAddr("10.96.0.1")
-	s := NewSnapshot(7, Node{Name: "a"}, nil, []Container{young, old}, map[ServiceID]netip.Addr{id: vip})
+	s := NewSnapshot(7, model.Node{Name: "a"}, nil, []model.Container{young, old}, map[model.ServiceID]netip.Addr{id: vip})
 	svc, ok := s.Service(id)
 	if !ok || svc.Spec.Scheduler != "lc" || svc.VIP != vip || len(svc.Tasks) != 2 || svc.Tasks[0].Node != "a" || s.Revision != 7 {
 		t.Errorf("got %+v, revision %d", svc, s.Revision)
 	}
-	if _, ok := s.Service(ServiceID{DefaultStack, "wea"}); ok {
+	if _, ok := s.Service(model.ServiceID{Stack: model.DefaultStack, Name: "wea"}); ok {
 		t.Error("found a service that is none")
 	}
-	if stack, ok := s.StackOf(netip.MustParseAddr("10.0.0.2")); !ok || stack != DefaultStack {
+	if stack, ok := s.StackOf(netip.MustParseAddr("10.0.0.2")); !ok || stack != model.DefaultStack {
 		t.Errorf("StackOf: %q, %v", stack, ok)
 	}
 }
@@ -135,7 +137,7 @@ func TestIdleDrift(t *testing.T) {
 	c := ctr("a", "1", "10.0.0.1", "live", "back")
 	r.putContainer(c)
 	for name, since := range map[string]time.Time{"live": {}, "back": epoch, "left": {}, "idle": epoch} {
-		r.putService(ServiceID{DefaultStack, name}, ServiceRecord{IdleSince: since})
+		r.putService(model.ServiceID{Stack: model.DefaultStack, Name: name}, ServiceRecord{IdleSince: since})
 	}
 	now := epoch.Add(time.Hour)
 	got := map[string]time.Time{}
@@ -151,7 +153,7 @@ func TestIdleDrift(t *testing.T) {
 func manyRecords(services int) *records {
 	r := newRecords("a")
 	for i := range services {
-		id := ServiceID{DefaultStack, fmt.Sprintf("service-%d", i)}
+		id := model.ServiceID{Stack: model.DefaultStack, Name: fmt.Sprintf("service-%d", i)}
 		r.putService(id, ServiceRecord{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})})
 		for n := range 3 {
 			c := ctr(fmt.Sprintf("node-%d", n), fmt.Sprintf("%064x", i*7919%services), fmt.Sprintf("10.%d.%d.%d", n, i>>8, i&255), id.String())
@@ -167,13 +169,13 @@ func BenchmarkBuild(b *testing.B) {
 		all := r.takeChanges()
 		b.ReportAllocs()
 		for b.Loop() {
-			build(new(Snapshot), Node{}, r, all)
+			build(new(model.Snapshot), model.Node{}, r, all)
 		}
 	})
 	for _, n := range []int{1, 100} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			r := manyRecords(10000)
-			s := build(new(Snapshot), Node{}, r, r.takeChanges())
+			s := build(new(model.Snapshot), model.Node{}, r, r.takeChanges())
 			ids := slices.Collect(func(yield func(string) bool) {
 				for id := range r.containers["node-1"] {
 					if !yield(id) {
@@ -188,7 +190,7 @@ func BenchmarkBuild(b *testing.B) {
 					c.Addrs = []netip.Addr{netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})}
 					r.putContainer(c)
 				}
-				s = build(s, Node{}, r, r.takeChanges())
+				s = build(s, model.Node{}, r, r.takeChanges())
 			}
 		})
 	}

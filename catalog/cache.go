@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"shoal/model"
 )
 
 // The cache is the last state on disk, for a start at which etcd is away: a
@@ -24,12 +26,12 @@ const cacheEvery = 5 * time.Second
 
 // cacheLine is one line of the cache. One of its fields is set.
 type cacheLine struct {
-	Cache     *cacheHeader   `json:"cache,omitempty"`
-	Node      *Node          `json:"node,omitempty"`
-	Container *Container     `json:"container,omitempty"`
-	Service   *cachedService `json:"service,omitempty"`
-	Published *PortClaim     `json:"published,omitempty"`
-	Network   *Network       `json:"network,omitempty"`
+	Cache     *cacheHeader     `json:"cache,omitempty"`
+	Node      *model.Node      `json:"node,omitempty"`
+	Container *model.Container `json:"container,omitempty"`
+	Service   *cachedService   `json:"service,omitempty"`
+	Published *model.PortClaim `json:"published,omitempty"`
+	Network   *model.Network   `json:"network,omitempty"`
 }
 
 type cacheHeader struct {
@@ -38,33 +40,33 @@ type cacheHeader struct {
 }
 
 type cachedService struct {
-	ServiceID
+	model.ServiceID
 	ServiceRecord
 }
 
 // cache is what it held.
 type cache struct {
 	header     cacheHeader
-	nodes      []Node
-	containers []Container
+	nodes      []model.Node
+	containers []model.Container
 	services   []cachedService
-	published  []PortClaim
-	networks   []Network
+	published  []model.PortClaim
+	networks   []model.Network
 }
 
 // node is the record of the host itself, if it is in the cache.
-func (c *cache) node(name string) Node {
+func (c *cache) node(name string) model.Node {
 	for _, n := range c.nodes {
 		if n.Name == name {
 			return n
 		}
 	}
-	return Node{}
+	return model.Node{}
 }
 
 // local is the part of the host itself.
-func (c *cache) local(node string) Local {
-	l := Local{Networks: c.networks}
+func (c *cache) local(node string) model.Local {
+	l := model.Local{Networks: c.networks}
 	for _, ctr := range c.containers {
 		if ctr.Node == node {
 			l.Containers = append(l.Containers, ctr)
@@ -98,7 +100,7 @@ func readCache(path, node string) (*cache, error) {
 			l.Node.Alive = true
 			c.nodes = append(c.nodes, *l.Node)
 		case l.Container != nil:
-			if err := l.Container.check(l.Container.Node + "/" + l.Container.ID); err != nil {
+			if err := checkContainer(l.Container, l.Container.Node+"/"+l.Container.ID); err != nil {
 				return nil, fmt.Errorf("read %s: container %s: %w", path, l.Container.ID, err)
 			}
 			c.containers = append(c.containers, *l.Container)
@@ -172,7 +174,7 @@ func (c *Catalog) writeCache() (err error) {
 	services := maps.Clone(c.records.services)
 	published := c.records.claims()
 	networks := c.records.networks
-	var containers []*Container
+	var containers []*model.Container
 	for _, byID := range c.records.containers {
 		containers = slices.AppendSeq(containers, maps.Values(byID))
 	}

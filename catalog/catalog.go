@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shoal/model"
+
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -26,7 +28,7 @@ import (
 
 // Options say where the catalog is kept.
 type Options struct {
-	Self       Node                  // this host; Alive is taken for granted. Subnet, Number, MAC: zero ones are those of the last run
+	Self       model.Node            // this host; Alive is taken for granted. Subnet, Number, MAC: zero ones are those of the last run
 	StateDir   string                // root's only: etcd's data, its socket, the disk cache. One process at a time
 	Etcd       []string              // endpoints of an etcd of the user's; none: one in this process
 	TLS        *tls.Config           // for Etcd
@@ -67,7 +69,7 @@ type Catalog struct {
 	known   chan struct{} // closed once the records hold the cluster's state
 	listed  chan struct{} // closed once that came from etcd
 
-	snapshot  atomic.Pointer[Snapshot]
+	snapshot  atomic.Pointer[model.Snapshot]
 	published atomic.Pointer[time.Time]
 
 	subscribers subscribers
@@ -78,19 +80,19 @@ type Catalog struct {
 	place      place
 	found      []string // endpoints that other hosts named, see Found
 	server     *server  // nil: none runs in this process
-	self       Node
+	self       model.Node
 	records    *records
 	localKnown bool
-	cached     *cache               // what the last run knew; nil: nothing, or not needed any more
-	inEtcd     map[string]Container // this host's containers, by key, until localKnown
-	want       map[string]uint64    // key -> fingerprint of what etcd should hold of this host
-	have       map[string]holding   // key -> what it holds
-	unreadable map[string]int64     // key -> revision of a record that does not parse
-	seen       int64                // etcd's revision that the records are at
-	advance    chan struct{}        // closed, and made anew, when seen grows
-	lease      clientv3.LeaseID     // the last one held
-	lastErr    error                // of etcd; nil once it is well again
-	mailboxes  map[chan *Snapshot]struct{}
+	cached     *cache                     // what the last run knew; nil: nothing, or not needed any more
+	inEtcd     map[string]model.Container // this host's containers, by key, until localKnown
+	want       map[string]uint64          // key -> fingerprint of what etcd should hold of this host
+	have       map[string]holding         // key -> what it holds
+	unreadable map[string]int64           // key -> revision of a record that does not parse
+	seen       int64                      // etcd's revision that the records are at
+	advance    chan struct{}              // closed, and made anew, when seen grows
+	lease      clientv3.LeaseID           // the last one held
+	lastErr    error                      // of etcd; nil once it is well again
+	mailboxes  map[chan *model.Snapshot]struct{}
 }
 
 // holding is a record of this host as etcd has it.
@@ -130,16 +132,16 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 		known:      make(chan struct{}),
 		listed:     make(chan struct{}),
 		records:    newRecords(o.Self.Name),
-		inEtcd:     map[string]Container{},
+		inEtcd:     map[string]model.Container{},
 		want:       map[string]uint64{},
 		have:       map[string]holding{},
 		unreadable: map[string]int64{},
 		advance:    make(chan struct{}),
-		mailboxes:  map[chan *Snapshot]struct{}{},
+		mailboxes:  map[chan *model.Snapshot]struct{}{},
 	}
 	c.records.subnets = o.SubnetPool
 	c.setSelf(o.Self)
-	c.snapshot.Store(new(Snapshot))
+	c.snapshot.Store(new(model.Snapshot))
 	defer func() {
 		if err != nil {
 			c.closeFiles()
@@ -215,15 +217,15 @@ func lockDir(dir string) (*os.File, error) {
 // SetLocal tells what the engine of this host says, the whole of it. It is in
 // the next Snapshot at once, and in etcd as soon as that is possible. What its
 // containers point to, addresses and tasks, must not be changed afterwards.
-func (c *Catalog) SetLocal(l Local) {
+func (c *Catalog) SetLocal(l model.Local) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setLocal(l)
 }
 
-func (c *Catalog) setLocal(l Local) {
+func (c *Catalog) setLocal(l model.Local) {
 	node := c.o.Self.Name
-	gone := make(map[string]*Container, len(c.records.containers[node]))
+	gone := make(map[string]*model.Container, len(c.records.containers[node]))
 	for id, old := range c.records.containers[node] {
 		gone[id] = old
 	}
@@ -247,10 +249,10 @@ func (c *Catalog) setLocal(l Local) {
 // of 1.5 MiB.
 const maxRecord = 1 << 20
 
-func (c *Catalog) wantContainer(ctr *Container) {
+func (c *Catalog) wantContainer(ctr *model.Container) {
 	key := taskKey(ctr.Node, ctr.ID)
 	delete(c.want, key)
-	if !ctr.stored() {
+	if !stored(ctr) {
 		return
 	}
 	value := encode(ctr)
@@ -276,7 +278,7 @@ func (c *Catalog) RestoreLocal() bool {
 	if c.localKnown {
 		return true
 	}
-	var l Local
+	var l model.Local
 	if c.cached != nil {
 		l = c.cached.local(c.o.Self.Name)
 	}

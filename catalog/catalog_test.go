@@ -19,6 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // shortDir is a folder whose path is short enough for a socket in it.
@@ -63,7 +64,7 @@ func inAHurry(o *Options) { o.cacheAfter = 500 * time.Millisecond }
 // open opens the catalog of a host, and closes it with the test.
 func open(t *testing.T, node, dir string, change ...func(*Options)) *Catalog {
 	t.Helper()
-	o := Options{Self: Node{Name: node, Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, node[0] - 'a', 0}), 24)}, StateDir: dir, unsynced: true,
+	o := Options{Self: model.Node{Name: node, Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, node[0] - 'a', 0}), 24)}, StateDir: dir, unsynced: true,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, f := range change {
 		f(&o)
@@ -128,7 +129,7 @@ func tasks(c *Catalog, name string) string {
 	if s == nil {
 		return "no snapshot"
 	}
-	svc, _ := s.Service(ServiceID{DefaultStack, name})
+	svc, _ := s.Service(model.ServiceID{Stack: model.DefaultStack, Name: name})
 	if svc == nil {
 		return "no service"
 	}
@@ -139,7 +140,7 @@ func tasks(c *Catalog, name string) string {
 	return strings.Join(names, " ")
 }
 
-func local(c ...Container) Local { return Local{Containers: c} }
+func local(c ...model.Container) model.Local { return model.Local{Containers: c} }
 
 func revision(t *testing.T, c *clientv3.Client) int64 {
 	t.Helper()
@@ -219,22 +220,22 @@ func TestBurstsBecomeFewSnapshotsAndNothingNewNone(t *testing.T) {
 	b := open(t, "b", shortDir(t), at(a.server.endpoint))
 	b.SetLocal(local())
 	settled(t, b)
-	var many []Container
+	var many []model.Container
 	for i := range 1000 {
 		many = append(many, ctr("a", fmt.Sprint(i), fmt.Sprintf("10.0.%d.%d", i>>8, i&255), "web"))
 	}
 	before := b.Snapshot().Revision
-	a.SetLocal(Local{Containers: many})
+	a.SetLocal(model.Local{Containers: many})
 	eventually(t, "all tasks", func() bool { return strings.Count(tasks(b, "web"), "/") == 1000 })
 	if n := b.Snapshot().Revision - before; n > 100 {
 		t.Errorf("1000 tasks made %d Snapshots", n)
 	}
 	settled(t, a)
 	before, rev := a.Snapshot().Revision, revision(t, a.client)
-	a.SetLocal(Local{Containers: many})
+	a.SetLocal(model.Local{Containers: many})
 	start := time.Now()
 	many[0] = ctr("a", "0", "10.9.9.9", "web")
-	a.SetLocal(Local{Containers: append([]Container(nil), many...)})
+	a.SetLocal(model.Local{Containers: append([]model.Container(nil), many...)})
 	eventually(t, "a change", func() bool { return a.Snapshot().Revision > before })
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("a single change took %v", took)
@@ -252,7 +253,7 @@ func TestBurstsBecomeFewSnapshotsAndNothingNewNone(t *testing.T) {
 // Snapshots of that size can be built.
 func TestBuildingTakesATenthOfTheTimeInABurst(t *testing.T) {
 	a := open(t, "a", shortDir(t))
-	var l Local
+	var l model.Local
 	for i := range 10000 {
 		l.Containers = append(l.Containers, ctr("a", fmt.Sprint(i), "10.0.0.1", fmt.Sprintf("s%d", i)))
 	}
@@ -273,7 +274,7 @@ func TestBuildingTakesATenthOfTheTimeInABurst(t *testing.T) {
 	for i, windows := 0, 1; ; i++ {
 		<-tick.C
 		a.mu.Lock()
-		a.records.putService(ServiceID{DefaultStack, "s1"}, ServiceRecord{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})})
+		a.records.putService(model.ServiceID{Stack: model.DefaultStack, Name: "s1"}, ServiceRecord{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})})
 		a.mu.Unlock()
 		wake(a.changed)
 		if time.Since(start) < time.Second {
@@ -301,11 +302,11 @@ func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
 	a := open(t, "a", dir)
 	a.SetLocal(containers)
 	settled(t, a)
-	if _, err := a.ClaimVIP(t.Context(), ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
+	if _, err := a.ClaimVIP(t.Context(), model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the VIP", func() bool {
-		svc, _ := a.Snapshot().Service(ServiceID{DefaultStack, "web"})
+		svc, _ := a.Snapshot().Service(model.ServiceID{Stack: model.DefaultStack, Name: "web"})
 		return svc.VIP.IsValid()
 	})
 	settled(t, a)
@@ -335,7 +336,7 @@ func TestRestoreLocal(t *testing.T) {
 	if a.RestoreLocal() {
 		t.Error("a new host had something to restore")
 	}
-	a.SetLocal(Local{Containers: []Container{ctr("a", "1", "10.0.0.1", "web")}, Networks: []Network{{Name: "bridge", Bridge: "docker0"}}})
+	a.SetLocal(model.Local{Containers: []model.Container{ctr("a", "1", "10.0.0.1", "web")}, Networks: []model.Network{{Name: "bridge", Bridge: "docker0"}}})
 	settled(t, a)
 	before := a.Snapshot()
 	a.Close()
@@ -360,7 +361,7 @@ func TestStartsFromDiskWhileEtcdIsAway(t *testing.T) {
 	settled(t, b)
 	a := open(t, "a", dir, at(etcd.endpoint))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
-	web, vip := ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")
+	web, vip := model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.1")
 	if _, err := b.ClaimVIP(t.Context(), web, vip); err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +427,7 @@ func TestStateFolderInUse(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	open(t, "a", dir)
-	_, err := Open(t.Context(), Options{Self: Node{Name: "a"}, StateDir: dir})
+	_, err := Open(t.Context(), Options{Self: model.Node{Name: "a"}, StateDir: dir})
 	if err == nil || !strings.Contains(err.Error(), "in use by another agent") {
 		t.Errorf("got %v", err)
 	}
@@ -451,7 +452,7 @@ func TestDamagedEtcdDataIsAClearError(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	_, err = Open(t.Context(), Options{Self: Node{Name: "a"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	_, err = Open(t.Context(), Options{Self: model.Node{Name: "a"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err == nil || !strings.Contains(err.Error(), "move the folder away") {
 		t.Errorf("got %v", err)
 	}
@@ -461,7 +462,7 @@ func TestDamagedEtcdDataIsAClearError(t *testing.T) {
 func TestNodeNamesThatCannotBeKeys(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"", "a/b", "a b", strings.Repeat("x", 254)} {
-		if _, err := Open(t.Context(), Options{Self: Node{Name: name}, StateDir: t.TempDir()}); err == nil {
+		if _, err := Open(t.Context(), Options{Self: model.Node{Name: name}, StateDir: t.TempDir()}); err == nil {
 			t.Errorf("%q was taken", name)
 		}
 	}
@@ -470,7 +471,7 @@ func TestNodeNamesThatCannotBeKeys(t *testing.T) {
 func TestRemoveService(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
-	id, other := ServiceID{DefaultStack, "web"}, ServiceID{"shop", "web"}
+	id, other := model.ServiceID{Stack: model.DefaultStack, Name: "web"}, model.ServiceID{Stack: "shop", Name: "web"}
 	vip := netip.MustParseAddr("10.96.0.7")
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	settled(t, a)
@@ -480,7 +481,7 @@ func TestRemoveService(t *testing.T) {
 	if got, err := a.ClaimVIP(t.Context(), id, vip.Next()); got != vip || err != nil {
 		t.Errorf("a second claim: %v, %v", got, err)
 	}
-	var taken *TakenError
+	var taken *model.TakenError
 	if _, err := a.ClaimVIP(t.Context(), other, vip); !errors.As(err, &taken) || taken.Holder != id {
 		t.Errorf("another's claim: %v", err)
 	}
@@ -503,7 +504,7 @@ func TestRemoveService(t *testing.T) {
 	if got, err := a.ClaimVIP(t.Context(), other, vip); got != vip || err != nil {
 		t.Errorf("a claim after it was given back: %v, %v", got, err)
 	}
-	if err := a.RemoveService(t.Context(), id); !errors.Is(err, ErrNoService) {
+	if err := a.RemoveService(t.Context(), id); !errors.Is(err, model.ErrNoService) {
 		t.Errorf("removed twice: %v", err)
 	}
 }

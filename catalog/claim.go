@@ -9,22 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"shoal/model"
+
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
-
-// TakenError says that an address is another service's VIP.
-type TakenError struct {
-	Addr   netip.Addr
-	Holder ServiceID
-}
-
-func (e *TakenError) Error() string {
-	return fmt.Sprintf("%s is the VIP of %s; if that is not needed any more, run: shoal service rm %[2]s", e.Addr, e.Holder)
-}
-
-// ErrNoService says that nothing is remembered of a service.
-var ErrNoService = errors.New("no such service; run: shoal services")
 
 // claimAttempts bounds how often a claim is read and tried again: each failure
 // means that another host wrote in between.
@@ -33,16 +22,16 @@ const claimAttempts = 8
 // ClaimVIP makes addr the VIP of a service for good, in one transaction, so
 // that two hosts never give out one address. It returns the VIP the service
 // has: an earlier one, if there is one. If the address is another service's,
-// the error is a [*TakenError].
-func (c *Catalog) ClaimVIP(ctx context.Context, id ServiceID, addr netip.Addr) (netip.Addr, error) {
+// the error is a [*model.TakenError].
+func (c *Catalog) ClaimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr) (netip.Addr, error) {
 	vip, err := c.claimVIP(ctx, id, addr)
-	if taken := (*TakenError)(nil); err != nil && !errors.As(err, &taken) {
+	if taken := (*model.TakenError)(nil); err != nil && !errors.As(err, &taken) {
 		err = fmt.Errorf("claim VIP %s for %s: %w", addr, id, err)
 	}
 	return vip, err
 }
 
-func (c *Catalog) claimVIP(ctx context.Context, id ServiceID, addr netip.Addr) (netip.Addr, error) {
+func (c *Catalog) claimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr) (netip.Addr, error) {
 	skey, vkey := serviceKey(id), vipKey(addr)
 	rec := ServiceRecord{Created: time.Now().UTC().Truncate(time.Second)}
 	var smod, vmod int64 // revisions the transaction expects; 0: not there
@@ -72,12 +61,12 @@ func (c *Catalog) claimVIP(ctx context.Context, id ServiceID, addr netip.Addr) (
 			smod = kv.ModRevision
 		}
 		if kv := first(r, 1); kv != nil {
-			var holder ServiceID
+			var holder model.ServiceID
 			if err := json.Unmarshal(kv.Value, &holder); err != nil {
 				return netip.Addr{}, fmt.Errorf("the record %s cannot be read: %w; delete it with etcdctl if nobody uses the address", vkey, err)
 			}
 			if holder != id {
-				return netip.Addr{}, &TakenError{Addr: addr, Holder: holder}
+				return netip.Addr{}, &model.TakenError{Addr: addr, Holder: holder}
 			}
 			vmod = kv.ModRevision
 		}
@@ -95,15 +84,15 @@ func first(r *clientv3.TxnResponse, i int) *mvccpb.KeyValue {
 
 // RemoveService forgets a service and gives its VIP and ports back. It is refused while
 // the service has tasks. If nothing is remembered of it, the error is
-// [ErrNoService].
-func (c *Catalog) RemoveService(ctx context.Context, id ServiceID) error {
+// [model.ErrNoService].
+func (c *Catalog) RemoveService(ctx context.Context, id model.ServiceID) error {
 	if err := c.removeService(ctx, id); err != nil {
 		return fmt.Errorf("remove service %s: %w", id, err)
 	}
 	return nil
 }
 
-func (c *Catalog) removeService(ctx context.Context, id ServiceID) error {
+func (c *Catalog) removeService(ctx context.Context, id model.ServiceID) error {
 	if !isClosed(c.listed) {
 		return errors.New("etcd was not reached yet, so it is not known whether it has tasks; see: shoal status")
 	}
@@ -126,14 +115,14 @@ func (c *Catalog) removeService(ctx context.Context, id ServiceID) error {
 	case kv == nil && released > 0: // without a VIP it has no record
 		return nil
 	case kv == nil:
-		return ErrNoService
+		return model.ErrNoService
 	}
 	// Its VIP is found by who holds what, so that a record that cannot be read
 	// can be removed as well.
 	conds := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(serviceKey(id)), "=", kv.ModRevision)}
 	ops := []clientv3.Op{clientv3.OpDelete(serviceKey(id))}
 	for _, kv := range r.Responses[1].GetResponseRange().Kvs {
-		var holder ServiceID
+		var holder model.ServiceID
 		if json.Unmarshal(kv.Value, &holder) == nil && holder == id {
 			conds = append(conds, clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision))
 			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
@@ -149,7 +138,7 @@ func (c *Catalog) removeService(ctx context.Context, id ServiceID) error {
 }
 
 // taskNames are the containers that make up a service, with their hosts.
-func (c *Catalog) taskNames(id ServiceID) []string {
+func (c *Catalog) taskNames(id model.ServiceID) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var names []string

@@ -1,9 +1,9 @@
-// Package catalog holds what the whole cluster knows: nodes, services and
-// tasks, as plain values, and the Snapshots made of them.
+// Package catalog keeps what the whole cluster knows, nodes, services and tasks, in
+// etcd, and makes Snapshots (package model) of it.
 //
 // In: the containers of this host ([Catalog.SetLocal], told by dockerwatch)
 // and the records of every host, kept in etcd (embedded or external).
-// Out: immutable [Snapshot] values, each complete, each with a higher
+// Out: immutable [model.Snapshot] values, each complete, each with a higher
 // revision than the one before. Everything that acts (dnsd, lb, ingress,
 // fabric) takes a Snapshot and knows neither Docker nor etcd.
 //

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"testing"
 	"time"
+
+	"shoal/model"
 )
 
 // filled is a value in which nothing is zero: each slice has one element.
@@ -26,10 +28,10 @@ func fill(t *testing.T, v reflect.Value, path string) {
 		*x = netip.MustParsePrefix("192.0.2.0/24")
 	case *time.Time:
 		*x = epoch
-	case *MAC:
-		*x = MAC{2, 9}
-	case *Protocol:
-		*x = SCTP
+	case *model.MAC:
+		*x = model.MAC{2, 9}
+	case *model.Protocol:
+		*x = model.SCTP
 	default:
 		switch v.Kind() {
 		case reflect.String:
@@ -59,7 +61,7 @@ func fill(t *testing.T, v reflect.Value, path string) {
 func fields(v reflect.Value, path string, f func(path string, v reflect.Value)) {
 	defer f(path, v)
 	switch v.Interface().(type) {
-	case netip.Addr, netip.Prefix, time.Time, MAC:
+	case netip.Addr, netip.Prefix, time.Time, model.MAC:
 		return
 	}
 	switch v.Kind() {
@@ -101,20 +103,20 @@ func seesEveryField[T any](t *testing.T, equal func(a, b *T) bool) {
 }
 
 func TestEqualSeesEveryField(t *testing.T) {
-	seesEveryField(t, (*Container).equal)
-	seesEveryField(t, (*Task).equal)
-	seesEveryField(t, (*Spec).equal)
-	seesEveryField(t, (*Service).equal)
-	seesEveryField(t, func(a, b *Network) bool { return equalNetworks([]Network{*a}, []Network{*b}) })
+	seesEveryField(t, (*model.Container).Equal)
+	seesEveryField(t, (*model.Task).Equal)
+	seesEveryField(t, (*model.Spec).Equal)
+	seesEveryField(t, (*model.Service).Equal)
+	seesEveryField(t, func(a, b *model.Network) bool { return model.EqualNetworks([]model.Network{*a}, []model.Network{*b}) })
 	// As records and build compare them.
-	seesEveryField(t, func(a, b *Node) bool { return *a == *b })
-	seesEveryField(t, func(a, b *PortClaim) bool { return *a == *b })
+	seesEveryField(t, func(a, b *model.Node) bool { return *a == *b })
+	seesEveryField(t, func(a, b *model.PortClaim) bool { return *a == *b })
 }
 
 // TestRecordsKeepEveryField writes and reads records in which each field is set.
 func TestRecordsKeepEveryField(t *testing.T) {
-	c, n, rec, claim := filled[Container](t), filled[Node](t), filled[ServiceRecord](t), filled[PortClaim](t)
-	claim.Port, claim.Protocol = 53, UDP
+	c, n, rec, claim := filled[model.Container](t), filled[model.Node](t), filled[ServiceRecord](t), filled[model.PortClaim](t)
+	claim.Port, claim.Protocol = 53, model.UDP
 	n.Problem = "" // is this host's finding
 	server := serverRecord{"https://192.0.2.9:2379"}
 	for key, test := range map[string]struct {
@@ -122,12 +124,12 @@ func TestRecordsKeepEveryField(t *testing.T) {
 		read  func(entry) any
 		want  any
 	}{
-		taskKey("x", "x"):                    {c, func(e entry) any { return *e.container }, c},
-		nodeKey("x"):                         {n, func(e entry) any { return *e.node }, n},
-		serviceKey(ServiceID{"x", "x"}):      {rec, func(e entry) any { return *e.service }, rec},
-		publishKey(port{UDP, 53}):            {claim.Service, func(e entry) any { return *e.published }, claim},
-		serverKey("x"):                       {server, func(e entry) any { return *e.server }, server},
-		taskKey("x", "x") + "/no such thing": {},
+		taskKey("x", "x"): {c, func(e entry) any { return *e.container }, c},
+		nodeKey("x"):      {n, func(e entry) any { return *e.node }, n},
+		serviceKey(model.ServiceID{Stack: "x", Name: "x"}): {rec, func(e entry) any { return *e.service }, rec},
+		publishKey(port{model.UDP, 53}):                    {claim.Service, func(e entry) any { return *e.published }, claim},
+		serverKey("x"):                                     {server, func(e entry) any { return *e.server }, server},
+		taskKey("x", "x") + "/no such thing":               {},
 	} {
 		e, err := decode(key, []byte(encode(test.value)))
 		if test.read == nil {
@@ -144,7 +146,7 @@ func TestRecordsKeepEveryField(t *testing.T) {
 	}
 
 	// On disk there are networks besides.
-	net := filled[Network](t)
+	net := filled[model.Network](t)
 	var got cacheLine
 	if err := json.Unmarshal([]byte(encode(cacheLine{Network: &net})), &got); err != nil || !reflect.DeepEqual(*got.Network, net) {
 		t.Errorf("network was %+v, is %+v, %v", net, got.Network, err)
@@ -156,7 +158,7 @@ func TestStatesAndChoicesOfTasksReachOtherHosts(t *testing.T) {
 	a := open(t, "a", shortDir(t))
 	b := open(t, "b", shortDir(t), at(a.server.endpoint))
 	b.SetLocal(local())
-	for i, state := range []State{Starting, Running, Unhealthy, Paused, Draining} {
+	for i, state := range []model.State{model.Starting, model.Running, model.Unhealthy, model.Paused, model.Draining} {
 		c := ctr("a", "1", "10.0.0.1", "web")
 		c.Tasks[0].State = state
 		c.Tasks[0].Spec.PublishLocal, c.Tasks[0].Spec.PreferLocal = i%2 == 0, i%2 == 1
@@ -166,8 +168,8 @@ func TestStatesAndChoicesOfTasksReachOtherHosts(t *testing.T) {
 			if s == nil {
 				return false
 			}
-			svc, ok := s.Service(ServiceID{DefaultStack, "web"})
-			return ok && svc.Tasks[0].equal(&c.Tasks[0])
+			svc, ok := s.Service(model.ServiceID{Stack: model.DefaultStack, Name: "web"})
+			return ok && svc.Tasks[0].Equal(&c.Tasks[0])
 		})
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"shoal/model"
+
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
@@ -25,14 +27,14 @@ func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
 	a := open(t, "a", shortDir(t))
 	b := open(t, "b", shortDir(t), at(a.server.endpoint))
 	var mu sync.Mutex
-	given := map[ServiceID]netip.Addr{}
+	given := map[model.ServiceID]netip.Addr{}
 	var work sync.WaitGroup
 	for w := range 8 {
 		c := []*Catalog{a, b}[w%2]
 		work.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 3))
 			for range 60 {
-				id := ServiceID{DefaultStack, fmt.Sprintf("s%d", rnd.IntN(25))}
+				id := model.ServiceID{Stack: model.DefaultStack, Name: fmt.Sprintf("s%d", rnd.IntN(25))}
 				addr := netip.AddrFrom4([4]byte{10, 96, 0, byte(rnd.IntN(40))})
 				got, err := c.ClaimVIP(t.Context(), id, addr)
 				if err != nil {
@@ -51,7 +53,7 @@ func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
 		})
 	}
 	work.Wait()
-	holders := map[netip.Addr]ServiceID{}
+	holders := map[netip.Addr]model.ServiceID{}
 	for id, addr := range given {
 		if other, ok := holders[addr]; ok {
 			t.Errorf("%s was given to %s and %s", addr, id, other)
@@ -149,7 +151,7 @@ func TestRecordsOutliveAnAgentForTheirLease(t *testing.T) {
 	a.SetLocal(local())
 	b := open(t, "b", shortDir(t), at(a.server.endpoint), func(o *Options) { o.LeaseTTL = 2 * time.Second })
 	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web")))
-	if _, err := a.ClaimVIP(t.Context(), ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
+	if _, err := a.ClaimVIP(t.Context(), model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "b's task", func() bool { return tasks(a, "web") == "b/1" })
@@ -159,7 +161,7 @@ func TestRecordsOutliveAnAgentForTheirLease(t *testing.T) {
 		t.Errorf("right after b stopped: %q", got)
 	}
 	eventually(t, "b's lease is over, and its service idle", func() bool {
-		svc, _ := a.Snapshot().Service(ServiceID{DefaultStack, "web"})
+		svc, _ := a.Snapshot().Service(model.ServiceID{Stack: model.DefaultStack, Name: "web"})
 		return len(svc.Tasks) == 0 && !svc.IdleSince.IsZero()
 	})
 	if n := len(a.Snapshot().Nodes); n != 2 {
@@ -248,7 +250,7 @@ func TestUnreadableRecordsHarmNobody(t *testing.T) {
 	if got := a.Status().Unreadable; len(got) != 6 {
 		t.Errorf("unreadable: %q", got)
 	}
-	x := ServiceID{DefaultStack, "x"}
+	x := model.ServiceID{Stack: model.DefaultStack, Name: "x"}
 	if _, err := a.ClaimVIP(t.Context(), x, netip.MustParseAddr("10.96.0.3")); err == nil || !strings.Contains(err.Error(), "service rm") {
 		t.Errorf("claim over an unreadable record: %v", err)
 	}
@@ -274,7 +276,7 @@ func TestRecordTooLargeForEtcdStaysHere(t *testing.T) {
 	huge := ctr("a", "huge", "10.0.0.1", "web")
 	for i := range 40000 {
 		huge.Tasks[0].Spec.Publish = append(huge.Tasks[0].Spec.Publish,
-			PublishedPort{Published: uint16(i + 1), Target: uint16(i + 1), Protocol: TCP})
+			model.PublishedPort{Published: uint16(i + 1), Target: uint16(i + 1), Protocol: model.TCP})
 	}
 	a.SetLocal(local(huge, ctr("a", "small", "10.0.0.2", "web")))
 	settled(t, a)
@@ -290,8 +292,8 @@ func TestRecordTooLargeForEtcdStaysHere(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	c := ctr("b", "1", "10.0.1.1", "web")
 	f.Add(taskKey("b", "1"), encode(&c))
-	f.Add(nodeKey("b"), encode(Node{Name: "b"}))
-	f.Add(serviceKey(ServiceID{"a", "b"}), encode(ServiceRecord{}))
+	f.Add(nodeKey("b"), encode(model.Node{Name: "b"}))
+	f.Add(serviceKey(model.ServiceID{Stack: "a", Name: "b"}), encode(ServiceRecord{}))
 	f.Fuzz(func(t *testing.T, key, value string) {
 		e, err := decode(key, []byte(value))
 		if err != nil {
@@ -304,9 +306,9 @@ func FuzzDecode(f *testing.F) {
 		if e.node != nil {
 			r.putNode(*e.node)
 		}
-		s := build(new(Snapshot), Node{}, r, r.takeChanges())
+		s := build(new(model.Snapshot), model.Node{}, r, r.takeChanges())
 		for _, svc := range s.Services {
-			if _, err := ParseServiceID(svc.ID.String()); err != nil {
+			if _, err := model.ParseServiceID(svc.ID.String()); err != nil {
 				t.Errorf("%q: %q made service %s", key, value, svc.ID)
 			}
 		}
@@ -325,7 +327,7 @@ func TestAwayTellsSilenceFromRefusal(t *testing.T) {
 		rpctypes.ErrMemberNotFound:                          false,
 		status.Error(codes.PermissionDenied, "certificate"): false,
 	} {
-		if got := away(err); errors.Is(got, ErrAway) != want || !errors.Is(got, err) {
+		if got := away(err); errors.Is(got, model.ErrAway) != want || !errors.Is(got, err) {
 			t.Errorf("%v: %v", err, got)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"shoal/model"
+
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -21,7 +23,7 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	a := cl.start("a")
-	web := ServiceID{DefaultStack, "web"}
+	web := model.ServiceID{Stack: model.DefaultStack, Name: "web"}
 	if _, err := a.ClaimVIP(t.Context(), web, netip.MustParseAddr("10.96.0.1")); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"shoal/model"
 )
 
 // What is kept in etcd, each value as JSON:
@@ -38,7 +40,7 @@ const (
 
 func nodeKey(name string) string            { return nodesRoot + name }
 func taskKey(node, container string) string { return tasksRoot + node + "/" + container }
-func serviceKey(id ServiceID) string        { return servicesRoot + id.String() }
+func serviceKey(id model.ServiceID) string  { return servicesRoot + id.String() }
 func vipKey(a netip.Addr) string            { return vipsRoot + a.String() }
 func subnetKey(p netip.Prefix) string       { return subnetsRoot + p.String() }
 func serverKey(node string) string          { return serversRoot + node }
@@ -54,17 +56,17 @@ func checkNodeName(s string) error {
 
 // stored tells whether a container is worth a record: whether another host
 // would treat its addresses or its tasks otherwise than without one.
-func (c *Container) stored() bool {
-	return len(c.Tasks) > 0 || c.Problem != "" || c.Stack != DefaultStack
+func stored(c *model.Container) bool {
+	return len(c.Tasks) > 0 || c.Problem != "" || c.Stack != model.DefaultStack
 }
 
 // entry is a record with what its key says. One of its fields is set.
 type entry struct {
-	node      *Node
-	container *Container
-	id        ServiceID // of service
+	node      *model.Node
+	container *model.Container
+	id        model.ServiceID // of service
 	service   *ServiceRecord
-	published *PortClaim
+	published *model.PortClaim
 
 	server     *serverRecord
 	serverNode string // of server
@@ -82,7 +84,7 @@ func decode(key string, value []byte) (e entry, err error) {
 	kind, rest, _ := strings.Cut(rest, "/")
 	switch kind {
 	case "nodes":
-		n := Node{Alive: true}
+		n := model.Node{Alive: true}
 		if err := json.Unmarshal(value, &n); err != nil {
 			return e, err
 		}
@@ -91,13 +93,13 @@ func decode(key string, value []byte) (e entry, err error) {
 		}
 		return entry{node: &n}, nil
 	case "tasks":
-		c := new(Container)
+		c := new(model.Container)
 		if err := json.Unmarshal(value, c); err != nil {
 			return e, err
 		}
-		return entry{container: c}, c.check(rest)
+		return entry{container: c}, checkContainer(c, rest)
 	case "services":
-		id, err := ParseServiceID(rest)
+		id, err := model.ParseServiceID(rest)
 		if err != nil {
 			return e, err
 		}
@@ -120,21 +122,21 @@ func decode(key string, value []byte) (e entry, err error) {
 }
 
 // decodeClaim reads who holds a port, given as PROTO/PORT.
-func decodeClaim(rest string, value []byte) (*PortClaim, error) {
+func decodeClaim(rest string, value []byte) (*model.PortClaim, error) {
 	p, err := parsePort(rest)
 	if err != nil {
 		return nil, err
 	}
-	claim := &PortClaim{Protocol: p.protocol, Port: p.number}
+	claim := &model.PortClaim{Protocol: p.protocol, Port: p.number}
 	if err := json.Unmarshal(value, &claim.Service); err != nil {
 		return nil, err
 	}
-	_, err = ParseServiceID(claim.Service.String())
+	_, err = model.ParseServiceID(claim.Service.String())
 	return claim, err
 }
 
-// check reports what of a record of another host would do harm here.
-func (c *Container) check(nodeAndID string) error {
+// checkContainer reports what of a record of another host would do harm here.
+func checkContainer(c *model.Container, nodeAndID string) error {
 	if c.Node+"/"+c.ID != nodeAndID {
 		return fmt.Errorf("it names container %q of node %q", c.ID, c.Node)
 	}
@@ -147,7 +149,7 @@ func (c *Container) check(nodeAndID string) error {
 			return fmt.Errorf("its task of %s has no address", t.Service)
 		}
 		for _, label := range []string{t.Service.Stack, t.Service.Name} {
-			if err := CheckLabel(label); err != nil {
+			if err := model.CheckLabel(label); err != nil {
 				return fmt.Errorf("its task of %s: %w", t.Service, err)
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/model"
 )
 
 func TestAnyOneOfThreeServersMayStop(t *testing.T) {
@@ -66,13 +68,13 @@ func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
 	closeAll(h[1], h[2])
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := a.ClaimVIP(ctx, ServiceID{DefaultStack, "web"}, netip.MustParseAddr("10.96.0.1")); !errors.Is(err, ErrAway) {
+	if _, err := a.ClaimVIP(ctx, model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.1")); !errors.Is(err, model.ErrAway) {
 		t.Errorf("a claim without a quorum: %v", err)
 	}
 	a.SetAlive(map[string]bool{"b": false})
 	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := a.RemoveNode(ctx, "b", false); !errors.Is(err, ErrAway) {
+	if err := a.RemoveNode(ctx, "b", false); !errors.Is(err, model.ErrAway) {
 		t.Errorf("remove a node without a quorum: %v", err)
 	}
 	a.SetAlive(nil)
@@ -88,7 +90,7 @@ func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
 			t.Errorf("%s has nothing to restore", node)
 		}
 		eventually(t, "a Snapshot", func() bool { return x.Snapshot() != nil })
-		if got := *x.Snapshot(); !slices.EqualFunc(got.Services, before.Services, func(a, b Service) bool { return a.equal(&b) }) ||
+		if got := *x.Snapshot(); !slices.EqualFunc(got.Services, before.Services, func(a, b model.Service) bool { return a.Equal(&b) }) ||
 			!slices.Equal(got.Nodes, before.Nodes) {
 			t.Errorf("before %+v, after, on %s, %+v", before, node, got)
 		}

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"shoal/model"
+
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -17,7 +19,7 @@ var ErrNoNode = errors.New("no such node; run: shoal nodes")
 // SetSelf changes what is known of this host: its address, its subnet. The next
 // Snapshot has it, and etcd as soon as that is possible. Name and Alive stay as
 // they are. It is done at once, under a lock: update must not call the catalog.
-func (c *Catalog) SetSelf(update func(*Node)) {
+func (c *Catalog) SetSelf(update func(*model.Node)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.self
@@ -26,7 +28,7 @@ func (c *Catalog) SetSelf(update func(*Node)) {
 	c.setSelf(n)
 }
 
-func (c *Catalog) setSelf(n Node) {
+func (c *Catalog) setSelf(n model.Node) {
 	c.self = n
 	c.records.putNode(n)
 	c.want[nodeKey(n.Name)] = fingerprint(encode(n))
@@ -37,12 +39,12 @@ func (c *Catalog) setSelf(n Node) {
 // adopt takes of an earlier record of this host what it was not yet told in
 // this run: until its subnet is claimed anew, the other hosts go on routing it
 // here.
-func (c *Catalog) adopt(old Node) {
+func (c *Catalog) adopt(old model.Node) {
 	n := c.self
 	if !n.Subnet.IsValid() {
 		n.Subnet, n.Number = old.Subnet, old.Number
 	}
-	if n.MAC == (MAC{}) {
+	if n.MAC == (model.MAC{}) {
 		n.MAC = old.MAC
 	}
 	if n != c.self {
@@ -51,7 +53,7 @@ func (c *Catalog) adopt(old Node) {
 }
 
 // SetAlive tells which hosts live, by name; one that is not among them counts
-// as alive, as does this one. The tasks of a dead host are [Lost] in Snapshots
+// as alive, as does this one. The tasks of a dead host are [model.Lost] in Snapshots
 // until it lives again; in etcd and in memory they stay what they are. An
 // embedded etcd on a dead host is asked no more, without waiting for
 // connections to it to fail.

@@ -10,11 +10,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"shoal/model"
 )
 
 // states are the states of a service's tasks in the newest Snapshot.
 func states(c *Catalog, name string) string {
-	svc, ok := c.Snapshot().Service(ServiceID{DefaultStack, name})
+	svc, ok := c.Snapshot().Service(model.ServiceID{Stack: model.DefaultStack, Name: name})
 	if !ok {
 		return "no service"
 	}
@@ -44,7 +46,7 @@ func TestTasksOfADeadHostAreLostAndBackAtOnce(t *testing.T) {
 	b := open(t, "b", shortDir(t), at(a.server.endpoint))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	sick := ctr("b", "3", "10.0.1.2", "web")
-	sick.Tasks[0].State = Unhealthy
+	sick.Tasks[0].State = model.Unhealthy
 	b.SetLocal(local(ctr("b", "2", "10.0.1.1", "web"), sick))
 	eventually(t, "all tasks", func() bool { return tasks(a, "web") == "a/1 b/2 b/3" })
 	settled(t, a)
@@ -57,11 +59,11 @@ func TestTasksOfADeadHostAreLostAndBackAtOnce(t *testing.T) {
 	if got := states(a, "web"); got != "running lost lost" {
 		t.Errorf("states %q", got)
 	}
-	svc, _ := s.Service(ServiceID{DefaultStack, "web"})
+	svc, _ := s.Service(model.ServiceID{Stack: model.DefaultStack, Name: "web"})
 	if lost := svc.Tasks[1]; lost.InRotation() || lost.Listed() || len(svc.InRotation()) != 1 {
 		t.Errorf("a lost task is still used: %+v", lost)
 	}
-	if i := slices.IndexFunc(s.Containers, func(c Container) bool { return c.ID == "2" }); s.Containers[i].Tasks[0].State != Lost {
+	if i := slices.IndexFunc(s.Containers, func(c model.Container) bool { return c.ID == "2" }); s.Containers[i].Tasks[0].State != model.Lost {
 		t.Errorf("its container says %s", s.Containers[i].Tasks[0].State)
 	}
 	if got := states(b, "web"); got != "running running unhealthy" {
@@ -70,7 +72,7 @@ func TestTasksOfADeadHostAreLostAndBackAtOnce(t *testing.T) {
 	a.SetAlive(map[string]bool{"b": false})
 	b.SetLocal(local(ctr("b", "2", "10.0.1.9", "web"), sick))
 	eventually(t, "a change on a dead host is followed", func() bool {
-		svc, _ := a.Snapshot().Service(ServiceID{DefaultStack, "web"})
+		svc, _ := a.Snapshot().Service(model.ServiceID{Stack: model.DefaultStack, Name: "web"})
 		return svc.Tasks[1].Addr == netip.MustParseAddr("10.0.1.9")
 	})
 	if got := states(a, "web"); got != "running lost lost" {
@@ -93,7 +95,7 @@ func TestTasksOfADeadHostAreLostAndBackAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range cached.containers {
-		if c.Tasks[0].State == Lost {
+		if c.Tasks[0].State == model.Lost {
 			t.Errorf("container %s is lost in the cache", c.ID)
 		}
 	}
@@ -108,12 +110,14 @@ func TestSetSelfReachesSnapshotsAndOtherHosts(t *testing.T) {
 	a.SetLocal(local())
 	b.SetLocal(local())
 	subnet := netip.MustParsePrefix("10.244.7.0/24")
-	set := func(n *Node) { n.Name, n.Alive, n.Number, n.Subnet, n.MAC = "x", false, 8, subnet, MAC{2, 1} }
+	set := func(n *model.Node) {
+		n.Name, n.Alive, n.Number, n.Subnet, n.MAC = "x", false, 8, subnet, model.MAC{2, 1}
+	}
 	a.SetSelf(set)
 	known := func(c *Catalog) func() bool {
 		return func() bool {
 			s := c.Snapshot()
-			return s != nil && len(s.Nodes) == 2 && s.Nodes[0].Subnet == subnet && s.Nodes[0].Number == 8 && s.Nodes[0].MAC == MAC{2, 1}
+			return s != nil && len(s.Nodes) == 2 && s.Nodes[0].Subnet == subnet && s.Nodes[0].Number == 8 && s.Nodes[0].MAC == model.MAC{2, 1}
 		}
 	}
 	eventually(t, "a sees it", known(a))
@@ -124,7 +128,7 @@ func TestSetSelfReachesSnapshotsAndOtherHosts(t *testing.T) {
 	settled(t, a)
 	rev := a.Snapshot().Revision
 	a.SetSelf(set)
-	a.SetSelf(func(n *Node) { n.Addr = netip.MustParseAddr("192.0.2.77") })
+	a.SetSelf(func(n *model.Node) { n.Addr = netip.MustParseAddr("192.0.2.77") })
 	eventually(t, "a new address", func() bool { return a.Snapshot().Self.Addr == netip.MustParseAddr("192.0.2.77") })
 	if n := a.Snapshot().Revision - rev; n != 1 {
 		t.Errorf("%d Snapshots", n)
@@ -156,7 +160,7 @@ func TestTasksOnNetworksOfTheirHostAloneAreUnreached(t *testing.T) {
 	a := open(t, "a", shortDir(t))
 	b := open(t, "b", shortDir(t), at(a.server.endpoint), untold)
 	// Both hosts have a network of the same addresses, and b's leased one besides.
-	shared := func(c Container, stack string) Container {
+	shared := func(c model.Container, stack string) model.Container {
 		c.Stack = stack
 		return c
 	}
@@ -166,7 +170,7 @@ func TestTasksOnNetworksOfTheirHostAloneAreUnreached(t *testing.T) {
 	settled(t, b)
 	eventually(t, "on a, only its own", func() bool { return states(a, "web") == "running unreached unreached" })
 	eventually(t, "on b, its own", func() bool { return states(b, "web") == "unreached running running" })
-	b.SetSelf(func(n *Node) { n.Subnet = netip.MustParsePrefix("10.244.2.0/24") })
+	b.SetSelf(func(n *model.Node) { n.Subnet = netip.MustParsePrefix("10.244.2.0/24") })
 	eventually(t, "on a, what b's subnet holds", func() bool { return states(a, "web") == "running unreached running" })
 	for c, want := range map[*Catalog]string{a: "shop", b: "blog"} {
 		if got, _ := c.Snapshot().StackOf(netip.MustParseAddr("172.18.0.2")); got != want {
@@ -174,7 +178,7 @@ func TestTasksOnNetworksOfTheirHostAloneAreUnreached(t *testing.T) {
 		}
 	}
 	// What is shared in the store is what the tasks' own host says.
-	b.SetSelf(func(n *Node) { n.Subnet = netip.MustParsePrefix("172.18.0.0/16") })
+	b.SetSelf(func(n *model.Node) { n.Subnet = netip.MustParsePrefix("172.18.0.0/16") })
 	eventually(t, "on a, by another subnet", func() bool { return states(a, "web") == "running running unreached" })
 }
 
@@ -276,7 +280,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 				t.Errorf("%s has number %d, %s too", p, n, other)
 			}
 			given[n], numbers[i] = p, n
-			c.SetSelf(func(self *Node) { self.Subnet, self.Number = p, n })
+			c.SetSelf(func(self *model.Node) { self.Subnet, self.Number = p, n })
 		})
 	}
 	work.Wait()
@@ -297,7 +301,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if p, _, err := c.ClaimSubnet(ctx, netip.MustParsePrefix("10.9.0.0/16"), 24, nil); !errors.Is(err, ErrAway) {
+	if p, _, err := c.ClaimSubnet(ctx, netip.MustParsePrefix("10.9.0.0/16"), 24, nil); !errors.Is(err, model.ErrAway) {
 		t.Errorf("without etcd, of a new pool: %s, %v", p, err)
 	}
 }
@@ -341,45 +345,47 @@ func TestPortsOfTheMesh(t *testing.T) {
 	b := open(t, "b", shortDir(t), at(etcd.endpoint))
 	a.SetLocal(local())
 	b.SetLocal(local())
-	shop, blog := ServiceID{"shop", "web"}, ServiceID{"blog", "front"}
-	claim := func(proto Protocol, number uint16, id ServiceID) PortClaim { return PortClaim{proto, number, id} }
-	for _, c := range []PortClaim{claim(UDP, 53, shop), claim(TCP, 8080, shop), claim(TCP, 80, shop), claim(TCP, 8080, shop)} {
+	shop, blog := model.ServiceID{Stack: "shop", Name: "web"}, model.ServiceID{Stack: "blog", Name: "front"}
+	claim := func(proto model.Protocol, number uint16, id model.ServiceID) model.PortClaim {
+		return model.PortClaim{Protocol: proto, Port: number, Service: id}
+	}
+	for _, c := range []model.PortClaim{claim(model.UDP, 53, shop), claim(model.TCP, 8080, shop), claim(model.TCP, 80, shop), claim(model.TCP, 8080, shop)} {
 		if err := a.ClaimPort(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var taken *PortTakenError
-	if err := b.ClaimPort(t.Context(), claim(TCP, 8080, blog)); !errors.As(err, &taken) || taken.Holder != shop || !strings.Contains(err.Error(), "8080/tcp") {
+	var taken *model.PortTakenError
+	if err := b.ClaimPort(t.Context(), claim(model.TCP, 8080, blog)); !errors.As(err, &taken) || taken.Holder != shop || !strings.Contains(err.Error(), "8080/tcp") {
 		t.Errorf("another's port: %v", err)
 	}
-	if err := b.ClaimPort(t.Context(), claim(TCP, 0, blog)); err == nil {
+	if err := b.ClaimPort(t.Context(), claim(model.TCP, 0, blog)); err == nil {
 		t.Error("port 0 was claimed")
 	}
-	if err := b.ReleasePort(t.Context(), claim(TCP, 8080, blog)); err != nil {
+	if err := b.ReleasePort(t.Context(), claim(model.TCP, 8080, blog)); err != nil {
 		t.Error(err)
 	}
-	want := []PortClaim{claim(TCP, 80, shop), claim(TCP, 8080, shop), claim(UDP, 53, shop)}
-	published := func(c *Catalog, want ...PortClaim) func() bool {
+	want := []model.PortClaim{claim(model.TCP, 80, shop), claim(model.TCP, 8080, shop), claim(model.UDP, 53, shop)}
+	published := func(c *Catalog, want ...model.PortClaim) func() bool {
 		return func() bool { return c.Snapshot() != nil && slices.Equal(c.Snapshot().Published, want) }
 	}
 	eventually(t, "a sees them", published(a, want...))
 	eventually(t, "b sees them", published(b, want...))
-	if err := b.ReleasePort(t.Context(), claim(TCP, 8080, shop)); err != nil {
+	if err := b.ReleasePort(t.Context(), claim(model.TCP, 8080, shop)); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.ClaimPort(t.Context(), claim(TCP, 8080, blog)); err != nil {
+	if err := b.ClaimPort(t.Context(), claim(model.TCP, 8080, blog)); err != nil {
 		t.Errorf("a port that was released: %v", err)
 	}
 	want[1].Service = blog
 	eventually(t, "it changed hands", published(a, want...))
 
 	// More than fit into one transaction go with their service.
-	many := ServiceID{"many", "ports"}
+	many := model.ServiceID{Stack: "many", Name: "ports"}
 	var work sync.WaitGroup
 	for w := range 8 {
 		work.Go(func() {
 			for i := range 32 {
-				if err := a.ClaimPort(t.Context(), claim(SCTP, uint16(1000+32*w+i), many)); err != nil {
+				if err := a.ClaimPort(t.Context(), claim(model.SCTP, uint16(1000+32*w+i), many)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -390,7 +396,7 @@ func TestPortsOfTheMesh(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "they are gone", published(a, want...))
-	if err := a.RemoveService(t.Context(), many); !errors.Is(err, ErrNoService) {
+	if err := a.RemoveService(t.Context(), many); !errors.Is(err, model.ErrNoService) {
 		t.Error(err)
 	}
 	if err := a.RemoveService(t.Context(), shop); err != nil {
@@ -414,7 +420,7 @@ func TestAPortIsReleasedByManyAtOnce(t *testing.T) {
 	a.SetLocal(local())
 	b.SetLocal(local())
 	for i := range 50 {
-		old, young := PortClaim{TCP, 80, ServiceID{"s", fmt.Sprint(i)}}, PortClaim{TCP, 80, ServiceID{"s", fmt.Sprint(i + 1)}}
+		old, young := model.PortClaim{Protocol: model.TCP, Port: 80, Service: model.ServiceID{Stack: "s", Name: fmt.Sprint(i)}}, model.PortClaim{Protocol: model.TCP, Port: 80, Service: model.ServiceID{Stack: "s", Name: fmt.Sprint(i + 1)}}
 		if err := a.ClaimPort(t.Context(), old); err != nil {
 			t.Fatalf("round %d: it was not left to its holder: %v", i, err)
 		}
@@ -429,7 +435,7 @@ func TestAPortIsReleasedByManyAtOnce(t *testing.T) {
 		work.Go(func() {
 			for {
 				err := b.ClaimPort(t.Context(), young)
-				if taken := (*PortTakenError)(nil); errors.As(err, &taken) && taken.Holder == old.Service {
+				if taken := (*model.PortTakenError)(nil); errors.As(err, &taken) && taken.Holder == old.Service {
 					continue // not released yet
 				}
 				if err != nil {
@@ -439,7 +445,7 @@ func TestAPortIsReleasedByManyAtOnce(t *testing.T) {
 			}
 		})
 		work.Wait()
-		var taken *PortTakenError
+		var taken *model.PortTakenError
 		if err := a.ClaimPort(t.Context(), old); !errors.As(err, &taken) || taken.Holder != young.Service {
 			t.Fatalf("round %d: the new claim is gone: %v", i, err)
 		}

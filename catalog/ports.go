@@ -7,12 +7,14 @@ import (
 	"strconv"
 	"strings"
 
+	"shoal/model"
+
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // port is a port of the routing mesh.
 type port struct {
-	protocol Protocol
+	protocol model.Protocol
 	number   uint16
 }
 
@@ -21,7 +23,7 @@ func (p port) String() string { return fmt.Sprintf("%s/%d", p.protocol, p.number
 
 func parsePort(s string) (port, error) {
 	proto, number, _ := strings.Cut(s, "/")
-	p, err := ParseProtocol(proto)
+	p, err := model.ParseProtocol(proto)
 	if err != nil {
 		return port{}, err
 	}
@@ -32,21 +34,10 @@ func parsePort(s string) (port, error) {
 	return port{p, uint16(n)}, nil
 }
 
-// PortTakenError says that a port of the routing mesh is another service's.
-type PortTakenError struct {
-	Protocol Protocol
-	Port     uint16
-	Holder   ServiceID
-}
-
-func (e *PortTakenError) Error() string {
-	return fmt.Sprintf("%d/%s is already claimed by %s; publish another port, or remove that service", e.Port, e.Protocol, e.Holder)
-}
-
 // ClaimPort makes a port of the routing mesh a service's, on every host, until
 // it is released. It does nothing if the service has it already. If another
-// service has it, the error is a [*PortTakenError].
-func (c *Catalog) ClaimPort(ctx context.Context, claim PortClaim) error {
+// service has it, the error is a [*model.PortTakenError].
+func (c *Catalog) ClaimPort(ctx context.Context, claim model.PortClaim) error {
 	p := port{claim.Protocol, claim.Port}
 	if _, err := parsePort(p.String()); err != nil {
 		return fmt.Errorf("publish %s for %s: %w", p, claim.Service, err)
@@ -68,13 +59,13 @@ func (c *Catalog) ClaimPort(ctx context.Context, claim PortClaim) error {
 			p.number, p.protocol, claim.Service, key, err)
 	}
 	if held.Service != claim.Service {
-		return &PortTakenError{p.protocol, p.number, held.Service}
+		return &model.PortTakenError{Protocol: p.protocol, Port: p.number, Holder: held.Service}
 	}
 	return nil
 }
 
 // ReleasePort lets go of a port of the routing mesh, if the service holds it.
-func (c *Catalog) ReleasePort(ctx context.Context, claim PortClaim) error {
+func (c *Catalog) ReleasePort(ctx context.Context, claim model.PortClaim) error {
 	if _, err := c.releasePorts(ctx, claim.Service, publishKey(port{claim.Protocol, claim.Port})); err != nil {
 		return fmt.Errorf("release %d/%s of %s: %w", claim.Port, claim.Protocol, claim.Service, err)
 	}
@@ -83,14 +74,14 @@ func (c *Catalog) ReleasePort(ctx context.Context, claim PortClaim) error {
 
 // releasePorts lets go of those ports of a service whose key is, or begins
 // with, the one given. It tells how many they were.
-func (c *Catalog) releasePorts(ctx context.Context, id ServiceID, key string, opts ...clientv3.OpOption) (n int, err error) {
+func (c *Catalog) releasePorts(ctx context.Context, id model.ServiceID, key string, opts ...clientv3.OpOption) (n int, err error) {
 	r, err := c.commit(ctx, nil, []clientv3.Op{clientv3.OpGet(key, opts...)}, nil)
 	if err != nil {
 		return 0, err
 	}
 	var keys []string
 	for _, kv := range r.Responses[0].GetResponseRange().Kvs {
-		var holder ServiceID
+		var holder model.ServiceID
 		if json.Unmarshal(kv.Value, &holder) == nil && holder == id {
 			keys = append(keys, string(kv.Key))
 		}

@@ -3,6 +3,8 @@ package catalog
 import (
 	"context"
 	"time"
+
+	"shoal/model"
 )
 
 // While changes keep coming, building is given a tenth of the time, and no
@@ -55,7 +57,7 @@ func (c *Catalog) publishOnce() {
 
 // Snapshot returns the newest Snapshot. It is nil until both the cluster's
 // state and this host's containers are known.
-func (c *Catalog) Snapshot() *Snapshot {
+func (c *Catalog) Snapshot() *model.Snapshot {
 	if s := c.snapshot.Load(); s.Revision > 0 {
 		return s
 	}
@@ -65,8 +67,8 @@ func (c *Catalog) Snapshot() *Snapshot {
 // Watch delivers Snapshots, the current one first, until the context ends or
 // the catalog is closed; then it closes the channel. Who reads slowly misses
 // those in between and gets the newest.
-func (c *Catalog) Watch(ctx context.Context) <-chan *Snapshot {
-	m := make(chan *Snapshot, 1)
+func (c *Catalog) Watch(ctx context.Context) <-chan *model.Snapshot {
+	m := make(chan *model.Snapshot, 1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mailboxes == nil {
@@ -99,7 +101,7 @@ func (c *Catalog) closeMailboxes() {
 
 // deliver puts a Snapshot into a mailbox in place of one not read. Nobody else
 // puts meanwhile: the caller holds the lock.
-func deliver(m chan *Snapshot, s *Snapshot) {
+func deliver(m chan *model.Snapshot, s *model.Snapshot) {
 	select {
 	case <-m:
 	default:

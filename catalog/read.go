@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"shoal/model"
+
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -247,7 +249,7 @@ func (c *Catalog) forget(key string) {
 		c.records.deleteContainer(node, id)
 	}
 	if rest, ok := strings.CutPrefix(key, servicesRoot); ok {
-		if id, err := ParseServiceID(rest); err == nil {
+		if id, err := model.ParseServiceID(rest); err == nil {
 			c.records.deleteService(id)
 		}
 	}

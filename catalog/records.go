@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"shoal/model"
 )
 
 // ServiceRecord is what is remembered of a service apart from its tasks.
@@ -22,17 +24,17 @@ type ServiceRecord struct {
 // engine tells them. What is put is never changed afterwards. It notes
 // what changed since a Snapshot was built, so that only that is built anew.
 type records struct {
-	self       string                           // this host's name
-	nodes      map[string]Node                  // by name, this host among them
-	containers map[string]map[string]*Container // by node, by ID
-	services   map[ServiceID]ServiceRecord
-	published  map[port]ServiceID
-	servers    map[string]string          // hosts whose etcd serves others, by name -> its endpoint
-	networks   []Network                  // of this host
-	tasks      map[ServiceID][]*Container // those with a task of the service, in no order
-	dead       map[string]time.Time       // hosts that are held for dead, by name -> since when
-	subnets    netip.Prefix               // see Options.SubnetPool
-	hosts      []Node                     // as this host sees them, by name; up to date after takeChanges
+	self       string                                 // this host's name
+	nodes      map[string]model.Node                  // by name, this host among them
+	containers map[string]map[string]*model.Container // by node, by ID
+	services   map[model.ServiceID]ServiceRecord
+	published  map[port]model.ServiceID
+	servers    map[string]string                      // hosts whose etcd serves others, by name -> its endpoint
+	networks   []model.Network                        // of this host
+	tasks      map[model.ServiceID][]*model.Container // those with a task of the service, in no order
+	dead       map[string]time.Time                   // hosts that are held for dead, by name -> since when
+	subnets    netip.Prefix                           // see Options.SubnetPool
+	hosts      []model.Node                           // as this host sees them, by name; up to date after takeChanges
 
 	changes changes
 }
@@ -44,7 +46,7 @@ type changes struct {
 	published  bool
 	askers     bool // an address came, left, or changed its stack
 	containers map[containerKey]struct{}
-	services   map[ServiceID]struct{}
+	services   map[model.ServiceID]struct{}
 }
 
 type containerKey struct{ node, id string }
@@ -56,19 +58,19 @@ func (k containerKey) compare(o containerKey) int {
 func newRecords(self string) *records {
 	return &records{
 		self:       self,
-		nodes:      map[string]Node{},
-		containers: map[string]map[string]*Container{},
-		services:   map[ServiceID]ServiceRecord{},
-		published:  map[port]ServiceID{},
+		nodes:      map[string]model.Node{},
+		containers: map[string]map[string]*model.Container{},
+		services:   map[model.ServiceID]ServiceRecord{},
+		published:  map[port]model.ServiceID{},
 		servers:    map[string]string{},
-		tasks:      map[ServiceID][]*Container{},
+		tasks:      map[model.ServiceID][]*model.Container{},
 		dead:       map[string]time.Time{},
 		changes:    newChanges(),
 	}
 }
 
 func newChanges() changes {
-	return changes{containers: map[containerKey]struct{}{}, services: map[ServiceID]struct{}{}}
+	return changes{containers: map[containerKey]struct{}{}, services: map[model.ServiceID]struct{}{}}
 }
 
 // takeChanges returns what changed since it was last called.
@@ -81,7 +83,7 @@ func (r *records) takeChanges() changes {
 	return ch
 }
 
-func (r *records) putNode(n Node) {
+func (r *records) putNode(n model.Node) {
 	if r.nodes[n.Name] != n {
 		r.nodes[n.Name] = n
 		r.changes.nodes = true
@@ -99,12 +101,12 @@ func (r *records) deleteNode(name string) {
 // its tasks may be seen otherwise: what one host has can cost another its own.
 func (r *records) judgeNodes() {
 	was := r.hosts
-	r.hosts = slices.SortedFunc(maps.Values(r.nodes), func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	r.hosts = slices.SortedFunc(maps.Values(r.nodes), func(a, b model.Node) int { return strings.Compare(a.Name, b.Name) })
 	for i := range r.hosts {
 		_, dead := r.dead[r.hosts[i].Name]
 		r.hosts[i].Alive = !dead
 	}
-	checkSubnets(r.hosts, r.self, r.subnets)
+	model.CheckSubnets(r.hosts, r.self, r.subnets)
 	for _, n := range r.hosts {
 		if o := find(was, n.Name); o == nil || o.Addr != n.Addr || o.Subnet != n.Subnet {
 			r.touch(n.Name)
@@ -119,8 +121,8 @@ func (r *records) judgeNodes() {
 
 // find finds a node among some that are in order of their names; nil: it is not
 // there.
-func find(nodes []Node, name string) *Node {
-	i, ok := slices.BinarySearchFunc(nodes, name, func(n Node, name string) int { return strings.Compare(n.Name, name) })
+func find(nodes []model.Node, name string) *model.Node {
+	i, ok := slices.BinarySearchFunc(nodes, name, func(n model.Node, name string) int { return strings.Compare(n.Name, name) })
 	if !ok {
 		return nil
 	}
@@ -158,11 +160,11 @@ func (r *records) touch(node string) {
 }
 
 // seen is a task as this host sees it.
-func (r *records) seen(t Task) Task {
+func (r *records) seen(t model.Task) model.Task {
 	if since, dead := r.dead[t.Node]; dead {
-		t.State, t.Since = Lost, since
+		t.State, t.Since = model.Lost, since
 	} else if !r.reached(t.Node, t.Addr) {
-		t.State = Unreached
+		t.State = model.Unreached
 	}
 	return t
 }
@@ -175,7 +177,7 @@ func (r *records) reached(node string, a netip.Addr) bool {
 }
 
 // seenContainer is a container with its tasks as this host sees them.
-func (r *records) seenContainer(c Container) Container {
+func (r *records) seenContainer(c model.Container) model.Container {
 	if c.Node != r.self && len(c.Tasks) > 0 {
 		c.Tasks = slices.Clone(c.Tasks)
 		for i := range c.Tasks {
@@ -186,15 +188,15 @@ func (r *records) seenContainer(c Container) Container {
 }
 
 // putContainer tells whether the container was not there, or not like this.
-func (r *records) putContainer(ctr Container) bool {
+func (r *records) putContainer(ctr model.Container) bool {
 	old := r.containers[ctr.Node][ctr.ID]
 	if old != nil {
-		if old.equal(&ctr) {
+		if old.Equal(&ctr) {
 			return false
 		}
 		r.unlink(old)
 	} else if r.containers[ctr.Node] == nil {
-		r.containers[ctr.Node] = map[string]*Container{}
+		r.containers[ctr.Node] = map[string]*model.Container{}
 	}
 	c := &ctr
 	r.containers[c.Node][c.ID] = c
@@ -227,10 +229,10 @@ func (r *records) deleteContainer(node, id string) {
 }
 
 // unlink takes a container from the services it has tasks of.
-func (r *records) unlink(c *Container) {
+func (r *records) unlink(c *model.Container) {
 	for i := range c.Tasks {
 		id := c.Tasks[i].Service
-		rest := slices.DeleteFunc(r.tasks[id], func(o *Container) bool { return o == c })
+		rest := slices.DeleteFunc(r.tasks[id], func(o *model.Container) bool { return o == c })
 		if len(rest) > 0 {
 			r.tasks[id] = rest
 		} else {
@@ -240,17 +242,17 @@ func (r *records) unlink(c *Container) {
 	}
 }
 
-func (r *records) putService(id ServiceID, rec ServiceRecord) {
+func (r *records) putService(id model.ServiceID, rec ServiceRecord) {
 	r.services[id] = rec
 	r.changes.services[id] = struct{}{}
 }
 
-func (r *records) deleteService(id ServiceID) {
+func (r *records) deleteService(id model.ServiceID) {
 	delete(r.services, id)
 	r.changes.services[id] = struct{}{}
 }
 
-func (r *records) putPublished(c PortClaim) {
+func (r *records) putPublished(c model.PortClaim) {
 	p := port{c.Protocol, c.Port}
 	if holder, held := r.published[p]; !held || holder != c.Service {
 		r.published[p] = c.Service
@@ -266,19 +268,19 @@ func (r *records) deletePublished(p port) {
 }
 
 // claims are the published ports, by protocol and port.
-func (r *records) claims() []PortClaim {
-	claims := make([]PortClaim, 0, len(r.published))
+func (r *records) claims() []model.PortClaim {
+	claims := make([]model.PortClaim, 0, len(r.published))
 	for p, id := range r.published {
-		claims = append(claims, PortClaim{Protocol: p.protocol, Port: p.number, Service: id})
+		claims = append(claims, model.PortClaim{Protocol: p.protocol, Port: p.number, Service: id})
 	}
-	slices.SortFunc(claims, func(a, b PortClaim) int {
+	slices.SortFunc(claims, func(a, b model.PortClaim) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
 	})
 	return claims
 }
 
-func (r *records) setNetworks(n []Network) {
-	if !equalNetworks(r.networks, n) {
+func (r *records) setNetworks(n []model.Network) {
+	if !model.EqualNetworks(r.networks, n) {
 		r.networks = slices.Clone(n)
 		r.changes.networks = true
 	}
@@ -286,8 +288,8 @@ func (r *records) setNetworks(n []Network) {
 
 // idleDrift are the services whose record says of their idleness something
 // else than their tasks do, with the record as it should be.
-func (r *records) idleDrift(now time.Time) map[ServiceID]ServiceRecord {
-	drift := map[ServiceID]ServiceRecord{}
+func (r *records) idleDrift(now time.Time) map[model.ServiceID]ServiceRecord {
+	drift := map[model.ServiceID]ServiceRecord{}
 	for id, rec := range r.services {
 		live := len(r.tasks[id]) > 0
 		switch {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // store is one that hosts a and b use, but do not run.
@@ -74,12 +75,12 @@ func TestEveryKindOfStoreDoes(t *testing.T) {
 				settled(t, c)
 			}
 
-			web, other := ServiceID{DefaultStack, "web"}, ServiceID{DefaultStack, "other"}
+			web, other := model.ServiceID{Stack: model.DefaultStack, Name: "web"}, model.ServiceID{Stack: model.DefaultStack, Name: "other"}
 			vip := netip.MustParseAddr("10.96.0.1")
 			if got, err := a.ClaimVIP(t.Context(), web, vip); got != vip || err != nil {
 				t.Errorf("claim: %s, %v", got, err)
 			}
-			var taken *TakenError
+			var taken *model.TakenError
 			if _, err := b.ClaimVIP(t.Context(), other, vip); !errors.As(err, &taken) {
 				t.Errorf("claim of the same: %v", err)
 			}
@@ -154,7 +155,7 @@ func TestNothingRunsOnOnceClosed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := Open(t.Context(), Options{Self: Node{Name: "e"}, StateDir: shortDir(t), Join: []string{"x"}}); err == nil {
+	if _, err := Open(t.Context(), Options{Self: model.Node{Name: "e"}, StateDir: shortDir(t), Join: []string{"x"}}); err == nil {
 		t.Error("opened with an endpoint that is none")
 	}
 	limited, cancel := context.WithTimeout(t.Context(), 20*time.Second)

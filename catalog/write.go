@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"shoal/model"
+
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
@@ -150,7 +152,7 @@ func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
 	for {
 		c.mu.Lock()
 		ops := c.drift(lease)
-		var idle map[ServiceID]ServiceRecord
+		var idle map[model.ServiceID]ServiceRecord
 		if c.localKnown {
 			idle = c.records.idleDrift(time.Now().UTC().Truncate(time.Second))
 		}
@@ -233,7 +235,7 @@ func batches(ops []clientv3.Op) [][]clientv3.Op {
 // writeIdle writes since when services are idle, each batch only if all its
 // records are still as they were read: every host sees the last task leave, and
 // one of them writes it. It tells whether another host was first.
-func (c *Catalog) writeIdle(ctx context.Context, idle map[ServiceID]ServiceRecord) (rev int64, lost bool, err error) {
+func (c *Catalog) writeIdle(ctx context.Context, idle map[model.ServiceID]ServiceRecord) (rev int64, lost bool, err error) {
 	for ids := range slices.Chunk(slices.Collect(maps.Keys(idle)), batchOps) {
 		var conds []clientv3.Cmp
 		var ops []clientv3.Op
@@ -254,10 +256,7 @@ func (c *Catalog) writeIdle(ctx context.Context, idle map[ServiceID]ServiceRecor
 	return rev, lost, nil
 }
 
-// ErrAway says that etcd does not answer. The last state stays in use meanwhile.
-var ErrAway = errors.New("etcd does not answer, try again when it does; see: shoal status")
-
-// away makes an [ErrAway] of an error that says no more than that etcd does not
+// away makes an [model.ErrAway] of an error that says no more than that etcd does not
 // answer, or that none of its members leads.
 func away(err error) error {
 	code := status.Code(err)
@@ -265,7 +264,7 @@ func away(err error) error {
 		code = e.Code()
 	}
 	if code == codes.Unavailable || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w (%w)", ErrAway, err)
+		return fmt.Errorf("%w (%w)", model.ErrAway, err)
 	}
 	return err
 }

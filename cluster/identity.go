@@ -18,7 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // ErrNotJoined says that the folder holds no identity: this host is in no
@@ -34,7 +34,7 @@ type Host struct {
 }
 
 func (h *Host) check() error {
-	if err := catalog.CheckLabel(h.Node); err != nil {
+	if err := model.CheckLabel(h.Node); err != nil {
 		return fmt.Errorf("node name: %w", err)
 	}
 	if !usable(h.Addr) {

@@ -16,7 +16,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // joinRequest is the body of POST /v1/join.
@@ -44,7 +44,7 @@ func decodeJoin(body []byte) (q joinRequest, s secret, pub *ecdsa.PublicKey, err
 		return q, s, nil, errors.New("the request holds no token's secret")
 	}
 	copy(s[:], q.Secret)
-	if err := catalog.CheckLabel(q.Node); err != nil {
+	if err := model.CheckLabel(q.Node); err != nil {
 		return q, s, nil, fmt.Errorf("node name: %w", err)
 	}
 	if !usable(q.Addr) {

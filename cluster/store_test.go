@@ -17,6 +17,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // memStore is a Store in memory.
@@ -112,7 +113,7 @@ func etcdStore(t *testing.T) Store {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	c, err := catalog.Open(t.Context(), catalog.Options{
-		Self: catalog.Node{Name: "etcd"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Self: model.Node{Name: "etcd"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,17 +5,17 @@ import (
 	"slices"
 	"sync"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // acl is who may ask, by one Snapshot.
 type acl struct {
 	prefixes []netip.Prefix
 	addrs    map[netip.Addr]struct{}
-	snap     *catalog.Snapshot
+	snap     *model.Snapshot
 }
 
-func newACL(o *Options, snap *catalog.Snapshot) *acl {
+func newACL(o *Options, snap *model.Snapshot) *acl {
 	l := &acl{
 		prefixes: append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, o.Allow...),
 		addrs:    map[netip.Addr]struct{}{},

@@ -10,24 +10,25 @@ import (
 	"github.com/miekg/dns"
 
 	"shoal/catalog"
+	"shoal/model"
 )
 
 // manyServices is a Snapshot of n services of three tasks each, in 100 stacks.
-func manyServices(revision uint64, n int) *catalog.Snapshot {
-	vips := make(map[catalog.ServiceID]netip.Addr, n)
-	containers := make([]catalog.Container, 0, 3*n)
-	spec := catalog.Spec{Mode: catalog.ModeVIP, Ports: []catalog.Port{{Name: "http", Port: 80, Target: 80, Protocol: catalog.TCP}}}
+func manyServices(revision uint64, n int) *model.Snapshot {
+	vips := make(map[model.ServiceID]netip.Addr, n)
+	containers := make([]model.Container, 0, 3*n)
+	spec := model.Spec{Mode: model.ModeVIP, Ports: []model.Port{{Name: "http", Port: 80, Target: 80, Protocol: model.TCP}}}
 	for i := range n {
-		id := catalog.ServiceID{Stack: fmt.Sprintf("stack%d", i%100), Name: fmt.Sprintf("svc%d", i)}
+		id := model.ServiceID{Stack: fmt.Sprintf("stack%d", i%100), Name: fmt.Sprintf("svc%d", i)}
 		vips[id] = netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})
 		for j := range 3 {
 			a := netip.AddrFrom4([4]byte{10, 200 + byte(j), byte(i >> 8), byte(i)})
-			c := catalog.Container{ID: fmt.Sprintf("%d-%d", i, j), Stack: id.Stack, Addrs: []netip.Addr{a}}
-			c.Tasks = []catalog.Task{{Service: id, Container: c.ID, Addr: a, State: catalog.Running, Spec: spec}}
+			c := model.Container{ID: fmt.Sprintf("%d-%d", i, j), Stack: id.Stack, Addrs: []netip.Addr{a}}
+			c.Tasks = []model.Task{{Service: id, Container: c.ID, Addr: a, State: model.Running, Spec: spec}}
 			containers = append(containers, c)
 		}
 	}
-	return catalog.NewSnapshot(revision, catalog.Node{Name: "h1", Addr: ip("192.0.2.1")}, nil, containers, vips)
+	return catalog.NewSnapshot(revision, model.Node{Name: "h1", Addr: ip("192.0.2.1")}, nil, containers, vips)
 }
 
 func BenchmarkTable10000Services(b *testing.B) {
@@ -37,7 +38,7 @@ func BenchmarkTable10000Services(b *testing.B) {
 	for _, c := range []struct {
 		name string
 		old  *table
-		snap *catalog.Snapshot
+		snap *model.Snapshot
 	}{
 		{"fresh", nil, one},
 		{"unchanged", buildTable(&s.opt, &s.zone, one, nil), manyServices(3, 10_000)},

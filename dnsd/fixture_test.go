@@ -15,16 +15,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/catalog"
+	"shoal/model"
 )
 
 // world is a small mesh with every kind of service. Its clients are 127.0.0.2,
 // a container of stack shop, and 127.0.0.3, one of stack a.
-func world(revision uint64) *catalog.Snapshot {
-	self := catalog.Node{Name: "h1", Addr: ip("192.0.2.1"), Alive: true}
-	vips := map[catalog.ServiceID]netip.Addr{}
-	var containers []catalog.Container
-	service := func(id, vip string, spec catalog.Spec, tasks ...string) {
-		sid, err := catalog.ParseServiceID(id)
+func world(revision uint64) *model.Snapshot {
+	self := model.Node{Name: "h1", Addr: ip("192.0.2.1"), Alive: true}
+	vips := map[model.ServiceID]netip.Addr{}
+	var containers []model.Container
+	service := func(id, vip string, spec model.Spec, tasks ...string) {
+		sid, err := model.ParseServiceID(id)
 		if err != nil {
 			panic(err)
 		}
@@ -32,47 +33,47 @@ func world(revision uint64) *catalog.Snapshot {
 			vips[sid] = ip(vip)
 		}
 		if spec.Mode == "" {
-			spec.Mode = catalog.ModeVIP
+			spec.Mode = model.ModeVIP
 		}
 		for i, t := range tasks {
 			addr, state, _ := strings.Cut(t, " ")
 			if state == "" {
-				state = string(catalog.Running)
+				state = string(model.Running)
 			}
-			c := catalog.Container{ID: fmt.Sprintf("%s-%s-%03d", sid.Stack, sid.Name, i), Node: "h1",
+			c := model.Container{ID: fmt.Sprintf("%s-%s-%03d", sid.Stack, sid.Name, i), Node: "h1",
 				Stack: sid.Stack, Addrs: []netip.Addr{ip(addr)}}
-			c.Tasks = []catalog.Task{{Service: sid, Node: "h1", Container: c.ID, Addr: ip(addr),
-				State: catalog.State(state), Spec: spec, Started: time.Unix(int64(i), 0)}}
+			c.Tasks = []model.Task{{Service: sid, Node: "h1", Container: c.ID, Addr: ip(addr),
+				State: model.State(state), Spec: spec, Started: time.Unix(int64(i), 0)}}
 			containers = append(containers, c)
 		}
 	}
-	ports := []catalog.Port{
-		{Name: "http", Port: 80, Target: 8080, Protocol: catalog.TCP},
-		{Name: "dns", Port: 53, Target: 53, Protocol: catalog.UDP},
-		{Port: 9000, Target: 9000, Protocol: catalog.TCP},
+	ports := []model.Port{
+		{Name: "http", Port: 80, Target: 8080, Protocol: model.TCP},
+		{Name: "dns", Port: 53, Target: 53, Protocol: model.UDP},
+		{Port: 9000, Target: 9000, Protocol: model.TCP},
 	}
-	service("web", "10.96.1.1", catalog.Spec{Ports: ports},
+	service("web", "10.96.1.1", model.Spec{Ports: ports},
 		"10.244.1.1", "10.244.1.2 unhealthy", "10.244.1.3 draining", "10.244.1.4 starting", "10.244.1.5 paused")
-	service("shop/web", "10.96.1.2", catalog.Spec{}, "10.244.2.1")
-	service("shop/db", "10.96.1.3", catalog.Spec{}, "10.244.2.2")
-	service("a/dup", "10.96.1.4", catalog.Spec{}, "10.244.3.1")
-	service("b/dup", "10.96.1.5", catalog.Spec{}, "10.244.3.2")
-	service("blog/shop", "10.96.1.6", catalog.Spec{}, "10.244.4.1")
-	service("idle", "10.96.1.7", catalog.Spec{})
-	service("six", "fd00:96::1", catalog.Spec{Ports: ports}, "fd00:244::1")
-	service("rr", "", catalog.Spec{Mode: catalog.ModeDNSRR, Ports: ports},
+	service("shop/web", "10.96.1.2", model.Spec{}, "10.244.2.1")
+	service("shop/db", "10.96.1.3", model.Spec{}, "10.244.2.2")
+	service("a/dup", "10.96.1.4", model.Spec{}, "10.244.3.1")
+	service("b/dup", "10.96.1.5", model.Spec{}, "10.244.3.2")
+	service("blog/shop", "10.96.1.6", model.Spec{}, "10.244.4.1")
+	service("idle", "10.96.1.7", model.Spec{})
+	service("six", "fd00:96::1", model.Spec{Ports: ports}, "fd00:244::1")
+	service("rr", "", model.Spec{Mode: model.ModeDNSRR, Ports: ports},
 		"10.244.5.1", "10.244.5.2", "10.244.5.3", "10.244.5.4 unhealthy")
-	service("a/shared", "10.96.1.8", catalog.Spec{}, "192.0.2.1")
-	service("b/shared", "10.96.1.9", catalog.Spec{}, "192.0.2.1")
+	service("a/shared", "10.96.1.8", model.Spec{}, "192.0.2.1")
+	service("b/shared", "10.96.1.9", model.Spec{}, "192.0.2.1")
 	var many []string
 	for i := range 200 {
 		many = append(many, fmt.Sprintf("10.244.6.%d", i+1))
 	}
-	service("big", "", catalog.Spec{Mode: catalog.ModeDNSRR}, many...)
+	service("big", "", model.Spec{Mode: model.ModeDNSRR}, many...)
 	containers = append(containers,
-		catalog.Container{ID: "shop-client", Node: "h1", Stack: "shop", Addrs: []netip.Addr{ip("127.0.0.2")}},
-		catalog.Container{ID: "a-client", Node: "h1", Stack: "a", Addrs: []netip.Addr{ip("127.0.0.3")}})
-	networks := []catalog.Network{{Name: "bridge", Bridge: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
+		model.Container{ID: "shop-client", Node: "h1", Stack: "shop", Addrs: []netip.Addr{ip("127.0.0.2")}},
+		model.Container{ID: "a-client", Node: "h1", Stack: "a", Addrs: []netip.Addr{ip("127.0.0.3")}})
+	networks := []model.Network{{Name: "bridge", Bridge: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
 	return catalog.NewSnapshot(revision, self, networks, containers, vips)
 }
 

@@ -7,19 +7,19 @@ import (
 
 	"github.com/miekg/dns"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Answer is what a question would be answered with, and why.
 type Answer struct {
-	Name      string            `json:"name"`             // in lower case, with its last dot
-	Type      string            `json:"type"`             // "A"
-	Rcode     string            `json:"rcode,omitempty"`  // "NOERROR", "NXDOMAIN"; "" where it is forwarded
-	Records   []string          `json:"records"`          // as in a zone file
-	Reason    string            `json:"reason"`           // how the name was understood
-	Service   catalog.ServiceID `json:"service,omitzero"` // the one the name means
-	Forwarded bool              `json:"forwarded"`        // it would be asked of Upstreams
-	Upstreams []netip.AddrPort  `json:"upstreams,omitempty"`
+	Name      string           `json:"name"`             // in lower case, with its last dot
+	Type      string           `json:"type"`             // "A"
+	Rcode     string           `json:"rcode,omitempty"`  // "NOERROR", "NXDOMAIN"; "" where it is forwarded
+	Records   []string         `json:"records"`          // as in a zone file
+	Reason    string           `json:"reason"`           // how the name was understood
+	Service   model.ServiceID  `json:"service,omitzero"` // the one the name means
+	Forwarded bool             `json:"forwarded"`        // it would be asked of Upstreams
+	Upstreams []netip.AddrPort `json:"upstreams,omitempty"`
 }
 
 // Lookup tells what a question would be answered with if asker asked it. No

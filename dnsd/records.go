@@ -8,13 +8,13 @@ import (
 
 	"github.com/miekg/dns"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // finding is what a Snapshot says to a question, in the terms of miekg/dns.
 type finding struct {
 	outcome outcome
-	svc     *catalog.Service // the one the name means, if any
+	svc     *model.Service // the one the name means, if any
 	answer  []dns.RR
 	extra   []dns.RR
 	ns      []dns.RR // the SOA where answer is empty
@@ -26,7 +26,7 @@ type finding struct {
 type resolver struct {
 	*Options
 	zone *zone
-	snap *catalog.Snapshot
+	snap *model.Snapshot
 }
 
 // resolve answers a question of class IN. The records' owner is spelled as owner.
@@ -108,11 +108,11 @@ func (r resolver) service(tg *target, owner string, qtype uint16, asker netip.Ad
 	switch tg.kind {
 	case kindService:
 		f.answer = r.addrs(owner, qtype, addresses(svc))
-		if svc.Spec.Mode == catalog.ModeDNSRR {
+		if svc.Spec.Mode == model.ModeDNSRR {
 			f.reason += "; mode dnsrr: the tasks in rotation"
 		}
 	case kindTasks:
-		f.answer = r.addrs(owner, qtype, taskAddrs(svc, (*catalog.Task).Listed))
+		f.answer = r.addrs(owner, qtype, taskAddrs(svc, (*model.Task).Listed))
 	case kindUnderscore:
 		r.ports(&f, text(tg.sub), owner, qtype)
 	}
@@ -140,22 +140,22 @@ func (r resolver) ports(f *finding, sub, owner string, qtype uint16) {
 
 // choose finds the service that a name means for the one who asks, or the
 // stacks that have one of that name where none of them can be preferred.
-func (r resolver) choose(tg *target, asker netip.Addr) (svc *catalog.Service, reason string, stacks []string) {
+func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reason string, stacks []string) {
 	service := text(tg.service)
 	if tg.full != nil {
 		stack := text(tg.full[len(tg.service):])
-		if svc, ok := r.snap.Service(catalog.ServiceID{Stack: stack, Name: service}); ok {
+		if svc, ok := r.snap.Service(model.ServiceID{Stack: stack, Name: service}); ok {
 			return svc, "the name says its stack", nil
 		}
 		return nil, fmt.Sprintf("no service %s in stack %s", service, stack), nil
 	}
 	if own, ok := r.snap.StackOf(asker); ok {
-		if svc, ok := r.snap.Service(catalog.ServiceID{Stack: own, Name: service}); ok {
+		if svc, ok := r.snap.Service(model.ServiceID{Stack: own, Name: service}); ok {
 			return svc, fmt.Sprintf("%s, which asks, is in stack %s", asker, own), nil
 		}
 	}
-	if svc, ok := r.snap.Service(catalog.ServiceID{Stack: catalog.DefaultStack, Name: service}); ok {
-		return svc, "found in stack " + catalog.DefaultStack, nil
+	if svc, ok := r.snap.Service(model.ServiceID{Stack: model.DefaultStack, Name: service}); ok {
+		return svc, "found in stack " + model.DefaultStack, nil
 	}
 	for i := range r.snap.Services {
 		if s := &r.snap.Services[i]; s.ID.Name == service {
@@ -175,7 +175,7 @@ func (r resolver) choose(tg *target, asker netip.Addr) (svc *catalog.Service, re
 }
 
 func (r resolver) isStack(s string) bool {
-	return slices.ContainsFunc(r.snap.Services, func(svc catalog.Service) bool { return svc.ID.Stack == s })
+	return slices.ContainsFunc(r.snap.Services, func(svc model.Service) bool { return svc.ID.Stack == s })
 }
 
 // namesOf are the names of an address: first of the service with that VIP,
@@ -187,14 +187,14 @@ func (r resolver) namesOf(a netip.Addr) []string {
 		if svc.VIP == a {
 			names = append(names, r.serviceName(svc.ID))
 		}
-		if slices.Contains(taskAddrs(svc, (*catalog.Task).Listed), a) {
+		if slices.Contains(taskAddrs(svc, (*model.Task).Listed), a) {
 			names = append(names, "tasks."+r.serviceName(svc.ID))
 		}
 	}
 	return names[:min(len(names), maxPTR)]
 }
 
-func (r resolver) serviceName(id catalog.ServiceID) string {
+func (r resolver) serviceName(id model.ServiceID) string {
 	return id.Name + "." + id.Stack + "." + r.zone.name.String()
 }
 

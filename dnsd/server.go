@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Options are the settings of a Server. Zone and Listen are needed, the rest
@@ -142,7 +142,7 @@ func (s *Server) isOwn(a netip.AddrPort) bool {
 }
 
 // Update makes the answers of a Snapshot those that are given from now on.
-func (s *Server) Update(snap *catalog.Snapshot) {
+func (s *Server) Update(snap *model.Snapshot) {
 	s.update.Lock()
 	defer s.update.Unlock()
 	s.table.Store(buildTable(&s.opt, &s.zone, snap, s.table.Load()))

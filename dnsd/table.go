@@ -7,7 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // rrset is the packed answer to one name and type: whole records, each with
@@ -26,7 +26,7 @@ type rrset struct {
 type service struct {
 	// of is the service in the newest Snapshot, for the one who builds tables.
 	// It moves on with each, or it would keep an old Snapshot in memory.
-	of *catalog.Service
+	of *model.Service
 
 	addrs    [2]rrset          // of NAME: A, AAAA
 	tasks    [2]rrset          // of tasks.NAME: A, AAAA
@@ -38,7 +38,7 @@ type service struct {
 
 // table is the prepared answers of one Snapshot. It is immutable.
 type table struct {
-	snap     *catalog.Snapshot
+	snap     *model.Snapshot
 	allowed  *acl
 	services map[string]*service // by "\3web\4shop"
 	only     map[string]*service // by "\3web"; nil where several stacks have one
@@ -59,7 +59,7 @@ var noData rrset
 
 // buildTable prepares the answers of a Snapshot. What has not changed since
 // old, which may be nil, is taken over from it.
-func buildTable(o *Options, z *zone, snap *catalog.Snapshot, old *table) *table {
+func buildTable(o *Options, z *zone, snap *model.Snapshot, old *table) *table {
 	t := &table{
 		snap:     snap,
 		allowed:  newACL(o, snap),
@@ -108,7 +108,7 @@ func buildTable(o *Options, z *zone, snap *catalog.Snapshot, old *table) *table 
 
 // unchanged is the packed service of the table before, if it would be packed
 // the same again.
-func (t *table) unchanged(full []byte, svc *catalog.Service) *service {
+func (t *table) unchanged(full []byte, svc *model.Service) *service {
 	if t == nil {
 		return nil
 	}
@@ -122,9 +122,9 @@ func (t *table) unchanged(full []byte, svc *catalog.Service) *service {
 
 // sameAnswers tells whether two versions of a service have the same names,
 // addresses and ports.
-func sameAnswers(a, b *catalog.Service) bool {
+func sameAnswers(a, b *model.Service) bool {
 	return a == b || a.VIP == b.VIP && a.Spec.Mode == b.Spec.Mode &&
-		slices.EqualFunc(a.Tasks, b.Tasks, func(x, y catalog.Task) bool {
+		slices.EqualFunc(a.Tasks, b.Tasks, func(x, y model.Task) bool {
 			return x.Addr == y.Addr && x.State == y.State && x.Container == y.Container &&
 				x.Started.Equal(y.Started) && slices.Equal(x.Spec.Ports, y.Spec.Ports)
 		})
@@ -141,9 +141,9 @@ func (t *table) addPTR(a netip.Addr, set *rrset) {
 }
 
 // addresses are those a service's name answers with.
-func addresses(svc *catalog.Service) []netip.Addr {
-	if svc.Spec.Mode == catalog.ModeDNSRR {
-		return taskAddrs(svc, (*catalog.Task).InRotation)
+func addresses(svc *model.Service) []netip.Addr {
+	if svc.Spec.Mode == model.ModeDNSRR {
+		return taskAddrs(svc, (*model.Task).InRotation)
 	}
 	if svc.VIP.IsValid() {
 		return []netip.Addr{svc.VIP}
@@ -152,7 +152,7 @@ func addresses(svc *catalog.Service) []netip.Addr {
 }
 
 // taskAddrs are the addresses of those tasks, each once.
-func taskAddrs(svc *catalog.Service, which func(*catalog.Task) bool) []netip.Addr {
+func taskAddrs(svc *model.Service, which func(*model.Task) bool) []netip.Addr {
 	as := make([]netip.Addr, 0, len(svc.Tasks))
 	for i := range svc.Tasks {
 		if t := &svc.Tasks[i]; which(t) && t.Addr.IsValid() {
@@ -171,7 +171,7 @@ type namedPort struct {
 }
 
 // namedPorts are the ports of a service that have SRV records.
-func namedPorts(svc *catalog.Service) []namedPort {
+func namedPorts(svc *model.Service) []namedPort {
 	var named []namedPort
 	for _, p := range svc.Ports() {
 		if p.Name == "" || len(p.Name) >= maxLabel {
@@ -179,7 +179,7 @@ func namedPorts(svc *catalog.Service) []namedPort {
 		}
 		np := namedPort{port: p.Port, protocol: string(appendLabel(nil, "_"+p.Protocol.String()))}
 		np.sub = string(appendLabel(nil, "_"+p.Name)) + np.protocol
-		if svc.Spec.Mode == catalog.ModeDNSRR {
+		if svc.Spec.Mode == model.ModeDNSRR {
 			np.port = p.Target
 		}
 		named = append(named, np)
@@ -187,12 +187,12 @@ func namedPorts(svc *catalog.Service) []namedPort {
 	return named
 }
 
-func packService(o *Options, z *zone, svc *catalog.Service) *service {
+func packService(o *Options, z *zone, svc *model.Service) *service {
 	full := appendLabel(appendLabel(make([]byte, 0, maxName), svc.ID.Name), svc.ID.Stack)
 	full = append(full, z.name.whole()...)
 	tasksOf := append([]byte("\x05tasks"), full...)
 
-	s := &service{of: svc, listed: taskAddrs(svc, (*catalog.Task).Listed)}
+	s := &service{of: svc, listed: taskAddrs(svc, (*model.Task).Listed)}
 	s.addrs = packAddrs(o, addresses(svc))
 	s.tasks = packAddrs(o, s.listed)
 	if svc.VIP.IsValid() {
@@ -236,7 +236,7 @@ func (t *table) packApex(o *Options, z *zone) {
 // soaNumbers are serial, refresh, retry, expire and minimum (RFC 1035 section
 // 3.3.13, RFC 2308 section 4). Nobody transfers this zone: only the first and
 // the last mean something.
-func soaNumbers(snap *catalog.Snapshot, o *Options) [5]uint32 {
+func soaNumbers(snap *model.Snapshot, o *Options) [5]uint32 {
 	return [5]uint32{uint32(snap.Revision), 3600, 600, 86400, o.ttl()}
 }
 
@@ -367,7 +367,7 @@ func (t *table) service(tg *target, asker netip.Addr) (s *service, several bool)
 			return s, false
 		}
 	}
-	if s := t.services[string(appendLabel(key[:n], catalog.DefaultStack))]; s != nil {
+	if s := t.services[string(appendLabel(key[:n], model.DefaultStack))]; s != nil {
 		return s, false
 	}
 	s, known := t.only[string(tg.service)]

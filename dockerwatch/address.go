@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // address is where a task of the container is reached, or why it is nowhere.
@@ -34,7 +34,7 @@ func (v *inventory) address(f *facts, s *serviceLabels) (netip.Addr, error) {
 			return a, nil
 		}
 	}
-	if s.spec.Mode == catalog.ModeVIP {
+	if s.spec.Mode == model.ModeVIP {
 		return netip.Addr{}, fmt.Errorf("network %s gives the container no address of the kind of the VIPs (%s): use another network or %smode=dnsrr",
 			e.network, v.limits.pool, labelPrefix)
 	}

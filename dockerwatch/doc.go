@@ -2,7 +2,7 @@
 // It is the only package that knows Docker.
 //
 // In: the engine's API (lists, inspections, its stream of events) and the
-// labels of containers. Out: [catalog.Local], always the whole of it: every
+// labels of containers. Out: [model.Local], always the whole of it: every
 // running container with its tasks or the reason why it has none, and the
 // bridge networks. Following an engine changes nothing of it. Some calls do:
 // [Watcher.EnsureNetwork] and [Watcher.RemoveNetwork], for the networks that
@@ -55,7 +55,7 @@
 //
 // Labels that begin with "shoal." and are none of these are refused: a typing
 // mistake is to be seen. What is refused is the container, with all of its
-// services, and only that container ([catalog.Container.Problem]).
+// services, and only that container ([model.Container.Problem]).
 //
 // Labels that are all of the container's image make no task, and are a problem
 // ([Options.ImageLabels] has them make one): a container joins the mesh because

@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Drain takes the tasks of a container out of rotation, as the signal to stop
@@ -23,7 +23,7 @@ import (
 // neither stopped nor undrained is back in rotation when it has had the time
 // for both and a minute more: its longest drain and its stop timeout (never, if
 // that is without end). It is not remembered by another Watcher.
-func (w *Watcher) Drain(ctx context.Context, container string) (tasks []catalog.Task, err error) {
+func (w *Watcher) Drain(ctx context.Context, container string) (tasks []model.Task, err error) {
 	err = w.command(ctx, func(v *inventory) error {
 		f, err := v.lookup(container)
 		if err != nil {
@@ -98,7 +98,7 @@ func (w *Watcher) command(ctx context.Context, do func(*inventory) error) error 
 }
 
 // obey carries out a command.
-func (w *Watcher) obey(c command, emit func(catalog.Local)) {
+func (w *Watcher) obey(c command, emit func(model.Local)) {
 	if w.last == nil {
 		c.result <- errors.New("it is not known yet what the Docker engine runs: try again when it has been reached")
 		return

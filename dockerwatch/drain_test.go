@@ -12,7 +12,7 @@ import (
 	"github.com/docker/docker/api/types/events"
 	"github.com/google/go-cmp/cmp"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 func TestADrainedContainerIsTakenBackUnlessItWasToldToStop(t *testing.T) {
@@ -97,7 +97,7 @@ func TestDrainAndUndrainAreToldBeforeTheyReturn(t *testing.T) {
 
 	before := time.Now()
 	tasks, err := h.w.Drain(ctx, "a")
-	if err != nil || len(tasks) != 2 || tasks[0].State != catalog.Draining || tasks[0].Drain != 7*time.Second ||
+	if err != nil || len(tasks) != 2 || tasks[0].State != model.Draining || tasks[0].Drain != 7*time.Second ||
 		tasks[0].Since.Before(before) || tasks[0].Since.After(time.Now()) {
 		t.Errorf("%v, %+v", err, tasks)
 	}

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // spec is that of the network of the test, in a subnet that nothing else of
@@ -184,7 +184,7 @@ func TestEngineDrainThenStop(t *testing.T) {
 	h.wants("web:running")
 	before := time.Now()
 	tasks, err := h.w.Drain(t.Context(), id[:12])
-	if err != nil || len(tasks) != 1 || tasks[0].State != catalog.Draining || tasks[0].Container != id ||
+	if err != nil || len(tasks) != 1 || tasks[0].State != model.Draining || tasks[0].Container != id ||
 		tasks[0].Since.Before(before) || !tasks[0].DrainDeadline().After(before.Add(30*time.Second)) {
 		t.Fatalf("%v, %+v", err, tasks)
 	}
@@ -209,7 +209,7 @@ func TestEngineDrainThenStop(t *testing.T) {
 		}
 	}
 	h.refused(err, "put container "+id, "told to stop at")
-	if now := h.container("web").Tasks[0]; now.State != catalog.Draining || !now.Since.Equal(tasks[0].Since) {
+	if now := h.container("web").Tasks[0]; now.State != model.Draining || !now.Since.Equal(tasks[0].Since) {
 		t.Errorf("%s since %v, want since %v", now.State, now.Since, tasks[0].Since)
 	}
 	if err := <-stopped; err != nil {

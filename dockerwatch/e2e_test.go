@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
 	"shoal/lab"
+	"shoal/model"
 )
 
 // image is the lab's: it has busybox's programs.
@@ -58,8 +58,8 @@ type host struct {
 	prefix string // of the names of the test's containers and networks
 
 	mu     sync.Mutex
-	local  catalog.Local // those alone
-	told   []string      // what was told of them, in order
+	local  model.Local // those alone
+	told   []string    // what was told of them, in order
 	status []error
 	change chan struct{}
 	log    bytes.Buffer
@@ -116,15 +116,15 @@ func (h *host) poke() {
 	}
 }
 
-func (h *host) emit(l catalog.Local) {
-	l.Containers = slices.DeleteFunc(slices.Clone(l.Containers), func(c catalog.Container) bool {
+func (h *host) emit(l model.Local) {
+	l.Containers = slices.DeleteFunc(slices.Clone(l.Containers), func(c model.Container) bool {
 		return !strings.HasPrefix(c.Name, h.prefix)
 	})
 	for i := range l.Containers {
 		l.Containers[i].Name = strings.TrimPrefix(l.Containers[i].Name, h.prefix)
 	}
-	slices.SortFunc(l.Containers, func(a, b catalog.Container) int { return strings.Compare(a.Name, b.Name) })
-	l.Networks = slices.DeleteFunc(slices.Clone(l.Networks), func(n catalog.Network) bool {
+	slices.SortFunc(l.Containers, func(a, b model.Container) int { return strings.Compare(a.Name, b.Name) })
+	l.Networks = slices.DeleteFunc(slices.Clone(l.Networks), func(n model.Network) bool {
 		return n.Name != "bridge" && !strings.HasPrefix(n.Name, h.prefix)
 	})
 	h.mu.Lock()
@@ -195,11 +195,11 @@ func (h *host) addr(name, network string) string {
 }
 
 // container is one of those last told.
-func (h *host) container(name string) catalog.Container {
+func (h *host) container(name string) model.Container {
 	h.t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	i := slices.IndexFunc(h.local.Containers, func(c catalog.Container) bool { return c.Name == name })
+	i := slices.IndexFunc(h.local.Containers, func(c model.Container) bool { return c.Name == name })
 	if i < 0 {
 		h.t.Fatalf("no container %s in %+v", name, h.local)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // facts is what is kept of an inspected container.
@@ -129,14 +129,14 @@ func (f *facts) follows(before *facts, now time.Time) {
 
 // state tells where a task of the container stands, and since when. A zero
 // leaving means that it is not to stop.
-func (f *facts) state(usesHealth bool, leaving time.Time) (catalog.State, time.Time) {
+func (f *facts) state(usesHealth bool, leaving time.Time) (model.State, time.Time) {
 	switch {
 	case !leaving.IsZero():
-		return catalog.Draining, leaving
+		return model.Draining, leaving
 	case f.paused:
-		return catalog.Paused, f.pausedAt
+		return model.Paused, f.pausedAt
 	case !usesHealth || f.health == "":
-		return catalog.Running, f.pausedAt
+		return model.Running, f.pausedAt
 	}
 	since := f.healthyAt
 	if f.pausedAt.After(since) {
@@ -144,11 +144,11 @@ func (f *facts) state(usesHealth bool, leaving time.Time) (catalog.State, time.T
 	}
 	switch f.health {
 	case container.Healthy:
-		return catalog.Running, since
+		return model.Running, since
 	case container.Unhealthy:
-		return catalog.Unhealthy, since
+		return model.Unhealthy, since
 	}
-	return catalog.Starting, since
+	return model.Starting, since
 }
 
 // back tells whether a container that was to stop and still runs is taken to

@@ -13,7 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // heard is what a Watcher has told.
@@ -29,7 +29,7 @@ type heard struct {
 }
 
 // summary writes the containers as "name:state name:problem name".
-func summary(l catalog.Local) string {
+func summary(l model.Local) string {
 	var parts []string
 	for _, c := range l.Containers {
 		s := c.Name
@@ -79,7 +79,7 @@ func watch(t *testing.T, e *fakeEngine, change func(*Options)) *heard {
 	return h
 }
 
-func (h *heard) emit(l catalog.Local) {
+func (h *heard) emit(l model.Local) {
 	h.mu.Lock()
 	h.locals = append(h.locals, summary(l))
 	h.mu.Unlock()

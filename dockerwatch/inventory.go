@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // inventory is what is known of the engine: it takes in events and
@@ -194,8 +194,8 @@ func (v *inventory) knowsNetworks() bool {
 
 // local is what all of it means for the mesh. It shares nothing that is
 // changed later.
-func (v *inventory) local() catalog.Local {
-	l := catalog.Local{Networks: bridges(v.networks)}
+func (v *inventory) local() model.Local {
+	l := model.Local{Networks: bridges(v.networks)}
 	for _, id := range slices.Sorted(maps.Keys(v.containers)) {
 		l.Containers = append(l.Containers, v.container(v.containers[id]))
 	}
@@ -204,8 +204,8 @@ func (v *inventory) local() catalog.Local {
 
 // container is one container's part in the mesh: all of its tasks, or none and
 // the reason.
-func (v *inventory) container(f *facts) catalog.Container {
-	c := catalog.Container{
+func (v *inventory) container(f *facts) model.Container {
+	c := model.Container{
 		ID:      f.id,
 		Name:    f.name,
 		Node:    v.node,
@@ -224,7 +224,7 @@ func (v *inventory) container(f *facts) catalog.Container {
 			break
 		}
 		state, since := f.state(s.health, v.leaving[f.id].since)
-		c.Tasks = append(c.Tasks, catalog.Task{
+		c.Tasks = append(c.Tasks, model.Task{
 			Service:   s.id,
 			Node:      v.node,
 			Container: f.id,

@@ -14,7 +14,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/google/go-cmp/cmp"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -141,9 +141,9 @@ func TestTaskOfAJoinedNetworkFollowsItsOwner(t *testing.T) {
 	owner := inspected("owner", "", "bridge=172.17.0.2")
 	v.see(owner, t0)
 	v.see(joiner, t0)
-	find := func() catalog.Container {
+	find := func() model.Container {
 		l := v.local()
-		return l.Containers[slices.IndexFunc(l.Containers, func(c catalog.Container) bool { return c.ID == "joiner" })]
+		return l.Containers[slices.IndexFunc(l.Containers, func(c model.Container) bool { return c.ID == "joiner" })]
 	}
 	if c := find(); len(c.Tasks) != 1 || c.Tasks[0].Addr.String() != "172.17.0.2" || len(c.Addrs) != 0 {
 		t.Fatalf("joined: %+v", c)
@@ -178,19 +178,19 @@ func TestStateOfATask(t *testing.T) {
 	for _, test := range []struct {
 		health, labels string
 		paused, told   bool
-		want           catalog.State
+		want           model.State
 	}{
-		{want: catalog.Running},
-		{health: "none", want: catalog.Running},
-		{health: "starting", want: catalog.Starting},
-		{health: "healthy", want: catalog.Running},
-		{health: "unhealthy", want: catalog.Unhealthy},
-		{health: "something new", want: catalog.Starting},
-		{health: "starting", labels: " health=none", want: catalog.Running},
-		{health: "unhealthy", labels: " health=none", want: catalog.Running},
-		{health: "healthy", paused: true, want: catalog.Paused},
-		{health: "unhealthy", labels: " health=none", paused: true, want: catalog.Paused},
-		{health: "unhealthy", paused: true, told: true, want: catalog.Draining},
+		{want: model.Running},
+		{health: "none", want: model.Running},
+		{health: "starting", want: model.Starting},
+		{health: "healthy", want: model.Running},
+		{health: "unhealthy", want: model.Unhealthy},
+		{health: "something new", want: model.Starting},
+		{health: "starting", labels: " health=none", want: model.Running},
+		{health: "unhealthy", labels: " health=none", want: model.Running},
+		{health: "healthy", paused: true, want: model.Paused},
+		{health: "unhealthy", labels: " health=none", paused: true, want: model.Paused},
+		{health: "unhealthy", paused: true, told: true, want: model.Draining},
 	} {
 		v := newInventory()
 		c := inspected("one", "service=web"+test.labels, "bridge=172.17.0.2")
@@ -254,7 +254,7 @@ func TestWhichSignalsBeginToDrain(t *testing.T) {
 			t.Fatal("kill is not followed")
 		}
 		v.apply(e, t0.Add(time.Second))
-		if got := v.local().Containers[0].Tasks[0].State; (got == catalog.Draining) != test.drains {
+		if got := v.local().Containers[0].Tasks[0].State; (got == model.Draining) != test.drains {
 			t.Errorf("%+v: %s", test, got)
 		}
 	}
@@ -279,15 +279,15 @@ func TestAContainerThatIgnoresItsSignalIsBackInRotation(t *testing.T) {
 	if back := v.stubborn(t0.Add(due - 1)); len(back) != 0 {
 		t.Error("back before its time")
 	}
-	if back := v.stubborn(t0.Add(due)); len(back) != 1 || v.local().Containers[0].Tasks[0].State != catalog.Running {
+	if back := v.stubborn(t0.Add(due)); len(back) != 1 || v.local().Containers[0].Tasks[0].State != model.Running {
 		t.Error("not back in time")
 	}
 	v.apply(signaledAt(time.Second), t0.Add(due))
-	if v.local().Containers[0].Tasks[0].State != catalog.Running {
+	if v.local().Containers[0].Tasks[0].State != model.Running {
 		t.Error("an old signal, told again, made it drain")
 	}
 	v.apply(signaledAt(due), t0.Add(due))
-	if v.local().Containers[0].Tasks[0].State != catalog.Draining {
+	if v.local().Containers[0].Tasks[0].State != model.Draining {
 		t.Error("a new signal did not make it drain")
 	}
 
@@ -307,7 +307,7 @@ func TestARestartEndsDraining(t *testing.T) {
 	c.State.StartedAt = t0.Add(2 * time.Second).Format(time.RFC3339Nano)
 	v.see(c, t0.Add(2*time.Second))
 	v.apply(signaledAt(time.Second), t0) // of before the restart
-	if got := v.local().Containers[0].Tasks[0]; got.State != catalog.Running || !got.Started.Equal(t0.Add(2*time.Second)) {
+	if got := v.local().Containers[0].Tasks[0]; got.State != model.Running || !got.Started.Equal(t0.Add(2*time.Second)) {
 		t.Errorf("%+v", got)
 	}
 	v.apply(event{effect: gone, container: "one", at: t0.Add(time.Second)}, t0)
@@ -371,7 +371,7 @@ func TestNetworksOfTheBridgeDriver(t *testing.T) {
 			"br-0123456789ab": {netip.MustParseAddr("172.18.0.9")}, // the engine knows better
 		}[bridge]
 	}))
-	want := []catalog.Network{
+	want := []model.Network{
 		{Name: "back", Bridge: "br0"},
 		{Name: "bridge", Bridge: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")},
 			Gateway: []netip.Addr{netip.MustParseAddr("172.17.0.1")}},

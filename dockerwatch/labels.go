@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 const (
@@ -33,8 +33,8 @@ type limits struct {
 
 // serviceLabels is what a container's labels say of one of its services.
 type serviceLabels struct {
-	id      catalog.ServiceID
-	spec    catalog.Spec
+	id      model.ServiceID
+	spec    model.Spec
 	weight  int
 	drain   time.Duration
 	health  bool   // the container's HEALTHCHECK matters
@@ -135,7 +135,7 @@ func parseLabels(labels map[string]string, l limits) ([]serviceLabels, error) {
 
 	var services []serviceLabels
 	add := func(name, where string, read ...map[string]string) error {
-		s, err := parseService(catalog.ServiceID{Stack: stack, Name: name}, where, l, read...)
+		s, err := parseService(model.ServiceID{Stack: stack, Name: name}, where, l, read...)
 		if err == nil {
 			services = append(services, s)
 		}
@@ -266,10 +266,10 @@ func unknownLabel(label, before, word string, known []string) error {
 
 // parseService reads the keys of one service. Of several maps that hold a key
 // the last one counts.
-func parseService(id catalog.ServiceID, where string, l limits, read ...map[string]string) (serviceLabels, error) {
+func parseService(id model.ServiceID, where string, l limits, read ...map[string]string) (serviceLabels, error) {
 	s := serviceLabels{
 		id:     id,
-		spec:   catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr"},
+		spec:   model.Spec{Mode: model.ModeVIP, Scheduler: "rr"},
 		weight: 1,
 		drain:  defaultDrain,
 		health: true,
@@ -285,7 +285,7 @@ func parseService(id catalog.ServiceID, where string, l limits, read ...map[stri
 			}
 		}
 	}
-	if s.spec.Mode == catalog.ModeDNSRR {
+	if s.spec.Mode == model.ModeDNSRR {
 		if s.spec.VIP.IsValid() {
 			return s, fmt.Errorf("service %s asks for the VIP %s, but in mode dnsrr it has none: leave out %svip or the mode",
 				id, s.spec.VIP, labelPrefix)
@@ -302,8 +302,8 @@ func parseService(id catalog.ServiceID, where string, l limits, read ...map[stri
 
 // checkTogether reports what the services of one container claim twice.
 func checkTogether(services []serviceLabels) error {
-	vips := map[netip.Addr]catalog.ServiceID{}
-	var all []catalog.PublishedPort
+	vips := map[netip.Addr]model.ServiceID{}
+	var all []model.PublishedPort
 	for _, s := range services {
 		if vip := s.spec.VIP; vip.IsValid() {
 			if other, taken := vips[vip]; taken {
@@ -323,20 +323,20 @@ func checkTogether(services []serviceLabels) error {
 // name none, or none that can be used.
 func stackOf(labels map[string]string) (string, error) {
 	if stack, ok := labels[labelPrefix+"stack"]; ok {
-		if err := catalog.CheckLabel(stack); err != nil {
-			return catalog.DefaultStack, fmt.Errorf("label %sstack: %w", labelPrefix, err)
+		if err := model.CheckLabel(stack); err != nil {
+			return model.DefaultStack, fmt.Errorf("label %sstack: %w", labelPrefix, err)
 		}
 		return stack, nil
 	}
 	project := labels[projectLabel]
 	if project == "" {
-		return catalog.DefaultStack, nil
+		return model.DefaultStack, nil
 	}
 	// Compose allows underscores, and a hyphen at the end; its first version
 	// made capitals, too.
 	stack := strings.Trim(strings.ReplaceAll(strings.ToLower(project), "_", "-"), "-")
-	if err := catalog.CheckLabel(stack); err != nil {
-		return catalog.DefaultStack, fmt.Errorf("Compose project %.80q as a stack: %w; set the label %sstack", project, err, labelPrefix)
+	if err := model.CheckLabel(stack); err != nil {
+		return model.DefaultStack, fmt.Errorf("Compose project %.80q as a stack: %w; set the label %sstack", project, err, labelPrefix)
 	}
 	return stack, nil
 }
@@ -345,5 +345,5 @@ func checkServiceName(name string) error {
 	if name == "tasks" || strings.HasPrefix(name, "_") {
 		return fmt.Errorf("name %.20q has a meaning of its own in the DNS zone: choose another", name)
 	}
-	return catalog.CheckLabel(name)
+	return model.CheckLabel(name)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 var testLimits = limits{
@@ -43,8 +43,8 @@ func labelsOf(s string) map[string]string {
 // web is the task of default/web with every default, changed by f.
 func web(f func(*serviceLabels)) []serviceLabels {
 	s := serviceLabels{
-		id:     catalog.ServiceID{Stack: "default", Name: "web"},
-		spec:   catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr"},
+		id:     model.ServiceID{Stack: "default", Name: "web"},
+		spec:   model.Spec{Mode: model.ModeVIP, Scheduler: "rr"},
 		weight: 1,
 		drain:  10 * time.Second,
 		health: true,
@@ -55,11 +55,11 @@ func web(f func(*serviceLabels)) []serviceLabels {
 	return []serviceLabels{s}
 }
 
-func ports(ports ...catalog.Port) []serviceLabels {
+func ports(ports ...model.Port) []serviceLabels {
 	return web(func(s *serviceLabels) { s.spec.Ports = ports })
 }
 
-func publish(ports ...catalog.PublishedPort) []serviceLabels {
+func publish(ports ...model.PublishedPort) []serviceLabels {
 	return web(func(s *serviceLabels) { s.spec.Publish = ports })
 }
 
@@ -79,43 +79,43 @@ func TestLabelsSayWhichServicesAContainerIsATaskOf(t *testing.T) {
 		"service=web stack=a com.docker.compose.project=b":     web(func(s *serviceLabels) { s.id.Stack = "a" }),
 		"service=web com.docker.compose.service=something/odd": web(nil),
 
-		"service=web ports=80":        ports(catalog.Port{Port: 80, Target: 80, Protocol: catalog.TCP}),
-		"service=web port=80":         ports(catalog.Port{Port: 80, Target: 80, Protocol: catalog.TCP}),
-		"service=web ports=80:8080":   ports(catalog.Port{Port: 80, Target: 8080, Protocol: catalog.TCP}),
-		"service=web ports=h2:80":     ports(catalog.Port{Name: "h2", Port: 80, Target: 80, Protocol: catalog.TCP}),
-		"service=web ports=5060/SCTP": ports(catalog.Port{Port: 5060, Target: 5060, Protocol: catalog.SCTP}),
-		"service=web ports=1,␣65535␣": ports(catalog.Port{Port: 1, Target: 1, Protocol: catalog.TCP}, catalog.Port{Port: 65535, Target: 65535, Protocol: catalog.TCP}),
-		"service=web ports=80,80/udp": ports(catalog.Port{Port: 80, Target: 80, Protocol: catalog.TCP}, catalog.Port{Port: 80, Target: 80, Protocol: catalog.UDP}),
-		"service=web ports=80:1,81:1": ports(catalog.Port{Port: 80, Target: 1, Protocol: catalog.TCP}, catalog.Port{Port: 81, Target: 1, Protocol: catalog.TCP}),
-		"service=web ports=1a-b:80":   ports(catalog.Port{Name: "1a-b", Port: 80, Target: 80, Protocol: catalog.TCP}),
-		"service=web ports=d:1,d:1/udp": ports(catalog.Port{Name: "d", Port: 1, Target: 1, Protocol: catalog.TCP},
-			catalog.Port{Name: "d", Port: 1, Target: 1, Protocol: catalog.UDP}),
+		"service=web ports=80":        ports(model.Port{Port: 80, Target: 80, Protocol: model.TCP}),
+		"service=web port=80":         ports(model.Port{Port: 80, Target: 80, Protocol: model.TCP}),
+		"service=web ports=80:8080":   ports(model.Port{Port: 80, Target: 8080, Protocol: model.TCP}),
+		"service=web ports=h2:80":     ports(model.Port{Name: "h2", Port: 80, Target: 80, Protocol: model.TCP}),
+		"service=web ports=5060/SCTP": ports(model.Port{Port: 5060, Target: 5060, Protocol: model.SCTP}),
+		"service=web ports=1,␣65535␣": ports(model.Port{Port: 1, Target: 1, Protocol: model.TCP}, model.Port{Port: 65535, Target: 65535, Protocol: model.TCP}),
+		"service=web ports=80,80/udp": ports(model.Port{Port: 80, Target: 80, Protocol: model.TCP}, model.Port{Port: 80, Target: 80, Protocol: model.UDP}),
+		"service=web ports=80:1,81:1": ports(model.Port{Port: 80, Target: 1, Protocol: model.TCP}, model.Port{Port: 81, Target: 1, Protocol: model.TCP}),
+		"service=web ports=1a-b:80":   ports(model.Port{Name: "1a-b", Port: 80, Target: 80, Protocol: model.TCP}),
+		"service=web ports=d:1,d:1/udp": ports(model.Port{Name: "d", Port: 1, Target: 1, Protocol: model.TCP},
+			model.Port{Name: "d", Port: 1, Target: 1, Protocol: model.UDP}),
 		"service=web ports=http:80:8080,metrics:9090,dns:53:5353/udp": ports(
-			catalog.Port{Name: "http", Port: 80, Target: 8080, Protocol: catalog.TCP},
-			catalog.Port{Name: "metrics", Port: 9090, Target: 9090, Protocol: catalog.TCP},
-			catalog.Port{Name: "dns", Port: 53, Target: 5353, Protocol: catalog.UDP}),
+			model.Port{Name: "http", Port: 80, Target: 8080, Protocol: model.TCP},
+			model.Port{Name: "metrics", Port: 9090, Target: 9090, Protocol: model.TCP},
+			model.Port{Name: "dns", Port: 53, Target: 5353, Protocol: model.UDP}),
 
-		"service=web publish=80":         publish(catalog.PublishedPort{Published: 80, Target: 80, Protocol: catalog.TCP}),
-		"service=web publish=8080:80":    publish(catalog.PublishedPort{Published: 8080, Target: 80, Protocol: catalog.TCP}),
-		"service=web publish=0.0.0.0:80": publish(catalog.PublishedPort{Published: 80, Target: 80, Protocol: catalog.TCP}),
-		"service=web publish=[::]:80":    publish(catalog.PublishedPort{Published: 80, Target: 80, Protocol: catalog.TCP}),
+		"service=web publish=80":         publish(model.PublishedPort{Published: 80, Target: 80, Protocol: model.TCP}),
+		"service=web publish=8080:80":    publish(model.PublishedPort{Published: 8080, Target: 80, Protocol: model.TCP}),
+		"service=web publish=0.0.0.0:80": publish(model.PublishedPort{Published: 80, Target: 80, Protocol: model.TCP}),
+		"service=web publish=[::]:80":    publish(model.PublishedPort{Published: 80, Target: 80, Protocol: model.TCP}),
 		"service=web publish=[::1]:81:80/udp": publish(
-			catalog.PublishedPort{IP: netip.MustParseAddr("::1"), Published: 81, Target: 80, Protocol: catalog.UDP}),
+			model.PublishedPort{IP: netip.MustParseAddr("::1"), Published: 81, Target: 80, Protocol: model.UDP}),
 		"service=web publish=[::ffff:127.0.0.1]:80": publish(
-			catalog.PublishedPort{IP: netip.MustParseAddr("127.0.0.1"), Published: 80, Target: 80, Protocol: catalog.TCP}),
+			model.PublishedPort{IP: netip.MustParseAddr("127.0.0.1"), Published: 80, Target: 80, Protocol: model.TCP}),
 		"service=web publish=127.0.0.1:9000:9000,53:53/udp,127.0.0.2:9000": publish(
-			catalog.PublishedPort{IP: netip.MustParseAddr("127.0.0.1"), Published: 9000, Target: 9000, Protocol: catalog.TCP},
-			catalog.PublishedPort{IP: netip.MustParseAddr("127.0.0.2"), Published: 9000, Target: 9000, Protocol: catalog.TCP},
-			catalog.PublishedPort{Published: 53, Target: 53, Protocol: catalog.UDP}),
+			model.PublishedPort{IP: netip.MustParseAddr("127.0.0.1"), Published: 9000, Target: 9000, Protocol: model.TCP},
+			model.PublishedPort{IP: netip.MustParseAddr("127.0.0.2"), Published: 9000, Target: 9000, Protocol: model.TCP},
+			model.PublishedPort{Published: 53, Target: 53, Protocol: model.UDP}),
 		"service=web publish=7000-7001:8000-8001": publish(
-			catalog.PublishedPort{Published: 7000, Target: 8000, Protocol: catalog.TCP},
-			catalog.PublishedPort{Published: 7001, Target: 8001, Protocol: catalog.TCP}),
+			model.PublishedPort{Published: 7000, Target: 8000, Protocol: model.TCP},
+			model.PublishedPort{Published: 7001, Target: 8001, Protocol: model.TCP}),
 		"service=web publish=65534-65535": publish(
-			catalog.PublishedPort{Published: 65534, Target: 65534, Protocol: catalog.TCP},
-			catalog.PublishedPort{Published: 65535, Target: 65535, Protocol: catalog.TCP}),
+			model.PublishedPort{Published: 65534, Target: 65534, Protocol: model.TCP},
+			model.PublishedPort{Published: 65535, Target: 65535, Protocol: model.TCP}),
 
 		"service=web publish=80 publish.local=true": web(func(s *serviceLabels) {
-			s.spec.Publish = []catalog.PublishedPort{{Published: 80, Target: 80, Protocol: catalog.TCP}}
+			s.spec.Publish = []model.PublishedPort{{Published: 80, Target: 80, Protocol: model.TCP}}
 			s.spec.PublishLocal = true
 		}),
 		"service=web publish.local=false":   web(nil),
@@ -127,7 +127,7 @@ func TestLabelsSayWhichServicesAContainerIsATaskOf(t *testing.T) {
 		},
 
 		"service=web mode=vip":                     web(nil),
-		"service=web mode=dnsrr":                   web(func(s *serviceLabels) { s.spec.Mode = catalog.ModeDNSRR }),
+		"service=web mode=dnsrr":                   web(func(s *serviceLabels) { s.spec.Mode = model.ModeDNSRR }),
 		"service=web scheduler=twos":               web(func(s *serviceLabels) { s.spec.Scheduler = "twos" }),
 		"service=web weight=0":                     web(func(s *serviceLabels) { s.weight = 0 }),
 		"service=web weight=65535":                 web(func(s *serviceLabels) { s.weight = 65535 }),
@@ -148,13 +148,13 @@ func TestLabelsSayWhichServicesAContainerIsATaskOf(t *testing.T) {
 		"services.web.port=80 services.admin.weight=2 network=n": {
 			named("admin", func(s *serviceLabels) { s.weight, s.network = 2, "n" }),
 			named("web", func(s *serviceLabels) {
-				s.spec.Ports = []catalog.Port{{Port: 80, Target: 80, Protocol: catalog.TCP}}
+				s.spec.Ports = []model.Port{{Port: 80, Target: 80, Protocol: model.TCP}}
 				s.network = "n"
 			}),
 		},
 		"service=web weight=5 drain=1 services.admin.ports=80": {
 			named("admin", func(s *serviceLabels) {
-				s.spec.Ports = []catalog.Port{{Port: 80, Target: 80, Protocol: catalog.TCP}}
+				s.spec.Ports = []model.Port{{Port: 80, Target: 80, Protocol: model.TCP}}
 				s.drain = time.Second
 			}),
 			named("web", func(s *serviceLabels) { s.weight, s.drain = 5, time.Second }),
@@ -346,7 +346,7 @@ func TestLabelsOfAnImageAloneDoNotCount(t *testing.T) {
 }
 
 func TestAnUnusableProjectLeavesAnUnlabelledContainerInTheDefaultStack(t *testing.T) {
-	if got, _ := stackOf(map[string]string{projectLabel: "_"}); got != catalog.DefaultStack {
+	if got, _ := stackOf(map[string]string{projectLabel: "_"}); got != model.DefaultStack {
 		t.Errorf("stack %q", got)
 	}
 }
@@ -425,7 +425,7 @@ func FuzzLabels(f *testing.F) {
 		for _, s := range services {
 			published += len(s.spec.Publish)
 			switch {
-			case catalog.CheckLabel(s.id.Name) != nil || catalog.CheckLabel(s.id.Stack) != nil,
+			case model.CheckLabel(s.id.Name) != nil || model.CheckLabel(s.id.Stack) != nil,
 				s.weight < 0 || s.weight > 65535,
 				s.drain < 0 || s.drain > time.Hour,
 				s.spec.Affinity < 0 || s.spec.Affinity > 24*time.Hour,

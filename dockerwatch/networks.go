@@ -8,13 +8,13 @@ import (
 
 	"github.com/docker/docker/api/types/network"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // engineNetwork is what is kept of one of the engine's networks.
 type engineNetwork struct {
 	name, driver string
-	bridge       catalog.Network // of the bridge driver's alone
+	bridge       model.Network // of the bridge driver's alone
 }
 
 // networksOf distils the engine's networks, by ID. It asks for the addresses of
@@ -34,8 +34,8 @@ func networksOf(list []network.Summary, addrs func(bridge string) []netip.Addr) 
 	return byID
 }
 
-func bridgeNetwork(n network.Summary) catalog.Network {
-	b := catalog.Network{Name: n.Name, Bridge: n.Options[optionBridge]}
+func bridgeNetwork(n network.Summary) model.Network {
+	b := model.Network{Name: n.Name, Bridge: n.Options[optionBridge]}
 	if b.Bridge == "" {
 		b.Bridge = "br-" + n.ID[:min(12, len(n.ID))]
 		if n.Options["com.docker.network.bridge.default_bridge"] == "true" {
@@ -92,8 +92,8 @@ func interfaceAddrs(name string) (addrs []netip.Addr) {
 }
 
 // bridges are the bridge networks, by name.
-func bridges(byID map[string]engineNetwork) []catalog.Network {
-	var list []catalog.Network
+func bridges(byID map[string]engineNetwork) []model.Network {
+	var list []model.Network
 	for _, n := range byID {
 		if n.driver == "bridge" {
 			b := n.bridge
@@ -101,7 +101,7 @@ func bridges(byID map[string]engineNetwork) []catalog.Network {
 			list = append(list, b)
 		}
 	}
-	slices.SortFunc(list, func(a, b catalog.Network) int {
+	slices.SortFunc(list, func(a, b model.Network) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Bridge, b.Bridge))
 	})
 	return list

@@ -9,12 +9,12 @@ import (
 	"strconv"
 	"strings"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // parsePorts reads a list of [name:]port[:target][/proto].
-func parsePorts(list string) ([]catalog.Port, error) {
-	var ports []catalog.Port
+func parsePorts(list string) ([]model.Port, error) {
+	var ports []model.Port
 	for item := range strings.SplitSeq(list, ",") {
 		if len(ports) == maxPorts {
 			return nil, fmt.Errorf("more than %d ports: leave the label out to serve every port", maxPorts)
@@ -25,7 +25,7 @@ func parsePorts(list string) ([]catalog.Port, error) {
 		}
 		ports = append(ports, p)
 	}
-	slices.SortFunc(ports, func(a, b catalog.Port) int {
+	slices.SortFunc(ports, func(a, b model.Port) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
 	})
 	names := map[string]bool{}
@@ -42,7 +42,7 @@ func parsePorts(list string) ([]catalog.Port, error) {
 	return ports, nil
 }
 
-func parsePort(item string) (p catalog.Port, err error) {
+func parsePort(item string) (p model.Port, err error) {
 	rest, proto, err := cutProtocol(item)
 	if err != nil {
 		return p, err
@@ -72,7 +72,7 @@ func parsePort(item string) (p catalog.Port, err error) {
 // checkPortName reports why s is no service name by RFC 6335 section 5.1, of
 // small letters.
 func checkPortName(s string) error {
-	if err := catalog.CheckLabel(s); err != nil {
+	if err := model.CheckLabel(s); err != nil {
 		return fmt.Errorf("port %w", err)
 	}
 	if len(s) > 15 {
@@ -87,8 +87,8 @@ func checkPortName(s string) error {
 // parsePublish reads a list of [ip:]published[:target][/proto], where
 // published and target may be ranges. An address that means every one is left
 // out of the result.
-func parsePublish(list string) ([]catalog.PublishedPort, error) {
-	var ports []catalog.PublishedPort
+func parsePublish(list string) ([]model.PublishedPort, error) {
+	var ports []model.PublishedPort
 	for item := range strings.SplitSeq(list, ",") {
 		item = strings.TrimSpace(item)
 		ip, published, target, proto, err := parsePublished(item)
@@ -99,7 +99,7 @@ func parsePublish(list string) ([]catalog.PublishedPort, error) {
 			return nil, errTooManyPublished
 		}
 		for i := range published.len() {
-			ports = append(ports, catalog.PublishedPort{
+			ports = append(ports, model.PublishedPort{
 				IP:        ip,
 				Published: published.first + uint16(i),
 				Target:    target.first + uint16(i),
@@ -117,12 +117,12 @@ func parsePublish(list string) ([]catalog.PublishedPort, error) {
 var errTooManyPublished = fmt.Errorf("more than %d ports published: one container may publish no more", maxPublish)
 
 // comparePublished orders by protocol, port and address, every address first.
-func comparePublished(a, b catalog.PublishedPort) int {
+func comparePublished(a, b model.PublishedPort) int {
 	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Published, b.Published), a.IP.Compare(b.IP))
 }
 
 // checkPublished reports too many ports, or two that are the same one.
-func checkPublished(ports []catalog.PublishedPort) error {
+func checkPublished(ports []model.PublishedPort) error {
 	if len(ports) > maxPublish {
 		return errTooManyPublished
 	}
@@ -138,7 +138,7 @@ func checkPublished(ports []catalog.PublishedPort) error {
 	return nil
 }
 
-func parsePublished(item string) (ip netip.Addr, published, target portRange, proto catalog.Protocol, err error) {
+func parsePublished(item string) (ip netip.Addr, published, target portRange, proto model.Protocol, err error) {
 	rest, proto, err := cutProtocol(item)
 	if err != nil {
 		return ip, published, target, proto, err
@@ -187,15 +187,15 @@ func cutAddr(s string) (netip.Addr, string, error) {
 	return ip, rest, nil
 }
 
-func cutProtocol(item string) (string, catalog.Protocol, error) {
+func cutProtocol(item string) (string, model.Protocol, error) {
 	rest, name, ok := strings.Cut(item, "/")
 	if !ok {
-		return rest, catalog.TCP, nil
+		return rest, model.TCP, nil
 	}
 	if len(name) > 20 {
 		name = name[:20]
 	}
-	p, err := catalog.ParseProtocol(strings.ToLower(name))
+	p, err := model.ParseProtocol(strings.ToLower(name))
 	return rest, p, err
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 const (
@@ -58,7 +58,7 @@ type answer struct {
 }
 
 // session follows the engine over one connection, and returns why it ended.
-func (w *Watcher) session(ctx context.Context, emit func(catalog.Local), connected func()) error {
+func (w *Watcher) session(ctx context.Context, emit func(model.Local), connected func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	engine, err := w.dial()
@@ -101,7 +101,7 @@ func (w *Watcher) session(ctx context.Context, emit func(catalog.Local), connect
 }
 
 // follow emits what changes until the session ends.
-func (s *session) follow(ctx context.Context, emit func(catalog.Local)) error {
+func (s *session) follow(ctx context.Context, emit func(model.Local)) error {
 	resync := time.NewTicker(s.resync)
 	defer resync.Stop()
 	ticker := time.NewTicker(tick)

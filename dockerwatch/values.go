@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // schedulers are those of the kernel (net/netfilter/ipvs/Kconfig).
@@ -21,8 +21,8 @@ const (
 	maxAffinity     = 24 * time.Hour
 )
 
-func parseMode(v string) (catalog.Mode, error) {
-	if m := catalog.Mode(v); m == catalog.ModeVIP || m == catalog.ModeDNSRR {
+func parseMode(v string) (model.Mode, error) {
+	if m := model.Mode(v); m == model.ModeVIP || m == model.ModeDNSRR {
 		return m, nil
 	}
 	return "", errors.New("use vip or dnsrr")

@@ -15,7 +15,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 const (
@@ -61,7 +61,7 @@ type Watcher struct {
 	inventory *inventory
 	exits     exits
 	outlines  map[string]string // container's ID -> as it was listed when last inspected
-	last      *catalog.Local    // as last emitted; nil before the first
+	last      *model.Local      // as last emitted; nil before the first
 	logged    map[string]string // container's ID -> the problem last logged
 	seen      time.Time         // when the last event taken happened
 }
@@ -139,7 +139,7 @@ func New(o Options) (*Watcher, error) {
 //
 // Run is called once. The other methods may be called meanwhile, by any
 // goroutine but the one that emit and status are called by.
-func (w *Watcher) Run(ctx context.Context, emit func(catalog.Local), status func(error)) error {
+func (w *Watcher) Run(ctx context.Context, emit func(model.Local), status func(error)) error {
 	defer close(w.ended)
 	defer w.exits.stop()
 	backoff := minBackoff
@@ -192,7 +192,7 @@ func (w *Watcher) bury(l life) {
 }
 
 // tell emits what there is now, if it differs from what was last emitted.
-func (w *Watcher) tell(emit func(catalog.Local)) {
+func (w *Watcher) tell(emit func(model.Local)) {
 	if err := w.exits.follow(w.inventory.containers); err != nil {
 		w.log.Info("deaths of containers are known when the engine tells of them, not sooner", "why", err)
 	}

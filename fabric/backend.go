@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Backend is a way to carry packets to other hosts.
@@ -26,18 +26,18 @@ type backend interface {
 
 	// device is the tunnel it needs on this host, whose network card has that
 	// MTU; nil: none.
-	device(self catalog.Node, mtu int) *device
+	device(self model.Node, mtu int) *device
 
 	// outer matches the packets of its tunnel, in a rule; "": it has none.
 	outer() string
 
 	// path is the way to a peer, on a host with these links.
-	path(peer catalog.Node, links []link) (path, error)
+	path(peer model.Node, links []link) (path, error)
 }
 
 // path is the way to one peer.
 type path struct {
-	peer    catalog.Node
+	peer    model.Node
 	backend Backend
 	dev     string // the device that its packets leave and come in by
 }
@@ -48,7 +48,7 @@ type link struct {
 	addr  netip.Addr
 	net   netip.Prefix // masked
 	mtu   int
-	mac   catalog.MAC
+	mac   model.MAC
 	ether bool // every host on it is reached by its Ethernet address
 }
 

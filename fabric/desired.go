@@ -6,28 +6,28 @@ import (
 	"net/netip"
 	"slices"
 
-	"shoal/catalog"
 	"shoal/kernel/rules"
+	"shoal/model"
 )
 
 // state is what the fabric has in the kernel, or should have.
 type state struct {
-	devices map[string]device          // by name
-	fdb     map[catalog.MAC]netip.Addr // on shoal.vxlan: tunnel end -> host
-	neigh   map[netip.Addr]catalog.MAC // on shoal.vxlan: host -> tunnel end
-	routes  map[netip.Prefix]route     // by destination
-	nets    map[netip.Prefix]struct{}  // SHOAL-FABRIC-NETS: subnets of the other hosts
-	hosts   map[netip.Addr]struct{}    // SHOAL-FABRIC-HOSTS: addresses of the other hosts
-	links   map[linkEntry]struct{}     // SHOAL-FABRIC-LINKS: who comes in by which device
-	foreign map[netip.Prefix]string    // routes of others, with what they are; only read
-	chains  []rules.Chain              // only wanted; package rules reads them itself
+	devices map[string]device         // by name
+	fdb     map[model.MAC]netip.Addr  // on shoal.vxlan: tunnel end -> host
+	neigh   map[netip.Addr]model.MAC  // on shoal.vxlan: host -> tunnel end
+	routes  map[netip.Prefix]route    // by destination
+	nets    map[netip.Prefix]struct{} // SHOAL-FABRIC-NETS: subnets of the other hosts
+	hosts   map[netip.Addr]struct{}   // SHOAL-FABRIC-HOSTS: addresses of the other hosts
+	links   map[linkEntry]struct{}    // SHOAL-FABRIC-LINKS: who comes in by which device
+	foreign map[netip.Prefix]string   // routes of others, with what they are; only read
+	chains  []rules.Chain             // only wanted; package rules reads them itself
 }
 
 func newState() state {
 	return state{
 		devices: map[string]device{},
-		fdb:     map[catalog.MAC]netip.Addr{},
-		neigh:   map[netip.Addr]catalog.MAC{},
+		fdb:     map[model.MAC]netip.Addr{},
+		neigh:   map[netip.Addr]model.MAC{},
 		routes:  map[netip.Prefix]route{},
 		nets:    map[netip.Prefix]struct{}{},
 		hosts:   map[netip.Addr]struct{}{},
@@ -56,9 +56,9 @@ type device struct {
 	// What it is made with; it takes another device to change it.
 	kind  string // "vxlan" or "ipip"
 	local netip.Addr
-	vni   int         // vxlan
-	port  uint16      // vxlan
-	mac   catalog.MAC // vxlan
+	vni   int       // vxlan
+	port  uint16    // vxlan
+	mac   model.MAC // vxlan
 
 	// What can be changed.
 	mtu         int
@@ -77,17 +77,17 @@ func (d device) fixed() device {
 // subnet, which engines give to nobody. The host's own packets carry it into
 // the tunnel, so that replies come back through the tunnel. Kernels before 5.14
 // take it for a broadcast address if the containers' bridge has it first.
-func deviceAddr(self catalog.Node) netip.Addr { return self.Subnet.Masked().Addr() }
+func deviceAddr(self model.Node) netip.Addr { return self.Subnet.Masked().Addr() }
 
 // inputs are what of a Snapshot matters here. Whether a host is alive does
 // not.
 type inputs struct {
-	self     catalog.Node
-	nodes    []catalog.Node
-	networks []catalog.Network
+	self     model.Node
+	nodes    []model.Node
+	networks []model.Network
 }
 
-func inputsOf(s *catalog.Snapshot) inputs {
+func inputsOf(s *model.Snapshot) inputs {
 	in := inputs{self: s.Self, nodes: slices.Clone(s.Nodes), networks: s.Networks}
 	in.self.Alive = false
 	for i := range in.nodes {
@@ -98,20 +98,20 @@ func inputsOf(s *catalog.Snapshot) inputs {
 
 func (in inputs) equal(o inputs) bool {
 	return in.self == o.self && slices.Equal(in.nodes, o.nodes) &&
-		slices.EqualFunc(in.networks, o.networks, func(a, b catalog.Network) bool {
+		slices.EqualFunc(in.networks, o.networks, func(a, b model.Network) bool {
 			return a.Name == b.Name && a.Bridge == b.Bridge && slices.Equal(a.Subnets, b.Subnets)
 		})
 }
 
 // desired is what the kernel of host in.self should have, by which way each
 // peer is reached, and the problems of those that cannot be.
-func desired(o Options, in inputs, links []link) (want state, paths []path, problems []catalog.Problem) {
+func desired(o Options, in inputs, links []link) (want state, paths []path, problems []model.Problem) {
 	want = newState()
 	refuse := func(node string, err error) {
 		problems = append(problems, problem(in.self, "node", node, err))
 	}
 	links = slices.DeleteFunc(slices.Clone(links), func(l link) bool {
-		return slices.ContainsFunc(in.networks, func(n catalog.Network) bool { return n.Bridge == l.dev })
+		return slices.ContainsFunc(in.networks, func(n model.Network) bool { return n.Bridge == l.dev })
 	})
 
 	tunnels := true
@@ -125,7 +125,7 @@ func desired(o Options, in inputs, links []link) (want state, paths []path, prob
 			}
 		}
 	}
-	if err := catalog.Overlap(in.self, in.nodes); err != nil {
+	if err := model.Overlap(in.self, in.nodes); err != nil {
 		refuse(in.self.Name, err)
 	}
 	for _, peer := range in.nodes {
@@ -154,14 +154,14 @@ func desired(o Options, in inputs, links []link) (want state, paths []path, prob
 }
 
 // way is how a peer is reached, by the first backend that can.
-func way(o Options, in inputs, peer catalog.Node, links []link) (p path, err error) {
+func way(o Options, in inputs, peer model.Node, links []link) (p path, err error) {
 	if !peer.Addr.Is4() || !peer.Subnet.Addr().Is4() {
 		return path{}, fmt.Errorf("host %s has address %s and subnet %s: only IPv4 is carried between hosts", peer.Name, peer.Addr, peer.Subnet)
 	}
 	if peer.Addr == in.self.Addr {
 		return path{}, fmt.Errorf("host %s has the address %s, as this host, %s, has: if it is gone, remove it with `shoal node rm %s`", peer.Name, peer.Addr, in.self.Name, peer.Name)
 	}
-	if err := catalog.Overlap(peer, in.nodes); err != nil {
+	if err := model.Overlap(peer, in.nodes); err != nil {
 		return path{}, err
 	}
 	if peer.Subnet.Overlaps(in.self.Subnet) {
@@ -202,10 +202,10 @@ func (s *state) add(p path) {
 	}
 }
 
-func problem(self catalog.Node, kind, object string, err error) catalog.Problem {
-	return catalog.Problem{Node: self.Name, Kind: kind, Object: object, Reason: err.Error()}
+func problem(self model.Node, kind, object string, err error) model.Problem {
+	return model.Problem{Node: self.Name, Kind: kind, Object: object, Reason: err.Error()}
 }
 
-func compareProblems(a, b catalog.Problem) int {
+func compareProblems(a, b model.Problem) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel"
+	"shoal/model"
 )
 
 // readDevice is one of our devices as it is; false: it is not there.
@@ -162,7 +162,7 @@ func readLinks() ([]link, error) {
 			l.net = prefixOf(a.Peer).Masked()
 		}
 		if len(at.HardwareAddr) == len(l.mac) && at.EncapType == "ether" {
-			l.mac, l.ether = catalog.MAC(at.HardwareAddr), true
+			l.mac, l.ether = model.MAC(at.HardwareAddr), true
 		}
 		links = append(links, l)
 	}
@@ -174,8 +174,8 @@ func ownDevice(name string) bool { return name == vxlanName || name == ipipName 
 // Card is a device of this host.
 type Card struct {
 	Name     string
-	MAC      catalog.MAC // zero: it has none
-	MTU      int         // octets
+	MAC      model.MAC // zero: it has none
+	MTU      int       // octets
 	Prefixes []netip.Prefix
 }
 

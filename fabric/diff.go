@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // changes make of the state there is the one that is wanted, in this order:
@@ -20,14 +20,14 @@ type changes struct {
 	makeDevices []device
 	setDevices  []deviceChange
 
-	putFDB   map[catalog.MAC]netip.Addr
-	putNeigh map[netip.Addr]catalog.MAC
+	putFDB   map[model.MAC]netip.Addr
+	putNeigh map[netip.Addr]model.MAC
 
 	putRoutes  map[netip.Prefix]route // replaces one of ours
 	dropRoutes map[netip.Prefix]route
 
-	dropNeigh  map[netip.Addr]catalog.MAC
-	dropFDB    map[catalog.MAC]netip.Addr
+	dropNeigh  map[netip.Addr]model.MAC
+	dropFDB    map[model.MAC]netip.Addr
 	oldDevices []device // those that are not wanted any more
 
 	dropNets  []netip.Prefix

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"shoal/catalog"
 	"shoal/kernel/rules"
+	"shoal/model"
 )
 
 // RouteProtocol tells the fabric's routes from all others ("proto 83" in ip
@@ -39,7 +39,7 @@ type Fabric struct {
 	mu    sync.Mutex
 	done  bool   // there was a pass
 	last  inputs // of the last pass
-	seen  []catalog.Problem
+	seen  []model.Problem
 	tries int // passes in a row that failed
 }
 
@@ -78,7 +78,7 @@ const (
 // host's networks are others than the last time, or something failed then. It
 // tells what is wrong, by host, and after which time to call again; 0: not before
 // the next Snapshot. While this host has no subnet nothing is touched.
-func (f *Fabric) Reconcile(ctx context.Context, snap *catalog.Snapshot, full bool) (again time.Duration, problems []catalog.Problem) {
+func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool) (again time.Duration, problems []model.Problem) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !snap.Self.Subnet.IsValid() {
@@ -102,7 +102,7 @@ func (f *Fabric) Reconcile(ctx context.Context, snap *catalog.Snapshot, full boo
 }
 
 // since dates problems: from when they were first seen.
-func (f *Fabric) since(problems []catalog.Problem) {
+func (f *Fabric) since(problems []model.Problem) {
 	now := time.Now()
 	for i := range problems {
 		p := &problems[i]
@@ -117,12 +117,12 @@ func (f *Fabric) since(problems []catalog.Problem) {
 
 // pass reads, compares and writes once. failed tells that trying again may
 // help.
-func (f *Fabric) pass(ctx context.Context, in inputs) (problems []catalog.Problem, failed bool) {
+func (f *Fabric) pass(ctx context.Context, in inputs) (problems []model.Problem, failed bool) {
 	if !in.self.Subnet.Addr().Is4() {
-		return []catalog.Problem{problem(in.self, "node", in.self.Name, fmt.Errorf("this host's subnet %s is not IPv4: only that is carried between hosts", in.self.Subnet))}, false
+		return []model.Problem{problem(in.self, "node", in.self.Name, fmt.Errorf("this host's subnet %s is not IPv4: only that is carried between hosts", in.self.Subnet))}, false
 	}
-	cannot := func(err error) ([]catalog.Problem, bool) {
-		return []catalog.Problem{problem(in.self, "kernel", "fabric", err)}, true
+	cannot := func(err error) ([]model.Problem, bool) {
+		return []model.Problem{problem(in.self, "kernel", "fabric", err)}, true
 	}
 	links, err := readLinks()
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel"
+	"shoal/model"
 )
 
 // pairs are the hosts whose containers reach each other.
@@ -424,7 +424,7 @@ func TestAMissingFacilityIsOneSentence(t *testing.T) {
 		return err
 	})
 	ps := w.reconcile("a", true)
-	find := func(part string) (p catalog.Problem) {
+	find := func(part string) (p model.Problem) {
 		for _, p = range ps {
 			if strings.Contains(p.Reason, part) {
 				return p
@@ -456,7 +456,7 @@ func TestInspectTellsWhatTheKernelDoes(t *testing.T) {
 			{Dst: addr("10.1.0.2"), Node: "b", Device: "eth0", Src: hostA.Addr, Route: "10.1.0.2 dev eth0 src 10.1.0.1", Prefix: prefix("10.1.0.0/24")},
 		} {
 			got, err := a.fabric.Inspect(want.Dst)
-			got.MAC = catalog.MAC{} // it comes and goes
+			got.MAC = model.MAC{} // it comes and goes
 			if d := cmp.Diff(fmt.Sprintf("%+v", flat(want)), fmt.Sprintf("%+v", flat(got))); err != nil || d != "" {
 				t.Errorf("%s: %v %s", want.Dst, err, d)
 			}
@@ -469,7 +469,7 @@ func TestInspectTellsWhatTheKernelDoes(t *testing.T) {
 			t.Errorf("checksum offload: %v, %v", on, err)
 		}
 		card, err := NIC(hostA.Addr)
-		if err != nil || card.Name != "eth0" || card.MTU != 1500 || card.MAC == (catalog.MAC{}) || card.Prefixes[0] != prefix("10.1.0.1/24") {
+		if err != nil || card.Name != "eth0" || card.MTU != 1500 || card.MAC == (model.MAC{}) || card.Prefixes[0] != prefix("10.1.0.1/24") {
 			t.Errorf("NIC: %+v, %v", card, err)
 		}
 		if err := CheckPool(prefix("10.244.0.0/16"), "br-mesh"); err != nil {
@@ -503,7 +503,7 @@ func TestRulesAreAsManyForOneHostAsForMany(t *testing.T) {
 	few := strings.Count(w.hosts["a"].run("", "iptables-save"), "\n-A ")
 	snap := w.snapshot(w.hosts["a"])
 	for i := range 200 {
-		snap.Nodes = append(snap.Nodes, catalog.Node{Name: fmt.Sprintf("n%d", i), Number: uint16(10 + i),
+		snap.Nodes = append(snap.Nodes, model.Node{Name: fmt.Sprintf("n%d", i), Number: uint16(10 + i),
 			Addr: addr(fmt.Sprintf("10.3.0.%d", i+1)), Subnet: prefix(fmt.Sprintf("10.245.%d.0/24", i))})
 	}
 	var took, again, idle time.Duration

@@ -7,14 +7,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
-func node(name string, number uint16, address, subnet string) catalog.Node {
-	n := catalog.Node{Name: name, Number: number, Addr: addr(address), Alive: true}
+func node(name string, number uint16, address, subnet string) model.Node {
+	n := model.Node{Name: name, Number: number, Addr: addr(address), Alive: true}
 	if subnet != "" {
 		n.Subnet = prefix(subnet)
 	}
@@ -26,7 +26,7 @@ var (
 	hostB = node("b", 2, "10.1.0.2", "10.244.2.0/24")
 	hostC = node("c", 3, "10.2.0.3", "10.244.3.0/24")
 	eth0  = link{dev: "eth0", addr: addr("10.1.0.1"), net: prefix("10.1.0.0/24"), mtu: 1500, ether: true}
-	mesh  = catalog.Network{Name: "mesh", Bridge: "br-mesh", Subnets: []netip.Prefix{prefix("10.244.1.0/24")}}
+	mesh  = model.Network{Name: "mesh", Bridge: "br-mesh", Subnets: []netip.Prefix{prefix("10.244.1.0/24")}}
 )
 
 func options(t *testing.T, b Backend) Options {
@@ -58,7 +58,7 @@ func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
 		{"no device has the host's address", VXLAN, nil, map[string]string{"a": "10.1.0.1 is on none of its devices"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			in := inputs{self: hostA, nodes: []catalog.Node{hostA, hostB, hostC}, networks: []catalog.Network{mesh}}
+			in := inputs{self: hostA, nodes: []model.Node{hostA, hostB, hostC}, networks: []model.Network{mesh}}
 			want, paths, problems := desired(options(t, tt.backend), in, tt.links)
 			got := map[string]string{}
 			for _, p := range paths {
@@ -82,17 +82,17 @@ func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
 }
 
 func TestStateGrowsWithHostsOnly(t *testing.T) {
-	in := inputs{self: hostA, nodes: []catalog.Node{hostA, hostB, hostC}, networks: []catalog.Network{mesh}}
+	in := inputs{self: hostA, nodes: []model.Node{hostA, hostB, hostC}, networks: []model.Network{mesh}}
 	want, _, _ := desired(options(t, Auto), in, []link{eth0})
 	type set[K comparable] = map[K]struct{}
-	macC := catalog.MAC{0x02, 0x53, 10, 2, 0, 3}
+	macC := model.MAC{0x02, 0x53, 10, 2, 0, 3}
 	check := func(what string, want, got any) {
 		if d := cmp.Diff(want, got, cmp.AllowUnexported(linkEntry{}, netip.Prefix{}, netip.Addr{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 			t.Errorf("%s: %s", what, d)
 		}
 	}
-	check("neighbours", map[netip.Addr]catalog.MAC{hostC.Addr: macC}, want.neigh)
-	check("forwarding entries", map[catalog.MAC]netip.Addr{macC: hostC.Addr}, want.fdb)
+	check("neighbours", map[netip.Addr]model.MAC{hostC.Addr: macC}, want.neigh)
+	check("forwarding entries", map[model.MAC]netip.Addr{macC: hostC.Addr}, want.fdb)
 	check("subnets", set[netip.Prefix]{hostB.Subnet: {}, hostC.Subnet: {}}, want.nets)
 	check("hosts", set[netip.Addr]{hostB.Addr: {}, hostC.Addr: {}}, want.hosts)
 	check("links", set[linkEntry]{
@@ -120,34 +120,34 @@ func TestStateGrowsWithHostsOnly(t *testing.T) {
 }
 
 func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
-	other := catalog.Network{Name: "shop_default", Bridge: "br-1", Subnets: []netip.Prefix{prefix("10.244.3.0/25")}}
+	other := model.Network{Name: "shop_default", Bridge: "br-1", Subnets: []netip.Prefix{prefix("10.244.3.0/25")}}
 	late := node("late", 9, "10.1.0.9", "10.244.2.0/24")
 	for _, tt := range []struct {
 		name     string
-		self     catalog.Node
-		nodes    []catalog.Node
-		networks []catalog.Network
+		self     model.Node
+		nodes    []model.Node
+		networks []model.Network
 		routed   []string
 		problems map[string]string // object -> part of the reason
 	}{
-		{"none", hostA, []catalog.Node{hostA, hostB, hostC}, []catalog.Network{mesh}, []string{"b", "c"}, map[string]string{}},
-		{"two peers: the first keeps it", hostA, []catalog.Node{hostA, hostB, late}, nil, []string{"b"},
+		{"none", hostA, []model.Node{hostA, hostB, hostC}, []model.Network{mesh}, []string{"b", "c"}, map[string]string{}},
+		{"two peers: the first keeps it", hostA, []model.Node{hostA, hostB, late}, nil, []string{"b"},
 			map[string]string{"late": "10.244.2.0/24 of host late overlaps 10.244.2.0/24 of host b, which came first"}},
-		{"this host came later", late, []catalog.Node{hostA, hostB, late}, nil, []string{"a"},
+		{"this host came later", late, []model.Node{hostA, hostB, late}, nil, []string{"a"},
 			map[string]string{"late": "of host late overlaps 10.244.2.0/24 of host b", "b": "of host b overlaps 10.244.2.0/24 of this host, late"}},
-		{"this host came first", hostB, []catalog.Node{hostA, hostB, late}, nil, []string{"a"},
+		{"this host came first", hostB, []model.Node{hostA, hostB, late}, nil, []string{"a"},
 			map[string]string{"late": "of host late overlaps 10.244.2.0/24 of host b, which came first"}},
-		{"one without a number came last", hostA, []catalog.Node{hostA, hostB, node("aa", 0, "10.1.0.9", "10.244.0.0/16")}, nil, []string{"b"},
+		{"one without a number came last", hostA, []model.Node{hostA, hostB, node("aa", 0, "10.1.0.9", "10.244.0.0/16")}, nil, []string{"b"},
 			map[string]string{"aa": "10.244.0.0/16 of host aa overlaps 10.244.1.0/24 of host a"}},
-		{"a network of this host", hostA, []catalog.Node{hostA, hostB, hostC}, []catalog.Network{mesh, other}, []string{"b"},
+		{"a network of this host", hostA, []model.Node{hostA, hostB, hostC}, []model.Network{mesh, other}, []string{"b"},
 			map[string]string{"c": "network shop_default of host a has 10.244.3.0/25, which overlaps the subnet 10.244.3.0/24 of host c"}},
-		{"a subnet that holds a host", hostA, []catalog.Node{hostA, hostB, node("c", 3, "10.2.0.3", "10.1.0.0/24")}, nil, []string{"b"},
+		{"a subnet that holds a host", hostA, []model.Node{hostA, hostB, node("c", 3, "10.2.0.3", "10.1.0.0/24")}, nil, []string{"b"},
 			map[string]string{"c": "10.1.0.0/24 of host c holds the address 10.1.0.1 of host a"}},
-		{"a record of this host under another name", hostA, []catalog.Node{hostA, hostB, node("old", 7, "10.1.0.1", "10.244.7.0/24")}, nil, []string{"b"},
+		{"a record of this host under another name", hostA, []model.Node{hostA, hostB, node("old", 7, "10.1.0.1", "10.244.7.0/24")}, nil, []string{"b"},
 			map[string]string{"old": "`shoal node rm old`"}},
-		{"a subnet on this host's own link", hostA, []catalog.Node{hostA, hostB, node("c", 3, "10.2.0.3", "10.1.0.128/25")}, nil, []string{"b"},
+		{"a subnet on this host's own link", hostA, []model.Node{hostA, hostB, node("c", 3, "10.2.0.3", "10.1.0.128/25")}, nil, []string{"b"},
 			map[string]string{"c": "10.1.0.128/25 of host c overlaps 10.1.0.0/24 on device eth0 of this host, a"}},
-		{"IPv6", hostA, []catalog.Node{hostA, node("c", 3, "fd00::3", "10.244.3.0/24")}, nil, nil,
+		{"IPv6", hostA, []model.Node{hostA, node("c", 3, "fd00::3", "10.244.3.0/24")}, nil, nil,
 			map[string]string{"c": "only IPv4"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
 }
 
 func TestDiff(t *testing.T) {
-	in := inputs{self: hostA, nodes: []catalog.Node{hostA, hostB, hostC}, networks: []catalog.Network{mesh}}
+	in := inputs{self: hostA, nodes: []model.Node{hostA, hostB, hostC}, networks: []model.Network{mesh}}
 	want, _, _ := desired(options(t, Auto), in, []link{eth0})
 	macC := VTEPMAC(hostC.Addr)
 	for _, tt := range []struct {
@@ -234,13 +234,13 @@ func TestBadSettings(t *testing.T) {
 }
 
 func TestAHostThatIsDownChangesNothing(t *testing.T) {
-	up := &catalog.Snapshot{Self: hostA, Nodes: []catalog.Node{hostA, hostB}}
-	down := &catalog.Snapshot{Self: hostA, Nodes: []catalog.Node{hostA, hostB}}
+	up := &model.Snapshot{Self: hostA, Nodes: []model.Node{hostA, hostB}}
+	down := &model.Snapshot{Self: hostA, Nodes: []model.Node{hostA, hostB}}
 	down.Nodes[1].Alive = false
 	if !inputsOf(up).equal(inputsOf(down)) {
 		t.Error("a dead host is another input")
 	}
-	moved := &catalog.Snapshot{Self: hostA, Nodes: []catalog.Node{hostA, node("b", 2, "10.1.0.7", "10.244.2.0/24")}}
+	moved := &model.Snapshot{Self: hostA, Nodes: []model.Node{hostA, node("b", 2, "10.1.0.7", "10.244.2.0/24")}}
 	if inputsOf(up).equal(inputsOf(moved)) {
 		t.Error("another address is the same input")
 	}

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // hostGW routes a peer's subnet through the peer itself, which must be on a
@@ -18,11 +18,11 @@ type hostGW struct {
 
 func (hostGW) overhead() int { return 0 }
 
-func (hostGW) device(catalog.Node, int) *device { return nil }
+func (hostGW) device(model.Node, int) *device { return nil }
 
 func (hostGW) outer() string { return "" }
 
-func (h hostGW) path(peer catalog.Node, links []link) (path, error) {
+func (h hostGW) path(peer model.Node, links []link) (path, error) {
 	l := linkTo(peer.Addr, links)
 	if l == nil || h.etherOnly && !l.ether {
 		return path{}, fmt.Errorf("its address %s is on no link of this host, which %s needs: use %s or %s", peer.Addr, HostGW, Auto, VXLAN)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Hop is the way that this host's kernel sends packets to an address.
@@ -22,14 +22,14 @@ type Hop struct {
 	VTEP   *VTEP        `json:"vtep,omitempty"`    // with vxlan: what the kernel's tables make of Via
 	Route  string       `json:"route"`             // the kernel's answer, as `ip route get` prints it
 	Prefix netip.Prefix `json:"prefix,omitzero"`   // the destination of the route that was taken
-	MAC    catalog.MAC  `json:"mac,omitzero"`      // on the device's link: the neighbour entry; zero: the kernel has not asked for it lately
+	MAC    model.MAC    `json:"mac,omitzero"`      // on the device's link: the neighbour entry; zero: the kernel has not asked for it lately
 }
 
 // VTEP is the far end of the vxlan tunnel, in the kernel's words: zero where it
 // has no entry, and then nothing arrives.
 type VTEP struct {
-	MAC    catalog.MAC `json:"mac,omitzero"`    // the neighbour entry of the next hop
-	Remote netip.Addr  `json:"remote,omitzero"` // the forwarding entry of that Ethernet address
+	MAC    model.MAC  `json:"mac,omitzero"`    // the neighbour entry of the next hop
+	Remote netip.Addr `json:"remote,omitzero"` // the forwarding entry of that Ethernet address
 }
 
 // Inspect asks the kernel how it reaches an address. The error tells that it
@@ -76,7 +76,7 @@ func (f *Fabric) Inspect(dst netip.Addr) (Hop, error) {
 		}
 		for _, n := range list {
 			if addrOf(n.IP) == dst && len(n.HardwareAddr) == len(h.MAC) {
-				h.MAC = catalog.MAC(n.HardwareAddr)
+				h.MAC = model.MAC(n.HardwareAddr)
 			}
 		}
 	}

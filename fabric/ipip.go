@@ -7,7 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 const ipipName = "shoal.ipip"
@@ -18,7 +18,7 @@ type ipip struct{}
 
 func (ipip) overhead() int { return 20 }
 
-func (i ipip) device(self catalog.Node, mtu int) *device {
+func (i ipip) device(self model.Node, mtu int) *device {
 	return &device{
 		name: ipipName, kind: "ipip", local: self.Addr,
 		mtu: mtu - i.overhead(), addr: deviceAddr(self), up: true, loose: true,
@@ -27,7 +27,7 @@ func (i ipip) device(self catalog.Node, mtu int) *device {
 
 func (ipip) outer() string { return fmt.Sprintf("-p %d", unix.IPPROTO_IPIP) }
 
-func (ipip) path(peer catalog.Node, _ []link) (path, error) {
+func (ipip) path(peer model.Node, _ []link) (path, error) {
 	return path{peer: peer, backend: IPIP, dev: ipipName}, nil
 }
 

@@ -25,7 +25,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // space is a network namespace.
@@ -161,7 +161,7 @@ func (s *space) bridge(name, address string, mtu int) {
 // host is a host with one container on the mesh and one on another network.
 type host struct {
 	*space
-	node      catalog.Node
+	node      model.Node
 	fabric    *Fabric
 	container *space
 	addr      netip.Addr // the container's
@@ -217,7 +217,7 @@ func newWorld(t *testing.T, o Options) *world {
 		lo, err := netlink.LinkByName("lo")
 		return errors.Join(err, giveAddr(lo, outside+"/32"))
 	})
-	for _, n := range []catalog.Node{hostA, hostB, hostC} {
+	for _, n := range []model.Node{hostA, hostB, hostC} {
 		w.addHost(n)
 	}
 	w.near, w.far = newSpace(t), newSpace(t)
@@ -226,7 +226,7 @@ func newWorld(t *testing.T, o Options) *world {
 	return w
 }
 
-func (w *world) addHost(n catalog.Node) {
+func (w *world) addHost(n model.Node) {
 	w.t.Helper()
 	mtu := MTU(w.options.Backend, 1500)
 	h := &host{space: newSpace(w.t), node: n, container: newSpace(w.t), other: newSpace(w.t), addr: n.Subnet.Addr().Next().Next()}
@@ -256,27 +256,27 @@ func (h *host) restart(o Options) {
 	}
 }
 
-func (w *world) nodes() []catalog.Node {
-	var nodes []catalog.Node
+func (w *world) nodes() []model.Node {
+	var nodes []model.Node
 	for _, h := range w.hosts {
 		nodes = append(nodes, h.node)
 	}
-	slices.SortFunc(nodes, func(a, b catalog.Node) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(nodes, func(a, b model.Node) int { return strings.Compare(a.Name, b.Name) })
 	return nodes
 }
 
-func (w *world) snapshot(h *host) *catalog.Snapshot {
-	return &catalog.Snapshot{Self: h.node, Nodes: w.nodes(), Networks: []catalog.Network{
+func (w *world) snapshot(h *host) *model.Snapshot {
+	return &model.Snapshot{Self: h.node, Nodes: w.nodes(), Networks: []model.Network{
 		{Name: "mesh", Bridge: "br-mesh", Subnets: []netip.Prefix{h.node.Subnet}},
 		{Name: "other", Bridge: "br-other", Subnets: []netip.Prefix{prefix("172.30.0.0/24")}},
 	}}
 }
 
 // reconcile runs a pass on a host; the problems it has.
-func (w *world) reconcile(name string, full bool) []catalog.Problem {
+func (w *world) reconcile(name string, full bool) []model.Problem {
 	w.t.Helper()
 	h := w.hosts[name]
-	var problems []catalog.Problem
+	var problems []model.Problem
 	h.do(func() error {
 		_, problems = h.fabric.Reconcile(context.Background(), w.snapshot(h), full)
 		return nil

@@ -8,12 +8,12 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // shadowed tells which Docker network of this host overlaps the peer's subnet;
 // nil: none.
-func shadowed(self, peer catalog.Node, networks []catalog.Network) error {
+func shadowed(self, peer model.Node, networks []model.Network) error {
 	for _, n := range networks {
 		if slices.Contains(n.Subnets, self.Subnet) {
 			continue // that is a matter of the two hosts' subnets

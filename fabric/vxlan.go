@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 const (
@@ -44,7 +44,7 @@ func (o *Options) vxlan() vxlan { return vxlan{o.VNI, o.Port, o.ChecksumOff} }
 
 func (vxlan) overhead() int { return 50 }
 
-func (v vxlan) device(self catalog.Node, mtu int) *device {
+func (v vxlan) device(self model.Node, mtu int) *device {
 	return &device{
 		name: vxlanName, kind: "vxlan", local: self.Addr,
 		vni: v.vni, port: v.port, mac: VTEPMAC(self.Addr),
@@ -54,15 +54,15 @@ func (v vxlan) device(self catalog.Node, mtu int) *device {
 
 func (v vxlan) outer() string { return fmt.Sprintf("-p udp --dport %d", v.port) }
 
-func (vxlan) path(peer catalog.Node, _ []link) (path, error) {
+func (vxlan) path(peer model.Node, _ []link) (path, error) {
 	return path{peer: peer, backend: VXLAN, dev: vxlanName}, nil
 }
 
 // VTEPMAC is the Ethernet address of the tunnel end (VTEP) of the host with
 // that address: locally administered, and made of the address alone, so that it
 // needs no record and survives restarts.
-func VTEPMAC(host netip.Addr) catalog.MAC {
-	m := catalog.MAC{0x02, 0x53}
+func VTEPMAC(host netip.Addr) model.MAC {
+	m := model.MAC{0x02, 0x53}
 	if host = host.Unmap(); host.Is4() {
 		a := host.As4()
 		copy(m[2:], a[:])
@@ -90,7 +90,7 @@ func vxlanDevice(l *netlink.Vxlan, d *device) {
 	d.vni, d.port = l.VxlanId, uint16(l.Port)
 	d.local = addrOf(l.SrcAddr)
 	if len(l.HardwareAddr) == len(d.mac) {
-		d.mac = catalog.MAC(l.HardwareAddr)
+		d.mac = model.MAC(l.HardwareAddr)
 	}
 }
 
@@ -109,15 +109,15 @@ func vxlanHint(d *device, err error) error {
 // neighbours reads the static entries of the device: neighbours (address ->
 // Ethernet address) and forwarding entries (Ethernet address -> host). On a
 // device of ours all of them are ours.
-func neighbours(index int) (neigh map[netip.Addr]catalog.MAC, fdb map[catalog.MAC]netip.Addr, err error) {
-	neigh, fdb = map[netip.Addr]catalog.MAC{}, map[catalog.MAC]netip.Addr{}
+func neighbours(index int) (neigh map[netip.Addr]model.MAC, fdb map[model.MAC]netip.Addr, err error) {
+	neigh, fdb = map[netip.Addr]model.MAC{}, map[model.MAC]netip.Addr{}
 	list, err := retry(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("list the neighbours on %s: %w", vxlanName, err)
 	}
 	for _, n := range list {
 		if n.State == netlink.NUD_PERMANENT && len(n.HardwareAddr) == 6 {
-			neigh[addrOf(n.IP)] = catalog.MAC(n.HardwareAddr)
+			neigh[addrOf(n.IP)] = model.MAC(n.HardwareAddr)
 		}
 	}
 	list, err = retry(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, unix.AF_BRIDGE) })
@@ -126,20 +126,20 @@ func neighbours(index int) (neigh map[netip.Addr]catalog.MAC, fdb map[catalog.MA
 	}
 	for _, n := range list {
 		if len(n.HardwareAddr) == 6 {
-			fdb[catalog.MAC(n.HardwareAddr)] = addrOf(n.IP)
+			fdb[model.MAC(n.HardwareAddr)] = addrOf(n.IP)
 		}
 	}
 	return neigh, fdb, nil
 }
 
-func neighEntry(index int, a netip.Addr, m catalog.MAC) *netlink.Neigh {
+func neighEntry(index int, a netip.Addr, m model.MAC) *netlink.Neigh {
 	return &netlink.Neigh{
 		LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, Type: unix.RTN_UNICAST,
 		IP: a.AsSlice(), HardwareAddr: net.HardwareAddr(m[:]),
 	}
 }
 
-func fdbEntry(index int, m catalog.MAC, a netip.Addr) *netlink.Neigh {
+func fdbEntry(index int, m model.MAC, a netip.Addr) *netlink.Neigh {
 	n := &netlink.Neigh{
 		LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF,
 		HardwareAddr: net.HardwareAddr(m[:]),

@@ -9,9 +9,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel"
 	"shoal/kernel/ipset"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -115,7 +115,7 @@ func (g *Ingress) remove(sets []ipset.Set, changes map[string]entries, failed fu
 func (g *Ingress) portOf(s ipset.Set, e ipset.Entry) port {
 	switch s.Name {
 	case setPublished.Name, setPorts.Name:
-		return port{catalog.Protocol(e.Proto), e.Port}
+		return port{model.Protocol(e.Proto), e.Port}
 	case setTargets.Name:
 		for p, m := range g.mappings {
 			if slices.Contains(m.targets, e) {
@@ -132,12 +132,12 @@ func (g *Ingress) portOf(s ipset.Set, e ipset.Entry) port {
 func (g *Ingress) forgetFlows(before, after map[port]bool) {
 	changed := map[uint16]bool{}
 	for p := range after {
-		if p.proto == catalog.UDP && !before[p] {
+		if p.proto == model.UDP && !before[p] {
 			changed[p.number] = true
 		}
 	}
 	for p := range before {
-		if p.proto == catalog.UDP && !after[p] {
+		if p.proto == model.UDP && !after[p] {
 			changed[p.number] = true
 		}
 	}

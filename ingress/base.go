@@ -6,8 +6,8 @@ import (
 	"reflect"
 	"slices"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 )
 
 // base is what all ports stand on, however many there are: the other hosts,
@@ -24,7 +24,7 @@ type peer struct {
 	number uint16
 	addr   netip.Addr
 	subnet netip.Prefix
-	macs   []catalog.MAC // its packets come from one of these
+	macs   []model.MAC // its packets come from one of these
 }
 
 // mark is that of connections which the peer's sandbox made.
@@ -32,7 +32,7 @@ func (p *peer) mark() uint32 { return markOurs | uint32(p.number) }
 
 // baseOf reads it off a Snapshot. A host that has no number or no subnet yet
 // is not a peer yet.
-func baseOf(snap *catalog.Snapshot, vtep func(catalog.Node) catalog.MAC) (b base) {
+func baseOf(snap *model.Snapshot, vtep func(model.Node) model.MAC) (b base) {
 	b.self = snap.Self.Addr
 	add := func(p netip.Prefix) {
 		if p.IsValid() && p.Addr().Is4() && p.Bits() > 0 {
@@ -48,12 +48,12 @@ func baseOf(snap *catalog.Snapshot, vtep func(catalog.Node) catalog.MAC) (b base
 			continue
 		}
 		p := peer{name: n.Name, number: n.Number, addr: n.Addr, subnet: n.Subnet.Masked()}
-		macs := []catalog.MAC{n.MAC}
+		macs := []model.MAC{n.MAC}
 		if vtep != nil {
 			macs = append(macs, vtep(n))
 		}
 		for _, m := range macs {
-			if m != (catalog.MAC{}) {
+			if m != (model.MAC{}) {
 				p.macs = append(p.macs, m)
 			}
 		}
@@ -122,7 +122,7 @@ func (m *mapping) entries() (es []ipset.Entry) {
 func redirected(sets map[string]entries) map[port]bool {
 	ports := map[port]bool{}
 	for e := range sets[setPublished.Name] {
-		ports[port{catalog.Protocol(e.Proto), e.Port}] = true
+		ports[port{model.Protocol(e.Proto), e.Port}] = true
 	}
 	return ports
 }

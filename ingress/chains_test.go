@@ -5,22 +5,22 @@ import (
 	"strings"
 	"testing"
 
-	"shoal/catalog"
 	"shoal/kernel/rules"
+	"shoal/model"
 )
 
 func TestBaseOf(t *testing.T) {
-	snap := &catalog.Snapshot{
-		Self: catalog.Node{Name: "a"},
-		Nodes: []catalog.Node{
+	snap := &model.Snapshot{
+		Self: model.Node{Name: "a"},
+		Nodes: []model.Node{
 			{Name: "a", Number: 1, Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.MustParsePrefix("10.244.1.0/24")},
-			{Name: "b", Number: 3, Addr: netip.MustParseAddr("192.0.2.2"), Subnet: netip.MustParsePrefix("10.244.3.0/24"), MAC: catalog.MAC{1}},
+			{Name: "b", Number: 3, Addr: netip.MustParseAddr("192.0.2.2"), Subnet: netip.MustParsePrefix("10.244.3.0/24"), MAC: model.MAC{1}},
 			{Name: "c", Number: 2, Addr: netip.MustParseAddr("192.0.2.3"), Subnet: netip.MustParsePrefix("10.244.2.0/24")},
 			{Name: "new", Addr: netip.MustParseAddr("192.0.2.4")},
 		},
-		Networks: []catalog.Network{{Name: "mesh", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")}}},
+		Networks: []model.Network{{Name: "mesh", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")}}},
 	}
-	b := baseOf(snap, func(n catalog.Node) catalog.MAC { return catalog.MAC{2, 0, 0, 0, 0, byte(n.Number)} })
+	b := baseOf(snap, func(n model.Node) model.MAC { return model.MAC{2, 0, 0, 0, 0, byte(n.Number)} })
 	if len(b.peers) != 2 || b.peers[0].name != "c" || b.peers[1].name != "b" {
 		t.Fatalf("peers %v, want c and b", b.peers)
 	}

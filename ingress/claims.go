@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Claims says which ports of the routing mesh this host should claim in the
@@ -21,7 +21,7 @@ import (
 // for that agent. Releasing it twice does no harm. An unclaimed port is claimed
 // by the hosts that run a task which publishes it; if several services want
 // one, they agree to claim it for that whose task has been running longest.
-func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problems []catalog.Problem) {
+func Claims(snap *model.Snapshot) (claim, release []model.PortClaim, problems []model.Problem) {
 	held := holders(snap)
 	wants := wanted(snap)
 	for p, ws := range wants {
@@ -36,12 +36,12 @@ func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problem
 			}
 			holder = ws[i].service
 			if ws[i].local {
-				claim = append(claim, catalog.PortClaim{Protocol: p.proto, Port: p.number, Service: holder})
+				claim = append(claim, model.PortClaim{Protocol: p.proto, Port: p.number, Service: holder})
 			}
 		}
 		for _, w := range ws {
 			if w.local && w.service != holder {
-				problems = append(problems, catalog.Problem{
+				problems = append(problems, model.Problem{
 					Node: snap.Self.Name, Kind: "service", Object: w.service.String(),
 					Reason: fmt.Sprintf("publish %s for %s: already claimed by %s; publish another port, or remove that service", p, w.service, holder),
 					Since:  w.since,
@@ -58,12 +58,12 @@ func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problem
 			release = append(release, c)
 		}
 	}
-	order := func(a, b catalog.PortClaim) int {
+	order := func(a, b model.PortClaim) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
 	}
 	slices.SortFunc(claim, order)
 	slices.SortFunc(release, order)
-	slices.SortFunc(problems, func(a, b catalog.Problem) int {
+	slices.SortFunc(problems, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
 	})
 	return claim, release, problems
@@ -71,14 +71,14 @@ func Claims(snap *catalog.Snapshot) (claim, release []catalog.PortClaim, problem
 
 // want is a service that publishes a port.
 type want struct {
-	service catalog.ServiceID
+	service model.ServiceID
 	since   time.Time // the start of the first of its tasks that does
 	local   bool      // one of them is on this host
 	alive   bool      // one of them is on a live host
 }
 
 // wanted are the services that publish a port, by port.
-func wanted(snap *catalog.Snapshot) map[port][]want {
+func wanted(snap *model.Snapshot) map[port][]want {
 	wants := map[port][]want{}
 	for i := range snap.Services {
 		s := &snap.Services[i]
@@ -96,7 +96,7 @@ func wanted(snap *catalog.Snapshot) map[port][]want {
 					w.since = t.Started
 				}
 				w.local = w.local || t.Node == snap.Self.Name
-				w.alive = w.alive || t.State != catalog.Lost
+				w.alive = w.alive || t.State != model.Lost
 			}
 		}
 	}
@@ -104,7 +104,7 @@ func wanted(snap *catalog.Snapshot) map[port][]want {
 }
 
 // first is the first of the live hosts, by name.
-func first(snap *catalog.Snapshot) string {
+func first(snap *model.Snapshot) string {
 	name := snap.Self.Name
 	for _, n := range snap.Nodes {
 		if n.Alive && n.Name < name {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // snapshotOf reads a cluster as host b sees it, one line for each object:
@@ -17,31 +17,31 @@ import (
 //	host NAME [dead]
 //	task SERVICE HOST START PORT…     ports as PUBLISHED:TARGET
 //	claim SERVICE PORT
-func snapshotOf(t *testing.T, text string) *catalog.Snapshot {
+func snapshotOf(t *testing.T, text string) *model.Snapshot {
 	t.Helper()
-	s := &catalog.Snapshot{Self: catalog.Node{Name: "b"}}
-	tasks := map[catalog.ServiceID][]catalog.Task{}
+	s := &model.Snapshot{Self: model.Node{Name: "b"}}
+	tasks := map[model.ServiceID][]model.Task{}
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		switch {
 		case len(f) == 0:
 		case f[0] == "host":
-			s.Nodes = append(s.Nodes, catalog.Node{Name: f[1], Alive: len(f) == 2})
+			s.Nodes = append(s.Nodes, model.Node{Name: f[1], Alive: len(f) == 2})
 		case f[0] == "task":
 			var start int64
 			fmt.Sscan(f[3], &start)
-			task := catalog.Task{State: catalog.Running, Service: catalog.ServiceID{Stack: "s", Name: f[1]}, Node: f[2], Started: time.Unix(start, 0)}
-			if slices.ContainsFunc(s.Nodes, func(n catalog.Node) bool { return n.Name == task.Node && !n.Alive }) {
-				task.State = catalog.Lost
+			task := model.Task{State: model.Running, Service: model.ServiceID{Stack: "s", Name: f[1]}, Node: f[2], Started: time.Unix(start, 0)}
+			if slices.ContainsFunc(s.Nodes, func(n model.Node) bool { return n.Name == task.Node && !n.Alive }) {
+				task.State = model.Lost
 			}
 			for _, p := range f[4:] {
-				pub := catalog.PublishedPort{Protocol: catalog.TCP}
+				pub := model.PublishedPort{Protocol: model.TCP}
 				fmt.Sscanf(p, "%d:%d", &pub.Published, &pub.Target)
 				task.Spec.Publish = append(task.Spec.Publish, pub)
 			}
 			tasks[task.Service] = append(tasks[task.Service], task)
 		case f[0] == "claim":
-			c := catalog.PortClaim{Protocol: catalog.TCP, Service: catalog.ServiceID{Stack: "s", Name: f[1]}}
+			c := model.PortClaim{Protocol: model.TCP, Service: model.ServiceID{Stack: "s", Name: f[1]}}
 			fmt.Sscan(f[2], &c.Port)
 			s.Published = append(s.Published, c)
 		default:
@@ -49,9 +49,9 @@ func snapshotOf(t *testing.T, text string) *catalog.Snapshot {
 		}
 	}
 	for id, ts := range tasks {
-		s.Services = append(s.Services, catalog.Service{ID: id, Tasks: ts})
+		s.Services = append(s.Services, model.Service{ID: id, Tasks: ts})
 	}
-	slices.SortFunc(s.Services, func(a, b catalog.Service) int { return a.ID.Compare(b.ID) })
+	slices.SortFunc(s.Services, func(a, b model.Service) int { return a.ID.Compare(b.ID) })
 	return s
 }
 
@@ -81,7 +81,7 @@ func TestClaims(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			claim, release, problems := Claims(snapshotOf(t, test.cluster))
-			words := func(cs []catalog.PortClaim) string {
+			words := func(cs []model.PortClaim) string {
 				var w []string
 				for _, c := range cs {
 					w = append(w, fmt.Sprintf("%s %d", c.Service.Name, c.Port))

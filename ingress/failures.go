@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // object is what can fail by itself: a port of a service, or a part of the
@@ -80,12 +80,12 @@ func (fs failures) due(now time.Time) bool {
 }
 
 // problems tells all of it, in order.
-func (fs failures) problems(node string) []catalog.Problem {
-	ps := make([]catalog.Problem, 0, len(fs))
+func (fs failures) problems(node string) []model.Problem {
+	ps := make([]model.Problem, 0, len(fs))
 	for o, f := range fs {
-		ps = append(ps, catalog.Problem{Node: node, Kind: o.kind, Object: o.name, Reason: f.err.Error(), Since: f.since})
+		ps = append(ps, model.Problem{Node: node, Kind: o.kind, Object: o.name, Reason: f.err.Error(), Since: f.since})
 	}
-	slices.SortFunc(ps, func(a, b catalog.Problem) int {
+	slices.SortFunc(ps, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
 	})
 	return ps

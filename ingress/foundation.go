@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"maps"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/rules"
 	"shoal/kernel/sysctl"
+	"shoal/model"
 )
 
 // sandboxParams are the kernel parameters of the sandbox.
@@ -139,7 +139,7 @@ func (g *Ingress) occupied(ctx context.Context, ms []mapping, full bool) {
 	before := g.blocked
 	g.blocked = map[port]error{}
 	var ask []*mapping
-	protos := map[catalog.Protocol]bool{}
+	protos := map[model.Protocol]bool{}
 	for i := range ms {
 		m := &ms[i]
 		_, known := g.mappings[m.port]

@@ -12,10 +12,10 @@ import (
 
 	"github.com/vishvananda/netns"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/sysctl"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -32,7 +32,7 @@ type Options struct {
 
 	// VTEPMAC is the Ethernet address that packets of a host carry in a tunnel;
 	// zero: in none. Nil: there are no such tunnels.
-	VTEPMAC func(catalog.Node) catalog.MAC
+	VTEPMAC func(model.Node) model.MAC
 
 	Log *slog.Logger // nil: none
 }
@@ -120,7 +120,7 @@ const drainLook = 200 * time.Millisecond
 // Next is when to call again for the sake of a draining task or of something
 // that failed; 0: only with the next Snapshot. The problems are all there are,
 // each time; one does not stop the others.
-func (g *Ingress) Reconcile(ctx context.Context, snap *catalog.Snapshot, full bool) (next time.Duration, problems []catalog.Problem) {
+func (g *Ingress) Reconcile(ctx context.Context, snap *model.Snapshot, full bool) (next time.Duration, problems []model.Problem) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()

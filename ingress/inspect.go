@@ -12,29 +12,29 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
+	"shoal/model"
 	"shoal/virtual"
 )
 
 // View is what the kernel of this host has of one published port, read from it
 // there and then, in the order in which a packet meets it.
 type View struct {
-	Protocol  catalog.Protocol `json:"protocol"`
-	Port      uint16           `json:"port"`
-	Sets      []string         `json:"sets"`                // entries by which the host redirects the port; none: it does not
-	On        []netip.Prefix   `json:"on"`                  // the host's addresses of those entries
-	Redirect  []string         `json:"redirect"`            // the rules that do, as iptables prints them
-	Broken    []string         `json:"broken,omitempty"`    // what is not right with the rules, here and in the sandbox; none if they are
-	Blocked   string           `json:"blocked,omitempty"`   // who has the port on this host, so that it is not redirected
-	Sandbox   netip.Addr       `json:"sandbox"`             // where it is redirected to
-	Netns     string           `json:"netns"`               // the sandbox's name
-	Mark      uint32           `json:"mark"`                // of the port in the sandbox; 0: none, new connections are refused
-	Scheduler string           `json:"scheduler,omitempty"` // of the virtual service; "": there is none
-	Affinity  uint32           `json:"affinity,omitempty"`  // seconds
-	Dests     []DestView       `json:"destinations"`        // by address
-	Returns   []ReturnView     `json:"returns"`             // how replies come back
+	Protocol  model.Protocol `json:"protocol"`
+	Port      uint16         `json:"port"`
+	Sets      []string       `json:"sets"`                // entries by which the host redirects the port; none: it does not
+	On        []netip.Prefix `json:"on"`                  // the host's addresses of those entries
+	Redirect  []string       `json:"redirect"`            // the rules that do, as iptables prints them
+	Broken    []string       `json:"broken,omitempty"`    // what is not right with the rules, here and in the sandbox; none if they are
+	Blocked   string         `json:"blocked,omitempty"`   // who has the port on this host, so that it is not redirected
+	Sandbox   netip.Addr     `json:"sandbox"`             // where it is redirected to
+	Netns     string         `json:"netns"`               // the sandbox's name
+	Mark      uint32         `json:"mark"`                // of the port in the sandbox; 0: none, new connections are refused
+	Scheduler string         `json:"scheduler,omitempty"` // of the virtual service; "": there is none
+	Affinity  uint32         `json:"affinity,omitempty"`  // seconds
+	Dests     []DestView     `json:"destinations"`        // by address
+	Returns   []ReturnView   `json:"returns"`             // how replies come back
 }
 
 // DestView is one destination of a virtual service, and the way to it.
@@ -59,15 +59,15 @@ type ClientView struct {
 // ReturnView is where this host sends the replies to connections that a
 // sandbox made.
 type ReturnView struct {
-	Node  string        `json:"node"`           // whose sandbox
-	Mark  uint32        `json:"mark"`           // of the connections
-	MACs  []catalog.MAC `json:"macs,omitempty"` // known by these; none of our own
-	Route string        `json:"route"`          // "": none
+	Node  string      `json:"node"`           // whose sandbox
+	Mark  uint32      `json:"mark"`           // of the connections
+	MACs  []model.MAC `json:"macs,omitempty"` // known by these; none of our own
+	Route string      `json:"route"`          // "": none
 }
 
 // Inspect reads what the kernel has of a published port. It writes nothing and
 // believes nothing that was written before.
-func (g *Ingress) Inspect(ctx context.Context, number uint16, proto catalog.Protocol) (*View, error) {
+func (g *Ingress) Inspect(ctx context.Context, number uint16, proto model.Protocol) (*View, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := port{proto, number}

@@ -7,14 +7,14 @@ import (
 	"net/netip"
 	"testing"
 
-	"shoal/catalog"
 	"shoal/kernel"
+	"shoal/model"
 )
 
 var clientAddr = netip.MustParseAddr("192.168.88.1")
 
 // noProblems fails the test if there are any.
-func noProblems(t *testing.T, ps []catalog.Problem) {
+func noProblems(t *testing.T, ps []model.Problem) {
 	t.Helper()
 	for _, p := range ps {
 		t.Errorf("problem on %s: %s %s: %s", p.Node, p.Kind, p.Object, p.Reason)

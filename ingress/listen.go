@@ -14,13 +14,13 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel/rules"
+	"shoal/model"
 )
 
 // listener is a socket of this host that waits for clients.
 type listener struct {
-	proto catalog.Protocol
+	proto model.Protocol
 	addr  netip.AddrPort
 	inode uint32
 }
@@ -104,12 +104,12 @@ const (
 // listeners are the sockets that wait for clients of these protocols, in the
 // network namespace of the calling thread. The kernel is asked for no others,
 // however many connections there are.
-func listeners(protos map[catalog.Protocol]bool) (found []listener, err error) {
+func listeners(protos map[model.Protocol]bool) (found []listener, err error) {
 	for proto := range protos {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			ls, err := listening(family, proto)
 			switch {
-			case proto == catalog.SCTP && errors.Is(err, unix.ENOENT):
+			case proto == model.SCTP && errors.Is(err, unix.ENOENT):
 				// No SCTP in this kernel, no listeners.
 			case err != nil:
 				return nil, fmt.Errorf("list the host's %s sockets: %w; the kernel's module %s_diag is needed", proto, err, proto)
@@ -120,9 +120,9 @@ func listeners(protos map[catalog.Protocol]bool) (found []listener, err error) {
 	return found, nil
 }
 
-func listening(family uint8, proto catalog.Protocol) (found []listener, err error) {
+func listening(family uint8, proto model.Protocol) (found []listener, err error) {
 	state := uint32(1) << diagListen
-	if proto == catalog.UDP {
+	if proto == model.UDP {
 		state = 1 << diagClose
 	}
 	b := make([]byte, diagRequestLen)
@@ -141,7 +141,7 @@ func listening(family uint8, proto catalog.Protocol) (found []listener, err erro
 
 // parseListener reads one answer. The address "::" takes IPv4 clients too, as
 // a rule, and a listener there is taken for one on every address.
-func parseListener(m []byte, proto catalog.Protocol) (l listener, ok bool) {
+func parseListener(m []byte, proto model.Protocol) (l listener, ok bool) {
 	if len(m) < diagMessageLen {
 		return l, false
 	}
@@ -189,7 +189,7 @@ func processes(inodes map[uint32]bool) map[uint32]string {
 // redirect is a rule of others in the nat table that sends a port's packets
 // elsewhere.
 type redirect struct {
-	proto     catalog.Protocol
+	proto     model.Protocol
 	addr      netip.Addr // of the host; unspecified: any
 	low, high uint16
 	rule      string
@@ -216,7 +216,7 @@ func parseRedirect(chain, rule string) (found []redirect) {
 	for i := 0; i+1 < len(f); i++ {
 		switch f[i] {
 		case "-p":
-			r.proto, _ = catalog.ParseProtocol(f[i+1])
+			r.proto, _ = model.ParseProtocol(f[i+1])
 		case "-d":
 			p, err := netip.ParsePrefix(f[i+1])
 			if err != nil || p.Bits() != 32 {

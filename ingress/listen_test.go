@@ -8,13 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	"shoal/catalog"
 	"shoal/kernel/rules"
+	"shoal/model"
 )
 
 func TestOccupy(t *testing.T) {
 	pool := netip.MustParsePrefix("10.96.0.0/16")
-	listens := func(proto catalog.Protocol, addr string) []listener {
+	listens := func(proto model.Protocol, addr string) []listener {
 		return []listener{{proto: proto, addr: netip.MustParseAddrPort(addr)}}
 	}
 	for _, test := range []struct {
@@ -25,14 +25,14 @@ func TestOccupy(t *testing.T) {
 		want      bool
 	}{
 		{name: "nobody"},
-		{name: "everywhere", listeners: listens(catalog.TCP, "0.0.0.0:80"), want: true},
-		{name: "everywhere, by IPv6", listeners: listens(catalog.TCP, "[::]:80"), want: true},
-		{name: "on one address", listeners: listens(catalog.TCP, "127.0.0.53:80"), want: true},
-		{name: "on a VIP", listeners: listens(catalog.TCP, "10.96.0.10:80")},
-		{name: "another port", listeners: listens(catalog.TCP, "0.0.0.0:81")},
-		{name: "another protocol", listeners: listens(catalog.UDP, "0.0.0.0:80")},
-		{name: "on the wanted address", addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, listeners: listens(catalog.TCP, "127.0.0.1:80"), want: true},
-		{name: "on another than the wanted address", addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, listeners: listens(catalog.TCP, "192.0.2.1:80")},
+		{name: "everywhere", listeners: listens(model.TCP, "0.0.0.0:80"), want: true},
+		{name: "everywhere, by IPv6", listeners: listens(model.TCP, "[::]:80"), want: true},
+		{name: "on one address", listeners: listens(model.TCP, "127.0.0.53:80"), want: true},
+		{name: "on a VIP", listeners: listens(model.TCP, "10.96.0.10:80")},
+		{name: "another port", listeners: listens(model.TCP, "0.0.0.0:81")},
+		{name: "another protocol", listeners: listens(model.UDP, "0.0.0.0:80")},
+		{name: "on the wanted address", addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, listeners: listens(model.TCP, "127.0.0.1:80"), want: true},
+		{name: "on another than the wanted address", addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, listeners: listens(model.TCP, "192.0.2.1:80")},
 		{name: "Docker's rule", rule: "! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80", want: true},
 		{name: "Docker's rule for one address", rule: "-d 127.0.0.1/32 ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80", want: true},
 		{name: "Docker's rule for another address", addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, rule: "-d 127.0.0.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80"},
@@ -45,7 +45,7 @@ func TestOccupy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			state := rules.State{"nat": {"DOCKER": {test.rule}, "SHOAL-IN": {"-p tcp --dport 80 -j DNAT --to-destination 169.254.83.1"}}}
-			who, got := occupy(port{catalog.TCP, 80}, test.addrs, pool, test.listeners, redirects(state))
+			who, got := occupy(port{model.TCP, 80}, test.addrs, pool, test.listeners, redirects(state))
 			if got != test.want {
 				t.Errorf("occupied by %v: %t, want %t", who, got, test.want)
 			}
@@ -58,9 +58,9 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 	var ms []*mapping
 	var ls []listener
 	for n := range uint16(100) {
-		ms = append(ms, &mapping{port: port{catalog.TCP, 8000 + n}, service: catalog.ServiceID{Stack: "s", Name: "web"}})
+		ms = append(ms, &mapping{port: port{model.TCP, 8000 + n}, service: model.ServiceID{Stack: "s", Name: "web"}})
 		if n < 50 {
-			ls = append(ls, listener{catalog.TCP, netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+n), 1000 + uint32(n)})
+			ls = append(ls, listener{model.TCP, netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+n), 1000 + uint32(n)})
 		}
 	}
 	looked := 0
@@ -75,7 +75,7 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 		return names
 	}
 	pool := netip.MustParsePrefix("10.96.0.0/16")
-	rule := redirect{catalog.TCP, netip.IPv4Unspecified(), 8050, 8059, "-A DOCKER …"}
+	rule := redirect{model.TCP, netip.IPv4Unspecified(), 8050, 8059, "-A DOCKER …"}
 	errs := occupied(ms, pool, ls, []redirect{rule}, look)
 	if looked != 1 {
 		t.Errorf("it was looked %d times", looked)
@@ -84,7 +84,7 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 		t.Errorf("%d ports are taken, want 60", len(errs))
 	}
 	for n, says := range map[uint16]string{8007: "nginx (pid 1007) listens on 0.0.0.0:8007", 8049: "a process listens on 0.0.0.0:8049", 8055: "DOCKER"} {
-		if err := errs[port{catalog.TCP, n}]; err == nil || !strings.Contains(err.Error(), says) {
+		if err := errs[port{model.TCP, n}]; err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("port %d: %v, want %q", n, err, says)
 		}
 	}
@@ -114,7 +114,7 @@ func TestListenersAreFoundWithTheirProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ls, err := listeners(map[catalog.Protocol]bool{catalog.TCP: true})
+	ls, err := listeners(map[model.Protocol]bool{model.TCP: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,14 +6,14 @@ import (
 	"net/netip"
 	"slices"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 	"shoal/virtual"
 )
 
 // port is one port of the routing mesh.
 type port struct {
-	proto  catalog.Protocol
+	proto  model.Protocol
 	number uint16
 }
 
@@ -29,12 +29,12 @@ func (p port) compare(o port) int {
 // table of services, which is hashed by the low eight bits.
 func (p port) mark() uint32 { return uint32(p.proto)<<16 | uint32(p.number) }
 
-func portOf(mark uint32) port { return port{catalog.Protocol(mark >> 16), uint16(mark)} }
+func portOf(mark uint32) port { return port{model.Protocol(mark >> 16), uint16(mark)} }
 
 // mapping is one port of the routing mesh as this host should serve it.
 type mapping struct {
 	port    port
-	service catalog.ServiceID
+	service model.ServiceID
 	addrs   []netip.Addr    // only on these addresses of the host, in order; none: on every one
 	virtual virtual.Service // none of its destinations may be live: then the port refuses
 	targets []ipset.Entry   // of this host's tasks behind it
@@ -42,7 +42,7 @@ type mapping struct {
 
 // mappings are the ports that services hold and their tasks publish, by port,
 // and what of them cannot be done.
-func mappings(snap *catalog.Snapshot) (ms []mapping, errs map[object]error) {
+func mappings(snap *model.Snapshot) (ms []mapping, errs map[object]error) {
 	w := newWishes(snap)
 	for i := range snap.Services {
 		s := &snap.Services[i]
@@ -61,15 +61,15 @@ func mappings(snap *catalog.Snapshot) (ms []mapping, errs map[object]error) {
 // wishes gather what tasks publish.
 type wishes struct {
 	self    string
-	hosts   map[string]*catalog.Node
-	holders map[port]catalog.ServiceID
+	hosts   map[string]*model.Node
+	holders map[port]model.ServiceID
 	found   map[port]*mapping
 	errs    map[object]error
 }
 
-func newWishes(snap *catalog.Snapshot) *wishes {
+func newWishes(snap *model.Snapshot) *wishes {
 	w := &wishes{
-		self: snap.Self.Name, hosts: map[string]*catalog.Node{}, holders: holders(snap),
+		self: snap.Self.Name, hosts: map[string]*model.Node{}, holders: holders(snap),
 		found: map[port]*mapping{}, errs: map[object]error{},
 	}
 	for i := range snap.Nodes {
@@ -79,8 +79,8 @@ func newWishes(snap *catalog.Snapshot) *wishes {
 }
 
 // holders are the services that have claimed a port.
-func holders(snap *catalog.Snapshot) map[port]catalog.ServiceID {
-	held := make(map[port]catalog.ServiceID, len(snap.Published))
+func holders(snap *model.Snapshot) map[port]model.ServiceID {
+	held := make(map[port]model.ServiceID, len(snap.Published))
 	for _, c := range snap.Published {
 		held[port{c.Protocol, c.Port}] = c.Service
 	}
@@ -90,7 +90,7 @@ func holders(snap *catalog.Snapshot) map[port]catalog.ServiceID {
 // add takes in a task, for the ports that its service holds. Another host's
 // is none of ours where each host answers for its own, nor if it has an address
 // that is reached on its host alone: here that may be somebody else's.
-func (w *wishes) add(s *catalog.Service, t *catalog.Task) {
+func (w *wishes) add(s *model.Service, t *model.Task) {
 	here := t.Node == w.self
 	host := w.hosts[t.Node]
 	shared := !s.Spec.PublishLocal && host != nil && host.Reached(t.Addr)
@@ -115,7 +115,7 @@ func (w *wishes) add(s *catalog.Service, t *catalog.Task) {
 }
 
 // mapping is that of a port, made for its service if there is none yet.
-func (w *wishes) mapping(s *catalog.Service, p port) *mapping {
+func (w *wishes) mapping(s *model.Service, p port) *mapping {
 	m := w.found[p]
 	if m == nil {
 		m = &mapping{port: p, service: s.ID, virtual: virtual.New(p.proto, p.number, &s.Spec)}
@@ -125,7 +125,7 @@ func (w *wishes) mapping(s *catalog.Service, p port) *mapping {
 	return m
 }
 
-func (m *mapping) add(t *catalog.Task, pub publication, here bool) {
+func (m *mapping) add(t *model.Task, pub publication, here bool) {
 	m.addrs = append(m.addrs, pub.addrs...)
 	m.virtual.Add(t, pub.target, here)
 	if here {
@@ -151,7 +151,7 @@ type publication struct {
 }
 
 // published are the ports that a task publishes.
-func published(t *catalog.Task) map[port]publication {
+func published(t *model.Task) map[port]publication {
 	pubs := map[port]publication{}
 	for _, pub := range t.Spec.Publish {
 		p := port{pub.Protocol, pub.Published}

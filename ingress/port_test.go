@@ -10,13 +10,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 )
 
 var (
-	web   = catalog.ServiceID{Stack: "s", Name: "web"}
-	nodes = []catalog.Node{
+	web   = model.ServiceID{Stack: "s", Name: "web"}
+	nodes = []model.Node{
 		{Name: "a"},
 		{Name: "b", Addr: netip.MustParseAddr("192.0.2.11"), Subnet: netip.MustParsePrefix("10.0.0.0/31")},
 		{Name: "c", Addr: netip.MustParseAddr("192.0.2.12"), Subnet: netip.MustParsePrefix("10.0.0.2/31")},
@@ -24,26 +24,26 @@ var (
 )
 
 // task is a running task of web on a host, which publishes those ports.
-func task(node, addr string, pubs ...catalog.PublishedPort) catalog.Task {
-	return catalog.Task{
+func task(node, addr string, pubs ...model.PublishedPort) model.Task {
+	return model.Task{
 		Service: web, Node: node, Name: "web." + node, Addr: netip.MustParseAddr(addr),
-		State: catalog.Running, Weight: 1, Spec: catalog.Spec{Publish: pubs},
+		State: model.Running, Weight: 1, Spec: model.Spec{Publish: pubs},
 	}
 }
 
-func pub(proto catalog.Protocol, published, target uint16) catalog.PublishedPort {
-	return catalog.PublishedPort{Protocol: proto, Published: published, Target: target}
+func pub(proto model.Protocol, published, target uint16) model.PublishedPort {
+	return model.PublishedPort{Protocol: proto, Published: published, Target: target}
 }
 
-func on(ip string, p catalog.PublishedPort) catalog.PublishedPort {
+func on(ip string, p model.PublishedPort) model.PublishedPort {
 	p.IP = netip.MustParseAddr(ip)
 	return p
 }
 
-func lost(t catalog.Task) catalog.Task      { t.State = catalog.Lost; return t }
-func unhealthy(t catalog.Task) catalog.Task { t.State = catalog.Unhealthy; return t }
-func draining(t catalog.Task, since time.Time, drain time.Duration) catalog.Task {
-	t.State, t.Since, t.Drain = catalog.Draining, since, drain
+func lost(t model.Task) model.Task      { t.State = model.Lost; return t }
+func unhealthy(t model.Task) model.Task { t.State = model.Unhealthy; return t }
+func draining(t model.Task, since time.Time, drain time.Duration) model.Task {
+	t.State, t.Since, t.Drain = model.Draining, since, drain
 	return t
 }
 
@@ -67,71 +67,71 @@ func words(m mapping) string {
 }
 
 func TestMappings(t *testing.T) {
-	p80 := pub(catalog.TCP, 80, 8080)
+	p80 := pub(model.TCP, 80, 8080)
 	for _, test := range []struct {
 		name    string
-		tasks   []catalog.Task
-		spec    catalog.Spec
+		tasks   []model.Task
+		spec    model.Spec
 		want    []string
 		targets int
 		err     string
 	}{
-		{"tasks here and elsewhere", []catalog.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", p80)}, catalog.Spec{},
+		{"tasks here and elsewhere", []model.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", p80)}, model.Spec{},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:8080*1"}, 1, ""},
-		{"each task has its own target", []catalog.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", pub(catalog.TCP, 80, 81))}, catalog.Spec{},
+		{"each task has its own target", []model.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", pub(model.TCP, 80, 81))}, model.Spec{},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:81*1"}, 1, ""},
-		{"another service's port", []catalog.Task{task("b", "10.0.0.1", pub(catalog.TCP, 82, 80))}, catalog.Spec{}, nil, 0, ""},
-		{"protocols apart", []catalog.Task{task("b", "10.0.0.1", p80, pub(catalog.UDP, 80, 53))}, catalog.Spec{},
+		{"another service's port", []model.Task{task("b", "10.0.0.1", pub(model.TCP, 82, 80))}, model.Spec{}, nil, 0, ""},
+		{"protocols apart", []model.Task{task("b", "10.0.0.1", p80, pub(model.UDP, 80, 53))}, model.Spec{},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1", "80/udp on any -> 10.0.0.1:53*1"}, 1, ""},
-		{"on addresses", []catalog.Task{task("b", "10.0.0.1", on("127.0.0.1", p80), on("192.0.2.1", p80))}, catalog.Spec{},
+		{"on addresses", []model.Task{task("b", "10.0.0.1", on("127.0.0.1", p80), on("192.0.2.1", p80))}, model.Spec{},
 			[]string{"80/tcp on 127.0.0.1,192.0.2.1 -> 10.0.0.1:8080*1"}, 1, ""},
-		{"on every address after all", []catalog.Task{task("b", "10.0.0.1", on("127.0.0.1", p80)), task("c", "10.0.0.2", on("0.0.0.0", p80))}, catalog.Spec{},
+		{"on every address after all", []model.Task{task("b", "10.0.0.1", on("127.0.0.1", p80)), task("c", "10.0.0.2", on("0.0.0.0", p80))}, model.Spec{},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:8080*1"}, 1, ""},
-		{"two targets for one port", []catalog.Task{task("b", "10.0.0.1", on("127.0.0.1", p80), on("192.0.2.1", pub(catalog.TCP, 80, 81)))}, catalog.Spec{},
+		{"two targets for one port", []model.Task{task("b", "10.0.0.1", on("127.0.0.1", p80), on("192.0.2.1", pub(model.TCP, 80, 81)))}, model.Spec{},
 			[]string{"80/tcp on 127.0.0.1 -> 10.0.0.1:8080*1"}, 1, "container web.b publishes 80/tcp for its ports 8080 and 81: 8080 is served; use one for all addresses"},
-		{"on IPv6", []catalog.Task{task("b", "10.0.0.1", on("::1", p80))}, catalog.Spec{},
+		{"on IPv6", []model.Task{task("b", "10.0.0.1", on("::1", p80))}, model.Spec{},
 			nil, 0, "container web.b publishes 80/tcp on ::1: only IPv4 addresses are served so far"},
-		{"on every IPv6 address", []catalog.Task{task("b", "10.0.0.1", on("::", p80))}, catalog.Spec{},
+		{"on every IPv6 address", []model.Task{task("b", "10.0.0.1", on("::", p80))}, model.Spec{},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1"}, 1, ""},
-		{"with an IPv6 address", []catalog.Task{task("b", "2001:db8::1", p80)}, catalog.Spec{},
+		{"with an IPv6 address", []model.Task{task("b", "2001:db8::1", p80)}, model.Spec{},
 			nil, 0, "container web.b has the address 2001:db8::1: only IPv4 is served so far"},
-		{"local, with a task here", []catalog.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", p80)}, catalog.Spec{PublishLocal: true},
+		{"local, with a task here", []model.Task{task("b", "10.0.0.1", p80), task("c", "10.0.0.2", p80)}, model.Spec{PublishLocal: true},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1"}, 1, ""},
-		{"local, without", []catalog.Task{task("c", "10.0.0.2", p80)}, catalog.Spec{PublishLocal: true}, nil, 0, ""},
-		{"local, a network of this host", []catalog.Task{task("b", "172.17.0.2", p80)}, catalog.Spec{PublishLocal: true},
+		{"local, without", []model.Task{task("c", "10.0.0.2", p80)}, model.Spec{PublishLocal: true}, nil, 0, ""},
+		{"local, a network of this host", []model.Task{task("b", "172.17.0.2", p80)}, model.Spec{PublishLocal: true},
 			[]string{"80/tcp on any -> 172.17.0.2:8080*1"}, 1, ""},
-		{"a dead host's task keeps what it holds", []catalog.Task{lost(task("c", "10.0.0.2", p80, pub(catalog.UDP, 80, 80))), task("c", "10.0.0.3", p80)}, catalog.Spec{},
+		{"a dead host's task keeps what it holds", []model.Task{lost(task("c", "10.0.0.2", p80, pub(model.UDP, 80, 80))), task("c", "10.0.0.3", p80)}, model.Spec{},
 			[]string{"80/tcp on any -> 10.0.0.2:8080*0 10.0.0.3:8080*1", "80/udp on any ->"}, 0, ""},
-		{"this host's tasks preferred", []catalog.Task{task("b", "10.0.0.1", p80, pub(catalog.UDP, 80, 80)), task("c", "10.0.0.2", p80, pub(catalog.UDP, 80, 80))}, catalog.Spec{PreferLocal: true},
+		{"this host's tasks preferred", []model.Task{task("b", "10.0.0.1", p80, pub(model.UDP, 80, 80)), task("c", "10.0.0.2", p80, pub(model.UDP, 80, 80))}, model.Spec{PreferLocal: true},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*1 10.0.0.2:8080*0", "80/udp on any -> 10.0.0.1:80*1"}, 1, ""},
-		{"this host's tasks preferred, none in rotation", []catalog.Task{unhealthy(task("b", "10.0.0.1", p80)), task("c", "10.0.0.2", p80)}, catalog.Spec{PreferLocal: true},
+		{"this host's tasks preferred, none in rotation", []model.Task{unhealthy(task("b", "10.0.0.1", p80)), task("c", "10.0.0.2", p80)}, model.Spec{PreferLocal: true},
 			[]string{"80/tcp on any -> 10.0.0.1:8080*0 10.0.0.2:8080*1"}, 1, ""},
-		{"this host's tasks preferred, none publishes the port", []catalog.Task{task("b", "10.0.0.1", pub(catalog.TCP, 81, 80)), task("c", "10.0.0.2", p80)}, catalog.Spec{PreferLocal: true},
+		{"this host's tasks preferred, none publishes the port", []model.Task{task("b", "10.0.0.1", pub(model.TCP, 81, 80)), task("c", "10.0.0.2", p80)}, model.Spec{PreferLocal: true},
 			[]string{"80/tcp on any -> 10.0.0.2:8080*1"}, 0, ""},
-		{"a process of another host", []catalog.Task{task("c", "192.0.2.12", p80)}, catalog.Spec{},
+		{"a process of another host", []model.Task{task("c", "192.0.2.12", p80)}, model.Spec{},
 			[]string{"80/tcp on any -> 192.0.2.12:8080*1"}, 0, ""},
-		{"on a network of another host alone", []catalog.Task{task("c", "172.17.0.2", p80)}, catalog.Spec{}, nil, 0, ""},
-		{"of a host that is not known", []catalog.Task{task("d", "10.0.0.2", p80)}, catalog.Spec{}, nil, 0, ""},
-		{"on a network of this host alone", []catalog.Task{task("b", "172.17.0.2", p80)}, catalog.Spec{},
+		{"on a network of another host alone", []model.Task{task("c", "172.17.0.2", p80)}, model.Spec{}, nil, 0, ""},
+		{"of a host that is not known", []model.Task{task("d", "10.0.0.2", p80)}, model.Spec{}, nil, 0, ""},
+		{"on a network of this host alone", []model.Task{task("b", "172.17.0.2", p80)}, model.Spec{},
 			[]string{"80/tcp on any -> 172.17.0.2:8080*1"}, 1, "container web.b has the address 172.17.0.2, which other hosts do not reach: they publish 80/tcp without it; start it on the network between hosts"},
-		{"draining", []catalog.Task{draining(task("b", "10.0.0.1", p80), time.Unix(100, 0), 10*time.Second)}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*0 until 110"}, 1, ""},
-		{"unhealthy, by a scheduler with nowhere else to go", []catalog.Task{unhealthy(task("b", "10.0.0.1", p80))}, catalog.Spec{Scheduler: "dh"}, []string{"80/tcp on any ->"}, 1, ""},
-		{"containers that share an address", []catalog.Task{
+		{"draining", []model.Task{draining(task("b", "10.0.0.1", p80), time.Unix(100, 0), 10*time.Second)}, model.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*0 until 110"}, 1, ""},
+		{"unhealthy, by a scheduler with nowhere else to go", []model.Task{unhealthy(task("b", "10.0.0.1", p80))}, model.Spec{Scheduler: "dh"}, []string{"80/tcp on any ->"}, 1, ""},
+		{"containers that share an address", []model.Task{
 			unhealthy(task("b", "10.0.0.1", p80)), task("b", "10.0.0.1", p80),
-		}, catalog.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*1"}, 2, ""},
+		}, model.Spec{}, []string{"80/tcp on any -> 10.0.0.1:8080*1"}, 2, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			snap := &catalog.Snapshot{
+			snap := &model.Snapshot{
 				Self: nodes[1], Nodes: nodes,
-				Services:  []catalog.Service{{ID: web, Spec: test.spec, Tasks: test.tasks}},
-				Published: []catalog.PortClaim{{Protocol: catalog.UDP, Port: 80, Service: web}, {Protocol: catalog.TCP, Port: 80, Service: web}},
+				Services:  []model.Service{{ID: web, Spec: test.spec, Tasks: test.tasks}},
+				Published: []model.PortClaim{{Protocol: model.UDP, Port: 80, Service: web}, {Protocol: model.TCP, Port: 80, Service: web}},
 			}
 			ms, errs := mappings(snap)
 			var got []string
 			targets := 0
 			for _, m := range ms {
 				got = append(got, words(m))
-				if m.port.proto == catalog.TCP {
+				if m.port.proto == model.TCP {
 					targets = len(m.targets)
 				}
 			}
@@ -154,7 +154,7 @@ func TestMappings(t *testing.T) {
 
 func TestEveryPortHasAMarkOfItsOwn(t *testing.T) {
 	seen := map[uint32]port{}
-	for _, proto := range []catalog.Protocol{catalog.TCP, catalog.UDP, catalog.SCTP} {
+	for _, proto := range []model.Protocol{model.TCP, model.UDP, model.SCTP} {
 		for n := 1; n <= 65535; n++ {
 			p := port{proto, uint16(n)}
 			if o, taken := seen[p.mark()]; taken || p.mark() == 0 || portOf(p.mark()) != p {
@@ -167,14 +167,14 @@ func TestEveryPortHasAMarkOfItsOwn(t *testing.T) {
 
 func TestWantedSets(t *testing.T) {
 	ms := []mapping{
-		{port: port{catalog.TCP, 80}, targets: []ipset.Entry{ipset.AddrPort(netip.MustParseAddr("10.0.0.1"), 6, 8080)}},
-		{port: port{catalog.UDP, 53}},
-		{port: port{catalog.SCTP, 99}},
-		{port: port{catalog.TCP, 81}, addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
-		{port: port{catalog.TCP, 82}, targets: []ipset.Entry{ipset.AddrPort(netip.MustParseAddr("10.0.0.1"), 6, 82)}},
+		{port: port{model.TCP, 80}, targets: []ipset.Entry{ipset.AddrPort(netip.MustParseAddr("10.0.0.1"), 6, 8080)}},
+		{port: port{model.UDP, 53}},
+		{port: port{model.SCTP, 99}},
+		{port: port{model.TCP, 81}, addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
+		{port: port{model.TCP, 82}, targets: []ipset.Entry{ipset.AddrPort(netip.MustParseAddr("10.0.0.1"), 6, 82)}},
 	}
 	b := &base{inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
-	sets := wantedSets(b, ms, map[port]error{{catalog.TCP, 82}: fmt.Errorf("taken")})
+	sets := wantedSets(b, ms, map[port]error{{model.TCP, 82}: fmt.Errorf("taken")})
 	var got []string
 	for name, es := range sets {
 		for e := range es {
@@ -194,7 +194,7 @@ func TestWantedSets(t *testing.T) {
 		t.Errorf("entries (-want +got):\n%s", d)
 	}
 	ports := redirected(sets)
-	if len(ports) != 4 || ports[port{catalog.TCP, 82}] || !ports[port{catalog.TCP, 81}] {
+	if len(ports) != 4 || ports[port{model.TCP, 82}] || !ports[port{model.TCP, 81}] {
 		t.Errorf("redirected %v, want all but 82/tcp", ports)
 	}
 }

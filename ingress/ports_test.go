@@ -14,8 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel/ipvs"
+	"shoal/model"
 )
 
 // mustRefuse fails the test unless the port refuses at once.
@@ -90,7 +90,7 @@ func TestAPortWithoutATaskInRotationRefusesAtOnce(t *testing.T) {
 	w.service("web", publish(t, "8000:80/tcp", "8000:80/udp"), "web")
 	noProblems(t, w.settle(true))
 	mustAnswer(t, w.client, "tcp", w.hosts[0].at(8000), "web")
-	w.task("web", func(t *catalog.Task) { t.State = catalog.Unhealthy })
+	w.task("web", func(t *model.Task) { t.State = model.Unhealthy })
 	noProblems(t, w.settle(false))
 	for _, r := range []*room{w.client, w.hosts[0].room, w.hosts[2].room} {
 		mustRefuse(t, r, "tcp", w.hosts[0].at(8000))

@@ -20,8 +20,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 )
 
 func TestClientsHearOfSmallerPacketsOnTheWay(t *testing.T) {
@@ -86,7 +86,7 @@ func TestWhatOthersBreakIsRepaired(t *testing.T) {
 		"ip netns del": func(h *host) error { return removeNamespace(h.opts.Netns) },
 		"ipset flush":  func(h *host) error { return netlink.IpsetFlush(setPublished.Name) },
 		"ipvsadm -C": func(h *host) error {
-			return h.ingress.sandbox.do(func() error { return h.ingress.table.IPVS.Delete(port{catalog.TCP, 8000}.mark()) })
+			return h.ingress.sandbox.do(func() error { return h.ingress.table.IPVS.Delete(port{model.TCP, 8000}.mark()) })
 		},
 		"rp_filter = 1": func(h *host) error {
 			return os.WriteFile("/proc/sys/net/ipv4/conf/"+hostDev+"/rp_filter", []byte("1"), 0)
@@ -150,7 +150,7 @@ func TestAPeerThatMovesOrLeavesIsFollowed(t *testing.T) {
 	if got, err := w.client.ask("tcp", c.at(8000)); err != nil || got.seen != clientAddr {
 		t.Errorf("by c: %v, %v", got, err)
 	}
-	w.change(func(s *catalog.Snapshot) { s.Nodes = s.Nodes[:2] })
+	w.change(func(s *model.Snapshot) { s.Nodes = s.Nodes[:2] })
 	noProblems(t, a.reconcile(false))
 	if r := way(); r == nil || r.Table == int(markOurs|3) {
 		t.Errorf("replies to c, which is gone, go by %v", r)
@@ -246,14 +246,14 @@ func TestInspectShowsEveryHop(t *testing.T) {
 	h := w.hosts[0]
 	var v *View
 	h.must(t, func() (err error) {
-		v, err = h.ingress.Inspect(context.Background(), 8000, catalog.TCP)
+		v, err = h.ingress.Inspect(context.Background(), 8000, model.TCP)
 		return err
 	})
 	for i := range v.Dests {
 		v.Dests[i].Inactive, v.Dests[i].Active = 0, 0
 	}
 	want := &View{
-		Protocol: catalog.TCP, Port: 8000, Sets: []string{"SHOAL-IN-PUBLISHED 0.0.0.0/1,tcp:8000", "SHOAL-IN-PUBLISHED 128.0.0.0/1,tcp:8000"}, On: every, Redirect: v.Redirect,
+		Protocol: model.TCP, Port: 8000, Sets: []string{"SHOAL-IN-PUBLISHED 0.0.0.0/1,tcp:8000", "SHOAL-IN-PUBLISHED 128.0.0.0/1,tcp:8000"}, On: every, Redirect: v.Redirect,
 		Sandbox: sandboxAddr, Netns: h.opts.Netns, Mark: 0x61f40, Scheduler: "rr",
 		Dests: []DestView{
 			{Addr: netip.MustParseAddrPort("10.244.1.2:80"), Weight: 1, Route: "10.244.1.0/24 dev mesh", Source: netip.MustParseAddr("10.244.1.1")},
@@ -262,8 +262,8 @@ func TestInspectShowsEveryHop(t *testing.T) {
 		},
 		Returns: []ReturnView{
 			{Node: "a", Mark: 0x54000000, Route: "default via 169.254.83.1 dev shoal-ingress"},
-			{Node: "b", Mark: 0x54000002, MACs: []catalog.MAC{w.hosts[1].node.MAC, w.hosts[1].opts.VTEPMAC(w.hosts[1].node)}, Route: "default via 192.168.88.12 dev eth0"},
-			{Node: "c", Mark: 0x54000003, MACs: []catalog.MAC{w.hosts[2].node.MAC, w.hosts[2].opts.VTEPMAC(w.hosts[2].node)}, Route: "default via 192.168.88.13 dev eth0"},
+			{Node: "b", Mark: 0x54000002, MACs: []model.MAC{w.hosts[1].node.MAC, w.hosts[1].opts.VTEPMAC(w.hosts[1].node)}, Route: "default via 192.168.88.12 dev eth0"},
+			{Node: "c", Mark: 0x54000003, MACs: []model.MAC{w.hosts[2].node.MAC, w.hosts[2].opts.VTEPMAC(w.hosts[2].node)}, Route: "default via 192.168.88.13 dev eth0"},
 		},
 	}
 	if d := cmp.Diff(want, v, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),

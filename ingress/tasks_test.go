@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
 	"shoal/lab"
+	"shoal/model"
 )
 
 func TestATaskThatIsAProcessOfItsHostIsServed(t *testing.T) {
@@ -40,7 +40,7 @@ func TestATaskThatIsAProcessOfItsHostIsServed(t *testing.T) {
 func TestTasksOfADeadHostAreLeftOut(t *testing.T) {
 	w := whoami(t, "host-gw")
 	noProblems(t, w.settle(true))
-	w.task("web2", func(t *catalog.Task) { t.State = catalog.Lost })
+	w.task("web2", func(t *model.Task) { t.State = model.Lost })
 	noProblems(t, w.settle(false))
 	for _, network := range []string{"tcp", "udp"} {
 		for range 6 {
@@ -49,7 +49,7 @@ func TestTasksOfADeadHostAreLeftOut(t *testing.T) {
 			}
 		}
 	}
-	w.task("web2", func(t *catalog.Task) { t.State = catalog.Running })
+	w.task("web2", func(t *model.Task) { t.State = model.Running })
 	noProblems(t, w.settle(false))
 	w.mustFind("tcp", w.hosts[0].at(8000), "web1", "web2", "web3")
 }
@@ -82,7 +82,7 @@ func TestAHostsOwnTasksArePreferred(t *testing.T) {
 		w.mustFind(network, w.hosts[1].at(8000), "web2")
 		w.mustFind(network, w.hosts[2].at(8000), "web1", "web2")
 	}
-	w.task("web1", func(t *catalog.Task) { t.State = catalog.Unhealthy })
+	w.task("web1", func(t *model.Task) { t.State = model.Unhealthy })
 	noProblems(t, w.settle(false))
 	for _, network := range []string{"tcp", "udp"} {
 		w.mustFind(network, w.hosts[0].at(8000), "web2")
@@ -101,7 +101,7 @@ func TestAClientKeepsItsTaskWhileThatIsInRotation(t *testing.T) {
 	}
 	w.mustFind("tcp", w.hosts[0].at(8000), first.task)
 	w.mustFind("tcp", w.hosts[0].at(8000), first.task)
-	w.task(first.task, func(t *catalog.Task) { t.State = catalog.Unhealthy })
+	w.task(first.task, func(t *model.Task) { t.State = model.Unhealthy })
 	noProblems(t, w.settle(false))
 	second, err := w.client.ask("tcp", w.hosts[0].at(8000))
 	if err != nil || second.task == first.task {
@@ -155,8 +155,8 @@ func TestASteadySenderFollowsThePort(t *testing.T) {
 }
 
 // drain has a task told to stop just now.
-func drain(limit time.Duration) func(*catalog.Task) {
-	return func(t *catalog.Task) { t.State, t.Since, t.Drain = catalog.Draining, time.Now(), limit }
+func drain(limit time.Duration) func(*model.Task) {
+	return func(t *model.Task) { t.State, t.Since, t.Drain = model.Draining, time.Now(), limit }
 }
 
 // hold opens a connection by the host's port 8000 and tells which task has it.
@@ -180,7 +180,7 @@ func (w *world) hold(h *host) (c *net.TCPConn, task string) {
 // dests are the destinations of port 8000 in the host's sandbox.
 func (h *host) dests() (addrs []string) {
 	h.must(h.w.t, func() error {
-		v, err := h.ingress.Inspect(context.Background(), 8000, catalog.TCP)
+		v, err := h.ingress.Inspect(context.Background(), 8000, model.TCP)
 		if err == nil {
 			for _, d := range v.Dests {
 				addrs = append(addrs, d.Addr.String())

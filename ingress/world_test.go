@@ -18,8 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel/ipvs"
+	"shoal/model"
 )
 
 var pool = netip.MustParsePrefix("10.96.0.0/16")
@@ -28,7 +28,7 @@ var pool = netip.MustParsePrefix("10.96.0.0/16")
 // as an engine makes them, and an Ingress.
 type host struct {
 	*room
-	node       catalog.Node
+	node       model.Node
 	opts       Options
 	ingress    *Ingress
 	containers map[string]*container
@@ -53,7 +53,7 @@ type world struct {
 	hosts   []*host
 	backend string
 	dir     string
-	snap    *catalog.Snapshot
+	snap    *model.Snapshot
 }
 
 var worlds = map[string]*world{} // by backend
@@ -66,7 +66,7 @@ func newWorld(t *testing.T, backend string) *world {
 		worlds[backend] = w
 	}
 	w.t = t
-	w.snap = &catalog.Snapshot{Revision: w.snap.Revision + 1}
+	w.snap = &model.Snapshot{Revision: w.snap.Revision + 1}
 	for _, h := range w.hosts {
 		w.snap.Nodes = append(w.snap.Nodes, h.node)
 		h.containers = map[string]*container{}
@@ -110,7 +110,7 @@ func buildWorld(t *testing.T, backend string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, backend: backend, dir: dir, snap: &catalog.Snapshot{}, wire: openRoom(t), client: openRoom(t)}
+	w := &world{t: t, backend: backend, dir: dir, snap: &model.Snapshot{}, wire: openRoom(t), client: openRoom(t)}
 	bridge(t, w.wire, "wire")
 	w.wire.set(t, "net/bridge/bridge-nf-call-iptables", "0")
 	plug(t, w.wire, "wire", w.client, clientAddr.String()+"/24", "")
@@ -126,7 +126,7 @@ func buildWorld(t *testing.T, backend string) *world {
 func (w *world) newHost(name string, n int) *host {
 	t := w.t
 	h := &host{room: openRoom(t), w: w}
-	h.node = catalog.Node{
+	h.node = model.Node{
 		Name: name, Number: uint16(n), Alive: true,
 		Addr:   netip.AddrFrom4([4]byte{192, 168, 88, byte(10 + n)}),
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(n), 0}), 24),
@@ -135,7 +135,7 @@ func (w *world) newHost(name string, n int) *host {
 	h.must(t, func() error {
 		l, err := netlink.LinkByName("eth0")
 		if err == nil {
-			h.node.MAC = catalog.MAC(l.Attrs().HardwareAddr)
+			h.node.MAC = model.MAC(l.Attrs().HardwareAddr)
 		}
 		return err
 	})
@@ -151,9 +151,9 @@ func (w *world) newHost(name string, n int) *host {
 	h.opts = Options{
 		Pool: pool, Netns: filepath.Join(w.dir, name+"-netns"), StateDir: filepath.Join(w.dir, name),
 		Timeouts: ipvs.Timeouts{TCP: 7440 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second},
-		VTEPMAC: func(n catalog.Node) catalog.MAC {
+		VTEPMAC: func(n model.Node) model.MAC {
 			a := n.Addr.As4()
-			return catalog.MAC{2, 0x53, a[0], a[1], a[2], a[3]}
+			return model.MAC{2, 0x53, a[0], a[1], a[2], a[3]}
 		},
 	}
 	h.must(t, h.filter)
@@ -308,27 +308,27 @@ func (w *world) attach(to *room, bridge, addr, gw string) *room {
 }
 
 // service is a service of the world with tasks in the named containers.
-func (w *world) service(name string, s catalog.Spec, in ...string) {
-	svc := catalog.Service{ID: catalog.ServiceID{Stack: "default", Name: name}, Spec: s}
+func (w *world) service(name string, s model.Spec, in ...string) {
+	svc := model.Service{ID: model.ServiceID{Stack: "default", Name: name}, Spec: s}
 	for _, h := range w.hosts {
 		for _, c := range h.containers {
 			if slices.Contains(in, c.name) {
-				svc.Tasks = append(svc.Tasks, catalog.Task{
+				svc.Tasks = append(svc.Tasks, model.Task{
 					Service: svc.ID, Node: h.node.Name, Container: c.name, Name: c.name, Addr: c.addr,
-					State: catalog.Running, Weight: 1, Started: time.Unix(1000, 0), Spec: s,
+					State: model.Running, Weight: 1, Started: time.Unix(1000, 0), Spec: s,
 				})
 			}
 		}
 	}
-	w.change(func(snap *catalog.Snapshot) {
-		snap.Services = slices.DeleteFunc(snap.Services, func(o catalog.Service) bool { return o.ID == svc.ID })
+	w.change(func(snap *model.Snapshot) {
+		snap.Services = slices.DeleteFunc(snap.Services, func(o model.Service) bool { return o.ID == svc.ID })
 		snap.Services = append(snap.Services, svc)
-		slices.SortFunc(snap.Services, func(a, b catalog.Service) int { return a.ID.Compare(b.ID) })
+		slices.SortFunc(snap.Services, func(a, b model.Service) int { return a.ID.Compare(b.ID) })
 	})
 }
 
 // change makes a new Snapshot.
-func (w *world) change(f func(*catalog.Snapshot)) {
+func (w *world) change(f func(*model.Snapshot)) {
 	snap := *w.snap
 	snap.Revision++
 	snap.Nodes = slices.Clone(snap.Nodes)
@@ -340,8 +340,8 @@ func (w *world) change(f func(*catalog.Snapshot)) {
 
 // task changes one task of the first service, as the host it is on or the
 // others see it.
-func (w *world) task(name string, f func(*catalog.Task)) {
-	w.change(func(snap *catalog.Snapshot) {
+func (w *world) task(name string, f func(*model.Task)) {
+	w.change(func(snap *model.Snapshot) {
 		s := &snap.Services[0]
 		s.Tasks = slices.Clone(s.Tasks)
 		for i := range s.Tasks {
@@ -353,11 +353,11 @@ func (w *world) task(name string, f func(*catalog.Task)) {
 }
 
 // as is the Snapshot as a host sees it.
-func (w *world) as(h *host) *catalog.Snapshot {
+func (w *world) as(h *host) *model.Snapshot {
 	snap := *w.snap
 	snap.Self = h.node
 	n := byte(h.node.Number)
-	snap.Networks = []catalog.Network{
+	snap.Networks = []model.Network{
 		{Name: "mesh", Bridge: "mesh", Subnets: []netip.Prefix{h.node.Subnet}, Gateway: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, n, 1})}},
 		{Name: "other", Bridge: "other", Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24")}, Gateway: []netip.Addr{netip.MustParseAddr("172.30.0.1")}},
 	}
@@ -366,13 +366,13 @@ func (w *world) as(h *host) *catalog.Snapshot {
 
 // settle has every host claim its ports and reconcile. It returns the
 // problems of all of them.
-func (w *world) settle(full bool) (problems []catalog.Problem) {
+func (w *world) settle(full bool) (problems []model.Problem) {
 	w.t.Helper()
 	for range 2 { // a port that is released is claimed in the next round
 		for _, h := range w.hosts {
 			claim, release, _ := Claims(w.as(h))
-			w.change(func(snap *catalog.Snapshot) {
-				snap.Published = slices.DeleteFunc(snap.Published, func(c catalog.PortClaim) bool { return slices.Contains(release, c) })
+			w.change(func(snap *model.Snapshot) {
+				snap.Published = slices.DeleteFunc(snap.Published, func(c model.PortClaim) bool { return slices.Contains(release, c) })
 				snap.Published = append(snap.Published, claim...)
 			})
 		}
@@ -384,7 +384,7 @@ func (w *world) settle(full bool) (problems []catalog.Problem) {
 	return problems
 }
 
-func (h *host) reconcile(full bool) (problems []catalog.Problem) {
+func (h *host) reconcile(full bool) (problems []model.Problem) {
 	h.w.t.Helper()
 	h.must(h.w.t, func() (err error) {
 		if h.ingress == nil {
@@ -415,13 +415,13 @@ func (h *host) down() {
 }
 
 // publish is the Spec of a service that publishes ports: "8000:80/tcp".
-func publish(t *testing.T, ports ...string) (s catalog.Spec) {
+func publish(t *testing.T, ports ...string) (s model.Spec) {
 	t.Helper()
-	s = catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr"}
+	s = model.Spec{Mode: model.ModeVIP, Scheduler: "rr"}
 	for _, p := range ports {
-		var pub catalog.PublishedPort
+		var pub model.PublishedPort
 		rest, proto, _ := strings.Cut(p, "/")
-		pub.Protocol, _ = catalog.ParseProtocol(proto)
+		pub.Protocol, _ = model.ParseProtocol(proto)
 		f := strings.Split(rest, ":")
 		if len(f) == 3 {
 			pub.IP = netip.MustParseAddr(f[0])

@@ -12,11 +12,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"shoal/catalog"
 	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/sysctl"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -60,9 +60,9 @@ type Balancer struct {
 	marks *marks
 
 	// What is wanted, by the last Snapshot.
-	snap  *catalog.Snapshot
-	parts map[catalog.ServiceID]part
-	owner map[front]catalog.ServiceID
+	snap  *model.Snapshot
+	parts map[model.ServiceID]part
+	owner map[front]model.ServiceID
 	want  map[string]map[ipset.Entry]int // sets without marks: set -> entry -> how many want it
 
 	// What the kernel has, as last read and written since.
@@ -138,8 +138,8 @@ func (b *Balancer) Close() {
 // forget drops what is wanted, so that the next Snapshot is all new.
 func (b *Balancer) forget() {
 	b.snap = nil
-	b.parts = map[catalog.ServiceID]part{}
-	b.owner = map[front]catalog.ServiceID{}
+	b.parts = map[model.ServiceID]part{}
+	b.owner = map[front]model.ServiceID{}
 	b.want = map[string]map[ipset.Entry]int{}
 	for _, s := range sets {
 		b.want[s.Name] = map[ipset.Entry]int{}

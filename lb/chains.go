@@ -4,22 +4,22 @@ import (
 	"fmt"
 	"net/netip"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
+	"shoal/model"
 )
 
 // chains are the rules on this host, as the last Snapshot has it.
 func (b *Balancer) chains() []rules.Chain {
 	if b.snap == nil {
-		return chains(b.opts, catalog.Node{}, true)
+		return chains(b.opts, model.Node{}, true)
 	}
 	return chains(b.opts, b.snap.Self, len(otherServers(b.snap)) == 0)
 }
 
 // chains are the rules, however many services there are. Alone, no other host's
 // DNS server could answer for this one's.
-func chains(o Options, self catalog.Node, alone bool) []rules.Chain {
+func chains(o Options, self model.Node, alone bool) []rules.Chain {
 	toPool := "-d " + o.Pool.String()
 	jumps := func(from ...string) (js []rules.Jump) {
 		for _, f := range from {

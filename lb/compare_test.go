@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"shoal/catalog"
 	"shoal/kernel/ipvs"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -41,11 +41,11 @@ func (c change) text(had uint32) string {
 
 func TestCompareAFrontWithTheKernel(t *testing.T) {
 	const mark = marksOf | 5
-	f := front{netip.MustParseAddr("10.96.0.1"), catalog.TCP, 0}
+	f := front{netip.MustParseAddr("10.96.0.1"), model.TCP, 0}
 	a, b := netip.MustParseAddrPort("172.18.0.2:0"), netip.MustParseAddrPort("172.18.0.3:0")
 	type held = map[netip.AddrPort]ipvs.Dest
 	want := func(ds ...virtual.Dest) *balanced {
-		v := &balanced{f, virtual.New(catalog.TCP, 0, &catalog.Spec{})}
+		v := &balanced{f, virtual.New(model.TCP, 0, &model.Spec{})}
 		v.Dests = ds
 		return v
 	}
@@ -74,11 +74,11 @@ func TestCompareAFrontWithTheKernel(t *testing.T) {
 		"the last drain ends": {want: want(virtual.Dest{Addr: a, Until: until}), entry: mark | parked, dests: held{a: {}}, does: "mark 0, delete"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lb := &Balancer{marks: newMarks(), owner: map[front]catalog.ServiceID{}, parts: map[catalog.ServiceID]part{}}
+			lb := &Balancer{marks: newMarks(), owner: map[front]model.ServiceID{}, parts: map[model.ServiceID]part{}}
 			lb.unknown()
 			lb.marks.adopt(f, mark)
 			if tc.want != nil {
-				lb.owner[f], lb.parts[catalog.ServiceID{}] = catalog.ServiceID{}, part{fronts: []balanced{*tc.want}}
+				lb.owner[f], lb.parts[model.ServiceID{}] = model.ServiceID{}, part{fronts: []balanced{*tc.want}}
 			}
 			if set, e := f.where(); tc.entry != 0 {
 				lb.sets[set] = entries{e: tc.entry}
@@ -103,7 +103,7 @@ func TestCompareAFrontWithTheKernel(t *testing.T) {
 
 func TestFailuresAreTriedAgainLaterEachTime(t *testing.T) {
 	fs := failures{}
-	o := object{front: front{netip.MustParseAddr("10.96.0.1"), catalog.TCP, 80}}
+	o := object{front: front{netip.MustParseAddr("10.96.0.1"), model.TCP, 80}}
 	now := noon
 	for _, want := range []time.Duration{1, 2, 4, 5, 5} {
 		fs.put(o, fmt.Errorf("no"), now)
@@ -112,8 +112,8 @@ func TestFailuresAreTriedAgainLaterEachTime(t *testing.T) {
 		}
 		now = now.Add(want * time.Second)
 	}
-	ps := fs.problems("a", map[front]catalog.ServiceID{o.front: {Stack: "shop", Name: "web"}})
-	want := []catalog.Problem{{Node: "a", Kind: "service", Object: "shop/web", Reason: "10.96.0.1:80/tcp: no", Since: noon}}
+	ps := fs.problems("a", map[front]model.ServiceID{o.front: {Stack: "shop", Name: "web"}})
+	want := []model.Problem{{Node: "a", Kind: "service", Object: "shop/web", Reason: "10.96.0.1:80/tcp: no", Since: noon}}
 	if d := cmp.Diff(want, ps); d != "" {
 		t.Error(d)
 	}
@@ -127,7 +127,7 @@ func TestRulesAreAsManyForAnyNumberOfServices(t *testing.T) {
 	n := 0
 	for _, c := range chains(
 		Options{Pool: netip.MustParsePrefix("10.96.0.0/16"), DNS: netip.MustParseAddr("10.96.0.10"), DNSPeers: netip.MustParseAddr("10.96.0.11")},
-		catalog.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}, true) {
+		model.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}, true) {
 		n += len(c.Rules) + len(c.From)
 		if len(c.Name) > 28 {
 			t.Errorf("chain name %s is too long for iptables", c.Name)

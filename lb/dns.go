@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -18,12 +18,12 @@ const dnsPort = 53
 
 // dnsPeersID stands for the second address among the services. It has no stack,
 // so no service is called that.
-var dnsPeersID = catalog.ServiceID{Name: "dns-peers"}
+var dnsPeersID = model.ServiceID{Name: "dns-peers"}
 
 // DNSServer is the address, of those that other hosts reach, where a host's DNS
 // server answers: the first of its containers' subnet, which is their bridge's.
 // It is the zero one while the host has no subnet.
-func DNSServer(n catalog.Node) netip.Addr {
+func DNSServer(n model.Node) netip.Addr {
 	if !n.Subnet.IsValid() || !n.Subnet.Addr().Is4() {
 		return netip.Addr{}
 	}
@@ -31,7 +31,7 @@ func DNSServer(n catalog.Node) netip.Addr {
 }
 
 // otherServers are the DNS servers of the other hosts that live.
-func otherServers(s *catalog.Snapshot) (addrs []netip.Addr) {
+func otherServers(s *model.Snapshot) (addrs []netip.Addr) {
 	for _, n := range s.Nodes {
 		if a := DNSServer(n); a.IsValid() && n.Alive && n.Name != s.Self.Name {
 			addrs = append(addrs, a)
@@ -42,7 +42,7 @@ func otherServers(s *catalog.Snapshot) (addrs []netip.Addr) {
 
 // dnsPeers are the fronts of the second address: to the other hosts that live,
 // to this one if there are none.
-func dnsPeers(at, own netip.Addr, s *catalog.Snapshot) *part {
+func dnsPeers(at, own netip.Addr, s *model.Snapshot) *part {
 	p := new(part)
 	var servers []netip.Addr
 	for _, a := range otherServers(s) {
@@ -52,10 +52,10 @@ func dnsPeers(at, own netip.Addr, s *catalog.Snapshot) *part {
 	if len(servers) == 0 && own.IsValid() {
 		servers = append(servers, own)
 	}
-	for _, proto := range []catalog.Protocol{catalog.TCP, catalog.UDP} {
-		b := balanced{front{at, proto, dnsPort}, virtual.New(proto, dnsPort, &catalog.Spec{})}
+	for _, proto := range []model.Protocol{model.TCP, model.UDP} {
+		b := balanced{front{at, proto, dnsPort}, virtual.New(proto, dnsPort, &model.Spec{})}
 		for _, a := range servers {
-			b.Add(&catalog.Task{Addr: a, State: catalog.Running, Weight: 1}, dnsPort, a == own)
+			b.Add(&model.Task{Addr: a, State: model.Running, Weight: 1}, dnsPort, a == own)
 		}
 		if b.Settle(); len(servers) > 0 {
 			p.fronts = append(p.fronts, b)
@@ -65,14 +65,14 @@ func dnsPeers(at, own netip.Addr, s *catalog.Snapshot) *part {
 }
 
 // nodes brings what depends on the hosts of the cluster up to date.
-func (b *Balancer) nodes(old, new *catalog.Snapshot, t touched) {
+func (b *Balancer) nodes(old, new *model.Snapshot, t touched) {
 	if old != nil && slices.Equal(old.Nodes, new.Nodes) {
 		return
 	}
 	if b.opts.DNSPeers.IsValid() {
 		b.update(dnsPeersID, dnsPeers(b.opts.DNSPeers, b.opts.DNS, new), t)
 	}
-	each := func(s *catalog.Snapshot, n int) {
+	each := func(s *model.Snapshot, n int) {
 		if s == nil {
 			return
 		}

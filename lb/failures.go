@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // object is what can fail by itself: a front, or a part of the kernel.
@@ -61,17 +61,17 @@ func (fs failures) wait(now time.Time) (d time.Duration) {
 }
 
 // problems tells all of it, in order.
-func (fs failures) problems(node string, owner map[front]catalog.ServiceID) []catalog.Problem {
-	var ps []catalog.Problem
+func (fs failures) problems(node string, owner map[front]model.ServiceID) []model.Problem {
+	var ps []model.Problem
 	for o, f := range fs {
-		p := catalog.Problem{Node: node, Kind: "kernel", Object: o.part, Reason: f.err.Error(), Since: f.since}
+		p := model.Problem{Node: node, Kind: "kernel", Object: o.part, Reason: f.err.Error(), Since: f.since}
 		if o.part == "" {
 			p.Kind, p.Object = "service", owner[o.front].String()
 			p.Reason = o.front.String() + ": " + p.Reason
 		}
 		ps = append(ps, p)
 	}
-	slices.SortFunc(ps, func(a, b catalog.Problem) int {
+	slices.SortFunc(ps, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
 	})
 	return ps

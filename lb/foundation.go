@@ -15,12 +15,12 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"shoal/catalog"
 	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/rules"
 	"shoal/kernel/sysctl"
+	"shoal/model"
 )
 
 // routeProtocol marks the route as ours ("proto 83" in ip route).
@@ -142,7 +142,7 @@ func Down(ctx context.Context, opts Options) error {
 		}
 	}
 	var names []string
-	for _, c := range chains(Options{}, catalog.Node{}, true) {
+	for _, c := range chains(Options{}, model.Node{}, true) {
 		names = append(names, c.Name)
 	}
 	do(rules.Remove(ctx, names...))

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"shoal/catalog"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -14,8 +14,8 @@ import (
 // not named.
 type front struct {
 	vip   netip.Addr
-	proto catalog.Protocol // of all ports: TCP, which is SCTP too, or UDP
-	port  uint16           // 0: all
+	proto model.Protocol // of all ports: TCP, which is SCTP too, or UDP
+	port  uint16         // 0: all
 }
 
 func (f front) compare(o front) int {
@@ -40,11 +40,11 @@ func (b balanced) compare(f front) int { return b.front.compare(f) }
 
 // fronts are those of a service, in order, and how each is balanced on that
 // host.
-func fronts(s *catalog.Service, self string) (all []balanced) {
-	if !s.VIP.Is4() || s.Spec.Mode != catalog.ModeVIP {
+func fronts(s *model.Service, self string) (all []balanced) {
+	if !s.VIP.Is4() || s.Spec.Mode != model.ModeVIP {
 		return nil
 	}
-	add := func(proto catalog.Protocol, port uint16, target func(*catalog.Task) (uint16, bool)) {
+	add := func(proto model.Protocol, port uint16, target func(*model.Task) (uint16, bool)) {
 		b := balanced{front{s.VIP, proto, port}, virtual.New(proto, port, &s.Spec)}
 		for i := range s.Tasks {
 			t := &s.Tasks[i]
@@ -56,11 +56,11 @@ func fronts(s *catalog.Service, self string) (all []balanced) {
 			all = append(all, b)
 		}
 	}
-	unchanged := func(t *catalog.Task) (uint16, bool) { return 0, t.AllPorts() }
-	add(catalog.TCP, 0, unchanged)
-	add(catalog.UDP, 0, unchanged)
+	unchanged := func(t *model.Task) (uint16, bool) { return 0, t.AllPorts() }
+	add(model.TCP, 0, unchanged)
+	add(model.UDP, 0, unchanged)
 	for _, p := range s.Ports() {
-		add(p.Protocol, p.Port, func(t *catalog.Task) (uint16, bool) { return t.Target(p.Protocol, p.Port) })
+		add(p.Protocol, p.Port, func(t *model.Task) (uint16, bool) { return t.Target(p.Protocol, p.Port) })
 	}
 	slices.SortFunc(all, func(a, b balanced) int { return a.compare(b.front) })
 	return all

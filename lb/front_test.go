@@ -10,24 +10,25 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"shoal/catalog"
+	"shoal/model"
 )
 
 var noon = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 
-func testTask(addr string, change ...func(*catalog.Task)) catalog.Task {
-	t := catalog.Task{Addr: netip.MustParseAddr(addr), State: catalog.Running, Weight: 1, Container: addr,
-		Since: noon, Drain: 10 * time.Second, Spec: catalog.Spec{Mode: catalog.ModeVIP}}
+func testTask(addr string, change ...func(*model.Task)) model.Task {
+	t := model.Task{Addr: netip.MustParseAddr(addr), State: model.Running, Weight: 1, Container: addr,
+		Since: noon, Drain: 10 * time.Second, Spec: model.Spec{Mode: model.ModeVIP}}
 	for _, c := range change {
 		c(&t)
 	}
 	return t
 }
 
-func state(s catalog.State) func(*catalog.Task) { return func(t *catalog.Task) { t.State = s } }
-func node(name string) func(*catalog.Task)      { return func(t *catalog.Task) { t.Node = name } }
-func weight(n int) func(*catalog.Task)          { return func(t *catalog.Task) { t.Weight = n } }
-func ports(ps ...catalog.Port) func(*catalog.Task) {
-	return func(t *catalog.Task) { t.Spec.Ports = ps }
+func state(s model.State) func(*model.Task) { return func(t *model.Task) { t.State = s } }
+func node(name string) func(*model.Task)    { return func(t *model.Task) { t.Node = name } }
+func weight(n int) func(*model.Task)        { return func(t *model.Task) { t.Weight = n } }
+func ports(ps ...model.Port) func(*model.Task) {
+	return func(t *model.Task) { t.Spec.Ports = ps }
 }
 
 // text shows fronts in a line each.
@@ -50,113 +51,113 @@ func text(vs []balanced) string {
 }
 
 func TestFronts(t *testing.T) {
-	http := catalog.Port{Port: 80, Target: 8080, Protocol: catalog.TCP}
-	dns := catalog.Port{Port: 53, Target: 5353, Protocol: catalog.UDP}
+	http := model.Port{Port: 80, Target: 8080, Protocol: model.TCP}
+	dns := model.Port{Port: 53, Target: 5353, Protocol: model.UDP}
 	for name, tc := range map[string]struct {
-		spec  catalog.Spec
-		tasks []catalog.Task
+		spec  model.Spec
+		tasks []model.Task
 		want  string
 	}{
 		"no tasks": {},
 		"of another host, which alone reaches it": {
-			tasks: []catalog.Task{testTask("172.18.0.2", node("b"), state(catalog.Unreached)), testTask("172.18.0.2", node("a"))},
+			tasks: []model.Task{testTask("172.18.0.2", node("b"), state(model.Unreached)), testTask("172.18.0.2", node("a"))},
 			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 1\n10.96.0.1 udp rr | 172.18.0.2:0 1\n",
 		},
 		"all ports": {
-			tasks: []catalog.Task{testTask("172.18.0.3", weight(5)), testTask("172.18.0.2")},
+			tasks: []model.Task{testTask("172.18.0.3", weight(5)), testTask("172.18.0.2")},
 			want: "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 5\n" +
 				"10.96.0.1 udp rr | 172.18.0.2:0 1 | 172.18.0.3:0 5\n",
 		},
 		"named ports": {
-			tasks: []catalog.Task{testTask("172.18.0.2", ports(http, dns))},
+			tasks: []model.Task{testTask("172.18.0.2", ports(http, dns))},
 			want: "10.96.0.1:80/tcp rr | 172.18.0.2:8080 1\n" +
 				"10.96.0.1:53/udp rr | 172.18.0.2:5353 1\n",
 		},
 		"affinity, on the same port and on another": {
-			spec:  catalog.Spec{Affinity: time.Minute},
-			tasks: []catalog.Task{testTask("172.18.0.2", ports(http, catalog.Port{Port: 90, Target: 90, Protocol: catalog.TCP}))},
+			spec:  model.Spec{Affinity: time.Minute},
+			tasks: []model.Task{testTask("172.18.0.2", ports(http, model.Port{Port: 90, Target: 90, Protocol: model.TCP}))},
 			want: "10.96.0.1:80/tcp mh | 172.18.0.2:8080 1\n" +
 				"10.96.0.1:90/tcp rr affinity 60 | 172.18.0.2:90 1\n",
 		},
 		"a task with all ports joins every named one": {
-			tasks: []catalog.Task{testTask("172.18.0.2", ports(http)), testTask("172.18.0.3")},
+			tasks: []model.Task{testTask("172.18.0.2", ports(http)), testTask("172.18.0.3")},
 			want: "10.96.0.1 tcp rr | 172.18.0.3:0 1\n" +
 				"10.96.0.1:80/tcp rr | 172.18.0.2:8080 1 | 172.18.0.3:80 1\n" +
 				"10.96.0.1 udp rr | 172.18.0.3:0 1\n",
 		},
 		"out of rotation: TCP keeps what it holds, UDP leaves": {
-			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Unhealthy)), testTask("172.18.0.3", state(catalog.Paused)),
-				testTask("172.18.0.4", state(catalog.Starting)), testTask("172.18.0.5", state(catalog.Draining)), testTask("172.18.0.6"), testTask("172.18.0.7", state(catalog.Lost))},
+			tasks: []model.Task{testTask("172.18.0.2", state(model.Unhealthy)), testTask("172.18.0.3", state(model.Paused)),
+				testTask("172.18.0.4", state(model.Starting)), testTask("172.18.0.5", state(model.Draining)), testTask("172.18.0.6"), testTask("172.18.0.7", state(model.Lost))},
 			want: "10.96.0.1 tcp rr | 172.18.0.2:0 0 | 172.18.0.3:0 0 | 172.18.0.4:0 0 | 172.18.0.5:0 0 +10s | 172.18.0.6:0 1 | 172.18.0.7:0 0\n" +
 				"10.96.0.1 udp rr | 172.18.0.6:0 1\n",
 		},
 		"tasks of dead hosts": {
-			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Lost), node("b")), testTask("172.18.0.3", node("a"))},
+			tasks: []model.Task{testTask("172.18.0.2", state(model.Lost), node("b")), testTask("172.18.0.3", node("a"))},
 			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 0 | 172.18.0.3:0 1\n10.96.0.1 udp rr | 172.18.0.3:0 1\n",
 		},
 		"and back": {
-			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a"))},
+			tasks: []model.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a"))},
 			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n10.96.0.1 udp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n",
 		},
 		"local preferred: others only keep what they hold": {
-			spec:  catalog.Spec{PreferLocal: true},
-			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a")), testTask("172.18.0.4", node("a"), weight(2))},
+			spec:  model.Spec{PreferLocal: true},
+			tasks: []model.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a")), testTask("172.18.0.4", node("a"), weight(2))},
 			want: "10.96.0.1 tcp rr | 172.18.0.2:0 0 | 172.18.0.3:0 1 | 172.18.0.4:0 2\n" +
 				"10.96.0.1 udp rr | 172.18.0.3:0 1 | 172.18.0.4:0 2\n",
 		},
 		"local preferred, and none is": {
-			spec:  catalog.Spec{PreferLocal: true},
-			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("c"))},
+			spec:  model.Spec{PreferLocal: true},
+			tasks: []model.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("c"))},
 			want: "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n" +
 				"10.96.0.1 udp rr | 172.18.0.2:0 1 | 172.18.0.3:0 1\n",
 		},
 		"local preferred, and none in rotation": {
-			spec:  catalog.Spec{PreferLocal: true},
-			tasks: []catalog.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a"), state(catalog.Unhealthy)), testTask("172.18.0.4", node("a"), weight(0))},
+			spec:  model.Spec{PreferLocal: true},
+			tasks: []model.Task{testTask("172.18.0.2", node("b")), testTask("172.18.0.3", node("a"), state(model.Unhealthy)), testTask("172.18.0.4", node("a"), weight(0))},
 			want: "10.96.0.1 tcp rr | 172.18.0.2:0 1 | 172.18.0.3:0 0 | 172.18.0.4:0 0\n" +
 				"10.96.0.1 udp rr | 172.18.0.2:0 1\n",
 		},
 		"local preferred, port by port": {
-			spec:  catalog.Spec{PreferLocal: true},
-			tasks: []catalog.Task{testTask("172.18.0.2", node("b"), ports(http, dns)), testTask("172.18.0.3", node("a"), ports(http))},
+			spec:  model.Spec{PreferLocal: true},
+			tasks: []model.Task{testTask("172.18.0.2", node("b"), ports(http, dns)), testTask("172.18.0.3", node("a"), ports(http))},
 			want: "10.96.0.1:80/tcp rr | 172.18.0.2:8080 0 | 172.18.0.3:8080 1\n" +
 				"10.96.0.1:53/udp rr | 172.18.0.2:5353 1\n",
 		},
 		"local not preferred": {
-			tasks: []catalog.Task{testTask("172.18.0.2", node("b"), ports(http)), testTask("172.18.0.3", node("a"), ports(http))},
+			tasks: []model.Task{testTask("172.18.0.2", node("b"), ports(http)), testTask("172.18.0.3", node("a"), ports(http))},
 			want:  "10.96.0.1:80/tcp rr | 172.18.0.2:8080 1 | 172.18.0.3:8080 1\n",
 		},
 		"weight 0 is out of rotation": {
-			tasks: []catalog.Task{testTask("172.18.0.2", weight(0))},
+			tasks: []model.Task{testTask("172.18.0.2", weight(0))},
 			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 0\n",
 		},
 		"dh has nowhere else to go": {
-			spec:  catalog.Spec{Scheduler: "dh"},
-			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Draining)), testTask("172.18.0.3")},
+			spec:  model.Spec{Scheduler: "dh"},
+			tasks: []model.Task{testTask("172.18.0.2", state(model.Draining)), testTask("172.18.0.3")},
 			want:  "10.96.0.1 tcp dh | 172.18.0.3:0 1\n10.96.0.1 udp dh | 172.18.0.3:0 1\n",
 		},
 		"affinity is whole seconds, rounded up": {
-			spec:  catalog.Spec{Scheduler: "wlc", Affinity: 1500 * time.Millisecond},
-			tasks: []catalog.Task{testTask("172.18.0.2", ports(catalog.Port{Port: 80, Target: 80, Protocol: catalog.TCP}))},
+			spec:  model.Spec{Scheduler: "wlc", Affinity: 1500 * time.Millisecond},
+			tasks: []model.Task{testTask("172.18.0.2", ports(model.Port{Port: 80, Target: 80, Protocol: model.TCP}))},
 			want:  "10.96.0.1:80/tcp wlc affinity 2 | 172.18.0.2:80 1\n",
 		},
 		"two containers with one address": {
-			tasks: []catalog.Task{testTask("172.18.0.2", state(catalog.Draining)), testTask("172.18.0.2", weight(2)), testTask("172.18.0.2", state(catalog.Unhealthy))},
+			tasks: []model.Task{testTask("172.18.0.2", state(model.Draining)), testTask("172.18.0.2", weight(2)), testTask("172.18.0.2", state(model.Unhealthy))},
 			want:  "10.96.0.1 tcp rr | 172.18.0.2:0 2\n10.96.0.1 udp rr | 172.18.0.2:0 2\n",
 		},
 		"names without VIPs": {
-			spec:  catalog.Spec{Mode: catalog.ModeDNSRR},
-			tasks: []catalog.Task{testTask("172.18.0.2")},
+			spec:  model.Spec{Mode: model.ModeDNSRR},
+			tasks: []model.Task{testTask("172.18.0.2")},
 		},
 		"IPv6 is not balanced": {
-			tasks: []catalog.Task{testTask("fd00::2"), testTask("172.18.0.2", ports(http))},
+			tasks: []model.Task{testTask("fd00::2"), testTask("172.18.0.2", ports(http))},
 			want:  "10.96.0.1:80/tcp rr | 172.18.0.2:8080 1\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := catalog.Service{VIP: netip.MustParseAddr("10.96.0.1"), Spec: tc.spec, Tasks: tc.tasks}
+			s := model.Service{VIP: netip.MustParseAddr("10.96.0.1"), Spec: tc.spec, Tasks: tc.tasks}
 			if s.Spec.Mode == "" {
-				s.Spec.Mode = catalog.ModeVIP
+				s.Spec.Mode = model.ModeVIP
 			}
 			if d := cmp.Diff(tc.want, text(fronts(&s, "a"))); d != "" {
 				t.Error(d)
@@ -166,7 +167,7 @@ func TestFronts(t *testing.T) {
 }
 
 func TestMarks(t *testing.T) {
-	f := func(n byte) front { return front{netip.AddrFrom4([4]byte{10, 96, 0, n}), catalog.TCP, 0} }
+	f := func(n byte) front { return front{netip.AddrFrom4([4]byte{10, 96, 0, n}), model.TCP, 0} }
 	m := newMarks()
 	m.adopt(f(1), marksOf|7|parked)
 	m.adopt(f(2), marksOf|7) // taken
@@ -190,27 +191,27 @@ func TestMarks(t *testing.T) {
 }
 
 func TestChangedServices(t *testing.T) {
-	snap := func(tasks ...catalog.Task) *catalog.Snapshot {
-		var cs []catalog.Container
-		vips := map[catalog.ServiceID]netip.Addr{}
+	snap := func(tasks ...model.Task) *model.Snapshot {
+		var cs []model.Container
+		vips := map[model.ServiceID]netip.Addr{}
 		for _, task := range tasks {
 			vips[task.Service] = netip.MustParseAddr("10.96.0.1")
-			cs = append(cs, catalog.Container{ID: task.Service.Name + task.Container, Node: "a", Tasks: []catalog.Task{task}})
+			cs = append(cs, model.Container{ID: task.Service.Name + task.Container, Node: "a", Tasks: []model.Task{task}})
 		}
-		return catalog.NewSnapshot(1, catalog.Node{Name: "a"}, nil, cs, vips)
+		return catalog.NewSnapshot(1, model.Node{Name: "a"}, nil, cs, vips)
 	}
-	in := func(name string, change ...func(*catalog.Task)) catalog.Task {
+	in := func(name string, change ...func(*model.Task)) model.Task {
 		t := testTask("172.18.0.2", change...)
-		t.Service = catalog.ServiceID{Stack: "default", Name: name}
+		t.Service = model.ServiceID{Stack: "default", Name: name}
 		return t
 	}
-	old := snap(in("a"), in("b"), in("c"), in("d", state(catalog.Draining)), in("e"), in("f"), in("g"), in("h", state(catalog.Lost)), in("z"))
-	new := snap(in("a"), in("aa"), in("b", state(catalog.Unhealthy)), in("c", weight(2)),
-		in("d", state(catalog.Draining), func(t *catalog.Task) { t.Drain = time.Minute }),
-		in("e", ports(catalog.Port{Port: 1, Target: 1, Protocol: catalog.TCP})),
-		in("f", func(t *catalog.Task) { t.Spec.PreferLocal = true }), in("g", state(catalog.Lost)), in("h"))
+	old := snap(in("a"), in("b"), in("c"), in("d", state(model.Draining)), in("e"), in("f"), in("g"), in("h", state(model.Lost)), in("z"))
+	new := snap(in("a"), in("aa"), in("b", state(model.Unhealthy)), in("c", weight(2)),
+		in("d", state(model.Draining), func(t *model.Task) { t.Drain = time.Minute }),
+		in("e", ports(model.Port{Port: 1, Target: 1, Protocol: model.TCP})),
+		in("f", func(t *model.Task) { t.Spec.PreferLocal = true }), in("g", state(model.Lost)), in("h"))
 	var got []string
-	changed(old, new, func(o, n *catalog.Service) {
+	changed(old, new, func(o, n *model.Service) {
 		switch {
 		case o == nil:
 			got = append(got, "+"+n.ID.Name)

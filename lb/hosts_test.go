@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // A host of the cluster knows no way to the networks that Docker made on
@@ -66,7 +66,7 @@ func TestTasksOfADeadHostLeaveAtOnceAndComeBack(t *testing.T) {
 			held = c
 		}
 	}
-	w.of("web", "peer").State = catalog.Lost
+	w.of("web", "peer").State = model.Lost
 	w.reconcile(false)
 	if got := count(4); got["a"] != 4 {
 		t.Errorf("while the host is dead: %v", got)
@@ -75,7 +75,7 @@ func TestTasksOfADeadHostLeaveAtOnceAndComeBack(t *testing.T) {
 	if line, err := bufio.NewReader(held).ReadString('\n'); err != nil || line != "still there\n" {
 		t.Errorf("a connection that the dead host may still hold: %q, %v", line, err)
 	}
-	w.of("web", "peer").State = catalog.Running
+	w.of("web", "peer").State = model.Running
 	w.reconcile(false)
 	if got := count(2); !maps.Equal(got, both) {
 		t.Errorf("after: %v", got)
@@ -163,7 +163,7 @@ func TestSecondDNSAddressIsAnsweredByAnotherHost(t *testing.T) {
 	w.machine("peer", "192.0.2.0/24")
 	w.in(w.ns["peer"], func() { w.address("lo", "203.0.113.1/32") })
 	w.sh("ip route add 203.0.113.0/24 via " + outside)
-	w.others = []catalog.Node{{Name: "b", Addr: netip.MustParseAddr(outside), Subnet: netip.MustParsePrefix("203.0.113.0/24"), Alive: true}}
+	w.others = []model.Node{{Name: "b", Addr: netip.MustParseAddr(outside), Subnet: netip.MustParsePrefix("203.0.113.0/24"), Alive: true}}
 	w.reconcile(true)
 	w.serve("peer@203.0.113.1", 53, "tcp", "udp")
 	w.serve("host@10.96.0.10", 53, "tcp", "udp")
@@ -206,7 +206,7 @@ func TestOtherHostsReachTheDNSServerAndNobodyElseDoes(t *testing.T) {
 	w.serve("host@172.18.0.1", 53, "tcp", "udp")
 	w.reconcile(true)
 	silent(w, "peer", "172.18.0.1:53") // not of the cluster so far
-	w.others = []catalog.Node{{Name: "b", Addr: netip.MustParseAddr(outside), Alive: true}}
+	w.others = []model.Node{{Name: "b", Addr: netip.MustParseAddr(outside), Alive: true}}
 	w.reconcile(false)
 	for _, network := range []string{"udp", "tcp"} {
 		if a, err := w.ask("peer", network, "172.18.0.1:53"); err != nil || a.task != "host" {
@@ -233,7 +233,7 @@ func TestNobodyIsToldThatTheOnlyDNSServerIsAway(t *testing.T) {
 	silent(w, "client", "172.18.0.1:53")
 	w.refused("client", "udp", "172.18.0.1:54")
 
-	w.others = []catalog.Node{{Name: "b", Addr: netip.MustParseAddr(outside), Subnet: netip.MustParsePrefix("10.244.9.0/24"), Alive: true}}
+	w.others = []model.Node{{Name: "b", Addr: netip.MustParseAddr(outside), Subnet: netip.MustParsePrefix("10.244.9.0/24"), Alive: true}}
 	w.reconcile(true)
 	w.refused("client", "udp", dnsVIP.String()+":53")
 }

@@ -8,9 +8,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
+	"shoal/model"
 	"shoal/virtual"
 )
 
@@ -27,15 +27,15 @@ type View struct {
 // FrontView is what the kernel has of the ports of a VIP that are balanced
 // together.
 type FrontView struct {
-	Protocol  catalog.Protocol `json:"protocol"`       // for all ports, TCP is SCTP too
-	Port      uint16           `json:"port,omitempty"` // 0: all ports that are not named
-	Set       string           `json:"set"`            // the ipset that holds the mark
-	Mark      uint32           `json:"mark"`           // of packets, and of the virtual service
-	Open      bool             `json:"open"`           // new connections are let in
-	Service   bool             `json:"service"`        // IPVS has a service of that mark
-	Scheduler string           `json:"scheduler,omitempty"`
-	Affinity  uint32           `json:"affinity,omitempty"` // seconds
-	Dests     []DestView       `json:"destinations"`       // by address
+	Protocol  model.Protocol `json:"protocol"`       // for all ports, TCP is SCTP too
+	Port      uint16         `json:"port,omitempty"` // 0: all ports that are not named
+	Set       string         `json:"set"`            // the ipset that holds the mark
+	Mark      uint32         `json:"mark"`           // of packets, and of the virtual service
+	Open      bool           `json:"open"`           // new connections are let in
+	Service   bool           `json:"service"`        // IPVS has a service of that mark
+	Scheduler string         `json:"scheduler,omitempty"`
+	Affinity  uint32         `json:"affinity,omitempty"` // seconds
+	Dests     []DestView     `json:"destinations"`       // by address
 }
 
 // DestView is one destination of a virtual service.

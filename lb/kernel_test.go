@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 const vip = "10.96.0.50"
@@ -58,7 +58,7 @@ func TestSCTPIsBalanced(t *testing.T) {
 		w.serve(name, 36412, "sctp")
 		w.serve(name, 9000, "sctp")
 		w.task("s1ap", name, vip)
-		w.task("mapped", name, "10.96.0.60", catalog.Port{Port: 36412, Target: 9000, Protocol: catalog.SCTP})
+		w.task("mapped", name, "10.96.0.60", model.Port{Port: 36412, Target: 9000, Protocol: model.SCTP})
 	}
 	w.reconcile(true)
 	for _, to := range []string{vip + ":36412", "10.96.0.60:36412"} {
@@ -105,9 +105,9 @@ func TestWhatIsNotServedIsRefusedAtOnce(t *testing.T) {
 		w.serve("host", port, "tcp", "udp") // on 0.0.0.0
 	}
 	w.serve("a", 8080, "tcp")
-	w.task("mapped", "a", "10.96.0.60", catalog.Port{Port: 80, Target: 8080, Protocol: catalog.TCP})
-	w.task("idle", "a", "10.96.0.61").State = catalog.Starting
-	w.vips[catalog.ServiceID{Stack: "default", Name: "empty"}] = dnsVIP.Next().Next()
+	w.task("mapped", "a", "10.96.0.60", model.Port{Port: 80, Target: 8080, Protocol: model.TCP})
+	w.task("idle", "a", "10.96.0.61").State = model.Starting
+	w.vips[model.ServiceID{Stack: "default", Name: "empty"}] = dnsVIP.Next().Next()
 	w.reconcile(true)
 	for _, from := range []string{"client", "host"} {
 		for _, to := range []string{
@@ -165,7 +165,7 @@ func TestNamedPortWinsOverAllPorts(t *testing.T) {
 	w.serve("a", 90, "tcp")
 	w.serve("b", 8080, "tcp")
 	w.task("web", "a", vip) // all ports
-	w.task("web", "b", vip, catalog.Port{Port: 80, Target: 8080, Protocol: catalog.TCP})
+	w.task("web", "b", vip, model.Port{Port: 80, Target: 8080, Protocol: model.TCP})
 	w.reconcile(true)
 	client := w.addr["client"].String()
 	if got := w.tasks(4, "client", "tcp", vip+":80", client); !maps.Equal(got, map[string]int{"a": 2, "b": 2}) {
@@ -203,7 +203,7 @@ func TestDrainingTaskFinishesWhatItHolds(t *testing.T) {
 	other := map[string]string{"a": "b", "b": "a"}[held.task]
 
 	task := w.of("web", held.task)
-	task.State, task.Since = catalog.Draining, time.Now()
+	task.State, task.Since = model.Draining, time.Now()
 	if next := w.reconcile(false); next != drainLook {
 		t.Errorf("next look in %v, want %v", next, drainLook)
 	}
@@ -217,7 +217,7 @@ func TestDrainingTaskFinishesWhatItHolds(t *testing.T) {
 		t.Errorf("the held connection: %q, %v", line, err)
 	}
 	addr := w.addr[held.task].String() + ":0"
-	if d, has := w.dest(vip, catalog.TCP, 0, addr); !has || d.Weight != 0 || d.Active != 1 {
+	if d, has := w.dest(vip, model.TCP, 0, addr); !has || d.Weight != 0 || d.Active != 1 {
 		t.Errorf("draining destination: %+v, %v", d, has)
 	}
 
@@ -226,13 +226,13 @@ func TestDrainingTaskFinishesWhatItHolds(t *testing.T) {
 	if n := writes(func() { w.reconcile(true) }); n != 0 {
 		t.Errorf("a new agent wrote %d times during a drain", n)
 	}
-	if _, has := w.dest(vip, catalog.TCP, 0, addr); !has {
+	if _, has := w.dest(vip, model.TCP, 0, addr); !has {
 		t.Error("the new agent dropped the draining destination")
 	}
 
 	task.Since = time.Now().Add(-time.Minute) // the deadline is over
 	w.reconcile(false)
-	if _, has := w.dest(vip, catalog.TCP, 0, addr); has {
+	if _, has := w.dest(vip, model.TCP, 0, addr); has {
 		t.Error("destination is still there after the deadline")
 	}
 }
@@ -243,12 +243,12 @@ func TestIdleDrainingTaskLeavesBeforeItsDeadline(t *testing.T) {
 	w.task("web", "b", vip)
 	w.reconcile(true)
 	task := w.of("web", "a")
-	task.State, task.Since = catalog.Draining, time.Now()
+	task.State, task.Since = model.Draining, time.Now()
 	addr := w.addr["a"].String() + ":0"
 	w.reconcile(false)
 	w.until("the idle destination goes", func() bool {
 		w.reconcile(false)
-		_, has := w.dest(vip, catalog.TCP, 0, addr)
+		_, has := w.dest(vip, model.TCP, 0, addr)
 		return !has
 	})
 	if next := w.reconcile(false); next != 0 {
@@ -273,14 +273,14 @@ func TestLastTaskDrainsWhileNewConnectionsAreRefused(t *testing.T) {
 	_, err = w.read(udp)
 	w.ok(err)
 
-	w.of("web", "a").State = catalog.Unhealthy
+	w.of("web", "a").State = model.Unhealthy
 	w.reconcile(false)
 	w.refused("client", "tcp", vip+":80")
 	w.refused("client", "udp", vip+":80")
 	if a, err := w.read(udp); err == nil {
 		t.Errorf("UDP after the last task left: %v", a)
 	}
-	mark := w.b.marks.of[front{w.of("web", "a").Addr, catalog.TCP, 0}]
+	mark := w.b.marks.of[front{w.of("web", "a").Addr, model.TCP, 0}]
 	w.b = w.balancer()
 	if n := writes(func() { w.reconcile(true) }); n != 0 {
 		t.Errorf("a new agent wrote %d times", n)
@@ -289,9 +289,9 @@ func TestLastTaskDrainsWhileNewConnectionsAreRefused(t *testing.T) {
 	if line, err := bufio.NewReader(tcp).ReadString('\n'); err != nil || line != "still there\n" {
 		t.Errorf("the held connection: %q, %v", line, err)
 	}
-	w.of("web", "a").State = catalog.Running
+	w.of("web", "a").State = model.Running
 	w.reconcile(false)
-	if now := w.b.marks.of[front{w.of("web", "a").Addr, catalog.TCP, 0}]; now != mark {
+	if now := w.b.marks.of[front{w.of("web", "a").Addr, model.TCP, 0}]; now != mark {
 		t.Errorf("mark was %#x, is %#x", mark, now)
 	}
 	if a, err := w.ask("client", "tcp", vip+":80"); err != nil || a.task != "a" {
@@ -305,7 +305,7 @@ func TestUDPMovesWhenItsTaskIsGone(t *testing.T) {
 	w := newWorld(t, "client", "a", "b")
 	for _, name := range []string{"a", "b"} {
 		w.serve(name, 53, "udp")
-		w.task("web", name, vip, catalog.Port{Port: 53, Target: 53, Protocol: catalog.UDP})
+		w.task("web", name, vip, model.Port{Port: 53, Target: 53, Protocol: model.UDP})
 	}
 	w.reconcile(true)
 	for _, from := range []string{"client", "host"} {
@@ -344,12 +344,12 @@ func TestEverySchedulerBalances(t *testing.T) {
 		}
 		// Whichever task leaves, the other serves everybody.
 		for leaving, other := range map[string]string{"a": "b", "b": "a"} {
-			w.of("s"+s, leaving).State = catalog.Unhealthy
+			w.of("s"+s, leaving).State = model.Unhealthy
 			w.reconcile(false)
 			if got := w.tasks(3, "client", "tcp", v+":80", client); got[other] != 3 {
 				t.Errorf("%s with %s out of rotation: %v", s, leaving, got)
 			}
-			w.of("s"+s, leaving).State = catalog.Running
+			w.of("s"+s, leaving).State = model.Running
 			w.reconcile(false)
 		}
 	}
@@ -364,7 +364,7 @@ func TestWeightsAndAffinity(t *testing.T) {
 		w.serve(name, 80, "tcp")
 		w.task("heavy", name, "10.96.0.70").Spec.Scheduler = "wrr"
 		w.task("loyal", name, "10.96.0.71").Spec.Affinity = time.Minute
-		w.task("mapped", name, "10.96.0.72", catalog.Port{Port: 8000, Target: 80, Protocol: catalog.TCP}).Spec.Affinity = time.Minute
+		w.task("mapped", name, "10.96.0.72", model.Port{Port: 8000, Target: 80, Protocol: model.TCP}).Spec.Affinity = time.Minute
 	}
 	w.of("heavy", "a").Weight = 3
 	w.reconcile(true)
@@ -383,7 +383,7 @@ func TestWeightsAndAffinity(t *testing.T) {
 		t.Errorf("a client with affinity met %v by a port that is mapped", got)
 	}
 	for kept := range got {
-		w.of("loyal", kept).State = catalog.Unhealthy
+		w.of("loyal", kept).State = model.Unhealthy
 		w.reconcile(false)
 		if again := w.tasks(3, "client", "tcp", "10.96.0.71:80", client); len(again) != 1 || again[kept] != 0 {
 			t.Errorf("affinity to a task out of rotation: %v", again)
@@ -393,9 +393,9 @@ func TestWeightsAndAffinity(t *testing.T) {
 
 func TestNothingChangedNothingWritten(t *testing.T) {
 	w := three(t)
-	w.task("mapped", "a", "10.96.0.60", catalog.Port{Port: 80, Target: 80, Protocol: catalog.TCP},
-		catalog.Port{Port: 53, Target: 53, Protocol: catalog.UDP}, catalog.Port{Port: 9, Target: 9, Protocol: catalog.SCTP}).Spec.Affinity = time.Minute
-	w.task("dead", "b", "10.96.0.61").State = catalog.Unhealthy
+	w.task("mapped", "a", "10.96.0.60", model.Port{Port: 80, Target: 80, Protocol: model.TCP},
+		model.Port{Port: 53, Target: 53, Protocol: model.UDP}, model.Port{Port: 9, Target: 9, Protocol: model.SCTP}).Spec.Affinity = time.Minute
+	w.task("dead", "b", "10.96.0.61").State = model.Unhealthy
 	w.reconcile(false)
 	if n := writes(func() { w.reconcile(true) }); n != 0 {
 		t.Errorf("the second pass wrote %d times", n)
@@ -491,7 +491,7 @@ func TestFailingServiceDoesNotStopTheOthers(t *testing.T) {
 	w.task("bad", "a", "10.96.0.80").Spec.Scheduler = "nosuch"
 	w.task("good", "a", "10.96.0.81")
 	next, problems := finish(w.b, w.snapshot(), true)
-	if len(problems) != 2 || !slices.ContainsFunc(problems, func(p catalog.Problem) bool {
+	if len(problems) != 2 || !slices.ContainsFunc(problems, func(p model.Problem) bool {
 		return p.Kind == "service" && p.Object == "default/bad" && strings.Contains(p.Reason, "ip_vs_nosuch")
 	}) {
 		t.Errorf("problems: %+v", problems)
@@ -529,12 +529,12 @@ func TestStatsAndInspectTellWhatTheKernelHas(t *testing.T) {
 		w.ok(err)
 		return len(stats) == 1 && stats[0].Connections == 9 && stats[0].BytesIn > 0 && stats[0].BytesOut > 0
 	})
-	v, err := w.b.Inspect(context.Background(), w.vips[catalog.ServiceID{Stack: "default", Name: "web"}])
+	v, err := w.b.Inspect(context.Background(), w.vips[model.ServiceID{Stack: "default", Name: "web"}])
 	w.ok(err)
 	if v.Route != "local 10.96.0.0/16 dev lo src 192.0.2.1" || !v.Ping || len(v.Broken) != 0 || len(v.Rules) != 4 || len(v.Fronts) != 2 {
 		t.Fatalf("view: %+v", v)
 	}
-	if f := v.Fronts[0]; f.Protocol != catalog.TCP || !f.Open || !f.Service || f.Scheduler != "rr" || len(f.Dests) != 3 || f.Dests[0].Weight != 1 {
+	if f := v.Fronts[0]; f.Protocol != model.TCP || !f.Open || !f.Service || f.Scheduler != "rr" || len(f.Dests) != 3 || f.Dests[0].Weight != 1 {
 		t.Errorf("front: %+v", f)
 	}
 	w.sh("ip route del local 10.96.0.0/16 dev lo; ipvsadm -C; ipset flush SHOAL-PING; iptables -t mangle -F SHOAL-MARK")

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // drainLook is how often a draining destination is looked at.
@@ -20,7 +20,7 @@ const drainLook = 200 * time.Millisecond
 // that failed; 0: only with the next Snapshot; [GoOn]: at once, since a full pass
 // is not finished. The first one is finished in one call. The problems are all
 // there are, each time; one does not stop the others.
-func (b *Balancer) Reconcile(ctx context.Context, snap *catalog.Snapshot, full bool) (next time.Duration, problems []catalog.Problem) {
+func (b *Balancer) Reconcile(ctx context.Context, snap *model.Snapshot, full bool) (next time.Duration, problems []model.Problem) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -42,7 +42,7 @@ func (b *Balancer) Reconcile(ctx context.Context, snap *catalog.Snapshot, full b
 	}
 	b.failing.put(object{part: "kernel"}, nil, now)
 	full = full && len(b.audit) == 0 // it is finished
-	changed(b.snap, snap, func(old, new *catalog.Service) {
+	changed(b.snap, snap, func(old, new *model.Service) {
 		if new != nil {
 			b.update(new.ID, partOf(new, snap.Self), t)
 		} else {

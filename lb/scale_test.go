@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // many makes n services of one task each, on networks that do not exist.
@@ -17,12 +17,12 @@ func many(w *world, n int) []netip.Addr {
 	addrs := make([]netip.Addr, n)
 	v, a := netip.MustParseAddr("10.96.64.0"), netip.MustParseAddr("172.18.64.0")
 	for i := range n {
-		id := catalog.ServiceID{Stack: "default", Name: "s" + v.String()}
+		id := model.ServiceID{Stack: "default", Name: "s" + v.String()}
 		w.vips[id] = v
 		addrs[i] = v
-		w.containers = append(w.containers, catalog.Container{ID: id.Name, Name: id.Name, Node: "a",
-			Tasks: []catalog.Task{{Service: id, Node: "a", Container: id.Name, Addr: a, State: catalog.Running, Weight: 1,
-				Spec: catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr"}}}})
+		w.containers = append(w.containers, model.Container{ID: id.Name, Name: id.Name, Node: "a",
+			Tasks: []model.Task{{Service: id, Node: "a", Container: id.Name, Addr: a, State: model.Running, Weight: 1,
+				Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr"}}}})
 		v, a = v.Next(), a.Next()
 	}
 	return addrs
@@ -77,9 +77,9 @@ func TestTenThousandServices(t *testing.T) {
 			t.Errorf("%d writes", n)
 		}
 	}
-	w.of("web", "a").State = catalog.Unhealthy
+	w.of("web", "a").State = model.Unhealthy
 	pass("one task leaves", false)
-	w.of("web", "a").State = catalog.Running
+	w.of("web", "a").State = model.Running
 	if wall, n := pass("one task joins", false); wall > 100*time.Millisecond || n > 10 {
 		t.Errorf("it took %v and %d writes", wall, n)
 	}
@@ -91,12 +91,12 @@ func TestTenThousandServices(t *testing.T) {
 	if next, _ := w.b.Reconcile(context.Background(), w.snapshot(), true); next != GoOn {
 		t.Errorf("a full pass over all of it was finished in one call: next in %v", next)
 	}
-	w.of("web", "a").State = catalog.Unhealthy
+	w.of("web", "a").State = model.Unhealthy
 	snap := w.snapshot()
 	if n := writes(func() { w.b.Reconcile(context.Background(), snap, false) }); n == 0 {
 		t.Error("a change waits for the end of a full pass")
 	}
-	w.of("web", "a").State = catalog.Running
+	w.of("web", "a").State = model.Running
 	pass("the end of a full pass", false)
 
 	w.b = w.balancer()

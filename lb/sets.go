@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 )
 
 // maxElem is the most entries of a set: the kernel's 65536 would be 65536
@@ -39,7 +39,7 @@ func (f front) where() (set string, e ipset.Entry) {
 	switch {
 	case f.port != 0:
 		return setPort.Name, ipset.AddrPort(f.vip, uint8(f.proto), f.port)
-	case f.proto == catalog.UDP:
+	case f.proto == model.UDP:
 		return setVIPUDP.Name, ipset.Addr(f.vip)
 	default:
 		return setVIP.Name, ipset.Addr(f.vip)
@@ -50,11 +50,11 @@ func (f front) where() (set string, e ipset.Entry) {
 func frontOf(set string, e ipset.Entry) (front, bool) {
 	switch set {
 	case setVIP.Name:
-		return front{vip: e.Net.Addr(), proto: catalog.TCP}, true
+		return front{vip: e.Net.Addr(), proto: model.TCP}, true
 	case setVIPUDP.Name:
-		return front{vip: e.Net.Addr(), proto: catalog.UDP}, true
+		return front{vip: e.Net.Addr(), proto: model.UDP}, true
 	case setPort.Name:
-		return front{vip: e.Net.Addr(), proto: catalog.Protocol(e.Proto), port: e.Port}, true
+		return front{vip: e.Net.Addr(), proto: model.Protocol(e.Proto), port: e.Port}, true
 	}
 	return front{}, false
 }
@@ -62,10 +62,10 @@ func frontOf(set string, e ipset.Entry) (front, bool) {
 // addresses are the task addresses of a service: of all tasks, of those on this
 // host, and of those whose packets to themselves need masquerading. A task that
 // is the host itself (host network) does not.
-func addresses(s *catalog.Service, self catalog.Node) (tasks, local, hairpin []netip.Addr) {
+func addresses(s *model.Service, self model.Node) (tasks, local, hairpin []netip.Addr) {
 	for i := range s.Tasks {
 		t := &s.Tasks[i]
-		if !t.Addr.Is4() || t.State == catalog.Unreached {
+		if !t.Addr.Is4() || t.State == model.Unreached {
 			continue
 		}
 		tasks = append(tasks, t.Addr)

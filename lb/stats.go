@@ -8,19 +8,19 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // ServiceStats is what IPVS has counted for a service on this host, over all
 // its fronts, since they were made.
 type ServiceStats struct {
-	Service     catalog.ServiceID `json:"service"`
-	VIP         netip.Addr        `json:"vip"`
-	Connections uint64            `json:"connections"`
-	PacketsIn   uint64            `json:"packetsIn"`
-	PacketsOut  uint64            `json:"packetsOut"`
-	BytesIn     uint64            `json:"bytesIn"`
-	BytesOut    uint64            `json:"bytesOut"`
+	Service     model.ServiceID `json:"service"`
+	VIP         netip.Addr      `json:"vip"`
+	Connections uint64          `json:"connections"`
+	PacketsIn   uint64          `json:"packetsIn"`
+	PacketsOut  uint64          `json:"packetsOut"`
+	BytesIn     uint64          `json:"bytesIn"`
+	BytesOut    uint64          `json:"bytesOut"`
 }
 
 // Stats reads the counters of all services, by service.
@@ -31,7 +31,7 @@ func (b *Balancer) Stats() ([]ServiceStats, error) {
 	if err != nil {
 		return nil, err
 	}
-	sums := map[catalog.ServiceID]*ServiceStats{}
+	sums := map[model.ServiceID]*ServiceStats{}
 	for f, id := range b.owner {
 		s, has := byMark[b.marks.of[f]]
 		if !has || id == dnsPeersID {

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"shoal/catalog"
 	"shoal/kernel/ipset"
+	"shoal/model"
 )
 
 // touched are the fronts and the entries of sets without marks that a pass has
@@ -40,8 +40,8 @@ func (t touched) front(f front) {
 
 // changed walks two Snapshots side by side and calls visit for each service
 // that is not the same in both; one of the two is nil where it is new or gone.
-func changed(old, new *catalog.Snapshot, visit func(old, new *catalog.Service)) {
-	var a []catalog.Service
+func changed(old, new *model.Snapshot, visit func(old, new *model.Service)) {
+	var a []model.Service
 	if old != nil {
 		a = old.Services
 	}
@@ -73,16 +73,16 @@ func changed(old, new *catalog.Snapshot, visit func(old, new *catalog.Service)) 
 }
 
 // same tells whether nothing differs that the balancer looks at.
-func same(a, b *catalog.Service) bool {
+func same(a, b *model.Service) bool {
 	return a.VIP == b.VIP && a.Spec.Mode == b.Spec.Mode && a.Spec.Scheduler == b.Spec.Scheduler &&
 		a.Spec.Affinity == b.Spec.Affinity && a.Spec.PreferLocal == b.Spec.PreferLocal && len(a.Tasks) == len(b.Tasks) && sameTasks(a.Tasks, b.Tasks)
 }
 
-func sameTasks(a, b []catalog.Task) bool {
+func sameTasks(a, b []model.Task) bool {
 	for i := range a {
 		t, u := &a[i], &b[i]
 		if t.Addr != u.Addr || t.State != u.State || t.Weight != u.Weight || t.Node != u.Node ||
-			t.State == catalog.Draining && !t.DrainDeadline().Equal(u.DrainDeadline()) ||
+			t.State == model.Draining && !t.DrainDeadline().Equal(u.DrainDeadline()) ||
 			!slices.Equal(t.Spec.Ports, u.Spec.Ports) {
 			return false
 		}
@@ -91,7 +91,7 @@ func sameTasks(a, b []catalog.Task) bool {
 }
 
 // partOf is what a service wants.
-func partOf(s *catalog.Service, self catalog.Node) *part {
+func partOf(s *model.Service, self model.Node) *part {
 	p := &part{fronts: fronts(s, self.Name)}
 	tasks, local, hairpin := addresses(s, self)
 	for _, a := range tasks {
@@ -108,7 +108,7 @@ func partOf(s *catalog.Service, self catalog.Node) *part {
 
 // update puts a service's part in the place of the one it had; nil takes it
 // out.
-func (b *Balancer) update(id catalog.ServiceID, part *part, t touched) {
+func (b *Balancer) update(id model.ServiceID, part *part, t touched) {
 	old := b.parts[id]
 	delete(b.parts, id)
 	for _, v := range old.fronts {
@@ -167,8 +167,8 @@ func (b *Balancer) wants(set ipset.Set, e ipset.Entry, n int, t touched) {
 }
 
 // networks brings this host's container networks up to date.
-func (b *Balancer) networks(old, new *catalog.Snapshot, t touched) {
-	each := func(s *catalog.Snapshot, n int) {
+func (b *Balancer) networks(old, new *model.Snapshot, t touched) {
+	each := func(s *model.Snapshot, n int) {
 		if s == nil {
 			return
 		}

@@ -27,6 +27,7 @@ import (
 	"shoal/kernel"
 	"shoal/kernel/ipvs"
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // world is a host in a network namespace of its own, with two Docker-like
@@ -41,10 +42,10 @@ type world struct {
 	b    *Balancer
 
 	revision   uint64
-	containers []catalog.Container
-	vips       map[catalog.ServiceID]netip.Addr
-	subnet     netip.Prefix   // of the host, as the cluster knows it
-	others     []catalog.Node // of the cluster
+	containers []model.Container
+	vips       map[model.ServiceID]netip.Addr
+	subnet     netip.Prefix // of the host, as the cluster knows it
+	others     []model.Node // of the cluster
 }
 
 var (
@@ -54,7 +55,7 @@ var (
 )
 
 // bridges are the networks of the host.
-var bridges = []catalog.Network{
+var bridges = []model.Network{
 	{Name: "one", Bridge: "br1", Subnets: []netip.Prefix{netip.MustParsePrefix("172.18.0.0/16")}},
 	{Name: "two", Bridge: "br2", Subnets: []netip.Prefix{netip.MustParsePrefix("172.19.0.0/16")}},
 }
@@ -65,7 +66,7 @@ func newWorld(t *testing.T, names ...string) *world {
 	// the test.
 	runtime.LockOSThread()
 	w := &world{t: t, ns: map[string]netns.NsHandle{}, addr: map[string]netip.Addr{}, dir: t.TempDir(),
-		vips: map[catalog.ServiceID]netip.Addr{}}
+		vips: map[model.ServiceID]netip.Addr{}}
 	var err error
 	w.host, err = netns.New()
 	w.ok(err)
@@ -426,16 +427,16 @@ func (w *world) balancer() *Balancer {
 }
 
 // task makes a running task of a service in a container. Change it, then reconcile.
-func (w *world) task(service, container, vip string, ports ...catalog.Port) *catalog.Task {
-	id := catalog.ServiceID{Stack: "default", Name: service}
+func (w *world) task(service, container, vip string, ports ...model.Port) *model.Task {
+	id := model.ServiceID{Stack: "default", Name: service}
 	w.vips[id] = netip.MustParseAddr(vip)
 	addr := w.addr[container]
 	if container == "host" {
 		addr = hostAddr
 	}
-	w.containers = append(w.containers, catalog.Container{ID: service + "." + container, Name: container, Node: "a",
-		Tasks: []catalog.Task{{Service: id, Node: "a", Container: container, Addr: addr, State: catalog.Running, Weight: 1,
-			Drain: 10 * time.Second, Spec: catalog.Spec{Mode: catalog.ModeVIP, Scheduler: "rr", Ports: ports}}}})
+	w.containers = append(w.containers, model.Container{ID: service + "." + container, Name: container, Node: "a",
+		Tasks: []model.Task{{Service: id, Node: "a", Container: container, Addr: addr, State: model.Running, Weight: 1,
+			Drain: 10 * time.Second, Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr", Ports: ports}}}})
 	return &w.containers[len(w.containers)-1].Tasks[0]
 }
 
@@ -449,7 +450,7 @@ func (w *world) elsewhere(service, container, node string) {
 }
 
 // of finds a task again.
-func (w *world) of(service, container string) *catalog.Task {
+func (w *world) of(service, container string) *model.Task {
 	for i := range w.containers {
 		if w.containers[i].ID == service+"."+container {
 			return &w.containers[i].Tasks[0]
@@ -469,14 +470,14 @@ func (w *world) gone(service, container string) {
 	}
 }
 
-func (w *world) snapshot() *catalog.Snapshot {
+func (w *world) snapshot() *model.Snapshot {
 	w.revision++
-	cs := make([]catalog.Container, len(w.containers))
+	cs := make([]model.Container, len(w.containers))
 	for i, c := range w.containers {
-		c.Tasks = append([]catalog.Task(nil), c.Tasks...)
+		c.Tasks = append([]model.Task(nil), c.Tasks...)
 		cs[i] = c
 	}
-	s := catalog.NewSnapshot(w.revision, catalog.Node{Name: "a", Addr: hostAddr, Subnet: w.subnet, Alive: true}, bridges, cs, w.vips)
+	s := catalog.NewSnapshot(w.revision, model.Node{Name: "a", Addr: hostAddr, Subnet: w.subnet, Alive: true}, bridges, cs, w.vips)
 	s.Nodes = append(s.Nodes, w.others...)
 	return s
 }
@@ -492,7 +493,7 @@ func (w *world) reconcile(full bool) (next time.Duration) {
 }
 
 // finish reconciles, a full pass to its end.
-func finish(b *Balancer, snap *catalog.Snapshot, full bool) (next time.Duration, problems []catalog.Problem) {
+func finish(b *Balancer, snap *model.Snapshot, full bool) (next time.Duration, problems []model.Problem) {
 	next, problems = b.Reconcile(context.Background(), snap, full)
 	for next == GoOn {
 		next, problems = b.Reconcile(context.Background(), snap, false)
@@ -514,7 +515,7 @@ func (w *world) until(what string, ok func() bool) {
 }
 
 // dest is a destination of the front, as the kernel has it.
-func (w *world) dest(vip string, proto catalog.Protocol, port uint16, addr string) (ipvs.Dest, bool) {
+func (w *world) dest(vip string, proto model.Protocol, port uint16, addr string) (ipvs.Dest, bool) {
 	w.t.Helper()
 	mark, has := w.b.marks.of[front{netip.MustParseAddr(vip), proto, port}]
 	if !has {

@@ -10,17 +10,17 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Store is where claims become facts. [catalog.Catalog] is one.
 type Store interface {
 	// ClaimVIP makes addr the VIP of a service that has none, and returns the
-	// VIP it has. A [catalog.TakenError] says that addr is another's,
-	// [catalog.ErrAway] that nothing can be claimed now.
-	ClaimVIP(ctx context.Context, id catalog.ServiceID, addr netip.Addr) (netip.Addr, error)
+	// VIP it has. A [model.TakenError] says that addr is another's,
+	// [model.ErrAway] that nothing can be claimed now.
+	ClaimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr) (netip.Addr, error)
 	// RemoveService gives back the VIP of a service without tasks.
-	RemoveService(ctx context.Context, id catalog.ServiceID) error
+	RemoveService(ctx context.Context, id model.ServiceID) error
 }
 
 const (
@@ -45,14 +45,14 @@ func New(o Options, store Store) *Allocator {
 
 // Reconcile gives each service on this host that needs it a VIP, and returns
 // the problems of those that did not get one. The VIPs are in a later Snapshot.
-func (a *Allocator) Reconcile(ctx context.Context, s *catalog.Snapshot) []catalog.Problem {
+func (a *Allocator) Reconcile(ctx context.Context, s *model.Snapshot) []model.Problem {
 	now := time.Now()
-	l := learnt{map[netip.Addr]catalog.ServiceID{}, map[catalog.ServiceID]netip.Addr{}}
-	var problems []catalog.Problem
+	l := learnt{map[netip.Addr]model.ServiceID{}, map[model.ServiceID]netip.Addr{}}
+	var problems []model.Problem
 	for again, round := true, 0; again && round < rounds; round++ {
 		var claims []Claim
 		claims, problems = decide(a.o, s, l, now)
-		var failed []catalog.Problem
+		var failed []model.Problem
 		again, failed = a.carryOut(ctx, s.Self.Name, claims, l)
 		problems = append(problems, failed...)
 	}
@@ -62,7 +62,7 @@ func (a *Allocator) Reconcile(ctx context.Context, s *catalog.Snapshot) []catalo
 
 // carryOut claims, and learns. It tells whether some address was another's, so
 // that there is more to decide.
-func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l learnt) (again bool, problems []catalog.Problem) {
+func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l learnt) (again bool, problems []model.Problem) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
@@ -73,7 +73,7 @@ func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l
 			vip, err := a.claim(ctx, claim)
 			mu.Lock()
 			defer mu.Unlock()
-			var taken *catalog.TakenError
+			var taken *model.TakenError
 			switch {
 			case err == nil:
 				l.holders[vip] = claim.Service
@@ -83,12 +83,12 @@ func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l
 				l.holders[claim.Addr] = taken.Holder
 				again = true
 				return nil
-			case errors.Is(err, catalog.ErrAway), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+			case errors.Is(err, model.ErrAway), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 				// The others need not wait as long each.
 				cancel()
 				err = errors.New("no VIP yet: the store does not answer, and it is tried again; see: shoal status")
 			}
-			problems = append(problems, catalog.Problem{Node: node, Kind: "service", Object: claim.Service.String(), Reason: err.Error()})
+			problems = append(problems, model.Problem{Node: node, Kind: "service", Object: claim.Service.String(), Reason: err.Error()})
 			return nil
 		})
 	}
@@ -97,8 +97,8 @@ func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l
 }
 
 func (a *Allocator) claim(ctx context.Context, c Claim) (netip.Addr, error) {
-	if c.From != (catalog.ServiceID{}) {
-		if err := a.store.RemoveService(ctx, c.From); err != nil && !errors.Is(err, catalog.ErrNoService) {
+	if c.From != (model.ServiceID{}) {
+		if err := a.store.RemoveService(ctx, c.From); err != nil && !errors.Is(err, model.ErrNoService) {
 			return netip.Addr{}, fmt.Errorf("no VIP: the pool is full, and to take the one of %s, long idle: %w", c.From, err)
 		}
 	}
@@ -106,7 +106,7 @@ func (a *Allocator) claim(ctx context.Context, c Claim) (netip.Addr, error) {
 }
 
 // date says since when each problem is there.
-func (a *Allocator) date(problems []catalog.Problem, now time.Time) {
+func (a *Allocator) date(problems []model.Problem, now time.Time) {
 	since := map[string]time.Time{}
 	for i := range problems {
 		p := &problems[i]

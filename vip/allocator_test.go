@@ -14,48 +14,49 @@ import (
 
 	"shoal/catalog"
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // memory is a Store as the catalog is one, and what hosts would see of it.
 type memory struct {
 	mu       sync.Mutex
-	vips     map[catalog.ServiceID]netip.Addr
-	holders  map[netip.Addr]catalog.ServiceID
-	idle     map[catalog.ServiceID]time.Time // those without tasks
+	vips     map[model.ServiceID]netip.Addr
+	holders  map[netip.Addr]model.ServiceID
+	idle     map[model.ServiceID]time.Time // those without tasks
 	claims   int
 	down     bool
-	replaced map[catalog.ServiceID]bool // may get another VIP: theirs was given back
+	replaced map[model.ServiceID]bool // may get another VIP: theirs was given back
 }
 
 func newMemory() *memory {
-	return &memory{vips: map[catalog.ServiceID]netip.Addr{}, holders: map[netip.Addr]catalog.ServiceID{},
-		idle: map[catalog.ServiceID]time.Time{}, replaced: map[catalog.ServiceID]bool{}}
+	return &memory{vips: map[model.ServiceID]netip.Addr{}, holders: map[netip.Addr]model.ServiceID{},
+		idle: map[model.ServiceID]time.Time{}, replaced: map[model.ServiceID]bool{}}
 }
 
-func (m *memory) ClaimVIP(ctx context.Context, id catalog.ServiceID, a netip.Addr) (netip.Addr, error) {
+func (m *memory) ClaimVIP(ctx context.Context, id model.ServiceID, a netip.Addr) (netip.Addr, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return netip.Addr{}, err
 	}
 	if m.claims++; m.down {
-		return netip.Addr{}, fmt.Errorf("claim: %w", catalog.ErrAway)
+		return netip.Addr{}, fmt.Errorf("claim: %w", model.ErrAway)
 	}
 	if vip, ok := m.vips[id]; ok {
 		return vip, nil
 	}
 	if holder, ok := m.holders[a]; ok {
-		return netip.Addr{}, &catalog.TakenError{Addr: a, Holder: holder}
+		return netip.Addr{}, &model.TakenError{Addr: a, Holder: holder}
 	}
 	m.vips[id], m.holders[a] = a, id
 	return a, nil
 }
 
-func (m *memory) RemoveService(_ context.Context, id catalog.ServiceID) error {
+func (m *memory) RemoveService(_ context.Context, id model.ServiceID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, ok := m.vips[id]; !ok {
-		return catalog.ErrNoService
+		return model.ErrNoService
 	}
 	if _, ok := m.idle[id]; !ok {
 		return fmt.Errorf("%s has tasks", id)
@@ -68,10 +69,10 @@ func (m *memory) RemoveService(_ context.Context, id catalog.ServiceID) error {
 
 // snapshot is what a host sees: services with tasks, on the hosts given, and
 // VIPs; of those only some if it is behind.
-func (m *memory) snapshot(self string, hosts map[catalog.ServiceID]string, behind func() bool) *catalog.Snapshot {
+func (m *memory) snapshot(self string, hosts map[model.ServiceID]string, behind func() bool) *model.Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := &catalog.Snapshot{Self: catalog.Node{Name: self}}
+	s := &model.Snapshot{Self: model.Node{Name: self}}
 	for i := range 100 {
 		id := id(fmt.Sprintf("s%02d", i))
 		vip, remembered := m.vips[id]
@@ -79,9 +80,9 @@ func (m *memory) snapshot(self string, hosts map[catalog.ServiceID]string, behin
 		if !live && !remembered {
 			continue
 		}
-		svc := catalog.Service{ID: id, Spec: catalog.Spec{Mode: catalog.ModeVIP}, IdleSince: m.idle[id]}
+		svc := model.Service{ID: id, Spec: model.Spec{Mode: model.ModeVIP}, IdleSince: m.idle[id]}
 		if live {
-			svc.Tasks = []catalog.Task{{Service: id, Node: host}}
+			svc.Tasks = []model.Task{{Service: id, Node: host}}
 		}
 		if remembered && !behind() {
 			svc.VIP = vip
@@ -102,8 +103,8 @@ func TestVIPsAreUniqueAndForGood(t *testing.T) {
 		}
 		m := newMemory()
 		alloc := map[string]*Allocator{"a": New(o, m), "b": New(o, m)}
-		hosts := map[catalog.ServiceID]string{}
-		had := map[catalog.ServiceID]netip.Addr{}
+		hosts := map[model.ServiceID]string{}
+		had := map[model.ServiceID]netip.Addr{}
 		for step := range 40 {
 			for range rnd.IntN(20) {
 				svc := id(fmt.Sprintf("s%02d", rnd.IntN(100)))
@@ -126,7 +127,7 @@ func TestVIPsAreUniqueAndForGood(t *testing.T) {
 				work.Go(func() { a.Reconcile(t.Context(), s) })
 			}
 			work.Wait()
-			seen := map[netip.Addr]catalog.ServiceID{}
+			seen := map[netip.Addr]model.ServiceID{}
 			for svc, vip := range m.vips {
 				if other, ok := seen[vip]; ok {
 					t.Fatalf("seed %d step %d: %s is of %s and of %s", seed, step, vip, svc, other)
@@ -153,11 +154,11 @@ func TestConflictsLeaveNoGaps(t *testing.T) {
 	m := newMemory()
 	hidden := id("hidden") // a service of mode dnsrr that had a VIP: no Snapshot tells it
 	m.vips[hidden], m.holders[addr("10.0.0.2")] = addr("10.0.0.2"), hidden
-	s := m.snapshot("a", map[catalog.ServiceID]string{id("s01"): "a", id("s02"): "a", id("s03"): "a"}, func() bool { return false })
+	s := m.snapshot("a", map[model.ServiceID]string{id("s01"): "a", id("s02"): "a", id("s03"): "a"}, func() bool { return false })
 	if p := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/24")}, m).Reconcile(t.Context(), s); len(p) > 0 {
 		t.Error(p)
 	}
-	if len(m.holders) != 4 || m.holders[addr("10.0.0.4")] == (catalog.ServiceID{}) {
+	if len(m.holders) != 4 || m.holders[addr("10.0.0.4")] == (model.ServiceID{}) {
 		t.Errorf("got %v", m.vips)
 	}
 }
@@ -165,7 +166,7 @@ func TestConflictsLeaveNoGaps(t *testing.T) {
 func TestCatalogThatDoesNotAnswerIsNotAskedForEach(t *testing.T) {
 	m := newMemory()
 	m.down = true
-	s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+	s := &model.Snapshot{Self: model.Node{Name: "a"}}
 	for i := range 10 * parallel {
 		s.Services = append(s.Services, service(t, fmt.Sprintf("s%05d", i)))
 	}
@@ -205,7 +206,7 @@ func shortDir(t *testing.T) string {
 
 func open(t *testing.T, dir, node string, etcd ...string) *catalog.Catalog {
 	t.Helper()
-	c, err := catalog.Open(t.Context(), catalog.Options{Self: catalog.Node{Name: node}, StateDir: dir + "/" + node, Etcd: etcd,
+	c, err := catalog.Open(t.Context(), catalog.Options{Self: model.Node{Name: node}, StateDir: dir + "/" + node, Etcd: etcd,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -221,8 +222,8 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 	dir := shortDir(t)
 	etcd := open(t, dir, "a")
 	b := open(t, dir, "b", etcd.Status().Endpoints...)
-	b.SetLocal(catalog.Local{})
-	known := func(ok func(*catalog.Snapshot) bool) *catalog.Snapshot {
+	b.SetLocal(model.Local{})
+	known := func(ok func(*model.Snapshot) bool) *model.Snapshot {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		for s := range b.Watch(ctx) {
@@ -233,16 +234,16 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 		t.Fatal("no such Snapshot")
 		return nil
 	}
-	known(func(*catalog.Snapshot) bool { return true })
+	known(func(*model.Snapshot) bool { return true })
 	etcd.Close()
 
 	web := id("web")
-	ctr := catalog.Container{ID: "1", Node: "b", Stack: "s"}
-	ctr.Tasks = []catalog.Task{{Service: web, Node: "b", Container: "1", Addr: addr("10.1.0.1"), Spec: catalog.Spec{Mode: catalog.ModeVIP}}}
-	b.SetLocal(catalog.Local{Containers: []catalog.Container{ctr}})
-	s := known(func(s *catalog.Snapshot) bool { _, ok := s.Service(web); return ok })
+	ctr := model.Container{ID: "1", Node: "b", Stack: "s"}
+	ctr.Tasks = []model.Task{{Service: web, Node: "b", Container: "1", Addr: addr("10.1.0.1"), Spec: model.Spec{Mode: model.ModeVIP}}}
+	b.SetLocal(model.Local{Containers: []model.Container{ctr}})
+	s := known(func(s *model.Snapshot) bool { _, ok := s.Service(web); return ok })
 	alloc := New(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, b)
-	reconcile := func() []catalog.Problem {
+	reconcile := func() []model.Problem {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		return alloc.Reconcile(ctx, s)
@@ -253,7 +254,7 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 	}
 	open(t, dir, "a")
 	wait.For(t, 30*time.Second, "a VIP with etcd back", func() bool { return len(reconcile()) == 0 })
-	known(func(s *catalog.Snapshot) bool { svc, _ := s.Service(web); return svc.VIP == addr("10.96.0.1") })
+	known(func(s *model.Snapshot) bool { svc, _ := s.Service(web); return svc.VIP == addr("10.96.0.1") })
 }
 
 // TestTwoHostsOnOneEtcd is the real thing: two catalogs, the same services'
@@ -265,10 +266,10 @@ func TestTwoHostsOnOneEtcd(t *testing.T) {
 	hosts := map[string]*catalog.Catalog{"a": a, "b": open(t, dir, "b", a.Status().Endpoints...)}
 	var work sync.WaitGroup
 	for node, c := range hosts {
-		var l catalog.Local
+		var l model.Local
 		for i := range each {
-			ctr := catalog.Container{ID: fmt.Sprintf("%s%d", node, i), Node: node, Stack: "s"}
-			ctr.Tasks = []catalog.Task{{Service: id(fmt.Sprintf("%s-%d", node, i)), Node: node, Container: ctr.ID, Addr: addr("10.1.0.1"), Spec: catalog.Spec{Mode: catalog.ModeVIP}}}
+			ctr := model.Container{ID: fmt.Sprintf("%s%d", node, i), Node: node, Stack: "s"}
+			ctr.Tasks = []model.Task{{Service: id(fmt.Sprintf("%s-%d", node, i)), Node: node, Container: ctr.ID, Addr: addr("10.1.0.1"), Spec: model.Spec{Mode: model.ModeVIP}}}
 			l.Containers = append(l.Containers, ctr)
 		}
 		c.SetLocal(l)
@@ -292,7 +293,7 @@ func TestTwoHostsOnOneEtcd(t *testing.T) {
 		})
 	}
 	work.Wait()
-	seen := map[netip.Addr]catalog.ServiceID{}
+	seen := map[netip.Addr]model.ServiceID{}
 	for _, svc := range a.Snapshot().Services {
 		if other, ok := seen[svc.VIP]; ok {
 			t.Errorf("%s is of %s and of %s", svc.VIP, svc.ID, other)

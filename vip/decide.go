@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // Options say which addresses there are to give.
@@ -26,34 +26,34 @@ type Options struct {
 
 // Claim is an address to be claimed for a service.
 type Claim struct {
-	Service catalog.ServiceID
+	Service model.ServiceID
 	Addr    netip.Addr
-	From    catalog.ServiceID // the idle service to take it from; zero: it is free
+	From    model.ServiceID // the idle service to take it from; zero: it is free
 }
 
 // learnt is what is known beyond a Snapshot.
 type learnt struct {
-	holders map[netip.Addr]catalog.ServiceID // of addresses
-	given   map[catalog.ServiceID]netip.Addr // VIPs of services that had none
+	holders map[netip.Addr]model.ServiceID // of addresses
+	given   map[model.ServiceID]netip.Addr // VIPs of services that had none
 }
 
 // decide finds addresses for the services with tasks on this host that need a
 // VIP and have none: those their labels ask for first, then the lowest free
 // ones. Services come in the order of their IDs, so that hosts with one
 // Snapshot decide alike. Now is for telling how long services have been idle.
-func decide(o Options, s *catalog.Snapshot, l learnt, now time.Time) (claims []Claim, problems []catalog.Problem) {
+func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Claim, problems []model.Problem) {
 	p := newPool(o, s, l.holders)
-	problem := func(id catalog.ServiceID, format string, args ...any) {
-		problems = append(problems, catalog.Problem{Node: s.Self.Name, Kind: "service", Object: id.String(), Reason: fmt.Sprintf(format, args...)})
+	problem := func(id model.ServiceID, format string, args ...any) {
+		problems = append(problems, model.Problem{Node: s.Self.Name, Kind: "service", Object: id.String(), Reason: fmt.Sprintf(format, args...)})
 	}
-	var anyAddr []catalog.ServiceID
+	var anyAddr []model.ServiceID
 	for i := range s.Services {
 		svc := &s.Services[i]
-		here := slices.ContainsFunc(svc.Tasks, func(t catalog.Task) bool { return t.Node == s.Self.Name })
+		here := slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return t.Node == s.Self.Name })
 		asked := svc.Spec.VIP
 		_, given := l.given[svc.ID]
 		switch {
-		case !here || given || svc.Spec.Mode != catalog.ModeVIP:
+		case !here || given || svc.Spec.Mode != model.ModeVIP:
 		case svc.VIP.IsValid() && (svc.VIP == asked || !asked.IsValid()):
 			if !o.Pool.Contains(svc.VIP) {
 				problem(svc.ID, "its VIP %s is outside the pool %s; stop its tasks and run: shoal service rm %s", svc.VIP, o.Pool, svc.ID)
@@ -91,20 +91,20 @@ func decide(o Options, s *catalog.Snapshot, l learnt, now time.Time) (claims []C
 // pool is the pool in the course of one decision.
 type pool struct {
 	prefix   netip.Prefix
-	held     map[netip.Addr]catalog.ServiceID // VIPs services have
-	asked    map[netip.Addr]catalog.ServiceID // VIPs labels ask for, of any host -> the first service to
+	held     map[netip.Addr]model.ServiceID // VIPs services have
+	asked    map[netip.Addr]model.ServiceID // VIPs labels ask for, of any host -> the first service to
 	reserved map[netip.Addr]bool
-	cursor   netip.Addr        // no lower address is free
-	idle     []catalog.Service // longest first; sorted when first needed
+	cursor   netip.Addr      // no lower address is free
+	idle     []model.Service // longest first; sorted when first needed
 	sorted   bool
 }
 
-func newPool(o Options, s *catalog.Snapshot, holders map[netip.Addr]catalog.ServiceID) *pool {
+func newPool(o Options, s *model.Snapshot, holders map[netip.Addr]model.ServiceID) *pool {
 	prefix := o.Pool.Masked()
 	p := &pool{
 		prefix:   prefix,
-		held:     make(map[netip.Addr]catalog.ServiceID, len(s.Services)),
-		asked:    map[netip.Addr]catalog.ServiceID{},
+		held:     make(map[netip.Addr]model.ServiceID, len(s.Services)),
+		asked:    map[netip.Addr]model.ServiceID{},
 		reserved: map[netip.Addr]bool{prefix.Addr(): true},
 		cursor:   prefix.Addr(),
 	}
@@ -119,7 +119,7 @@ func newPool(o Options, s *catalog.Snapshot, holders map[netip.Addr]catalog.Serv
 		if svc.VIP.IsValid() {
 			p.held[svc.VIP] = svc.ID
 		}
-		if a := svc.Spec.VIP; a.IsValid() && !svc.VIP.IsValid() && svc.Spec.Mode == catalog.ModeVIP {
+		if a := svc.Spec.VIP; a.IsValid() && !svc.VIP.IsValid() && svc.Spec.Mode == model.ModeVIP {
 			if _, ok := p.asked[a]; !ok {
 				p.asked[a] = svc.ID
 			}
@@ -146,7 +146,7 @@ func (p *pool) next() (netip.Addr, bool) {
 
 // reclaim is the service that is longest idle, if that is long enough, each
 // once.
-func (p *pool) reclaim(o Options, s *catalog.Snapshot, now time.Time) (idle catalog.Service, ok bool) {
+func (p *pool) reclaim(o Options, s *model.Snapshot, now time.Time) (idle model.Service, ok bool) {
 	if o.ReclaimIdle <= 0 {
 		return idle, false
 	}
@@ -159,7 +159,7 @@ func (p *pool) reclaim(o Options, s *catalog.Snapshot, now time.Time) (idle cata
 				p.idle = append(p.idle, svc)
 			}
 		}
-		slices.SortFunc(p.idle, func(a, b catalog.Service) int {
+		slices.SortFunc(p.idle, func(a, b model.Service) int {
 			return cmp.Or(a.IdleSince.Compare(b.IdleSince), a.ID.Compare(b.ID))
 		})
 	}

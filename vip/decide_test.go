@@ -8,21 +8,21 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
+	"shoal/model"
 )
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-func id(name string) catalog.ServiceID { return catalog.ServiceID{Stack: "s", Name: name} }
+func id(name string) model.ServiceID { return model.ServiceID{Stack: "s", Name: name} }
 
 // service describes one for a test: "NAME [@HOST] [has=ADDR] [asks=ADDR] [dnsrr]
 // [idle=DURATION]". Without @HOST it has a task on host a; an idle one has none.
-func service(t *testing.T, line string) catalog.Service {
+func service(t *testing.T, line string) model.Service {
 	t.Helper()
 	f := strings.Fields(line)
-	svc := catalog.Service{ID: id(f[0]), Spec: catalog.Spec{Mode: catalog.ModeVIP}}
+	svc := model.Service{ID: id(f[0]), Spec: model.Spec{Mode: model.ModeVIP}}
 	node := "a"
 	for _, w := range f[1:] {
 		k, v, _ := strings.Cut(w, "=")
@@ -32,7 +32,7 @@ func service(t *testing.T, line string) catalog.Service {
 		case "asks":
 			svc.Spec.VIP = addr(v)
 		case "dnsrr":
-			svc.Spec.Mode = catalog.ModeDNSRR
+			svc.Spec.Mode = model.ModeDNSRR
 		case "idle":
 			d, err := time.ParseDuration(v)
 			if err != nil {
@@ -44,7 +44,7 @@ func service(t *testing.T, line string) catalog.Service {
 		}
 	}
 	if svc.IdleSince.IsZero() {
-		svc.Tasks = []catalog.Task{{Service: svc.ID, Node: node, Spec: svc.Spec}}
+		svc.Tasks = []model.Task{{Service: svc.ID, Node: node, Spec: svc.Spec}}
 	}
 	return svc
 }
@@ -91,7 +91,7 @@ func TestDecide(t *testing.T) {
 			for _, r := range strings.Fields(test.reserved) {
 				o.Reserved = append(o.Reserved, addr(r))
 			}
-			s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+			s := &model.Snapshot{Self: model.Node{Name: "a"}}
 			for line := range strings.Lines(test.services) {
 				s.Services = append(s.Services, service(t, line))
 			}
@@ -111,7 +111,7 @@ func TestDecide(t *testing.T) {
 			if test.problems != "" {
 				want = strings.Split(test.problems, "\n")
 			}
-			if !slices.EqualFunc(problems, want, func(p catalog.Problem, w string) bool {
+			if !slices.EqualFunc(problems, want, func(p model.Problem, w string) bool {
 				name, reason, _ := strings.Cut(w, ": ")
 				return p.Object == "s/"+name && p.Node == "a" && p.Kind == "service" && strings.Contains(p.Reason, reason)
 			}) {
@@ -123,7 +123,7 @@ func TestDecide(t *testing.T) {
 
 func TestTenThousandServicesAreDecidedQuickly(t *testing.T) {
 	for _, pool := range []string{"10.96.0.0/16", "fd00::/48"} {
-		s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+		s := &model.Snapshot{Self: model.Node{Name: "a"}}
 		for i := range 10000 {
 			s.Services = append(s.Services, service(t, fmt.Sprintf("s%05d", i)))
 		}
@@ -136,10 +136,10 @@ func TestTenThousandServicesAreDecidedQuickly(t *testing.T) {
 }
 
 func BenchmarkDecide(b *testing.B) {
-	s := &catalog.Snapshot{Self: catalog.Node{Name: "a"}}
+	s := &model.Snapshot{Self: model.Node{Name: "a"}}
 	for i := range 10000 {
-		s.Services = append(s.Services, catalog.Service{ID: id(fmt.Sprintf("s%05d", i)), Spec: catalog.Spec{Mode: catalog.ModeVIP},
-			Tasks: []catalog.Task{{Node: "a"}}})
+		s.Services = append(s.Services, model.Service{ID: id(fmt.Sprintf("s%05d", i)), Spec: model.Spec{Mode: model.ModeVIP},
+			Tasks: []model.Task{{Node: "a"}}})
 	}
 	for b.Loop() {
 		decide(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, s, learnt{}, now)

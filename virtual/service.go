@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"shoal/catalog"
 	"shoal/kernel/ipvs"
+	"shoal/model"
 )
 
 // maxWeight is the most a real server is given. IPVS takes up to 2³¹, but sums
@@ -18,9 +18,9 @@ const maxWeight = 65535
 // puts the tasks behind it, [Service.Settle] ends that.
 type Service struct {
 	ipvs.Service
-	Protocol catalog.Protocol // of all that is balanced together: TCP, which may be SCTP too, or UDP
-	Port     uint16           // that clients connect to; 0: any
-	Dests    []Dest           // by address
+	Protocol model.Protocol // of all that is balanced together: TCP, which may be SCTP too, or UDP
+	Port     uint16         // that clients connect to; 0: any
+	Dests    []Dest         // by address
 
 	preferLocal bool
 }
@@ -34,7 +34,7 @@ type Dest struct {
 }
 
 // New is a service with nothing behind it yet, balanced as the spec says.
-func New(proto catalog.Protocol, port uint16, spec *catalog.Spec) Service {
+func New(proto model.Protocol, port uint16, spec *model.Spec) Service {
 	return Service{
 		Service:  ipvs.Service{Scheduler: cmp.Or(spec.Scheduler, "rr"), Affinity: seconds(spec.Affinity)},
 		Protocol: proto, Port: port,
@@ -54,15 +54,15 @@ func (s *Service) Live() bool {
 
 // Add puts a task behind the service, reached at a port of its own; 0: the
 // packet's. One that this host does not reach is left out.
-func (s *Service) Add(t *catalog.Task, port uint16, local bool) {
-	if t.State == catalog.Unreached {
+func (s *Service) Add(t *model.Task, port uint16, local bool) {
+	if t.State == model.Unreached {
 		return
 	}
 	d := Dest{Addr: netip.AddrPortFrom(t.Addr, port), Local: local}
 	if t.InRotation() {
 		d.Weight = min(max(t.Weight, 0), maxWeight)
 	}
-	if t.State == catalog.Draining {
+	if t.State == model.Draining {
 		d.Until = t.DrainDeadline()
 	}
 	// Containers that share an address share the destination: the one that
@@ -94,7 +94,7 @@ func (s *Service) Settle() {
 	// A UDP flow never ends by itself, so weight 0 would hold it for ever. And
 	// dh, which hashes the address that is connected to, has nowhere else to go:
 	// one destination of weight 0 would refuse everybody.
-	if s.Protocol == catalog.UDP || s.Scheduler == "dh" {
+	if s.Protocol == model.UDP || s.Scheduler == "dh" {
 		s.Dests = slices.DeleteFunc(s.Dests, func(d Dest) bool { return d.Weight == 0 })
 	}
 	slices.SortFunc(s.Dests, func(a, b Dest) int { return a.Addr.Compare(b.Addr) })

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"shoal/agent"
-	"shoal/catalog"
+	"shoal/model"
 )
 
 func explainCommand(o *options) *cobra.Command {
@@ -93,7 +93,7 @@ func serviceCommand(o *options) *cobra.Command {
 		Example: "  sudo shoal service rm shop/web",
 		Args:    exactlyOne("SERVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := catalog.ParseServiceID(args[0])
+			id, err := model.ParseServiceID(args[0])
 			if err != nil {
 				return &agent.ConfigError{Err: err}
 			}

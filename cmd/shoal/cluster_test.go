@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"shoal/agent"
-	"shoal/catalog"
+	"shoal/model"
 )
 
 // fakeAgent serves h on an agent's socket.
@@ -52,7 +52,7 @@ func TestAChangeOfRoleTellsHowFarItIs(t *testing.T) {
 			mayEnd := make(chan struct{})
 			mux := http.NewServeMux()
 			mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, _ *http.Request) {
-				json.NewEncoder(w).Encode([]agent.NodeView{{Node: catalog.Node{Name: "b"}, Role: role.Load().(string)}})
+				json.NewEncoder(w).Encode([]agent.NodeView{{Node: model.Node{Name: "b"}, Role: role.Load().(string)}})
 			})
 			mux.HandleFunc("POST /v1/nodes/b/role/server", func(w http.ResponseWriter, r *http.Request) {
 				select {

@@ -14,6 +14,7 @@ import (
 
 	"shoal/agent"
 	"shoal/catalog"
+	"shoal/model"
 )
 
 // show prints v as JSON where asked for, else by table.
@@ -55,7 +56,7 @@ func age(t time.Time) string {
 // short is a container's ID in the length docker prints.
 func short(id string) string { return id[:min(12, len(id))] }
 
-func portsText(ports []catalog.Port) string {
+func portsText(ports []model.Port) string {
 	if len(ports) == 0 {
 		return "all"
 	}
@@ -142,11 +143,11 @@ func tasksCommand(o *options) *cobra.Command {
 				return err
 			}
 			if len(args) == 1 {
-				id, err := catalog.ParseServiceID(args[0])
+				id, err := model.ParseServiceID(args[0])
 				if err != nil {
 					return &agent.ConfigError{Err: err}
 				}
-				kept := []catalog.Task{}
+				kept := []model.Task{}
 				for _, t := range tasks {
 					if t.Service == id {
 						kept = append(kept, t)

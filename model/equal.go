@@ -1,31 +1,33 @@
-package catalog
+package model
 
 import "slices"
 
-// These compare field by field, and instants rather than what time.Time holds
-// besides: it is done for every container of a host whenever one changes.
-
-func (c *Container) equal(o *Container) bool {
+// Equal compares field by field, and instants rather than what time.Time holds
+// besides. It is called for every container of a host whenever one changes.
+func (c *Container) Equal(o *Container) bool {
 	return c.ID == o.ID && c.Name == o.Name && c.Node == o.Node && c.Stack == o.Stack &&
 		c.Problem == o.Problem && c.Since.Equal(o.Since) &&
 		slices.Equal(c.Addrs, o.Addrs) && equalTasks(c.Tasks, o.Tasks)
 }
 
-func (t *Task) equal(o *Task) bool {
+// Equal is as [Container.Equal].
+func (t *Task) Equal(o *Task) bool {
 	return t.Service == o.Service && t.Node == o.Node && t.Container == o.Container &&
 		t.Name == o.Name && t.Addr == o.Addr && t.State == o.State && t.Since.Equal(o.Since) &&
 		t.Drain == o.Drain && t.Weight == o.Weight && t.Started.Equal(o.Started) &&
-		t.Spec.equal(&o.Spec)
+		t.Spec.Equal(&o.Spec)
 }
 
-func (s *Spec) equal(o *Spec) bool {
+// Equal is as [Container.Equal].
+func (s *Spec) Equal(o *Spec) bool {
 	return s.Mode == o.Mode && s.Scheduler == o.Scheduler && s.Affinity == o.Affinity && s.VIP == o.VIP &&
 		s.PublishLocal == o.PublishLocal && s.PreferLocal == o.PreferLocal && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Publish, o.Publish)
 }
 
-func (s *Service) equal(o *Service) bool {
+// Equal is as [Container.Equal].
+func (s *Service) Equal(o *Service) bool {
 	return s.ID == o.ID && s.VIP == o.VIP && s.IdleSince.Equal(o.IdleSince) &&
-		s.Spec.equal(&o.Spec) && equalTasks(s.Tasks, o.Tasks)
+		s.Spec.Equal(&o.Spec) && equalTasks(s.Tasks, o.Tasks)
 }
 
 func equalTasks(a, b []Task) bool {
@@ -33,14 +35,15 @@ func equalTasks(a, b []Task) bool {
 		return false
 	}
 	for i := range a {
-		if !a[i].equal(&b[i]) {
+		if !a[i].Equal(&b[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-func equalNetworks(a, b []Network) bool {
+// EqualNetworks compares lists of networks, order included.
+func EqualNetworks(a, b []Network) bool {
 	return slices.EqualFunc(a, b, func(a, b Network) bool {
 		return a.Name == b.Name && a.Bridge == b.Bridge &&
 			slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Gateway, b.Gateway)

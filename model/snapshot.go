@@ -1,4 +1,4 @@
-package catalog
+package model
 
 import (
 	"cmp"
@@ -19,7 +19,9 @@ type Snapshot struct {
 	Networks   []Network   // of this host, by name
 	Published  []PortClaim // by protocol, then port
 
-	askers map[netip.Addr]string // container's address -> its stack
+	// Stacks are the stacks of containers, by address: of who may ask for a bare
+	// name. [Snapshot.StackOf] reads it.
+	Stacks map[netip.Addr]string
 }
 
 // Service is a name, its tasks and how they are reached.
@@ -43,7 +45,7 @@ func (s *Snapshot) Service(id ServiceID) (*Service, bool) {
 // StackOf tells the stack of the container with that address, and whether
 // there is one. Containers of DefaultStack may be unknown.
 func (s *Snapshot) StackOf(a netip.Addr) (string, bool) {
-	stack, ok := s.askers[a]
+	stack, ok := s.Stacks[a]
 	return stack, ok
 }
 
@@ -82,7 +84,7 @@ func (s *Service) oldestFirst() []*Task {
 		tasks[i] = &s.Tasks[i]
 	}
 	slices.SortFunc(tasks, func(a, b *Task) int {
-		if b.newer(a) {
+		if b.Newer(a) {
 			return -1
 		}
 		return 1

@@ -1,4 +1,4 @@
-package catalog
+package model
 
 import (
 	"fmt"
@@ -10,10 +10,10 @@ import (
 // resolver. So a subnet that a mistake, or worse, has put there is taken out of
 // Snapshots before anybody acts on it.
 
-// checkSubnets clears the subnets of other hosts that this one must not act on,
+// CheckSubnets clears the subnets of other hosts that this one must not act on,
 // and says why in their Problem. They have to be of the pool; without one, which
 // is where each host brings its engine's own network, of a private range.
-func checkSubnets(nodes []Node, self string, pool netip.Prefix) {
+func CheckSubnets(nodes []Node, self string, pool netip.Prefix) {
 	refuse := func(check func(Node) error) {
 		var refused []int // cleared once all are checked: they may depend on each other
 		for i := range nodes {

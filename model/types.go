@@ -1,4 +1,4 @@
-package catalog
+package model
 
 import (
 	"cmp"
@@ -201,9 +201,9 @@ func (t *Task) Listed() bool { return t.State == Running || t.State == Unhealthy
 // DrainDeadline is when a draining task is cut off.
 func (t *Task) DrainDeadline() time.Time { return t.Since.Add(t.Drain) }
 
-// newer orders tasks by the start of their containers, then by ID, so that
+// Newer orders tasks by the start of their containers, then by ID, so that
 // every host agrees which of two is the newest.
-func (t *Task) newer(o *Task) bool {
+func (t *Task) Newer(o *Task) bool {
 	if c := t.Started.Compare(o.Started); c != 0 {
 		return c > 0
 	}

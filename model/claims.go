@@ -1,0 +1,36 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// What claiming an address, a port or a subnet for the whole cluster can end with.
+
+// ErrAway says that etcd does not answer. The last state stays in use meanwhile.
+var ErrAway = errors.New("etcd does not answer, try again when it does; see: shoal status")
+
+// TakenError says that an address is another service's VIP.
+type TakenError struct {
+	Addr   netip.Addr
+	Holder ServiceID
+}
+
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("%s is the VIP of %s; if that is not needed any more, run: shoal service rm %[2]s", e.Addr, e.Holder)
+}
+
+// ErrNoService says that nothing is remembered of a service.
+var ErrNoService = errors.New("no such service; run: shoal services")
+
+// PortTakenError says that a port of the routing mesh is another service's.
+type PortTakenError struct {
+	Protocol Protocol
+	Port     uint16
+	Holder   ServiceID
+}
+
+func (e *PortTakenError) Error() string {
+	return fmt.Sprintf("%d/%s is already claimed by %s; publish another port, or remove that service", e.Port, e.Protocol, e.Holder)
+}
