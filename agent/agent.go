@@ -26,7 +26,7 @@ import (
 	"shoal/fabric"
 	"shoal/ingress"
 	"shoal/kernel/ipvs"
-	"shoal/lb"
+	lb "shoal/lb/ipvs"
 	"shoal/model"
 	"shoal/vip"
 )

@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"shoal/dnsd"
-	"shoal/lb"
+	lb "shoal/lb/ipvs"
 	"shoal/model"
 )
 
