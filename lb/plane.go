@@ -3,9 +3,12 @@ package lb
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/model"
 	"shoal/reconcile"
@@ -175,4 +178,24 @@ type Peer struct {
 	Addr   netip.Addr
 	Subnet netip.Prefix
 	MACs   []model.MAC // its packets come from one of these
+}
+
+// PlaneOptions are the settings that every plane takes.
+type PlaneOptions struct {
+	Pool     netip.Prefix // the VIPs; IPv4
+	DNS      netip.Addr   // the address of the pool where this host itself answers DNS, port 53; zero: it does not
+	DNSPeers netip.Addr   // the address of the pool behind which the other hosts' DNS servers are; zero: none
+	Timeouts Timeouts     // how long idle connections are kept; zero: the plane's own defaults
+	StateDir string       // where former values of what is the host's are kept; made if missing
+
+	Log        *slog.Logger          // nil: none
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// Timeouts are how long a connection may be idle before it is forgotten, in
+// whole seconds.
+type Timeouts struct {
+	TCP    time.Duration
+	TCPFin time.Duration // after one end has closed it
+	UDP    time.Duration
 }
