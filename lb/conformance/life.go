@@ -26,18 +26,18 @@ var lifeTests = []test{
 
 // state prints all that a plane may touch, in an order that does not depend on
 // when it was made, and without what counts by itself.
-const state = `nft -s list ruleset 2>/dev/null
+const state = `nft -s list ruleset 2>/dev/null | tr ',{}' '\n' | sed 's/^[[:space:]]*//;s/[[:space:]]*$//;s/^elements = *//' | sort
 iptables-save | sed 's/\[[0-9:]*\]//;/^#/d'
 ipset save 2>/dev/null | sort | sed 's/ initval [^ ]*//'
 ip rule; ip route show table all | sort
 ip -d -o link | sed 's/^[0-9]*: //;s/\(hello\|tcn\|topology\|gc\)_timer *[0-9.]*//g' | grep -o '^[^ ]*\|nf_call_iptables [01]\|hairpin o[nf]*' | sort
 [ -e /proc/net/ip_vs ] && { ipvsadm-save -n | sort; ipvsadm -l --timeout; }
-sysctl -a 2>/dev/null | grep '^net\.\(ipv4\|bridge\|netfilter\)\.' | grep -v 'conntrack_count\|tcp_fastopen_key\|icmp_ratemask'
+sysctl -a 2>/dev/null | grep '^net\.\(ipv4\|bridge\|netfilter\)\.' | grep -v 'conntrack_count\|tcp_fastopen_key'
 true`
 
 func (w *world) state(h *host) string {
 	w.t.Helper()
-	return h.sh(w.t, state)
+	return h.sh(w.t, "STATE="+h.opts.StateDir+"\n"+state+"\n"+w.plane.State)
 }
 
 // some is a state with a bit of everything.
@@ -170,7 +170,7 @@ func repairs(t *testing.T, w *world) {
 	for _, b := range append(anyBreaks, w.plane.Breaks...) {
 		t.Run(b.Name, func(t *testing.T) {
 			before := w.state(w.a)
-			w.a.must(t, b.Do)
+			w.a.must(t, func() error { return b.Do(w.a.opts) })
 			broken := w.state(w.a)
 			if broken == before {
 				t.Fatal("no harm is done: the test shows nothing")
@@ -224,7 +224,7 @@ func told(t *testing.T, w *world) {
 		if !b.Told {
 			continue
 		}
-		w.a.must(t, b.Do)
+		w.a.must(t, func() error { return b.Do(w.a.opts) })
 		select {
 		case <-changed:
 		case <-time.After(patience):

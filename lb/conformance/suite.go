@@ -23,6 +23,11 @@ type Plane struct {
 	// pass repairs, beside what they may do to any plane.
 	Breaks []Break
 
+	// State is a shell command that prints what the plane has in the kernel
+	// beside what is seen from the host's namespace; "": nothing. It finds the
+	// plane's StateDir in $STATE.
+	State string
+
 	// Direct tells why connections to a task's own address may fail after many to
 	// its VIP; "": they must not.
 	Direct string
@@ -31,13 +36,13 @@ type Plane struct {
 // Break is a way to break a plane's part of the kernel.
 type Break struct {
 	Name string
-	Do   func() error // in a thread of the host's namespace, while a VIP and a published port are served
-	Told bool         // Changed must be signalled
+	Do   func(lb.PlaneOptions) error // in a thread of the host's namespace, while a VIP and a published port are served
+	Told bool                        // Changed must be signalled
 }
 
-// Command is a Break by a shell command.
+// Command is a Break by a shell command. It finds the plane's StateDir in $STATE.
 func Command(name, command string, told bool) Break {
-	return Break{name, func() error { _, err := shell(command); return err }, told}
+	return Break{name, func(o lb.PlaneOptions) error { _, err := shell("STATE=" + o.StateDir + "\n" + command); return err }, told}
 }
 
 func (p *Plane) writes() int {
