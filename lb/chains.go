@@ -67,7 +67,7 @@ func chains(o Options, self model.Node, alone bool) []rules.Chain {
 	// Other hosts' containers, and the hosts, reach this host's DNS server by the
 	// address of the mesh's bridge.
 	dns := rules.Chain{Table: "filter", Name: "SHOAL-DNS"}
-	server := DNSServer(self)
+	server := model.PlanOf(self.Subnet).DNS
 	if o.DNSPeers.IsValid() && server.IsValid() {
 		dns.From = []rules.Jump{{From: "INPUT", Match: "-d " + server.String()}}
 		for _, proto := range []string{"udp", "tcp"} {
