@@ -348,7 +348,7 @@ func problemOf(c *model.Container, s *model.Snapshot, network string) string {
 // answerPeers has the DNS server answer where other hosts ask it, once it is
 // known where that is.
 func (a *Agent) answerPeers(ctx context.Context, self model.Node) (again time.Duration, ps []model.Problem) {
-	at := lb.DNSServer(self)
+	at := model.PlanOf(self.Subnet).DNS
 	if !at.IsValid() || at == a.peersDNS {
 		return 0, nil
 	}

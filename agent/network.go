@@ -102,10 +102,10 @@ func (a *Agent) makeNetwork(ctx context.Context, s *model.Snapshot) error {
 			return err
 		}
 	} else {
-		gateway := subnet.Addr().Next()
+		plan := model.PlanOf(subnet)
 		err = a.watcher.EnsureNetwork(ctx, dockerwatch.NetworkSpec{
-			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: gateway,
-			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{lastUsable(subnet)},
+			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: plan.Gateway,
+			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{plan.Reserved},
 		})
 		if err != nil {
 			return err
@@ -140,13 +140,4 @@ func networkSubnet(s *model.Snapshot, name string) (netip.Prefix, error) {
 		}
 	}
 	return netip.Prefix{}, fmt.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
-}
-
-// lastUsable is the last address of a subnet before its broadcast address.
-func lastUsable(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().As4()
-	host := uint32(1)<<(32-p.Bits()) - 2
-	n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	n += host
-	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
