@@ -143,7 +143,7 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 	if b.opts.DNSPeers.IsValid() && (b.snap == nil || !slices.Equal(otherServers(b.snap), otherServers(s))) {
 		fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, s)
 	}
-	if base := baseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
+	if base := BaseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
 		b.base, d.Base = base, base
 	}
 	b.snap = s
