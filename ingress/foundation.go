@@ -16,10 +16,10 @@ import (
 // sandboxParams are the kernel parameters of the sandbox.
 var sandboxParams = []struct{ name, value string }{
 	{"net.ipv4.ip_forward", "1"},
-	{"net.ipv4.conf.all.rp_filter", "0"},
-	{"net.ipv4.conf." + sandboxDev + ".rp_filter", "0"},
-	{"net.ipv4.conf.all.send_redirects", "0"}, // everything leaves by the device it came in by
-	{"net.ipv4.conf." + sandboxDev + ".send_redirects", "0"},
+	{sysctl.IPv4("all", "rp_filter"), "0"},
+	{sysctl.IPv4(sandboxDev, "rp_filter"), "0"},
+	{sysctl.IPv4("all", "send_redirects"), "0"}, // everything leaves by the device it came in by
+	{sysctl.IPv4(sandboxDev, "send_redirects"), "0"},
 	{"net.ipv4.vs.conntrack", "1"},                 // clients inside the cluster are given another address
 	{"net.ipv4.vs.expire_nodest_conn", "1"},        // connections of a deleted destination end at once
 	{"net.ipv4.vs.expire_quiescent_template", "1"}, // affinity lets go of a destination of weight 0
@@ -109,7 +109,7 @@ func (g *Ingress) foundation(ctx context.Context) (errs map[object]error) {
 	part("iptables", g.rules(ctx, hostChains(g.opts.Pool, &g.base)))
 
 	part("sysctl ip_forward", g.params.Set("net.ipv4.ip_forward", "1"))
-	part("sysctl route_localnet", g.params.Set("net/ipv4/conf/"+hostDev+"/route_localnet", "1"))
+	part("sysctl route_localnet", g.params.Set(sysctl.IPv4(hostDev, "route_localnet"), "1"))
 	ws, devs, lost, err := ways(g.base.peers)
 	if err != nil {
 		part("routes", err)
