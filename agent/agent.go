@@ -28,7 +28,7 @@ import (
 	"shoal/fabric"
 	"shoal/ingress"
 	"shoal/kernel/ipvs"
-	"shoal/lb"
+	lb "shoal/lb/ipvs"
 	"shoal/model"
 	"shoal/vip"
 )

@@ -7,7 +7,7 @@ import (
 	"shoal/dnsd"
 	"shoal/fabric"
 	"shoal/ingress"
-	"shoal/lb"
+	lb "shoal/lb/ipvs"
 	"shoal/model"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"shoal/lb"
+	lb "shoal/lb/ipvs"
 	"shoal/model"
 )
 

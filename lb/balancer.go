@@ -4,150 +4,332 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"shoal/kernel"
-	"shoal/kernel/ipset"
-	"shoal/kernel/ipvs"
-	"shoal/kernel/sysctl"
 	"shoal/model"
-	"shoal/virtual"
+	"shoal/reconcile"
 )
 
-// Options are the settings of a balancer.
+// Options are the settings of a Balancer.
 type Options struct {
-	Pool     netip.Prefix  // the VIPs; IPv4
-	DNS      netip.Addr    // the address of the pool where this host itself answers DNS, port 53; zero: it does not
-	DNSPeers netip.Addr    // the address of the pool behind which the other hosts' DNS servers are; zero: none
-	Timeouts ipvs.Timeouts // idle timeouts; zero: [DefaultTimeouts]
-	StateDir string        // where former values of kernel parameters are kept; made if missing
+	DNS       netip.Addr // the address of the pool where this host itself answers DNS; zero: it does not
+	DNSPeers  netip.Addr // the address of the pool behind which the other hosts' DNS servers are; zero: none
+	Recognise Recognise  // nil: there are no tunnels
+
+	// Admit tells which of these published ports this host must not take, and
+	// why: they are somebody else's. It is asked of ports that the host does not
+	// take yet. Nil: all are admitted.
+	Admit func(ctx context.Context, fs []*Frontend) map[Key]error
 
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics
 }
 
-// DefaultTimeouts are longer than the kernel's where those hurt: it forgets a
-// TCP connection idle for 900 s, which then hangs. A connection with keepalive
-// sends something every 7200 s by default (tcp(7), tcp_keepalive_time).
-var DefaultTimeouts = ipvs.Timeouts{TCP: 7440 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second}
-
-// params are the kernel parameters that the balancer needs, in the order they
-// are set.
-var params = []struct{ name, value string }{
-	{"net.ipv4.ip_forward", "1"},
-	{"net.ipv4.vs.conntrack", "1"},                 // replies are known as such by filter rules, hairpin is masqueraded
-	{"net.ipv4.vs.expire_nodest_conn", "1"},        // connections of a deleted destination end at once
-	{"net.ipv4.vs.expire_quiescent_template", "1"}, // affinity lets go of a destination of weight 0
-	{"net.bridge.bridge-nf-call-iptables", "1"},    // replies between containers of one bridge pass IPVS
-}
-
-const bridgeParam = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-
-// Balancer keeps the kernel of one network namespace as Snapshots say. It is
-// safe for concurrent use; all calls must come from threads in that namespace.
+// Balancer decides what the data plane of this host is to carry, and has it
+// carried. It is safe for concurrent use.
 type Balancer struct {
-	opts   Options
-	log    *slog.Logger
-	params *sysctl.Keeper
+	opts  Options
+	plane DataPlane
 
-	mu    sync.Mutex
-	marks *marks
+	mu   sync.Mutex
+	snap *model.Snapshot // the last one
+	base *Base
 
-	// What is wanted, by the last Snapshot.
-	snap  *model.Snapshot
-	parts map[model.ServiceID]part
-	owner map[front]model.ServiceID
-	want  map[string]map[ipset.Entry]int // sets without marks: set -> entry -> how many want it
-
-	// What the kernel has, as last read and written since.
-	table virtual.Table
-	sets  map[string]entries // by name
-
-	audit   []piece // what is left of a full pass
-	audited uint32  // the mark of the service whose destinations were read last, where they take turns
-
-	draining map[front]bool // to be looked at again soon
-	failing  failures
+	parts     map[model.ServiceID]*part
+	want      map[Key]*Frontend               // as decided
+	notable   map[model.ServiceID]bool        // services with a problem of their own, or another scheduler than asked for
+	losers    map[model.ServiceID]bool        // services with a VIP that another has
+	users     map[netip.Addr]map[Endpoint]int // how many services have the address as what
+	refused   *reconcile.Failures[Key]        // published ports that are not admitted
+	applied   map[Key]*Frontend               // as the plane was told
+	endpoints map[netip.Addr]Endpoint         // likewise
 }
 
-// part is what one service wants.
-type part struct {
-	fronts                []balanced // by front
-	tasks, local, hairpin []ipset.Entry
-}
+// What is not admitted is asked again after a second, then after twice as long
+// each time: however seldom full passes are, a port that somebody has let go of
+// is served soon.
+const (
+	firstRetry = time.Second
+	lastRetry  = 5 * time.Second
+)
 
-// New checks that the kernel can balance, and makes a Balancer for the network
-// namespace of the calling thread. It changes nothing yet, but loads modules.
-// The error says what is missing and how to get it.
-func New(opts Options) (*Balancer, error) {
-	if !opts.Pool.IsValid() || !opts.Pool.Addr().Is4() {
-		return nil, fmt.Errorf("pool of VIPs %s: only IPv4 is balanced so far, use a prefix like 10.96.0.0/16", opts.Pool)
-	}
-	opts.Pool = opts.Pool.Masked()
-	if opts.Timeouts == (ipvs.Timeouts{}) {
-		opts.Timeouts = DefaultTimeouts
-	}
+// New makes a Balancer that uses the plane. It changes nothing yet.
+func New(opts Options, plane DataPlane) (*Balancer, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := os.MkdirAll(opts.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state folder: %w", err)
-	}
-	h, err := ipvs.New(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := ipset.Names(); err != nil {
-		h.Close()
-		return nil, fmt.Errorf("this kernel has no IP sets (%w): run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
-	}
 	b := &Balancer{
-		opts: opts, log: opts.Log, table: virtual.Table{IPVS: h},
-		params: sysctl.New(paramsFile(opts.StateDir)),
-		marks:  newMarks(),
+		opts: opts, plane: plane,
+		parts: map[model.ServiceID]*part{}, want: map[Key]*Frontend{}, notable: map[model.ServiceID]bool{}, losers: map[model.ServiceID]bool{},
+		users: map[netip.Addr]map[Endpoint]int{}, refused: reconcile.NewFailures[Key](firstRetry, lastRetry),
+		applied: map[Key]*Frontend{}, endpoints: map[netip.Addr]Endpoint{},
 	}
-	b.unknown()
-	b.failing = failures{}
 	if opts.Registerer != nil {
-		if err := register(opts.Registerer, kernel.Writes, collector{b}); err != nil {
-			h.Close()
+		if err := register(opts.Registerer, collector{b}); err != nil {
 			return nil, err
 		}
 	}
 	return b, nil
 }
 
-// Close lets go of the kernel, which stays as it is.
-func (b *Balancer) Close() {
+// Reconcile has the plane carry what the Snapshot says. A full pass has it read
+// the kernel back and repair what others broke; any other costs by what has
+// changed since the Snapshot before. The problems are all there are, each time.
+func (b *Balancer) Reconcile(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.opts.Registerer != nil {
-		b.opts.Registerer.Unregister(collector{b})
+	now := time.Now()
+	d := Delta{Frontends: map[Key]*Frontend{}, Endpoints: map[netip.Addr]*Endpoint{}}
+	touched := b.decide(s, &d)
+	b.admit(ctx, touched, full, now)
+	for k := range touched {
+		f := b.want[k]
+		if f != nil && b.refused.Err(k) != nil {
+			f = nil
+		}
+		if old := b.applied[k]; f == nil && old != nil {
+			d.Frontends[k] = nil
+			delete(b.applied, k)
+		} else if f != nil && (old == nil || !f.equal(old)) {
+			d.Frontends[k] = f
+			b.applied[k] = f
+		}
 	}
-	b.table.IPVS.Close()
+	r := b.plane.Reconcile(ctx, d, full)
+	return reconcile.Result{
+		Again:    reconcile.Sooner(r.Next, b.refused.Next(now)),
+		More:     r.More,
+		Problems: b.problems(r.Failures),
+	}
 }
 
-// forget drops what is wanted, so that the next Snapshot is all new.
-func (b *Balancer) forget() {
-	b.snap = nil
-	b.parts = map[model.ServiceID]part{}
-	b.owner = map[front]model.ServiceID{}
-	b.want = map[string]map[ipset.Entry]int{}
-	for _, s := range sets {
-		b.want[s.Name] = map[ipset.Entry]int{}
+// decide takes in a Snapshot: it brings parts, want and users up to date, puts
+// into d what concerns no frontend, and returns the keys of those frontends that
+// may have changed.
+func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
+	touched = map[Key]bool{}
+	w := surroundingsOf(s)
+	fresh := map[model.ServiceID]*part{} // nil: the service is gone
+	again := func(svc *model.Service) {
+		if _, done := fresh[svc.ID]; !done {
+			fresh[svc.ID] = decide(svc, w)
+		}
 	}
-	if b.opts.DNS.IsValid() {
-		b.want[setPing.Name][ipset.Addr(b.opts.DNS)] = 1
+	changed(b.snap, s, func(old, new *model.Service) {
+		if new == nil {
+			fresh[old.ID] = nil
+		} else {
+			again(new)
+		}
+	})
+	for id := range b.losers {
+		if svc, ok := s.Service(id); ok {
+			again(svc)
+		}
+	}
+	if b.snap == nil || !sameSurroundings(b.snap, s) {
+		for i := range s.Services {
+			if svc := &s.Services[i]; slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return len(t.Spec.Publish) > 0 || t.Addr == w.self.Addr }) {
+				again(svc)
+			}
+		}
+	}
+	if b.opts.DNSPeers.IsValid() && (b.snap == nil || !slices.Equal(otherServers(b.snap), otherServers(s))) {
+		fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, s)
+	}
+	if base := baseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
+		b.base, d.Base = base, base
+	}
+	b.snap = s
+	b.replace(fresh, touched, d)
+	return touched
+}
+
+// sameSurroundings tells whether published ports and the hosts' addresses are
+// as they were. Whether a host lives does not matter.
+func sameSurroundings(a, b *model.Snapshot) bool {
+	return a.Self.Name == b.Self.Name && a.Self.Addr == b.Self.Addr && slices.Equal(a.Published, b.Published) &&
+		slices.EqualFunc(a.Nodes, b.Nodes, func(x, y model.Node) bool {
+			return x.Name == y.Name && x.Addr == y.Addr && x.Subnet == y.Subnet
+		})
+}
+
+// replace puts parts in the place of those that services had. What goes goes
+// first, so that a VIP may pass from one service to another in one Snapshot.
+func (b *Balancer) replace(fresh map[model.ServiceID]*part, touched map[Key]bool, d *Delta) {
+	ids := slices.SortedFunc(maps.Keys(fresh), model.ServiceID.Compare)
+	addrs := map[netip.Addr]bool{}
+	for _, id := range ids {
+		old := b.parts[id]
+		delete(b.parts, id)
+		delete(b.losers, id)
+		delete(b.notable, id)
+		if old == nil {
+			continue
+		}
+		for _, f := range old.frontends {
+			if have := b.want[f.Key]; have != nil && have.Service == id {
+				delete(b.want, f.Key)
+				touched[f.Key] = true
+			}
+		}
+		for a, e := range old.endpoints {
+			b.use(a, e, -1)
+			addrs[a] = true
+		}
+	}
+	for _, id := range ids {
+		p := fresh[id]
+		if p == nil {
+			continue
+		}
+		b.parts[id] = p
+		if len(p.problems) > 0 || b.nearest(p) != nil {
+			b.notable[id] = true
+		}
+		for _, f := range p.frontends {
+			if b.want[f.Key] != nil {
+				// VIPs are given out once; should that ever fail, who has it keeps it.
+				b.losers[id] = true
+				continue
+			}
+			b.want[f.Key] = f
+			touched[f.Key] = true
+		}
+		for a, e := range p.endpoints {
+			b.use(a, e, +1)
+			addrs[a] = true
+		}
+	}
+	for a := range addrs {
+		e, used := b.endpoint(a)
+		switch have, had := b.endpoints[a]; {
+		case !used && had:
+			delete(b.endpoints, a)
+			d.Endpoints[a] = nil
+		case used && (!had || have != e):
+			b.endpoints[a] = e
+			d.Endpoints[a] = &e
+		}
 	}
 }
 
-func paramsFile(dir string) string   { return filepath.Join(dir, "sysctl.json") }
-func timeoutsFile(dir string) string { return filepath.Join(dir, "ipvs-timeouts.json") }
+func (b *Balancer) use(a netip.Addr, e Endpoint, n int) {
+	if b.users[a] == nil {
+		b.users[a] = map[Endpoint]int{}
+	}
+	if b.users[a][e] += n; b.users[a][e] == 0 {
+		delete(b.users[a], e)
+	}
+	if len(b.users[a]) == 0 {
+		delete(b.users, a)
+	}
+}
+
+// endpoint is what an address is, by all services that have a task there.
+func (b *Balancer) endpoint(a netip.Addr) (e Endpoint, used bool) {
+	for o := range b.users[a] {
+		e, used = Endpoint{e.Local || o.Local, e.Host || o.Host}, true
+	}
+	return e, used
+}
+
+// admit asks about the published ports among those touched that the host does
+// not take yet, and about those that were refused and are due.
+func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full bool, now time.Time) {
+	b.refused.DeleteFunc(func(k Key) bool { return b.want[k] == nil })
+	if b.opts.Admit == nil {
+		return
+	}
+	ask := map[Key]*Frontend{}
+	for k := range touched {
+		if f := b.want[k]; f != nil && k.Published() && !b.plane.Redirects(f) {
+			ask[k] = f
+		}
+	}
+	due := b.refused.Due(now)
+	if full {
+		due = b.refused.Keys()
+	}
+	for _, k := range due {
+		ask[k] = b.want[k]
+		touched[k] = true
+	}
+	if len(ask) == 0 {
+		return
+	}
+	var fs []*Frontend
+	for _, k := range sorted(ask) {
+		fs = append(fs, ask[k])
+	}
+	refused := b.opts.Admit(ctx, fs)
+	for k := range ask {
+		b.refused.Put(k, refused[k], now)
+	}
+}
+
+// problems tells all that is not as it should be.
+func (b *Balancer) problems(failures []Failure) (ps []model.Problem) {
+	add := func(p model.Problem) {
+		p.Node = b.snap.Self.Name
+		ps = append(ps, p)
+	}
+	for _, f := range failures {
+		if f.Object.Part != "" {
+			add(model.Problem{Kind: "kernel", Object: f.Object.Part, Reason: f.Err.Error(), Since: f.Since})
+			continue
+		}
+		object := f.Object.Key.String()
+		if w := b.want[f.Object.Key]; w != nil {
+			object = w.Service.String()
+		}
+		add(model.Problem{Kind: "service", Object: object, Reason: f.Object.Key.String() + ": " + f.Err.Error(), Since: f.Since})
+	}
+	for _, p := range b.refused.Problems(func(k Key, err error) model.Problem {
+		return model.Problem{Kind: "service", Object: b.want[k].Service.String(), Reason: err.Error()}
+	}) {
+		add(p)
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(b.losers), model.ServiceID.Compare) {
+		for _, f := range b.parts[id].frontends {
+			if w := b.want[f.Key]; w != nil && w.Service != id {
+				add(model.Problem{Kind: "kernel", Object: "VIP " + f.VIP.String(),
+					Reason: fmt.Sprintf("services %s and %s both have it, and %[1]s keeps it: remove one with `shoal service rm`", w.Service, id)})
+				break
+			}
+		}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(b.notable), model.ServiceID.Compare) {
+		p := b.parts[id]
+		ps = append(ps, p.problems...)
+		if f := b.nearest(p); f != nil {
+			add(model.Problem{Kind: "service", Object: id.String(),
+				Reason: fmt.Sprintf("the data plane %s has no scheduler %s: %s is used; start the agent with --data-plane ipvs for it", b.plane.Name(), f.Scheduler, b.plane.Scheduler(f.Scheduler))})
+		}
+	}
+	return ps
+}
+
+// nearest is a frontend that the plane balances otherwise than asked for.
+func (b *Balancer) nearest(p *part) *Frontend {
+	for _, f := range p.frontends {
+		if b.plane.Scheduler(f.Scheduler) != f.Scheduler {
+			return f
+		}
+	}
+	return nil
+}
+
+// Refused is why this host does not take a published port; nil: it does, or
+// nobody publishes it.
+func (b *Balancer) Refused(k Key) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refused.Err(k)
+}

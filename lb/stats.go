@@ -11,40 +11,36 @@ import (
 	"shoal/model"
 )
 
-// ServiceStats is what IPVS has counted for a service on this host, over all
-// its fronts, since they were made.
+// ServiceStats is what the plane has counted for a service's VIP on this host,
+// over all its frontends, since they were made.
 type ServiceStats struct {
-	Service     model.ServiceID `json:"service"`
-	VIP         netip.Addr      `json:"vip"`
-	Connections uint64          `json:"connections"`
-	PacketsIn   uint64          `json:"packetsIn"`
-	PacketsOut  uint64          `json:"packetsOut"`
-	BytesIn     uint64          `json:"bytesIn"`
-	BytesOut    uint64          `json:"bytesOut"`
+	Service model.ServiceID `json:"service"`
+	VIP     netip.Addr      `json:"vip"`
+	Stats
 }
 
 // Stats reads the counters of all services, by service.
 func (b *Balancer) Stats() ([]ServiceStats, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	byMark, err := b.table.IPVS.Stats()
+	counted, err := b.plane.Stats()
 	if err != nil {
 		return nil, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	sums := map[model.ServiceID]*ServiceStats{}
-	for f, id := range b.owner {
-		s, has := byMark[b.marks.of[f]]
-		if !has || id == dnsPeersID {
+	for k, s := range counted {
+		f := b.applied[k]
+		if f == nil || k.Published() || f.Service == dnsPeersID {
 			continue
 		}
-		sum := sums[id]
+		sum := sums[f.Service]
 		if sum == nil {
-			sum = &ServiceStats{Service: id, VIP: f.vip}
-			sums[id] = sum
+			sum = &ServiceStats{Service: f.Service, VIP: k.VIP}
+			sums[f.Service] = sum
 		}
-		sum.Connections += uint64(s.Connections)
-		sum.PacketsIn += uint64(s.PacketsIn)
-		sum.PacketsOut += uint64(s.PacketsOut)
+		sum.Connections += s.Connections
+		sum.PacketsIn += s.PacketsIn
+		sum.PacketsOut += s.PacketsOut
 		sum.BytesIn += s.BytesIn
 		sum.BytesOut += s.BytesOut
 	}
@@ -58,29 +54,36 @@ func (b *Balancer) Stats() ([]ServiceStats, error) {
 
 var (
 	labels          = []string{"stack", "service"}
-	connectionsDesc = prometheus.NewDesc("shoal_service_connections_total", "Connections that IPVS made to a service.", labels, nil)
-	bytesInDesc     = prometheus.NewDesc("shoal_service_received_bytes_total", "Bytes that clients sent to a service.", labels, nil)
-	bytesOutDesc    = prometheus.NewDesc("shoal_service_sent_bytes_total", "Bytes that a service sent to clients.", labels, nil)
+	connectionsDesc = prometheus.NewDesc("shoal_service_connections_total", "Connections that this host made to a service.", labels, nil)
+	bytesInDesc     = prometheus.NewDesc("shoal_service_received_bytes_total", "Bytes that clients sent to a service; only the data plane ipvs counts them.", labels, nil)
+	bytesOutDesc    = prometheus.NewDesc("shoal_service_sent_bytes_total", "Bytes that a service sent to clients; only the data plane ipvs counts them.", labels, nil)
+	planeDesc       = prometheus.NewDesc("shoal_data_plane_info", "1, labelled with the data plane that balances.", []string{"plane"}, nil)
 )
 
 // collector gives Prometheus the counters of services.
 type collector struct{ b *Balancer }
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- connectionsDesc
-	ch <- bytesInDesc
-	ch <- bytesOutDesc
+	for _, d := range []*prometheus.Desc{connectionsDesc, bytesInDesc, bytesOutDesc, planeDesc} {
+		ch <- d
+	}
 }
 
 func (c collector) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(planeDesc, prometheus.GaugeValue, 1, c.b.plane.Name())
 	stats, err := c.b.Stats()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(connectionsDesc, err)
 		return
 	}
 	for _, s := range stats {
-		for desc, v := range map[*prometheus.Desc]uint64{connectionsDesc: s.Connections, bytesInDesc: s.BytesIn, bytesOutDesc: s.BytesOut} {
-			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(v), s.Service.Stack, s.Service.Name)
+		put := func(d *prometheus.Desc, v uint64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), s.Service.Stack, s.Service.Name)
+		}
+		put(connectionsDesc, s.Connections)
+		if s.BytesIn+s.BytesOut > 0 {
+			put(bytesInDesc, s.BytesIn)
+			put(bytesOutDesc, s.BytesOut)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 //go:build e2e
 
-package lb
+package ipvs
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package lb
+package ipvs
 
 import (
 	"errors"

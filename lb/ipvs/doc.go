@@ -86,4 +86,4 @@
 // and the mark is not lost over a restart.
 //
 // IPv4 only: the pool, and the tasks behind it.
-package lb
+package ipvs

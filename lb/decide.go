@@ -1,0 +1,279 @@
+package lb
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"shoal/model"
+)
+
+// part is what one service asks of the data plane.
+type part struct {
+	frontends []*Frontend // by key
+	endpoints map[netip.Addr]Endpoint
+	problems  []model.Problem // of what is left out
+}
+
+// surroundings is what beside a service itself decides about it.
+type surroundings struct {
+	self    model.Node
+	alone   bool // no other host is in the cluster
+	hosts   map[string]*model.Node
+	holders map[Key]model.ServiceID // who has claimed a published port
+}
+
+func surroundingsOf(s *model.Snapshot) *surroundings {
+	w := &surroundings{self: s.Self, alone: len(s.Nodes) < 2, hosts: map[string]*model.Node{}, holders: map[Key]model.ServiceID{}}
+	for i := range s.Nodes {
+		w.hosts[s.Nodes[i].Name] = &s.Nodes[i]
+	}
+	for _, c := range s.Published {
+		w.holders[Key{Protocol: c.Protocol, Port: c.Port}] = c.Service
+	}
+	return w
+}
+
+// decide is what a service asks for on the host self.
+func decide(s *model.Service, w *surroundings) *part {
+	p := &part{endpoints: map[netip.Addr]Endpoint{}}
+	p.frontends = append(p.frontends, published(s, w, p)...)
+	p.frontends = append(p.frontends, virtual(s, w.self.Name)...)
+	slices.SortFunc(p.frontends, func(a, b *Frontend) int { return a.Key.Compare(b.Key) })
+	for i := range s.Tasks {
+		t := &s.Tasks[i]
+		if !t.Addr.Is4() || t.State == model.Unreached {
+			continue
+		}
+		e := p.endpoints[t.Addr]
+		e.Local = e.Local || t.Node == w.self.Name
+		e.Host = t.Addr == w.self.Addr
+		p.endpoints[t.Addr] = e
+	}
+	return p
+}
+
+// virtual are the frontends of a service's VIP. UDP stands apart from the other
+// ports' TCP, as it must move at once when a task drains, while connections
+// may finish.
+func virtual(s *model.Service, self string) (all []*Frontend) {
+	if !s.VIP.Is4() || s.Spec.Mode != model.ModeVIP {
+		return nil
+	}
+	add := func(proto model.Protocol, port uint16, target func(*model.Task) (uint16, bool)) {
+		b := newBuilder(Key{s.VIP, proto, port}, s)
+		for i := range s.Tasks {
+			t := &s.Tasks[i]
+			if port, ok := target(t); ok && t.Addr.Is4() {
+				b.add(t, port, t.Node == self)
+			}
+		}
+		if f := b.frontend(); len(f.Backends) > 0 {
+			all = append(all, f)
+		}
+	}
+	unchanged := func(t *model.Task) (uint16, bool) { return 0, t.AllPorts() }
+	add(model.TCP, 0, unchanged)
+	add(model.UDP, 0, unchanged)
+	for _, p := range s.Ports() {
+		add(p.Protocol, p.Port, func(t *model.Task) (uint16, bool) { return t.Target(p.Protocol, p.Port) })
+	}
+	return all
+}
+
+// published are the frontends of the ports that a service holds and its tasks
+// publish. None of the backends may be live: then the port refuses.
+func published(s *model.Service, w *surroundings, p *part) []*Frontend {
+	found := map[Key]*builder{}
+	for i := range s.Tasks {
+		t := &s.Tasks[i]
+		here := t.Node == w.self.Name
+		host := w.hosts[t.Node]
+		// Another host's task is left out where each host answers for its own, and
+		// where its address is reached on its host alone: here that may be
+		// somebody else's.
+		shared := !s.Spec.PublishLocal && host != nil && host.Reached(t.Addr)
+		if !here && !shared {
+			continue
+		}
+		for k, pub := range publications(t) {
+			if w.holders[k] != s.ID {
+				continue
+			}
+			err := pub.err
+			if pub.target != 0 {
+				b := found[k]
+				if b == nil {
+					b = newBuilder(k, s)
+					found[k] = b
+				}
+				b.f.On = append(b.f.On, pub.on...)
+				b.add(t, pub.target, here)
+				if err == nil && !shared && !s.Spec.PublishLocal && !w.alone {
+					err = fmt.Errorf("container %s has the address %s, which other hosts do not reach: they publish %s without it; start it on the network between hosts", t.Name, t.Addr, k)
+				}
+			}
+			if err != nil {
+				p.problems = append(p.problems, model.Problem{Node: w.self.Name, Kind: "service", Object: s.ID.String(), Reason: err.Error()})
+			}
+		}
+	}
+	var all []*Frontend
+	for _, b := range found {
+		slices.SortFunc(b.f.On, netip.Addr.Compare)
+		b.f.On = slices.Compact(b.f.On)
+		if slices.Contains(b.f.On, netip.IPv4Unspecified()) {
+			b.f.On = nil
+		}
+		all = append(all, b.frontend())
+	}
+	slices.SortFunc(p.problems, func(a, b model.Problem) int { return strings.Compare(a.Reason, b.Reason) })
+	return all
+}
+
+// publication is what a task says of one port of the mesh.
+type publication struct {
+	target uint16       // the port of the task; 0: none that could be served
+	on     []netip.Addr // addresses of hosts; 0.0.0.0 for every one
+	err    error        // what of it is left out
+}
+
+// publications are the ports that a task publishes.
+func publications(t *model.Task) map[Key]publication {
+	pubs := map[Key]publication{}
+	for _, pub := range t.Spec.Publish {
+		k := Key{Protocol: pub.Protocol, Port: pub.Published}
+		ip := pub.IP
+		if !ip.IsValid() || ip == netip.IPv6Unspecified() {
+			ip = netip.IPv4Unspecified()
+		}
+		got := pubs[k]
+		switch {
+		case !ip.Is4():
+			got.err = fmt.Errorf("container %s publishes %s on %s: only IPv4 addresses are served so far", t.Name, k, ip)
+		case !t.Addr.Is4():
+			got.err = fmt.Errorf("container %s has the address %s: only IPv4 is served so far", t.Name, t.Addr)
+		case got.target != 0 && pub.Target != got.target:
+			// The address is gone where tasks are chosen.
+			got.err = fmt.Errorf("container %s publishes %s for its ports %d and %d: %[3]d is served; use one for all addresses", t.Name, k, got.target, pub.Target)
+		default:
+			got.target = pub.Target
+			got.on = append(got.on, ip)
+		}
+		pubs[k] = got
+	}
+	return pubs
+}
+
+// builder gathers the backends of a frontend.
+type builder struct {
+	f           Frontend
+	preferLocal bool
+}
+
+func newBuilder(k Key, s *model.Service) *builder {
+	scheduler := s.Spec.Scheduler
+	if scheduler == "" {
+		scheduler = "rr"
+	}
+	return &builder{
+		f:           Frontend{Key: k, Service: s.ID, Scheduler: scheduler, Affinity: wholeSeconds(s.Spec.Affinity)},
+		preferLocal: s.Spec.PreferLocal,
+	}
+}
+
+// wholeSeconds rounds up: an affinity of less than a second is one.
+func wholeSeconds(d time.Duration) time.Duration {
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+// add puts a task behind the frontend, reached at a port of its own; 0: the
+// packet's. One that this host does not reach is left out.
+func (b *builder) add(t *model.Task, port uint16, local bool) {
+	if t.State == model.Unreached {
+		return
+	}
+	n := Backend{Addr: netip.AddrPortFrom(t.Addr, port), Local: local}
+	if t.InRotation() {
+		n.Weight = min(max(t.Weight, 0), MaxWeight)
+	}
+	if t.State == model.Draining {
+		n.Until = t.DrainDeadline()
+	}
+	// Containers that share an address share the backend: the one that serves
+	// longest counts.
+	for i, o := range b.f.Backends {
+		if o.Addr == n.Addr {
+			if n.Weight > o.Weight || o.Weight == 0 && !o.Until.IsZero() && (n.Until.IsZero() || n.Until.After(o.Until)) {
+				b.f.Backends[i] = n
+			}
+			return
+		}
+	}
+	b.f.Backends = append(b.f.Backends, n)
+}
+
+// frontend is called when all tasks are there. If local tasks are preferred, the
+// others keep what they hold and are given no more while there is a local one.
+func (b *builder) frontend() *Frontend {
+	f := &b.f
+	if b.preferLocal && slices.ContainsFunc(f.Backends, func(b Backend) bool { return b.Local && b.Weight > 0 }) {
+		for i := range f.Backends {
+			if !f.Backends[i].Local {
+				f.Backends[i].Weight = 0
+			}
+		}
+	}
+	// A UDP flow never ends by itself: what takes no new ones must lose those it
+	// has.
+	if f.Protocol == model.UDP {
+		f.Backends = slices.DeleteFunc(f.Backends, func(b Backend) bool { return b.Weight == 0 })
+	}
+	slices.SortFunc(f.Backends, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
+	return f
+}
+
+// equal tells whether nothing differs. It looks at every field, so that a new
+// one counts without anybody's remembering it.
+func (f *Frontend) equal(o *Frontend) bool { return reflect.DeepEqual(f, o) }
+
+// changed walks two Snapshots side by side and calls visit for each service
+// that is not the same in both; one of the two is nil where it is new or gone.
+func changed(old, new *model.Snapshot, visit func(old, new *model.Service)) {
+	var a []model.Service
+	if old != nil {
+		a = old.Services
+	}
+	b := new.Services
+	for len(a) > 0 || len(b) > 0 {
+		order := 0
+		switch {
+		case len(a) == 0:
+			order = 1
+		case len(b) == 0:
+			order = -1
+		default:
+			order = a[0].ID.Compare(b[0].ID)
+		}
+		switch {
+		case order < 0:
+			visit(&a[0], nil)
+			a = a[1:]
+		case order > 0:
+			visit(nil, &b[0])
+			b = b[1:]
+		default:
+			if !a[0].Equal(&b[0]) {
+				visit(&a[0], &b[0])
+			}
+			a, b = a[1:], b[1:]
+		}
+	}
+}
+
+// sorted are the keys of a map of frontends, in order.
+func sorted[V any](m map[Key]V) []Key { return slices.SortedFunc(maps.Keys(m), Key.Compare) }
