@@ -30,6 +30,7 @@ import (
 	"shoal/kernel/ipvs"
 	lb "shoal/lb/ipvs"
 	"shoal/model"
+	"shoal/reconcile"
 	"shoal/vip"
 )
 
@@ -137,7 +138,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		return err
 	}
 	defer a.dns.Shutdown()
-	a.follow(ctx, g, "vip", 0, a.allocate)
+	a.follow(ctx, g, "vip", 0, a.vips.Reconcile)
 	a.follow(ctx, g, "dnsd", 0, a.answer)
 	a.follow(ctx, g, "network", 0, a.settleNetwork)
 	a.follow(ctx, g, "fabric", c.Repair, a.fabric.Reconcile)
@@ -148,8 +149,8 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			a.follow(ctx, g, "lb", c.Repair, a.balancer.Reconcile)
-			a.follow(ctx, g, "ingress", c.Repair, a.ingress.Reconcile)
+			a.follow(ctx, g, "lb", c.Repair, timed(a.balancer.Reconcile))
+			a.follow(ctx, g, "ingress", c.Repair, timed(a.ingress.Reconcile))
 		}
 		return nil
 	})
@@ -170,6 +171,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 		registry: prometheus.NewRegistry(),
 		problems: problems,
 		engine:   errors.New("not asked yet"),
+		network:  newNetwork(),
 	}
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
@@ -282,87 +284,40 @@ func (a *Agent) close() {
 	a.balancer.Close()
 }
 
-// follow runs f in a loop of its own with each newest Snapshot, again after
-// the time f asks for, and a period after each such pass (0: never) with full
-// set: then f compares with what really is. So it does when the engine has come
-// back or its networks changed. A full pass that is left off with lb.GoOn goes
-// on in the next calls, whatever Snapshots come in between.
-func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
-	f func(ctx context.Context, s *model.Snapshot, full bool) (again time.Duration, ps []model.Problem)) {
+// follow runs the passes of a part in a loop of its own, repairing after each
+// period (0: never), and at once when the engine has come back or its networks
+// changed: when it starts, and with a network, an engine puts rules of its own in
+// front of ours.
+func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repair time.Duration, pass reconcile.Pass) {
+	var engineCame int64
+	l := reconcile.Loop{
+		Pass: pass, Repair: repair,
+		Full: func(old, new *model.Snapshot) bool {
+			came := a.engineCame.Load()
+			full := old == nil || came != engineCame || !reflect.DeepEqual(old.Networks, new.Networks)
+			engineCame = came
+			return full
+		},
+		Report: func(ps []model.Problem) { a.problems.Set(part, ps) },
+		Done: func(full bool, took time.Duration, problems int) {
+			a.metrics.reconciled(part, full, took, problems)
+		},
+	}
 	g.Go(func() error {
-		snapshots := a.catalog.Watch(ctx)
-		var last *model.Snapshot
-		var engineCame int64
-		again := time.NewTimer(time.Hour)
-		again.Stop()
-		repair := time.NewTimer(time.Hour)
-		repair.Stop()
-		full := true            // the first: nothing is known of the kernel
-		var spent time.Duration // on a full pass that goes on
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case s, ok := <-snapshots:
-				if !ok {
-					return nil
-				}
-				// When it starts, and with a network, an engine puts rules of its own
-				// in front of ours.
-				came := a.engineCame.Load()
-				full = full || last == nil || came != engineCame || !reflect.DeepEqual(last.Networks, s.Networks)
-				last, engineCame = s, came
-			case <-repair.C:
-				full = true
-			case <-again.C:
-			}
-			if last == nil {
-				continue
-			}
-			start := time.Now()
-			wait, ps := f(ctx, last, full)
-			took := time.Since(start)
-			a.problems.Set(part, ps)
-			again.Stop()
-			if full || spent > 0 {
-				spent += took
-				if full = false; wait == lb.GoOn {
-					again.Reset(0)
-					continue
-				}
-				a.metrics.reconciled(part, true, spent, len(ps))
-				if period > 0 {
-					repair.Reset(pause(spent, period))
-				}
-				spent = 0
-			} else {
-				a.metrics.reconciled(part, false, took, len(ps))
-			}
-			if wait > 0 {
-				again.Reset(wait)
-			}
-		}
+		l.Run(ctx, a.catalog.Watch(ctx))
+		return nil
 	})
 }
 
-// pause is the time from a full pass to the next: the period, or up to twice
-// that where a pass takes long, so that the host has other things to do.
-func pause(took, period time.Duration) time.Duration {
-	return min(max(10*took, period), 2*period)
-}
-
-// allocateAgain is how often a VIP is tried for that a service did not get: the
-// store may be back, or an idle service have come of age, which no Snapshot tells.
-const allocateAgain = 5 * time.Second
-
-func (a *Agent) allocate(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
-	if ps = a.vips.Reconcile(ctx, s); len(ps) > 0 {
-		again = allocateAgain
+// timed makes a pass of a function that says when to call it again.
+func timed(f func(ctx context.Context, s *model.Snapshot, full bool) (time.Duration, []model.Problem)) reconcile.Pass {
+	return func(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
+		again, ps := f(ctx, s, full)
+		return reconcile.Result{Again: again, More: again == lb.GoOn, Problems: ps}
 	}
-	return again, ps
 }
 
-func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) (time.Duration, []model.Problem) {
+func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
 	for _, n := range s.Nodes {
@@ -375,7 +330,7 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) (time.Dur
 			ps = append(ps, model.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 	}
-	return again, ps
+	return reconcile.Result{Again: again, Problems: ps}
 }
 
 // problemOf is what keeps a container's tasks from serving the whole cluster:
@@ -415,7 +370,8 @@ const publishAgain = 5 * time.Second
 // publish claims the ports that this host's tasks publish, and lets go of those
 // nobody publishes any more. Where the store does not answer for one port, the
 // others are left for the next time: each would wait as long to learn the same.
-func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
+func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
+	var again time.Duration
 	claim, release, ps := ingress.Claims(s)
 	left := len(claim) + len(release)
 	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
@@ -440,7 +396,7 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) (again t
 		ps = append(ps, model.Problem{Kind: "store", Object: "published ports",
 			Reason: fmt.Sprintf("%d wait to be claimed or released: the store does not answer, and it is tried again; see: shoal status", left)})
 	}
-	return again, ps
+	return reconcile.Result{Again: again, Problems: ps}
 }
 
 // takePart begins this host's part in the cluster once its own containers are

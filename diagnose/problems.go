@@ -30,7 +30,8 @@ type problemKey struct{ kind, object, reason string }
 func keyOf(p model.Problem) problemKey { return problemKey{p.Kind, p.Object, p.Reason} }
 
 // Set replaces what source has to report. A problem is logged when it comes
-// and when it goes, and keeps the time it was first seen.
+// and when it goes. One that the source has not dated keeps the time it was first
+// seen.
 func (ps *Problems) Set(source string, now []model.Problem) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -44,8 +45,11 @@ func (ps *Problems) Set(source string, now []model.Problem) {
 		if p.Node == "" {
 			p.Node = ps.node
 		}
-		if was, known := old[k]; known {
+		was, known := old[k]
+		if p.Since.IsZero() {
 			p.Since = was.Since
+		}
+		if known {
 			delete(old, k)
 		} else {
 			if p.Since.IsZero() {

@@ -511,7 +511,7 @@ func TestRulesAreAsManyForOneHostAsForMany(t *testing.T) {
 		f := w.hosts["a"].fabric
 		for _, d := range []*time.Duration{&took, &again} {
 			start := time.Now()
-			if _, ps := f.Reconcile(context.Background(), snap, true); len(ps) > 0 {
+			if ps := f.Reconcile(context.Background(), snap, true).Problems; len(ps) > 0 {
 				return fmt.Errorf("problems: %+v", ps)
 			}
 			*d = time.Since(start)
