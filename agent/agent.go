@@ -19,8 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"shoal/api"
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/diagnose"
 	"shoal/dnsd"
 	"shoal/dockerwatch"
 	"shoal/fabric"
@@ -40,7 +42,7 @@ type Agent struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	metrics  *metrics
-	problems *problems
+	problems *diagnose.Problems
 
 	catalog  *catalog.Catalog
 	dns      *dnsd.Server
@@ -50,6 +52,7 @@ type Agent struct {
 	ingress  *ingress.Ingress
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
+	inspect  *diagnose.Inspector
 	founded  bool       // this run is the first of a cluster's first host
 	network  meshState  // of settleNetwork alone
 	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
@@ -103,31 +106,31 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	if err := fabric.CheckPool(c.SubnetPool, meshBridge); err != nil {
 		return &ConfigError{err}
 	}
-	api, err := listenSocket(c.RunDir)
+	socket, err := api.Listen(c.RunDir)
 	if err != nil {
 		return err
 	}
-	defer api.Close()
+	defer socket.Close()
 	g, ctx := errgroup.WithContext(ctx)
-	door := new(starting)
-	g.Go(func() error { return serve(ctx, api, door, log) })
+	door := new(api.Starting)
+	g.Go(func() error { return api.Serve(ctx, socket, door, log) })
 
-	problems := newProblems(c.Node, log)
+	problems := diagnose.NewProblems(c.Node, log)
 	g.Go(func() error { return w.watch(ctx, c.Node, problems) })
-	a, err := newAgent(ctx, c, problems, version, log, door.waitsFor)
+	a, err := newAgent(ctx, c, problems, version, log, door.WaitsFor)
 	if err != nil {
 		cancel()
 		return cmp.Or(g.Wait(), err)
 	}
 	defer a.close()
 	log.Info("agent is up", "version", version, "node", c.Node, "addr", c.Advertise, "pool", c.Pool, "dns", c.DNS)
-	door.over(a.handler())
+	door.Ready(api.Handler(a.backend()))
 	if c.MetricsAddr != "" {
 		l, err := net.Listen("tcp", c.MetricsAddr)
 		if err != nil {
 			return badSetting("--metrics-addr: %w", err)
 		}
-		g.Go(func() error { return serve(ctx, l, a.metricsHandler(), log) })
+		g.Go(func() error { return api.Serve(ctx, l, a.metricsHandler(), log) })
 	}
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.takePart(ctx, g) })
@@ -161,7 +164,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 }
 
 // newAgent makes the parts. What it waits for meanwhile is told by waitsFor.
-func newAgent(ctx context.Context, c Config, problems *problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
+func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
 	waitsFor("the kernel's tables")
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
@@ -258,7 +261,8 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		return errors.Join(err, a.catalog.Close())
 	}
 	a.member = newMembership(c, id, a.catalog, log)
-	a.member.tasks, a.member.trace = a.held, a.part
+	a.inspect = a.inspector()
+	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
 }
 
@@ -294,7 +298,7 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repa
 			engineCame = came
 			return full
 		},
-		Report: func(ps []model.Problem) { a.problems.set(part, ps) },
+		Report: func(ps []model.Problem) { a.problems.Set(part, ps) },
 		Done: func(full bool, took time.Duration, problems int) {
 			a.metrics.reconciled(part, full, took, problems)
 		},
@@ -441,11 +445,11 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	s, err := NewClient(Socket(c.RunDir)).Status(ctx)
+	s, err := api.NewClient(api.Socket(c.RunDir)).Status(ctx)
 	if err == nil {
 		return fmt.Errorf("the agent (pid %d) still runs on this host and would put all of it back: stop it first", s.Pid)
 	}
-	if errors.As(err, new(*StartingError)) {
+	if errors.As(err, new(*api.StartingError)) {
 		return fmt.Errorf("%w; it would put all of it back: stop it first", err)
 	}
 	return errors.Join(
