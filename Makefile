@@ -48,7 +48,7 @@ unit: ## check formatting, vet, and run the tests that need no lab
 	$(GO) test ./...
 
 # What is tested by itself against a real kernel or engine.
-KERNEL := kernel/rules lb/ipvs fabric ingress dockerwatch
+KERNEL := kernel/rules kernel/bridge lb/ipvs fabric ingress dockerwatch
 
 run-kernel = $(LAB) --timeout 20m -- sh -c 'for p in $(KERNEL); do echo "== $$p"; \
 	(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'

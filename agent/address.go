@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"shoal/diagnose"
 	"shoal/model"
 )
 
@@ -77,7 +78,7 @@ func (w *addrWatch) missing() string {
 
 // watch reports while the host does not have its address. It ends with a
 // [movedError] once it has another.
-func (w *addrWatch) watch(ctx context.Context, node string, problems *problems) error {
+func (w *addrWatch) watch(ctx context.Context, node string, problems *diagnose.Problems) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -92,10 +93,10 @@ func (w *addrWatch) watch(ctx context.Context, node string, problems *problems) 
 		}
 		if here {
 			w.look(true, netip.Addr{}, false)
-			problems.set("address", nil)
+			problems.Set("address", nil)
 			continue
 		}
-		problems.set("address", []model.Problem{{Kind: "node", Object: node, Reason: w.missing()}})
+		problems.Set("address", []model.Problem{{Kind: "node", Object: node, Reason: w.missing()}})
 		// An error says that there is none.
 		if other, byDefault, _ := hostAddr(); w.look(false, other, byDefault) {
 			return &movedError{other, byDefault}

@@ -19,8 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"shoal/api"
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/diagnose"
 	"shoal/dnsd"
 	"shoal/dockerwatch"
 	"shoal/fabric"
@@ -28,6 +30,7 @@ import (
 	"shoal/kernel/ipvs"
 	lb "shoal/lb/ipvs"
 	"shoal/model"
+	"shoal/reconcile"
 	"shoal/vip"
 )
 
@@ -39,7 +42,7 @@ type Agent struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	metrics  *metrics
-	problems *problems
+	problems *diagnose.Problems
 
 	catalog  *catalog.Catalog
 	dns      *dnsd.Server
@@ -49,6 +52,7 @@ type Agent struct {
 	ingress  *ingress.Ingress
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
+	inspect  *diagnose.Inspector
 	founded  bool       // this run is the first of a cluster's first host
 	network  meshState  // of settleNetwork alone
 	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
@@ -102,31 +106,31 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	if err := fabric.CheckPool(c.SubnetPool, meshBridge); err != nil {
 		return &ConfigError{err}
 	}
-	api, err := listenSocket(c.RunDir)
+	socket, err := api.Listen(c.RunDir)
 	if err != nil {
 		return err
 	}
-	defer api.Close()
+	defer socket.Close()
 	g, ctx := errgroup.WithContext(ctx)
-	door := new(starting)
-	g.Go(func() error { return serve(ctx, api, door, log) })
+	door := new(api.Starting)
+	g.Go(func() error { return api.Serve(ctx, socket, door, log) })
 
-	problems := newProblems(c.Node, log)
+	problems := diagnose.NewProblems(c.Node, log)
 	g.Go(func() error { return w.watch(ctx, c.Node, problems) })
-	a, err := newAgent(ctx, c, problems, version, log, door.waitsFor)
+	a, err := newAgent(ctx, c, problems, version, log, door.WaitsFor)
 	if err != nil {
 		cancel()
 		return cmp.Or(g.Wait(), err)
 	}
 	defer a.close()
 	log.Info("agent is up", "version", version, "node", c.Node, "addr", c.Advertise, "pool", c.Pool, "dns", c.DNS)
-	door.over(a.handler())
+	door.Ready(api.Handler(a.backend()))
 	if c.MetricsAddr != "" {
 		l, err := net.Listen("tcp", c.MetricsAddr)
 		if err != nil {
 			return badSetting("--metrics-addr: %w", err)
 		}
-		g.Go(func() error { return serve(ctx, l, a.metricsHandler(), log) })
+		g.Go(func() error { return api.Serve(ctx, l, a.metricsHandler(), log) })
 	}
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.takePart(ctx, g) })
@@ -134,7 +138,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		return err
 	}
 	defer a.dns.Shutdown()
-	a.follow(ctx, g, "vip", 0, a.allocate)
+	a.follow(ctx, g, "vip", 0, a.vips.Reconcile)
 	a.follow(ctx, g, "dnsd", 0, a.answer)
 	a.follow(ctx, g, "network", 0, a.settleNetwork)
 	a.follow(ctx, g, "fabric", c.Repair, a.fabric.Reconcile)
@@ -145,8 +149,8 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			a.follow(ctx, g, "lb", c.Repair, a.balancer.Reconcile)
-			a.follow(ctx, g, "ingress", c.Repair, a.ingress.Reconcile)
+			a.follow(ctx, g, "lb", c.Repair, timed(a.balancer.Reconcile))
+			a.follow(ctx, g, "ingress", c.Repair, timed(a.ingress.Reconcile))
 		}
 		return nil
 	})
@@ -160,13 +164,14 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 }
 
 // newAgent makes the parts. What it waits for meanwhile is told by waitsFor.
-func newAgent(ctx context.Context, c Config, problems *problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
+func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
 	waitsFor("the kernel's tables")
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
 		registry: prometheus.NewRegistry(),
 		problems: problems,
 		engine:   errors.New("not asked yet"),
+		network:  newNetwork(),
 	}
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
@@ -256,7 +261,8 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		return errors.Join(err, a.catalog.Close())
 	}
 	a.member = newMembership(c, id, a.catalog, log)
-	a.member.tasks, a.member.trace = a.held, a.part
+	a.inspect = a.inspector()
+	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
 }
 
@@ -278,87 +284,40 @@ func (a *Agent) close() {
 	a.balancer.Close()
 }
 
-// follow runs f in a loop of its own with each newest Snapshot, again after
-// the time f asks for, and a period after each such pass (0: never) with full
-// set: then f compares with what really is. So it does when the engine has come
-// back or its networks changed. A full pass that is left off with lb.GoOn goes
-// on in the next calls, whatever Snapshots come in between.
-func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
-	f func(ctx context.Context, s *model.Snapshot, full bool) (again time.Duration, ps []model.Problem)) {
+// follow runs the passes of a part in a loop of its own, repairing after each
+// period (0: never), and at once when the engine has come back or its networks
+// changed: when it starts, and with a network, an engine puts rules of its own in
+// front of ours.
+func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repair time.Duration, pass reconcile.Pass) {
+	var engineCame int64
+	l := reconcile.Loop{
+		Pass: pass, Repair: repair,
+		Full: func(old, new *model.Snapshot) bool {
+			came := a.engineCame.Load()
+			full := old == nil || came != engineCame || !reflect.DeepEqual(old.Networks, new.Networks)
+			engineCame = came
+			return full
+		},
+		Report: func(ps []model.Problem) { a.problems.Set(part, ps) },
+		Done: func(full bool, took time.Duration, problems int) {
+			a.metrics.reconciled(part, full, took, problems)
+		},
+	}
 	g.Go(func() error {
-		snapshots := a.catalog.Watch(ctx)
-		var last *model.Snapshot
-		var engineCame int64
-		again := time.NewTimer(time.Hour)
-		again.Stop()
-		repair := time.NewTimer(time.Hour)
-		repair.Stop()
-		full := true            // the first: nothing is known of the kernel
-		var spent time.Duration // on a full pass that goes on
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case s, ok := <-snapshots:
-				if !ok {
-					return nil
-				}
-				// When it starts, and with a network, an engine puts rules of its own
-				// in front of ours.
-				came := a.engineCame.Load()
-				full = full || last == nil || came != engineCame || !reflect.DeepEqual(last.Networks, s.Networks)
-				last, engineCame = s, came
-			case <-repair.C:
-				full = true
-			case <-again.C:
-			}
-			if last == nil {
-				continue
-			}
-			start := time.Now()
-			wait, ps := f(ctx, last, full)
-			took := time.Since(start)
-			a.problems.set(part, ps)
-			again.Stop()
-			if full || spent > 0 {
-				spent += took
-				if full = false; wait == lb.GoOn {
-					again.Reset(0)
-					continue
-				}
-				a.metrics.reconciled(part, true, spent, len(ps))
-				if period > 0 {
-					repair.Reset(pause(spent, period))
-				}
-				spent = 0
-			} else {
-				a.metrics.reconciled(part, false, took, len(ps))
-			}
-			if wait > 0 {
-				again.Reset(wait)
-			}
-		}
+		l.Run(ctx, a.catalog.Watch(ctx))
+		return nil
 	})
 }
 
-// pause is the time from a full pass to the next: the period, or up to twice
-// that where a pass takes long, so that the host has other things to do.
-func pause(took, period time.Duration) time.Duration {
-	return min(max(10*took, period), 2*period)
-}
-
-// allocateAgain is how often a VIP is tried for that a service did not get: the
-// store may be back, or an idle service have come of age, which no Snapshot tells.
-const allocateAgain = 5 * time.Second
-
-func (a *Agent) allocate(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
-	if ps = a.vips.Reconcile(ctx, s); len(ps) > 0 {
-		again = allocateAgain
+// timed makes a pass of a function that says when to call it again.
+func timed(f func(ctx context.Context, s *model.Snapshot, full bool) (time.Duration, []model.Problem)) reconcile.Pass {
+	return func(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
+		again, ps := f(ctx, s, full)
+		return reconcile.Result{Again: again, More: again == lb.GoOn, Problems: ps}
 	}
-	return again, ps
 }
 
-func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) (time.Duration, []model.Problem) {
+func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
 	for _, n := range s.Nodes {
@@ -371,7 +330,7 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) (time.Dur
 			ps = append(ps, model.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 	}
-	return again, ps
+	return reconcile.Result{Again: again, Problems: ps}
 }
 
 // problemOf is what keeps a container's tasks from serving the whole cluster:
@@ -411,7 +370,8 @@ const publishAgain = 5 * time.Second
 // publish claims the ports that this host's tasks publish, and lets go of those
 // nobody publishes any more. Where the store does not answer for one port, the
 // others are left for the next time: each would wait as long to learn the same.
-func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
+func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
+	var again time.Duration
 	claim, release, ps := ingress.Claims(s)
 	left := len(claim) + len(release)
 	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
@@ -436,7 +396,7 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) (again t
 		ps = append(ps, model.Problem{Kind: "store", Object: "published ports",
 			Reason: fmt.Sprintf("%d wait to be claimed or released: the store does not answer, and it is tried again; see: shoal status", left)})
 	}
-	return again, ps
+	return reconcile.Result{Again: again, Problems: ps}
 }
 
 // takePart begins this host's part in the cluster once its own containers are
@@ -485,11 +445,11 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	s, err := NewClient(Socket(c.RunDir)).Status(ctx)
+	s, err := api.NewClient(api.Socket(c.RunDir)).Status(ctx)
 	if err == nil {
 		return fmt.Errorf("the agent (pid %d) still runs on this host and would put all of it back: stop it first", s.Pid)
 	}
-	if errors.As(err, new(*StartingError)) {
+	if errors.As(err, new(*api.StartingError)) {
 		return fmt.Errorf("%w; it would put all of it back: stop it first", err)
 	}
 	return errors.Join(

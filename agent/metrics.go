@@ -76,7 +76,7 @@ func (m *mesh) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	kinds := map[string]int{}
-	for _, p := range m.a.problems.list() {
+	for _, p := range m.a.problems.List() {
 		kinds[p.Kind]++
 	}
 	for kind, n := range kinds {

@@ -9,23 +9,15 @@ import (
 	"sync"
 	"time"
 
+	"shoal/api"
 	"shoal/model"
 	"shoal/virtual"
 )
 
-// Stopped tells how a container's end went.
-type Stopped struct {
-	Container string        `json:"container"`
-	Tasks     []string      `json:"tasks"`             // the services it was a task of
-	Drained   time.Duration `json:"drained"`           // how long that took
-	Held      int           `json:"held"`              // connections that were cut off at the deadline; 0: none
-	Unasked   []string      `json:"unasked,omitempty"` // hosts that did not tell what they hold
-}
-
 // stop takes a container out of every rotation, waits until every living host
 // has taken it out and none holds a connection to it, or its drain time is over,
 // and stops it. A client that has gone away meanwhile (ctx) puts it back.
-func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
+func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error) {
 	if _, err := a.snapshot(); err != nil {
 		return nil, err
 	}
@@ -34,7 +26,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 		return nil, err
 	}
 	start := time.Now()
-	s := &Stopped{Container: container, Tasks: []string{}}
+	s := &api.Stopped{Container: container, Tasks: []string{}}
 	deadline := start
 	for _, t := range tasks {
 		s.Tasks = append(s.Tasks, t.Service.String())

@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -104,11 +103,11 @@ func (in inputs) equal(o inputs) bool {
 }
 
 // desired is what the kernel of host in.self should have, by which way each
-// peer is reached, and the problems of those that cannot be.
-func desired(o Options, in inputs, links []link) (want state, paths []path, problems []model.Problem) {
-	want = newState()
+// peer is reached, and why others cannot be.
+func desired(o Options, in inputs, links []link) (want state, paths []path, failed map[object]error) {
+	want, failed = newState(), map[object]error{}
 	refuse := func(node string, err error) {
-		problems = append(problems, problem(in.self, "node", node, err))
+		failed[object{kind: "node", name: node, refused: err.Error()}] = err
 	}
 	links = slices.DeleteFunc(slices.Clone(links), func(l link) bool {
 		return slices.ContainsFunc(in.networks, func(n model.Network) bool { return n.Bridge == l.dev })
@@ -150,7 +149,7 @@ func desired(o Options, in inputs, links []link) (want state, paths []path, prob
 		}
 	}
 	want.chains = chains(o, in.self.Subnet)
-	return want, paths, problems
+	return want, paths, failed
 }
 
 // way is how a peer is reached, by the first backend that can.
@@ -200,12 +199,4 @@ func (s *state) add(p path) {
 		s.neigh[host] = mac
 		s.fdb[mac] = host
 	}
-}
-
-func problem(self model.Node, kind, object string, err error) model.Problem {
-	return model.Problem{Node: self.Name, Kind: kind, Object: object, Reason: err.Error()}
-}
-
-func compareProblems(a, b model.Problem) int {
-	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
 }

@@ -278,7 +278,7 @@ func (w *world) reconcile(name string, full bool) []model.Problem {
 	h := w.hosts[name]
 	var problems []model.Problem
 	h.do(func() error {
-		_, problems = h.fabric.Reconcile(context.Background(), w.snapshot(h), full)
+		problems = h.fabric.Reconcile(context.Background(), w.snapshot(h), full).Problems
 		return nil
 	})
 	return problems

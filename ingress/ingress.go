@@ -132,34 +132,6 @@ func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend) map[lb.Key]error
 	return occupied(fs, g.opts.Pool, ls, redirects(have), processes)
 }
 
-// ReturnView is where this host sends the replies to connections that came
-// through a host's published ports.
-type ReturnView struct {
-	Node  string
-	Mark  uint32      // of the replies' packets
-	MACs  []model.MAC // the connections are known by these
-	Route string      // in the words of ip route; "": none
-}
-
-// Returns reads how this host sends replies back, by host.
-func (g *Ingress) Returns() ([]ReturnView, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var views []ReturnView
-	for _, p := range g.peers {
-		v := ReturnView{Node: p.Name, Mark: packetMark(p.Number), MACs: p.MACs}
-		route, err := lookup(probeAddr, v.Mark)
-		if err != nil {
-			return nil, err
-		}
-		if route != nil && route.Table == int(v.Mark) {
-			v.Route = describe(route)
-		}
-		views = append(views, v)
-	}
-	return views, nil
-}
-
 // Down takes everything away that any Ingress with these options made in the
 // network namespace of the calling thread, and puts the kernel's parameters
 // back. Nothing of ours there is not an error.

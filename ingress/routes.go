@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -222,25 +220,16 @@ func retry[T any](dump func() ([]T, error)) (found []T, err error) {
 // the client is. The kernel takes the stricter of the device's setting and that
 // for all (ip-sysctl.rst, rp_filter); 2 wins over 1, and 0 asks nothing.
 func loosen(k *sysctl.Keeper, dev string) error {
-	own, err := rpFilter(dev)
+	own, err := sysctl.Get(sysctl.IPv4(dev, "rp_filter"))
 	if err != nil {
 		return err
 	}
-	all, err := rpFilter("all")
+	all, err := sysctl.Get(sysctl.IPv4("all", "rp_filter"))
 	if err != nil {
 		return err
 	}
 	if max(own, all) != "1" {
 		return nil
 	}
-	// With slashes, so that a dot in the device's name is part of it (sysctl(8)).
-	return k.Set("net/ipv4/conf/"+dev+"/rp_filter", "2")
-}
-
-func rpFilter(dev string) (string, error) {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + dev + "/rp_filter")
-	if err != nil {
-		return "", fmt.Errorf("read sysctl rp_filter of %s: %w", dev, err)
-	}
-	return strings.TrimSpace(string(b)), nil
+	return k.Set(sysctl.IPv4(dev, "rp_filter"), "2")
 }

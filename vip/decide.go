@@ -41,10 +41,11 @@ type learnt struct {
 // VIP and have none: those their labels ask for first, then the lowest free
 // ones. Services come in the order of their IDs, so that hosts with one
 // Snapshot decide alike. Now is for telling how long services have been idle.
-func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Claim, problems []model.Problem) {
+func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Claim, failed map[model.ServiceID]error) {
+	failed = map[model.ServiceID]error{}
 	p := newPool(o, s, l.holders)
 	problem := func(id model.ServiceID, format string, args ...any) {
-		problems = append(problems, model.Problem{Node: s.Self.Name, Kind: "service", Object: id.String(), Reason: fmt.Sprintf(format, args...)})
+		failed[id] = fmt.Errorf(format, args...)
 	}
 	var anyAddr []model.ServiceID
 	for i := range s.Services {
@@ -85,7 +86,7 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 			problem(id, "no VIP: all addresses of the pool %s are taken; give one back with shoal service rm, or use a larger pool", o.Pool)
 		}
 	}
-	return claims, problems
+	return claims, failed
 }
 
 // pool is the pool in the course of one decision.

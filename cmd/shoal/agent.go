@@ -88,11 +88,36 @@ variables over the file.`,
 	return cmd
 }
 
+func downCommand(o *options) *cobra.Command {
+	var c settings
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Remove all that shoal made on this host's kernel, and only that",
+		Long: `Remove all that shoal made on this host's kernel, and only that: rules, sets,
+routes, devices, virtual services and the Docker network mesh, and put back the
+kernel settings it changed. The agent must be stopped first, and no container be
+on that network. What is remembered (which service has which VIP) stays in the
+state folder.`,
+		Example: "  sudo systemctl stop shoal && sudo shoal down",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := c.settle(cmd.Flags(), o)
+			if err != nil {
+				return err
+			}
+			return agent.Down(cmd.Context(), c.Config, log)
+		},
+	}
+	c.declare(cmd.Flags())
+	cmd.Flags().VisitAll(hide("dns", "pool", "state-dir", "docker-host", "config"))
+	return cmd
+}
+
 func logger(level, format string) (*slog.Logger, error) {
 	var opts slog.HandlerOptions
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, &agent.ConfigError{Err: fmt.Errorf("--log-level %q: use debug, info, warn or error", level)}
+		return nil, &usageError{fmt.Errorf("--log-level %q: use debug, info, warn or error", level)}
 	}
 	opts.Level = l
 	switch format {
@@ -101,7 +126,7 @@ func logger(level, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(os.Stderr, &opts)), nil
 	}
-	return nil, &agent.ConfigError{Err: fmt.Errorf("--log-format %q: use text or json", format)}
+	return nil, &usageError{fmt.Errorf("--log-format %q: use text or json", format)}
 }
 
 // textVar declares a flag of a type that reads and writes itself as text, an

@@ -12,8 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"shoal/agent"
-	"shoal/catalog"
+	"shoal/api"
 	"shoal/model"
 )
 
@@ -145,7 +144,7 @@ func tasksCommand(o *options) *cobra.Command {
 			if len(args) == 1 {
 				id, err := model.ParseServiceID(args[0])
 				if err != nil {
-					return &agent.ConfigError{Err: err}
+					return &usageError{err}
 				}
 				kept := []model.Task{}
 				for _, t := range tasks {
@@ -207,7 +206,7 @@ func versionCommand(o *options) *cobra.Command {
 // noArgs and atMostOne are cobra's, with exit code 2 and words of what to do.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return &agent.ConfigError{Err: fmt.Errorf("%s takes no %q; see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())}
+		return &usageError{fmt.Errorf("%s takes no %q; see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())}
 	}
 	return nil
 }
@@ -215,7 +214,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func atMostOne(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {
-			return &agent.ConfigError{Err: fmt.Errorf("%s takes one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
+			return &usageError{fmt.Errorf("%s takes one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
 		}
 		return nil
 	}
@@ -224,14 +223,14 @@ func atMostOne(name string) cobra.PositionalArgs {
 func exactlyOne(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return &agent.ConfigError{Err: fmt.Errorf("%s wants one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
+			return &usageError{fmt.Errorf("%s wants one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
 		}
 		return nil
 	}
 }
 
 // storeText is the catalog's store in one line.
-func storeText(s catalog.Status) string {
+func storeText(s api.StoreStatus) string {
 	kind := "etcd at " + strings.Join(s.Endpoints, ", ")
 	if s.Embedded {
 		kind = "embedded etcd"

@@ -2,7 +2,6 @@ package ipvs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/internal/statefile"
 	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
@@ -57,9 +57,8 @@ func (b *Balancer) timeouts() error {
 	}
 	file := timeoutsFile(b.opts.StateDir)
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		old, _ := json.Marshal(have)
-		if err := os.WriteFile(file, old, 0o600); err != nil {
-			return fmt.Errorf("keep the former IPVS timeouts: %w", err)
+		if err := statefile.Save(file, have); err != nil {
+			return err
 		}
 	}
 	return b.table.IPVS.SetTimeouts(b.opts.Timeouts)
@@ -175,12 +174,9 @@ func downIPVS(ctx context.Context, file string) error {
 		}
 	}
 	var old ipvs.Timeouts
-	saved, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	found, err := statefile.Load(file, &old)
+	if !found {
 		return errors.Join(errs...)
-	}
-	if err == nil {
-		err = json.Unmarshal(saved, &old)
 	}
 	if err == nil {
 		err = h.SetTimeouts(old)

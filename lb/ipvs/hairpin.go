@@ -1,16 +1,14 @@
 package ipvs
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"shoal/internal/statefile"
 	"shoal/kernel/bridge"
 )
 
@@ -68,28 +66,12 @@ func keepPorts(file string, names []string, there []bridge.Port) error {
 		return !slices.ContainsFunc(there, func(p bridge.Port) bool { return p.Name == n })
 	})
 	slices.Sort(kept)
-	out, err := json.Marshal(slices.Compact(kept))
-	if err == nil {
-		err = os.WriteFile(file, out, 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("keep the bridge ports set to hairpin mode: %w", err)
-	}
-	return nil
+	return statefile.Save(file, slices.Compact(kept))
 }
 
 func loadPorts(file string) (names []string, err error) {
-	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &names)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the bridge ports in %s: %w", file, err)
-	}
-	return names, nil
+	_, err = statefile.Load(file, &names)
+	return names, err
 }
 
 // downHairpin puts the ports back.

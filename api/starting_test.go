@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"context"
@@ -13,15 +13,15 @@ import (
 
 func TestAnAgentThatStartsSaysWhatItWaitsFor(t *testing.T) {
 	dir := t.TempDir()
-	l, err := listenSocket(dir)
+	l, err := Listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var door starting
-	door.waitsFor("host %s to let it join", "192.0.2.1")
+	var door Starting
+	door.WaitsFor("host %s to let it join", "192.0.2.1")
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- serve(ctx, l, &door, slog.New(slog.DiscardHandler)) }()
+	go func() { served <- Serve(ctx, l, &door, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
@@ -42,7 +42,7 @@ func TestAnAgentThatStartsSaysWhatItWaitsFor(t *testing.T) {
 	var told atomic.Int32
 	c.Waiting = func(err error) {
 		if told.Add(1); errors.As(err, &starts) {
-			door.over(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"node":"a"}`) }))
+			door.Ready(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"node":"a"}`) }))
 		}
 	}
 	if s, err := c.Status(t.Context()); err != nil || s.Node != "a" {

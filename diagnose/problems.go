@@ -1,4 +1,4 @@
-package agent
+package diagnose
 
 import (
 	"cmp"
@@ -10,9 +10,9 @@ import (
 	"shoal/model"
 )
 
-// problems is what keeps single objects from working, by the part that found
+// Problems is what keeps single objects from working, by the part that found
 // out. Each part always reports all of its own.
-type problems struct {
+type Problems struct {
 	log  *slog.Logger
 	node string
 
@@ -20,17 +20,19 @@ type problems struct {
 	bySource map[string][]model.Problem
 }
 
-func newProblems(node string, log *slog.Logger) *problems {
-	return &problems{log: log, node: node, bySource: map[string][]model.Problem{}}
+// NewProblems makes an empty list for the host called node.
+func NewProblems(node string, log *slog.Logger) *Problems {
+	return &Problems{log: log, node: node, bySource: map[string][]model.Problem{}}
 }
 
 type problemKey struct{ kind, object, reason string }
 
 func keyOf(p model.Problem) problemKey { return problemKey{p.Kind, p.Object, p.Reason} }
 
-// set replaces what source has to report. A problem is logged when it comes
-// and when it goes, and keeps the time it was first seen.
-func (ps *problems) set(source string, now []model.Problem) {
+// Set replaces what source has to report. A problem is logged when it comes
+// and when it goes. One that the source has not dated keeps the time it was first
+// seen.
+func (ps *Problems) Set(source string, now []model.Problem) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	old := map[problemKey]model.Problem{}
@@ -43,8 +45,11 @@ func (ps *problems) set(source string, now []model.Problem) {
 		if p.Node == "" {
 			p.Node = ps.node
 		}
-		if was, known := old[k]; known {
+		was, known := old[k]
+		if p.Since.IsZero() {
 			p.Since = was.Since
+		}
+		if known {
 			delete(old, k)
 		} else {
 			if p.Since.IsZero() {
@@ -60,8 +65,8 @@ func (ps *problems) set(source string, now []model.Problem) {
 	ps.bySource[source] = list
 }
 
-// list is every problem, oldest first.
-func (ps *problems) list() []model.Problem {
+// List is every problem, oldest first.
+func (ps *Problems) List() []model.Problem {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	all := []model.Problem{}

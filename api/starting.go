@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"fmt"
@@ -6,29 +6,29 @@ import (
 	"sync"
 )
 
-// starting answers on the API's socket, which is there from the start, until the
+// Starting answers on the API's socket, which is there from the start, until the
 // agent can: with what it waits for.
-type starting struct {
+type Starting struct {
 	mu    sync.Mutex
 	waits string
 	agent http.Handler // once it is there
 }
 
-// waitsFor notes what the start waits for from now on.
-func (s *starting) waitsFor(format string, args ...any) {
+// WaitsFor notes what the start waits for from now on.
+func (s *Starting) WaitsFor(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waits = fmt.Sprintf(format, args...)
 }
 
-// over has the agent answer.
-func (s *starting) over(h http.Handler) {
+// Ready has h answer from now on.
+func (s *Starting) Ready(h http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.agent = h
 }
 
-func (s *starting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Starting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	h, waits := s.agent, s.waits
 	s.mu.Unlock()
@@ -36,7 +36,7 @@ func (s *starting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	reply(w, nil, &StartingError{waits})
+	Reply(w, nil, &StartingError{waits})
 }
 
 // StartingError says that an agent is there, but only starts.

@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"shoal/cluster"
 	"shoal/model"
 )
 
@@ -91,7 +90,7 @@ func (c *Client) RemoveNode(ctx context.Context, name string) error {
 // SetRole makes a host a server of the store, or a client of it again. The
 // advice is not empty where the number of servers is no good one.
 func (c *Client) SetRole(ctx context.Context, node, role string) (advice string, err error) {
-	var a roleAnswer
+	var a RoleAnswer
 	err = c.call(ctx, http.MethodPost, "/v1/nodes/"+url.PathEscape(node)+"/role/"+role, &a)
 	return a.Advice, err
 }
@@ -102,7 +101,7 @@ func (c *Client) CreateToken(ctx context.Context, ttl time.Duration, uses int) (
 }
 
 // Tokens are those that were made and not removed, without their secrets.
-func (c *Client) Tokens(ctx context.Context) (t []cluster.Token, err error) {
+func (c *Client) Tokens(ctx context.Context) (t []TokenInfo, err error) {
 	return t, c.call(ctx, http.MethodGet, "/v1/tokens", &t)
 }
 
@@ -157,7 +156,7 @@ func (c *Client) try(ctx context.Context, method, path string, into any) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 400 {
-		var e apiError
+		var e Failure
 		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
 			return fmt.Errorf("the agent answered %s", resp.Status)
 		}

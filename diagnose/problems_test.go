@@ -1,4 +1,4 @@
-package agent
+package diagnose
 
 import (
 	"bytes"
@@ -11,23 +11,23 @@ import (
 
 func TestProblemIsLoggedOnceAndKeepsItsTime(t *testing.T) {
 	var log bytes.Buffer
-	ps := newProblems("a", slog.New(slog.NewTextHandler(&log, nil)))
+	ps := NewProblems("a", slog.New(slog.NewTextHandler(&log, nil)))
 	bad := model.Problem{Kind: "service", Object: "default/web", Reason: "the pool is full"}
-	ps.set("vip", []model.Problem{bad})
-	first := ps.list()
+	ps.Set("vip", []model.Problem{bad})
+	first := ps.List()
 	if len(first) != 1 || first[0].Node != "a" || first[0].Since.IsZero() {
 		t.Fatalf("got %+v", first)
 	}
-	ps.set("lb", nil) // another part has none
-	ps.set("vip", []model.Problem{bad})
-	if again := ps.list(); len(again) != 1 || again[0] != first[0] {
+	ps.Set("lb", nil) // another part has none
+	ps.Set("vip", []model.Problem{bad})
+	if again := ps.List(); len(again) != 1 || again[0] != first[0] {
 		t.Errorf("the problem changed: %+v, was %+v", again, first)
 	}
 	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, &log)
 	}
-	ps.set("vip", nil)
-	if rest := ps.list(); len(rest) != 0 {
+	ps.Set("vip", nil)
+	if rest := ps.List(); len(rest) != 0 {
 		t.Errorf("it is still there: %+v", rest)
 	}
 	if !strings.Contains(log.String(), "problem is gone") {

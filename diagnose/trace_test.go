@@ -1,6 +1,7 @@
-package agent
+package diagnose
 
 import (
+	"errors"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"shoal/api"
 	"shoal/model"
 )
 
@@ -118,7 +120,7 @@ func TestWhoSendsAndAsWhomEachHostSeesIt(t *testing.T) {
 
 func TestASenderIsLookedForOnEveryHost(t *testing.T) {
 	s := cluster3()
-	if got := sendersHere(s, "web"); !slices.Equal(got, []hop{{addr("172.17.0.2"), "n1"}}) {
+	if got := sendersHere(s, "web"); !slices.Equal(got, []Hop{{addr("172.17.0.2"), "n1"}}) {
 		t.Errorf("n1 has web at %v", got)
 	}
 	if got := sendersHere(s, "own"); len(got) > 0 {
@@ -168,7 +170,7 @@ func TestWhatAnAnswerLeadsTo(t *testing.T) {
 }
 
 func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
-	for _, q := range []question{
+	for _, q := range []Question{
 		{name: "web", from: addr("10.244.1.5")},
 		{name: "a&port=1/tcp", from: addr("10.244.1.5")},
 		{port: 53, proto: model.UDP, from: addr("203.0.113.9")},
@@ -176,11 +178,11 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 		{tasks: []netip.Addr{addr("10.244.1.5")}, entry: "n2"},
 		{sender: "near"},
 	} {
-		v, err := url.ParseQuery(q.encode())
+		v, err := url.ParseQuery(q.Encode())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := parseQuestion(v); err != nil || !reflect.DeepEqual(got, q) {
+		if got, err := ParseQuestion(v); err != nil || !reflect.DeepEqual(got, q) {
 			t.Errorf("%+v arrives as %+v, %v", q, got, err)
 		}
 	}
@@ -195,7 +197,7 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if q, err := parseQuestion(v); err == nil {
+		if q, err := ParseQuestion(v); err == nil {
 			t.Errorf("%.60q is taken, as %+v", query, q)
 		}
 	}
@@ -203,13 +205,13 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 
 // TestWhatAnotherHostTellsIsItsOwn: whose steps they are is not for the other to say, nor what the terminal does.
 func TestWhatAnotherHostTellsIsItsOwn(t *testing.T) {
-	e := &Explanation{OK: true, node: "n1"}
-	e.adopt(model.Node{Name: "n2"}, part{Steps: []Step{{What: "route", Node: "n3", OK: false, Evidence: "none\nat all"}}}, nil)
+	e, away := newWalk("", "n1"), errors.New("connection refused")
+	e.adopt(model.Node{Name: "n2"}, Part{Steps: []api.Step{{What: "route", Node: "n3", OK: false, Evidence: "none\nat all"}}}, nil)
 	if e.OK || e.Verdict != "route on n2: none; at all" || e.Steps[0].Node != "n2" {
 		t.Errorf("%+v", e)
 	}
-	e.adopt(model.Node{Name: "n3"}, part{}, &url.Error{Op: "Get", URL: "https://x", Err: errNoSnapshot})
-	if last := e.Steps[1]; last.OK || last.Node != "n1" || !strings.Contains(last.Evidence, "the agent of host n3 does not answer ("+errNoSnapshot.Error()) {
+	e.adopt(model.Node{Name: "n3"}, Part{}, &url.Error{Op: "Get", URL: "https://x", Err: away})
+	if last := e.Steps[1]; last.OK || last.Node != "n1" || !strings.Contains(last.Evidence, "the agent of host n3 does not answer ("+away.Error()) {
 		t.Errorf("a host that is away: %+v", last)
 	}
 	if got := printable("a\x1b[31mb\n\tc\u202ed"); got != "a[31mb\ncd" {
