@@ -27,8 +27,7 @@ import (
 	"shoal/dockerwatch"
 	"shoal/fabric"
 	"shoal/ingress"
-	"shoal/kernel/ipvs"
-	lb "shoal/lb/ipvs"
+	"shoal/lb"
 	"shoal/model"
 	"shoal/reconcile"
 	"shoal/vip"
@@ -47,6 +46,7 @@ type Agent struct {
 	catalog  *catalog.Catalog
 	dns      *dnsd.Server
 	member   *membership
+	plane    *plane
 	balancer *lb.Balancer
 	fabric   *fabric.Fabric
 	ingress  *ingress.Ingress
@@ -56,6 +56,7 @@ type Agent struct {
 	founded  bool       // this run is the first of a cluster's first host
 	network  meshState  // of settleNetwork alone
 	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
+	retired  bool       // of balance alone: other data planes have nothing in the kernel any more
 
 	engineCame atomic.Int64 // how often it was there again, or for the first time
 
@@ -138,19 +139,19 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		return err
 	}
 	defer a.dns.Shutdown()
-	a.follow(ctx, g, "vip", 0, a.vips.Reconcile)
-	a.follow(ctx, g, "dnsd", 0, a.answer)
-	a.follow(ctx, g, "network", 0, a.settleNetwork)
-	a.follow(ctx, g, "fabric", c.Repair, a.fabric.Reconcile)
-	a.follow(ctx, g, "publish", 0, a.publish)
+	a.follow(ctx, g, "vip", 0, nil, a.vips.Reconcile)
+	a.follow(ctx, g, "dnsd", 0, nil, a.answer)
+	a.follow(ctx, g, "network", 0, nil, a.settleNetwork)
+	a.follow(ctx, g, "fabric", c.Repair, nil, a.fabric.Reconcile)
+	a.follow(ctx, g, "publish", 0, nil, a.publish)
 	// The next two give connections to other hosts' tasks: not before it is
 	// known which of those hosts live.
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			a.follow(ctx, g, "lb", c.Repair, timed(a.balancer.Reconcile))
-			a.follow(ctx, g, "ingress", c.Repair, timed(a.ingress.Reconcile))
+			a.follow(ctx, g, "lb", c.Repair, a.plane.Changed(), a.balance)
+			a.follow(ctx, g, "ingress", c.Repair, nil, a.ingress.Reconcile)
 		}
 		return nil
 	})
@@ -176,10 +177,16 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
 	var err error
+	if a.plane, err = openPlane(ctx, c.DataPlane, c.planeOptions(log, a.registry)); err != nil {
+		return nil, err
+	}
+	log.Info("data plane is chosen", "plane", a.plane.Name(), "why", a.plane.why)
+	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
+		return nil, err
+	}
 	if a.balancer, err = lb.New(lb.Options{
-		Pool: c.Pool, DNS: c.DNS, DNSPeers: c.DNSPeers, StateDir: c.StateDir, Log: log.With("part", "lb"), Registerer: a.registry,
-		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
-	}); err != nil {
+		DNS: c.DNS, DNSPeers: c.DNSPeers, Recognise: recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
+	}, a.plane); err != nil {
 		return nil, err
 	}
 	etcdTLS, err := c.etcdTLS()
@@ -209,9 +216,6 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	}
 	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
 		return nil, &ConfigError{err}
-	}
-	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
-		return nil, err
 	}
 	if err := a.openCatalog(ctx, etcdTLS, waitsFor); err != nil {
 		return nil, err
@@ -268,30 +272,30 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 
 // ingress are the settings of the routing mesh.
 func (c *Config) ingress(log *slog.Logger) ingress.Options {
-	return ingress.Options{
-		Pool: c.Pool, StateDir: c.StateDir, Log: log.With("part", "ingress"),
-		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
-		VTEPMAC:  func(n model.Node) model.MAC { return fabric.VTEPMAC(n.Addr) },
-	}
+	return ingress.Options{Pool: c.Pool, Recognise: recognise, StateDir: c.StateDir, Log: log.With("part", "ingress")}
 }
+
+// recognise tells by which Ethernet addresses a host's packets come out of
+// tunnels.
+func recognise(n model.Node) []model.MAC { return []model.MAC{fabric.VTEPMAC(n.Addr)} }
 
 // close lets go of the store and the kernel, which stays as it is.
 func (a *Agent) close() {
 	if err := a.catalog.Close(); err != nil {
 		a.log.Warn("close the store", "error", err)
 	}
-	a.ingress.Close()
-	a.balancer.Close()
+	a.plane.Close()
 }
 
 // follow runs the passes of a part in a loop of its own, repairing after each
-// period (0: never), and at once when the engine has come back or its networks
+// period (0: never), at once when changed tells that the kernel is not as it was
+// made, and when the engine has come back or its networks
 // changed: when it starts, and with a network, an engine puts rules of its own in
 // front of ours.
-func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repair time.Duration, pass reconcile.Pass) {
+func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repair time.Duration, changed <-chan struct{}, pass reconcile.Pass) {
 	var engineCame int64
 	l := reconcile.Loop{
-		Pass: pass, Repair: repair,
+		Pass: pass, Repair: repair, Changed: changed,
 		Full: func(old, new *model.Snapshot) bool {
 			came := a.engineCame.Load()
 			full := old == nil || came != engineCame || !reflect.DeepEqual(old.Networks, new.Networks)
@@ -309,12 +313,15 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repa
 	})
 }
 
-// timed makes a pass of a function that says when to call it again.
-func timed(f func(ctx context.Context, s *model.Snapshot, full bool) (time.Duration, []model.Problem)) reconcile.Pass {
-	return func(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
-		again, ps := f(ctx, s, full)
-		return reconcile.Result{Again: again, More: again == lb.GoOn, Problems: ps}
+// balance has the data plane carry what a Snapshot says, and removes what another
+// one left behind once it does.
+func (a *Agent) balance(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
+	r := a.balancer.Reconcile(ctx, s, full)
+	if !r.More && !a.retired {
+		a.retired = true
+		a.plane.retire(ctx, a.config.planeOptions(a.log, nil), a.log)
 	}
+	return r
 }
 
 func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
@@ -455,7 +462,7 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	return errors.Join(
 		ingress.Down(ctx, c.ingress(log)),
 		fabric.Down(ctx),
-		lb.Down(ctx, lb.Options{Pool: c.Pool, StateDir: c.StateDir, Log: log}),
+		downPlanes(ctx, c.planeOptions(log, nil)),
 		removeNetwork(ctx, c, log),
 	)
 }

@@ -57,6 +57,8 @@ type Config struct {
 	EtcdCert string
 	EtcdKey  string
 
+	DataPlane string // what balances: auto, ipvs or nftables
+
 	TCPTimeout    time.Duration // idle TCP connections in IPVS, whole seconds
 	TCPFinTimeout time.Duration
 	UDPTimeout    time.Duration
@@ -85,6 +87,8 @@ func Defaults() Config {
 		Backend:    fabric.Auto,
 		VXLANPort:  fabric.DefaultPort,
 		VNI:        fabric.DefaultVNI,
+
+		DataPlane: planeAuto,
 
 		// Linux probes an idle connection with SO_KEEPALIVE first after
 		// tcp_keepalive_time = 7200 s (ip-sysctl): the balancer must not
@@ -144,6 +148,9 @@ func (c *Config) Check() error {
 	}
 	if err := c.checkCluster(); err != nil {
 		return err
+	}
+	if err := checkPlane(c.DataPlane); err != nil {
+		return badSetting("--data-plane %w", err)
 	}
 	for label := range strings.SplitSeq(c.Zone, ".") {
 		if err := model.CheckLabel(label); err != nil {

@@ -17,8 +17,8 @@ import (
 	"shoal/catalog"
 	"shoal/cluster"
 	"shoal/diagnose"
+	"shoal/lb"
 	"shoal/model"
-	"shoal/virtual"
 )
 
 // membership is this host's part in the cluster. A lone host has an identity;
@@ -31,7 +31,7 @@ type membership struct {
 	id     *cluster.Identity
 	reg    *cluster.Registry
 	server *cluster.Server
-	tasks  func(netip.Addr) (virtual.Held, error)                                            // what this host still has to do with a task; set before start
+	tasks  func(netip.Addr) (lb.Held, error)                                                 // what this host still has to do with a task; set before start
 	trace  func(ctx context.Context, q diagnose.Question, asked bool) (diagnose.Part, error) // this host's part of one; likewise
 
 	judged chan struct{} // closed once the other hosts' lives are known

@@ -13,7 +13,7 @@ import (
 	"shoal/api"
 	"shoal/cluster"
 	"shoal/diagnose"
-	"shoal/virtual"
+	"shoal/lb"
 )
 
 // What agents ask of each other, over mutual TLS.
@@ -91,7 +91,7 @@ func (m *membership) setRole(ctx context.Context, node, role string) (a api.Role
 }
 
 // held is what a host's balancers still have to do with a task.
-func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (h virtual.Held, err error) {
+func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (h lb.Held, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	err = m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &h)

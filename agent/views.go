@@ -35,7 +35,7 @@ func (a *Agent) inspector() *diagnose.Inspector {
 	return &diagnose.Inspector{
 		Zone: a.config.Zone, DNS: netip.AddrPortFrom(a.config.DNS, 53),
 		Snapshot: a.snapshot, Problems: a.problems.List, Engine: a.engineError,
-		Names: a.dns, VIPs: a.balancer, Ports: a.ingress, Routes: a.fabric,
+		Names: a.dns, Plane: a.plane, Ports: a.balancer, Mesh: a.ingress, Routes: a.fabric,
 		Peer: a.member.part,
 	}
 }
@@ -60,7 +60,7 @@ func (a *Agent) snapshot() (*model.Snapshot, error) {
 func (a *Agent) status() api.Status {
 	st := api.Status{
 		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
-		Kernel: kernelRelease(), Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
+		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
 		Engine: "connected", Store: storeStatus(a.catalog.Status()), Problems: len(a.problems.List()),
 	}
 	if err := a.engineError(); err != nil {

@@ -15,6 +15,8 @@ type Status struct {
 	Pid      int          `json:"pid"`
 	Started  time.Time    `json:"started"`
 	Kernel   string       `json:"kernel"`
+	Plane    string       `json:"dataPlane"`       // "ipvs" or "nftables"
+	PlaneWhy string       `json:"dataPlaneReason"` // why that one
 	Pool     netip.Prefix `json:"pool"`
 	DNS      netip.Addr   `json:"dns"`
 	Zone     string       `json:"zone"`

@@ -87,6 +87,7 @@ func statusCommand(o *options) *cobra.Command {
 			return o.show(cmd.OutOrStdout(), s, func(w io.Writer) {
 				row(w, "node", fmt.Sprintf("%s (%s)", s.Node, s.Addr))
 				row(w, "agent", fmt.Sprintf("%s, pid %d, up %s, kernel %s", s.Version, s.Pid, age(s.Started), s.Kernel))
+				row(w, "data plane", fmt.Sprintf("%s: %s", s.Plane, s.PlaneWhy))
 				row(w, "engine", s.Engine)
 				row(w, "store", storeText(s.Store))
 				row(w, "mesh", fmt.Sprintf("zone %s, VIPs %s, DNS %s", s.Zone, s.Pool, s.DNS))
