@@ -27,7 +27,9 @@ import (
 	"shoal/dockerwatch"
 	"shoal/fabric"
 	"shoal/ingress"
+	"shoal/kernel/watch"
 	"shoal/lb"
+	"shoal/lb/host"
 	"shoal/model"
 	"shoal/reconcile"
 	"shoal/vip"
@@ -139,10 +141,16 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		return err
 	}
 	defer a.dns.Shutdown()
+	routing := map[string]<-chan struct{}{}
+	for part, in := range map[string]watch.Interest{"fabric": fabric.Interest(), "ingress": ingress.Interest(), "lb": host.Interest()} {
+		if routing[part], err = watch.Start(ctx, in); err != nil {
+			return err
+		}
+	}
 	a.follow(ctx, g, "vip", 0, nil, a.vips.Reconcile)
 	a.follow(ctx, g, "dnsd", 0, nil, a.answer)
 	a.follow(ctx, g, "network", 0, nil, a.settleNetwork)
-	a.follow(ctx, g, "fabric", c.Repair, nil, a.fabric.Reconcile)
+	a.follow(ctx, g, "fabric", c.Repair, routing["fabric"], a.fabric.Reconcile)
 	a.follow(ctx, g, "publish", 0, nil, a.publish)
 	// The next two give connections to other hosts' tasks: not before it is
 	// known which of those hosts live.
@@ -150,8 +158,8 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			a.follow(ctx, g, "lb", c.Repair, a.plane.Changed(), a.balance)
-			a.follow(ctx, g, "ingress", c.Repair, nil, a.ingress.Reconcile)
+			a.follow(ctx, g, "lb", c.Repair, watch.Any(ctx, routing["lb"], a.plane.Changed()), a.balance)
+			a.follow(ctx, g, "ingress", c.Repair, routing["ingress"], a.ingress.Reconcile)
 		}
 		return nil
 	})

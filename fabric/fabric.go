@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"shoal/kernel/rules"
+	"shoal/kernel/watch"
 	"shoal/model"
 	"shoal/reconcile"
 )
@@ -15,6 +17,18 @@ import (
 // RouteProtocol tells the fabric's routes from all others ("proto 83" in ip
 // route). Routes of the main table that have it and are not wanted go.
 const RouteProtocol = 0x53
+
+// Interest is what of the kernel's notifications concerns the fabric: its
+// devices, and its routes.
+func Interest() watch.Interest {
+	return watch.Interest{
+		Devices:   func(name string) bool { return strings.HasPrefix(name, devicePrefix) },
+		Protocols: []uint8{RouteProtocol},
+	}
+}
+
+// devicePrefix begins the name of every device of the fabric.
+const devicePrefix = "shoal."
 
 // Options are the settings of the fabric. They must be the same on all hosts.
 type Options struct {

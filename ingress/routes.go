@@ -13,6 +13,7 @@ import (
 
 	"shoal/kernel"
 	"shoal/kernel/sysctl"
+	"shoal/kernel/watch"
 	"shoal/lb"
 )
 
@@ -22,6 +23,11 @@ type returnRoute struct {
 	gw     netip.Addr // zero: the device's other end
 	index  int        // of the device
 	onlink bool       // the next hop is reached though no address says so
+}
+
+// Interest is what of the kernel's notifications concerns the ways back.
+func Interest() watch.Interest {
+	return watch.Interest{Protocols: []uint8{routeProtocol}, Priorities: []uint32{rulePriority}}
 }
 
 // packetMark is that of replies that go back through a host.
