@@ -83,7 +83,7 @@ func (fs failures) due(now time.Time) bool {
 func (fs failures) problems(node string) []model.Problem {
 	ps := make([]model.Problem, 0, len(fs))
 	for o, f := range fs {
-		ps = append(ps, model.Problem{Node: node, Kind: o.kind, Object: o.name, Reason: f.err.Error(), Since: f.since})
+		ps = append(ps, model.Problem{Node: node, Code: model.CodeOf(f.err, model.KernelWriteFailed), Kind: o.kind, Object: o.name, Reason: f.err.Error(), Since: f.since})
 	}
 	slices.SortFunc(ps, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))

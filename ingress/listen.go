@@ -59,7 +59,7 @@ func occupied(ms []*mapping, pool netip.Prefix, ls []listener, rs []redirect, pr
 	}
 	errs := map[port]error{}
 	for m, who := range found {
-		errs[m.port] = fmt.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", m.port, m.service, who.describe(names))
+		errs[m.port] = model.PortInUse.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", m.port, m.service, who.describe(names))
 	}
 	return errs
 }
