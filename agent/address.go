@@ -107,7 +107,7 @@ func (w *addrWatch) watch(ctx context.Context, node string, problems *diagnose.P
 			continue
 		}
 		pause = lookAgain
-		problems.Set("address", []model.Problem{{Kind: "node", Object: node, Reason: w.missing()}})
+		problems.Set("address", []model.Problem{{Code: model.AddressMissing, Kind: "node", Object: node, Reason: w.missing()}})
 		// An error says that there is none.
 		if other, byDefault, _ := hostAddr(); w.look(false, other, byDefault) {
 			return &movedError{other, byDefault}

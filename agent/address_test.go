@@ -10,6 +10,7 @@ import (
 
 	"shoal/diagnose"
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // TestAHostHasMovedOnceItsOtherAddressIsThereToStay: each look is "here", "gone" while the host has no address to be
@@ -58,7 +59,7 @@ func TestAnAddressThatIsMissingIsAProblem(t *testing.T) {
 			t.Error(err)
 		}
 		all := ps.List()
-		if len(all) != 1 || all[0].Object != "a" || strings.Contains(all[0].Reason, "--advertise") != set {
+		if len(all) != 1 || all[0].Code != model.AddressMissing || all[0].Object != "a" || strings.Contains(all[0].Reason, "--advertise") != set {
 			t.Errorf("set: %t: %+v", set, all)
 		}
 	}

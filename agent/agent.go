@@ -337,12 +337,12 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile
 	again, ps := a.answerPeers(ctx, s.Self)
 	for _, n := range s.Nodes {
 		if n.Problem != "" {
-			ps = append(ps, model.Problem{Node: s.Self.Name, Kind: "node", Object: n.Name, Reason: n.Problem})
+			ps = append(ps, model.Problem{Node: s.Self.Name, Code: n.ProblemCode, Kind: "node", Object: n.Name, Reason: n.Problem})
 		}
 	}
 	for _, c := range s.Containers {
-		if why := problemOf(&c, s, a.config.Network); why != "" {
-			ps = append(ps, model.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
+		if code, why := problemOf(&c, s, a.config.Network); why != "" {
+			ps = append(ps, model.Problem{Node: c.Node, Code: code, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 	}
 	return reconcile.Result{Again: again, Problems: ps}
@@ -351,17 +351,17 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile
 // problemOf is what keeps a container's tasks from serving the whole cluster:
 // that of its labels, or that it is on none of the networks that other hosts
 // reach, as the one called network is.
-func problemOf(c *model.Container, s *model.Snapshot, network string) string {
+func problemOf(c *model.Container, s *model.Snapshot, network string) (code model.Code, why string) {
 	if c.Problem != "" || c.Node != s.Self.Name || len(s.Nodes) < 2 || !s.Self.Subnet.IsValid() {
-		return c.Problem
+		return c.ProblemCode, c.Problem
 	}
 	for i := range c.Tasks {
 		if t := &c.Tasks[i]; !s.Self.Reached(t.Addr) {
-			return fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; "+
+			return model.TaskUnreached, fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; "+
 				"start it anew with --network %[3]s, and if it has to be on others too, with the label shoal.network=%[3]s", t.Addr, t.Service, network)
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // answerPeers has the DNS server answer where other hosts ask it, once it is
@@ -372,7 +372,7 @@ func (a *Agent) answerPeers(ctx context.Context, self model.Node) (again time.Du
 		return 0, nil
 	}
 	if err := a.dns.Listen(ctx, netip.AddrPortFrom(at, 53)); err != nil {
-		return 5 * time.Second, []model.Problem{{Kind: "dns", Object: at.String(), Reason: err.Error()}}
+		return 5 * time.Second, []model.Problem{{Code: model.DNSListenFailed, Kind: "dns", Object: at.String(), Reason: err.Error()}}
 	}
 	a.peersDNS = at
 	return 0, nil
@@ -401,14 +401,14 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcil
 			}
 			again = time.Second
 			if taken := new(model.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
-				ps = append(ps, model.Problem{Kind: "service", Object: c.Service.String(), Reason: err.Error()})
+				ps = append(ps, model.Problem{Code: model.CodeOf(err, model.Unclassified), Kind: "service", Object: c.Service.String(), Reason: err.Error()})
 			}
 		}
 		return true
 	}
 	if !carryOut(claim, a.catalog.ClaimPort) || !carryOut(release, a.catalog.ReleasePort) {
 		again = publishAgain
-		ps = append(ps, model.Problem{Kind: "store", Object: "published ports",
+		ps = append(ps, model.Problem{Code: model.StoreUnreachable, Kind: "store", Object: "published ports",
 			Reason: fmt.Sprintf("%d wait to be claimed or released: the store does not answer, and it is tried again; see: shoal status", left)})
 	}
 	return reconcile.Result{Again: again, Problems: ps}

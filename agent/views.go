@@ -61,7 +61,14 @@ func (a *Agent) status() api.Status {
 	st := api.Status{
 		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
 		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
-		Engine: "connected", Store: storeStatus(a.catalog.Status()), Problems: len(a.problems.List()),
+		Engine: "connected", Store: storeStatus(a.catalog.Status()),
+	}
+	for _, p := range a.problems.List() {
+		if p.Notice {
+			st.Notices++
+		} else {
+			st.Problems++
+		}
 	}
 	if err := a.engineError(); err != nil {
 		st.Engine = err.Error()

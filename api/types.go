@@ -27,6 +27,7 @@ type Status struct {
 	Tasks    int          `json:"tasks"`
 	Rotation int          `json:"inRotation"`
 	Problems int          `json:"problems"`
+	Notices  int          `json:"notices,omitempty"`
 }
 
 // StoreStatus is how the agent fares with its store.

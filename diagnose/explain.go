@@ -105,7 +105,11 @@ func explainState(e *walk, t *model.Task) {
 // that the kernel gives new connections of the VIP.
 func (in *Inspector) explainService(ctx context.Context, e *walk, s *model.Snapshot, svc *model.Service) (chosen []netip.Addr) {
 	for _, p := range in.Problems() {
-		if p.Object == svc.ID.String() {
+		switch {
+		case p.Object != svc.ID.String():
+		case p.Notice:
+			e.step("notice", true, "%s", p.Reason)
+		default:
 			e.step("problem", false, "%s", p.Reason)
 		}
 	}

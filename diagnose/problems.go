@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"slices"
 	"sync"
@@ -42,9 +43,7 @@ func (ps *Problems) Set(source string, now []model.Problem) {
 	list := make([]model.Problem, 0, len(now))
 	for _, p := range now {
 		k := keyOf(p)
-		if p.Node == "" {
-			p.Node = ps.node
-		}
+		p.Node, p.Code = cmp.Or(p.Node, ps.node), cmp.Or(p.Code, model.Unclassified)
 		was, known := old[k]
 		if p.Since.IsZero() {
 			p.Since = was.Since
@@ -55,7 +54,11 @@ func (ps *Problems) Set(source string, now []model.Problem) {
 			if p.Since.IsZero() {
 				p.Since = time.Now()
 			}
-			ps.log.Warn("problem", "kind", p.Kind, "object", p.Object, "node", p.Node, "reason", p.Reason)
+			level, what := slog.LevelWarn, "problem"
+			if p.Notice {
+				level, what = slog.LevelInfo, "notice"
+			}
+			ps.log.Log(context.Background(), level, what, "code", p.Code, "kind", p.Kind, "object", p.Object, "node", p.Node, "reason", p.Reason)
 		}
 		list = append(list, p)
 	}

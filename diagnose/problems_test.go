@@ -34,3 +34,20 @@ func TestProblemIsLoggedOnceAndKeepsItsTime(t *testing.T) {
 		t.Errorf("its end was not logged:\n%s", &log)
 	}
 }
+
+func TestAProblemHasACodeAndANoticeIsNoWarning(t *testing.T) {
+	var log bytes.Buffer
+	ps := NewProblems("a", slog.New(slog.NewTextHandler(&log, nil)))
+	ps.Set("lb", []model.Problem{
+		{Kind: "service", Object: "s/a", Reason: "no code"},
+		{Kind: "service", Object: "s/b", Code: model.SchedulerNearest, Notice: true, Reason: "wlc is not there: rr"},
+	})
+	if all := ps.List(); len(all) != 2 || all[0].Code != model.Unclassified || all[1].Code != model.SchedulerNearest {
+		t.Errorf("%+v", all)
+	}
+	for _, want := range []string{"level=WARN msg=problem code=unclassified", "level=INFO msg=notice code=scheduler-nearest"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log has no %q:\n%s", want, &log)
+		}
+	}
+}

@@ -190,13 +190,13 @@ func TestJSON(t *testing.T) {
 	h.run("data", "-l shoal.service=data -l shoal.ports=http:80:8000")
 	h.run("wrong", "-l shoal.service=data -l shoal.weight=-1", "sleep", "1000000")
 	h.answered("http://"+h.vip("data")+"/", "data")
-	h.problem("wrong")
+	h.problem("wrong", "labels-invalid")
 	for _, test := range []struct{ command, table, json string }{
 		{"status", "connected", `"engine": "connected"`},
 		{"services", "default/data", `"id": "default/data"`},
 		{"tasks", "running", `"state": "running"`},
 		{"tasks data", "running", `"name": "data"`},
-		{"problems", "wrong", `"object": "wrong"`},
+		{"problems", "labels-invalid", `"code": "labels-invalid"`},
 		{"explain default/data", "ok", `"ok": true`},
 		{"dns data", h.vip("data"), h.vip("data")},
 		{"dns --from data _http._tcp.data", "data.default.mesh.internal", "data.default.mesh.internal"},

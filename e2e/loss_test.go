@@ -285,7 +285,7 @@ func (m *members) onlyOneHasAPort() {
 	first := a.run("first", "--network mesh -l shoal.service=one -l shoal.publish=8080:8000")
 	b.answered("http://127.0.0.1:8080/", "first")
 	b.run("second", "--network mesh -l shoal.service=two -l shoal.publish=8080:8000")
-	if why := b.problem("default/two"); !strings.Contains(why, "8080") || !strings.Contains(why, "default/one") {
+	if why := b.problem("default/two", "port-taken"); !strings.Contains(why, "8080") || !strings.Contains(why, "default/one") {
 		m.t.Errorf("the problem is %q, want the port and who has it", why)
 	}
 	a.answered("http://127.0.0.1:8080/", "first")

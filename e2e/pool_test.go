@@ -77,7 +77,7 @@ func TestSmallPool(t *testing.T) {
 	h.Docker("rm", "-f", "last")
 	h.task("last", "")
 	h.run("late", "-l shoal.service=late")
-	if reason := h.problem("default/late"); !strings.Contains(reason, "10.98.0.0/28 are taken") || !strings.Contains(reason, "shoal service rm") {
+	if reason := h.problem("default/late", "vip-pool-full"); !strings.Contains(reason, "10.98.0.0/28 are taken") || !strings.Contains(reason, "shoal service rm") {
 		t.Errorf("the pool is full: %s", reason)
 	}
 	if out, err := h.TryShoal("explain", "late"); code(err) != 1 || !strings.Contains(out, "10.98.0.0/28 are taken") {

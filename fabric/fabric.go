@@ -107,7 +107,11 @@ func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool)
 		f.last, f.done = in, true
 	}
 	return reconcile.Result{Again: f.failing.Next(now), Problems: f.failing.Problems(func(o object, err error) model.Problem {
-		return model.Problem{Node: snap.Self.Name, Kind: o.kind, Object: o.name, Reason: err.Error()}
+		code := model.KernelWriteFailed
+		if o.kind == "node" {
+			code = model.HostUnreachable
+		}
+		return model.Problem{Node: snap.Self.Name, Code: model.CodeOf(err, code), Kind: o.kind, Object: o.name, Reason: err.Error()}
 	})}
 }
 

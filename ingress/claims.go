@@ -43,7 +43,7 @@ func Claims(snap *model.Snapshot) (claim, release []model.PortClaim, problems []
 		for _, w := range ws {
 			if w.local && w.service != holder {
 				problems = append(problems, model.Problem{
-					Node: snap.Self.Name, Kind: "service", Object: w.service.String(),
+					Node: snap.Self.Name, Code: model.PortTaken, Kind: "service", Object: w.service.String(),
 					Reason: fmt.Sprintf("publish %s for %s: already claimed by %s; publish another port, or remove that service", p, w.service, holder),
 					Since:  w.since,
 				})

@@ -84,7 +84,7 @@ func (g *Ingress) Reconcile(_ context.Context, s *model.Snapshot, full bool) rec
 		g.failing.PutAll(g.keep(), now)
 	}
 	return reconcile.Result{Again: g.failing.Next(now), Problems: g.failing.Problems(func(o object, err error) model.Problem {
-		p := model.Problem{Node: g.self, Kind: "kernel", Object: o.part, Reason: err.Error()}
+		p := model.Problem{Node: g.self, Code: model.CodeOf(err, model.KernelWriteFailed), Kind: "kernel", Object: o.part, Reason: err.Error()}
 		if o.peer != "" {
 			p.Object = "peer " + o.peer
 		}

@@ -60,7 +60,7 @@ func occupied(fs []*lb.Frontend, pool netip.Prefix, ls []listener, rs []redirect
 	}
 	errs := map[lb.Key]error{}
 	for f, who := range found {
-		errs[f.Key] = fmt.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", f.Key, f.Service, who.describe(names))
+		errs[f.Key] = model.PortInUse.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", f.Key, f.Service, who.describe(names))
 	}
 	return errs
 }

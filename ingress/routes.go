@@ -15,6 +15,7 @@ import (
 	"shoal/kernel/sysctl"
 	"shoal/kernel/watch"
 	"shoal/lb"
+	"shoal/model"
 )
 
 // returnRoute is where replies with a mark go: the next hop, on a device.
@@ -62,7 +63,7 @@ func wayTo(p *lb.Peer) (w returnRoute, dev string, err error) {
 		return w, "", err
 	}
 	if r == nil || isDefault(r) || !contains(r.Dst, p.Subnet) {
-		return w, "", fmt.Errorf("there is no route to the containers of host %s, %s: its published ports do not reach tasks here; see the problems of the network between hosts", p.Name, p.Subnet)
+		return w, "", model.RouteMissing.Errorf("there is no route to the containers of host %s, %s: its published ports do not reach tasks here; see the problems of the network between hosts", p.Name, p.Subnet)
 	}
 	link, err := netlink.LinkByIndex(r.LinkIndex)
 	if err != nil {

@@ -92,11 +92,7 @@ func statusCommand(o *options) *cobra.Command {
 				row(w, "store", storeText(s.Store))
 				row(w, "mesh", fmt.Sprintf("zone %s, VIPs %s, DNS %s", s.Zone, s.Pool, s.DNS))
 				row(w, "services", fmt.Sprintf("%d, with %d tasks, %d of them in rotation", s.Services, s.Tasks, s.Rotation))
-				problems := "none"
-				if s.Problems > 0 {
-					problems = fmt.Sprintf("%d, see shoal problems", s.Problems)
-				}
-				row(w, "problems", problems)
+				row(w, "problems", problemsText(s.Problems, s.Notices))
 			})
 		},
 	}
@@ -181,9 +177,13 @@ func problemsCommand(o *options) *cobra.Command {
 					fmt.Fprintln(w, "no problems")
 					return
 				}
-				row(w, "NODE", "WHAT", "NAME", "SINCE", "REASON")
+				row(w, "NODE", "CODE", "WHAT", "NAME", "SINCE", "REASON")
 				for _, p := range problems {
-					row(w, p.Node, p.Kind, p.Object, age(p.Since), p.Reason)
+					kind := p.Kind
+					if p.Notice {
+						kind += " (notice)"
+					}
+					row(w, p.Node, p.Code, kind, p.Object, age(p.Since), p.Reason)
 				}
 			})
 		},
@@ -228,6 +228,25 @@ func exactlyOne(name string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// problemsText tells how many problems and notices there are.
+func problemsText(problems, notices int) string {
+	text := "none"
+	if problems > 0 {
+		text = strconv.Itoa(problems)
+	}
+	switch notices {
+	case 0:
+	case 1:
+		text += ", 1 notice"
+	default:
+		text += fmt.Sprintf(", %d notices", notices)
+	}
+	if problems+notices > 0 {
+		text += ", see shoal problems"
+	}
+	return text
 }
 
 // storeText is the catalog's store in one line.
