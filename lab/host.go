@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -13,8 +12,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"shoal/lab/wait"
 )
@@ -90,7 +87,7 @@ func (h *Host) tryStartDocker() error {
 		"--default-address-pool", fmt.Sprintf("base=10.%d.0.0/16,size=24", 100+h.number),
 		"--storage-driver", "overlay2",
 		"--exec-opt", "native.cgroupdriver=cgroupfs",
-		"--cgroup-parent", "/"+filepath.Base(h.w.dir),
+		"--cgroup-parent", "/"+h.w.controlGroup(),
 		"--shutdown-timeout", "5",
 		"--log-level", "warn",
 	)
@@ -240,28 +237,3 @@ func (h *Host) logsOnFailure() {
 
 // end is the last 4 KiB of text.
 func end(text string) string { return text[max(0, len(text)-4<<10):] }
-
-// removeControlGroups removes the control groups that the engines of a lab made, all below one of that name.
-func removeControlGroups(name string) error {
-	var errs []error
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		found, err := filepath.Glob(pattern + name)
-		if err != nil {
-			return err
-		}
-		for _, top := range found {
-			var dirs []string
-			err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
-					dirs = append(dirs, path)
-				}
-				return err
-			})
-			errs = append(errs, err)
-			for _, dir := range slices.Backward(dirs) {
-				errs = append(errs, unix.Rmdir(dir))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
