@@ -9,19 +9,38 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/lab"
 )
 
-// everything is a command that serves every protocol: HTTP on 8000, TCP and UDP on 9000, SCTP on 9001.
-var everything = []string{"whoami", "serve", "--http", "8000", "--tcp", "9000", "--udp", "9000", "--sctp", "9001"}
+// everything is a command that serves every protocol this kernel has: HTTP on 8000, TCP and UDP on 9000, SCTP on 9001.
+func everything(t *testing.T) []string {
+	t.Helper()
+	command := []string{"whoami", "serve", "--http", "8000", "--tcp", "9000", "--udp", "9000"}
+	if lab.Has(t, "sctp") {
+		command = append(command, "--sctp", "9001")
+	}
+	return command
+}
+
+// protocols are the URLs of what that serves, for an address.
+func protocols(t *testing.T) []string {
+	t.Helper()
+	all := []string{"http://%s:8000/", "tcp://%s:9000", "udp://%s:9000"}
+	if lab.Has(t, "sctp") {
+		all = append(all, "sctp://%s:9001")
+	}
+	return all
+}
 
 // TestBalance has three tasks of one service, two on Docker's own network and one on another, and sends them requests from
 // wherever a request may come.
 func TestBalance(t *testing.T) {
 	h := home(t)
 	h.Docker("network", "create", "othernet")
-	one := h.run("even-1", "-l shoal.service=even", everything...)
-	two := h.run("even-2", "-l shoal.service=even", everything...)
-	three := h.run("even-3", "-l shoal.service=even --network othernet", everything...)
+	one := h.run("even-1", "-l shoal.service=even", everything(t)...)
+	two := h.run("even-2", "-l shoal.service=even", everything(t)...)
+	three := h.run("even-3", "-l shoal.service=even --network othernet", everything(t)...)
 	neighbour := h.run("neighbour", "--network othernet "+useDNS, "sleep", "1000000")
 	client := h.client()
 	vip := h.vip("even")
@@ -36,7 +55,7 @@ func TestBalance(t *testing.T) {
 		{"a container on another bridge", neighbour.load, neighbour.addr()},
 		{"a host process", h.load, h.Addr().String()},
 	}
-	for _, proto := range []string{"http://%s:8000/", "tcp://%s:9000", "udp://%s:9000", "sctp://%s:9001"} {
+	for _, proto := range protocols(t) {
 		target := fmt.Sprintf(proto, vip)
 		for _, c := range clients {
 			s := c.load("--count", "30", target)
@@ -83,7 +102,7 @@ func TestBalance(t *testing.T) {
 // TestRefusedAtOnce is all that is no service: nobody waits for it, and no listener of the host answers in its place.
 func TestRefusedAtOnce(t *testing.T) {
 	h := home(t)
-	h.run("mapped", "-l shoal.service=mapped -l shoal.ports=web:80:8000,9000/udp", everything...)
+	h.run("mapped", "-l shoal.service=mapped -l shoal.ports=web:80:8000,9000/udp", everything(t)...)
 	h.run("gone", "-l shoal.service=gone")
 	client := h.client()
 	mapped, gone := h.vip("mapped"), h.vip("gone")
@@ -103,12 +122,16 @@ func TestRefusedAtOnce(t *testing.T) {
 		}
 	}
 	const nobody = "10.96.250.250"
-	for _, target := range []string{
-		"http://" + gone + ":8000/", "http://" + gone + ":8088/", "tcp://" + gone + ":9000", "udp://" + gone + ":9000", "sctp://" + gone + ":9001",
+	unserved := []string{
+		"http://" + gone + ":8000/", "http://" + gone + ":8088/", "tcp://" + gone + ":9000", "udp://" + gone + ":9000",
 		"http://" + nobody + ":8000/", "http://" + nobody + ":8088/", "tcp://" + nobody + ":9000", "udp://" + nobody + ":9009", "udp://" + nobody + ":53",
 		"http://" + mapped + ":8000/", "http://" + mapped + ":8088/", "tcp://" + mapped + ":9000", "udp://" + mapped + ":9009", "udp://" + mapped + ":53",
 		"http://" + dnsServer + ":8000/", "http://" + dnsServer + ":8088/", "udp://" + dnsServer + ":9000",
-	} {
+	}
+	if lab.Has(t, "sctp") {
+		unserved = append(unserved, "sctp://"+gone+":9001")
+	}
+	for _, target := range unserved {
 		for where, try := range map[string]func(...string) (string, error){"a container": client.tryExec, "a host process": h.TryExec} {
 			begun := time.Now()
 			out, err := try("whoami", "get", "--timeout", "3s", target)

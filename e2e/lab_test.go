@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 // TestLabIsWhatItSaysItIs is about the lab alone: no shoal takes part. What fails here fails all the others.
@@ -22,12 +23,12 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 	}
 	l := lab.New(t) // not the shared one: it is closed here
 	lap("wire and outside")
-	hosts := l.Hosts("a", "b")
+	hosts := l.Hosts("a", "b", "c")
 	b, outside := hosts[1], l.Outside()
-	lap("two hosts with engines and image")
+	lap("three hosts with engines and image")
 
 	for _, h := range hosts {
-		h.Docker("run", "-d", "--name", "task", "-p", "8080:8000", "whoami", "whoami", "serve", "--tcp", "9000", "--udp", "9000", "--sctp", "9001")
+		h.Docker(append([]string{"run", "-d", "--name", "task", "-p", "8080:8000", "whoami"}, everything(t)...)...)
 	}
 	lap("a container on each")
 
@@ -68,7 +69,7 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 		h := l.With(t).Host("a")
 		addr := h.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
 		id := h.Docker("inspect", "-f", "{{.Config.Hostname}}", "task")
-		for _, target := range []string{"http://%s:8000/", "tcp://%s:9000", "udp://%s:9000", "sctp://%s:9001"} {
+		for _, target := range protocols(t) {
 			got := h.Exec("whoami", "get", fmt.Sprintf(target, addr))
 			if !strings.Contains(got, "hostname="+id) || !strings.Contains(got, "client=10.101.0.1:") {
 				t.Errorf("%s answers %q", target, got)
@@ -82,8 +83,12 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 	})
 	lap("every protocol")
 
-	t.Run("IPVS and ipset, per host", func(t *testing.T) {
+	t.Run("the kernel's balancer, per host", func(t *testing.T) {
 		a, b := l.With(t).Host("a"), l.With(t).Host("b")
+		if lab.Plane() == kernel.NFTables {
+			nftablesPerHost(t, a, b)
+			return
+		}
 		a.Exec("ip", "addr", "add", "10.96.0.1/32", "dev", "lo")
 		a.Exec("ipvsadm", "-A", "-t", "10.96.0.1:80", "-s", "rr")
 		task := a.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
@@ -96,7 +101,7 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 			t.Errorf("b has a's %q", got)
 		}
 	})
-	lap("IPVS and ipset")
+	lap("the kernel's balancer")
 
 	t.Run("cut off and reconnected", func(t *testing.T) {
 		l := l.With(t)
@@ -128,14 +133,7 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 
 	t.Run("nothing is left", func(t *testing.T) {
 		pid := l.With(t).Host("a").Start("sleep", "1000").Pid()
-		groups := func() []string {
-			found, err := filepath.Glob("/sys/fs/cgroup/*/" + filepath.Base(l.Dir()) + "/*")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return found
-		}
-		if len(groups()) == 0 {
+		if len(l.ControlGroups()) == 0 {
 			t.Error("containers have no control groups: this looks in the wrong place")
 		}
 		if err := l.Close(); err != nil {
@@ -150,9 +148,35 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 		if _, err := os.Stat(l.Dir()); err == nil {
 			t.Errorf("%s is still there", l.Dir())
 		}
-		if left := groups(); len(left) > 0 {
+		if left := l.ControlGroups(); len(left) > 0 {
 			t.Errorf("control groups are left: %v", left)
 		}
 	})
 	lap("nothing is left")
+}
+
+// nftablesPerHost balances with a map on one host, and finds that the other has nothing of it.
+func nftablesPerHost(t *testing.T, a, b *lab.Host) {
+	t.Helper()
+	script := filepath.Join(a.Dir(), "balance.nft")
+	task := a.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
+	if err := os.WriteFile(script, []byte(fmt.Sprintf(`table ip balance {
+	map slots {
+		type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service
+		elements = { 10.96.0.1 . tcp . 80 . 0 : %s . 8000 }
+	}
+	chain output {
+		type nat hook output priority -100
+		ct mark set numgen inc mod 1
+		dnat ip to ip daddr . ip protocol . th dport . ct mark map @slots
+	}
+}
+`, task)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Exec("nft", "-f", script)
+	a.Exec("whoami", "get", "http://10.96.0.1/")
+	if got := b.Exec("nft", "list", "tables"); strings.Contains(got, "balance") {
+		t.Errorf("b has a's %q", got)
+	}
 }

@@ -123,8 +123,8 @@ func TestHealth(t *testing.T) {
 func TestDraining(t *testing.T) {
 	h := home(t)
 	const labels = "-l shoal.service=drain -l shoal.drain=30s"
-	leaver := h.run("leaver", labels, everything...)
-	h.run("stayer", labels, everything...)
+	leaver := h.run("leaver", labels, everything(t)...)
+	h.run("stayer", labels, everything(t)...)
 	vip, url := h.vip("drain"), h.web("drain")
 	h.answered(url, "leaver", "stayer")
 	entries := func(proto, state, addr string) (n int) {
