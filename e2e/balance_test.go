@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 // everything is a command that serves every protocol this kernel has: HTTP on 8000, TCP and UDP on 9000, SCTP on 9001.
@@ -152,8 +153,8 @@ func TestRefusedAtOnce(t *testing.T) {
 // TestLabelsOfBalancing is weight, scheduler and affinity.
 func TestLabelsOfBalancing(t *testing.T) {
 	h := home(t)
-	h.run("light", "-l shoal.service=scales -l shoal.scheduler=wrr -l shoal.weight=1")
-	h.run("heavy", "-l shoal.service=scales -l shoal.scheduler=wrr -l shoal.weight=3")
+	light := h.run("light", "-l shoal.service=scales -l shoal.scheduler=wrr -l shoal.weight=1")
+	heavy := h.run("heavy", "-l shoal.service=scales -l shoal.scheduler=wrr -l shoal.weight=3")
 	h.run("none", "-l shoal.service=scales -l shoal.scheduler=wrr -l shoal.weight=0")
 	for i := range 2 {
 		h.run(fmt.Sprintf("sticky-%d", i), "-l shoal.service=sticky -l shoal.affinity=client")
@@ -163,9 +164,7 @@ func TestLabelsOfBalancing(t *testing.T) {
 	if s := h.load("--count", "40", h.web("scales")); s.Hostnames["light"] != 10 || s.Hostnames["heavy"] != 30 {
 		t.Errorf("of 40 requests, by weights 1, 3 and 0: %v", s.Hostnames)
 	}
-	if table := h.Exec("ipvsadm", "-ln"); !strings.Contains(table, " wrr\n") {
-		t.Errorf("the kernel knows of no wrr:\n%s", table)
-	}
+	h.weighs(map[string]int{light.addr(): 1, heavy.addr(): 3}, "wrr")
 
 	url := h.web("sticky")
 	stays := map[string]string{} // client -> task
@@ -186,4 +185,26 @@ func TestLabelsOfBalancing(t *testing.T) {
 	if s := h.client().load("--count", "12", url); s.OK != 12 || len(s.Hostnames) != 1 || s.Hostnames[stays["client"]] > 0 {
 		t.Errorf("the client whose task %s has gone: %+v", stays["client"], s)
 	}
+}
+
+// weighs checks that the kernel has a frontend with just those tasks in rotation, by address, with their weights, and that
+// IPVS has that scheduler for it.
+func (h *host) weighs(want map[string]int, scheduler string) {
+	h.t.Helper()
+	all, err := h.Frontends()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, f := range all {
+		have := map[string]int{}
+		for _, b := range f.Backends {
+			if b.Weight > 0 {
+				have[b.Addr.Addr().String()] = b.Weight
+			}
+		}
+		if maps.Equal(have, want) && (f.Scheduler == scheduler || lab.Plane() != kernel.IPVS) {
+			return
+		}
+	}
+	h.t.Errorf("the kernel has no %s over %v, but %+v", scheduler, want, all)
 }

@@ -112,7 +112,7 @@ func (m *members) loses(lost *host, service string, tasks map[string]container) 
 }
 
 // balances waits until the host gives new connections to just those tasks of a service, which is the only one: the
-// kernel's balancers do, the host's by VIP and the sandbox's by published port, and the name tasks.SERVICE.
+// kernel does, by VIP and by published port, and the name tasks.SERVICE.
 func (h *host) balances(limit time.Duration, service string, tasks map[string]container) {
 	h.t.Helper()
 	var want []string
@@ -120,18 +120,18 @@ func (h *host) balances(limit time.Duration, service string, tasks map[string]co
 		want = append(want, c.addr())
 	}
 	slices.Sort(want)
-	// One command, as to enter a host takes longer than to look.
-	look := fmt.Sprintf("ipvsadm -ln; echo ,; nsenter --net=/run/netns/shoal-ingress ipvsadm -ln; echo ,; dig +short +time=1 +tries=1 @%s tasks.%s.mesh.internal",
-		dnsServer, service)
 	lab.Eventually(h.t, limit, fmt.Sprintf("%s balances to %v", h.Name(), slices.Sorted(maps.Keys(tasks))), func() error {
-		out, err := h.TryExec("sh", "-c", look)
-		seen := strings.Split(out, ",")
-		if err != nil || len(seen) != 3 {
-			return fmt.Errorf("%w\n%s", err, out)
+		all, err := h.Frontends()
+		if err != nil {
+			return err
 		}
-		for what, have := range map[string][]string{"IPVS": lab.RealServers(seen[0]), "the sandbox's IPVS": lab.RealServers(seen[1]), "the name of its tasks": strings.Fields(seen[2])} {
+		named, err := h.TryExec("dig", "+short", "+time=1", "+tries=1", "@"+dnsServer, "tasks."+service+".mesh.internal")
+		if err != nil {
+			return err
+		}
+		for what, have := range map[string][]string{"its VIP": lab.RealServers(all, false), "its published port": lab.RealServers(all, true), "the name of its tasks": strings.Fields(named)} {
 			if slices.Sort(have); !slices.Equal(have, want) {
-				return fmt.Errorf("%s has %v, want %v:\n%s", what, have, want, out)
+				return fmt.Errorf("%s has %v, want %v: %+v", what, have, want, all)
 			}
 		}
 		return nil
