@@ -131,7 +131,7 @@ func (m *members) loadOutside(args ...string) summary {
 // and that no request fails.
 func (m *members) answersOutside(h *host, port int, by ...string) {
 	m.t.Helper()
-	s := m.loadOutside("--timeout", "1s", "--count", fmt.Sprint(max(10, 3*len(by))), fmt.Sprintf("http://%v:%d/", h.Addr(), port))
+	s := m.loadOutside("--timeout", "5s", "--count", fmt.Sprint(max(10, 3*len(by))), fmt.Sprintf("http://%v:%d/", h.Addr(), port))
 	if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, slices.Sorted(slices.Values(by))) {
 		m.t.Errorf("to a client outside, port %d of %s is answered by %v, want %v; %d of %d requests failed: %v",
 			port, h.Name(), who, by, s.Failed, s.Sent, s.Errors)

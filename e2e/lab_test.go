@@ -139,7 +139,7 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		lab.Eventually(t, 5*time.Second, "its processes have ended", func() error {
+		lab.Eventually(t, patience, "its processes have ended", func() error {
 			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && !strings.Contains(string(b), "Z (zombie)") {
 				return fmt.Errorf("process %d lives", pid)
 			}

@@ -19,8 +19,9 @@ import (
 // Host is a machine with a Docker engine, and an agent where one is started.
 type Host struct{ Machine }
 
-// startLimit is how long an engine or an agent may take to answer. Engines start in about 2 s.
-const startLimit = time.Minute
+// startLimit is how long an engine or an agent may take to answer. Engines start in about 2 s, and where others use the
+// processors fully, in twenty times that.
+const startLimit = 3 * time.Minute
 
 func (m *machine) runDir() string       { return filepath.Join(m.dir, "run") }
 func (m *machine) dockerSocket() string { return filepath.Join(m.dir, "docker.sock") }
@@ -156,7 +157,7 @@ func (h *Host) StopDocker() {
 	if err := h.engine.Signal(syscall.SIGTERM); err != nil {
 		h.t.Fatalf("%s: stop its engine: %v", h.name, err)
 	}
-	if err := h.engine.Wait(30 * time.Second); err != nil {
+	if err := h.engine.Wait(time.Minute); err != nil {
 		h.t.Fatalf("%s: stop its engine: %v", h.name, err)
 	}
 }
@@ -201,7 +202,7 @@ func (h *Host) KillAgent(sig syscall.Signal) {
 		h.t.Fatalf("%s: signal its agent: %v", h.name, err)
 	}
 	var exit interface{ ExitCode() int }
-	if err := h.agent.Wait(30 * time.Second); err != nil && !errors.As(err, &exit) {
+	if err := h.agent.Wait(time.Minute); err != nil && !errors.As(err, &exit) {
 		h.t.Fatalf("%s: its agent: %v", h.name, err)
 	}
 }
