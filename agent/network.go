@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -56,7 +55,7 @@ func (a *Agent) settleNetwork(ctx context.Context, s *model.Snapshot, _ bool) re
 	r := reconcile.Result{Again: n.failing.Next(now)}
 	if now.Sub(n.failing.Since(name)) > passing {
 		r.Problems = n.failing.Problems(func(name string, err error) model.Problem {
-			return model.Problem{Kind: "network", Object: name, Reason: err.Error()}
+			return model.Problem{Code: model.CodeOf(err, model.NetworkFailed), Kind: "network", Object: name, Reason: err.Error()}
 		})
 	}
 	return r
@@ -139,5 +138,5 @@ func networkSubnet(s *model.Snapshot, name string) (netip.Prefix, error) {
 			}
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
+	return netip.Prefix{}, model.NetworkMissing.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
 }
