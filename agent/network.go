@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -56,7 +55,7 @@ func (a *Agent) settleNetwork(ctx context.Context, s *model.Snapshot, _ bool) re
 	r := reconcile.Result{Again: n.failing.Next(now)}
 	if now.Sub(n.failing.Since(name)) > passing {
 		r.Problems = n.failing.Problems(func(name string, err error) model.Problem {
-			return model.Problem{Kind: "network", Object: name, Reason: err.Error()}
+			return model.Problem{Code: model.CodeOf(err, model.NetworkFailed), Kind: "network", Object: name, Reason: err.Error()}
 		})
 	}
 	return r
@@ -102,10 +101,10 @@ func (a *Agent) makeNetwork(ctx context.Context, s *model.Snapshot) error {
 			return err
 		}
 	} else {
-		gateway := subnet.Addr().Next()
+		plan := model.PlanOf(subnet)
 		err = a.watcher.EnsureNetwork(ctx, dockerwatch.NetworkSpec{
-			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: gateway,
-			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{lastUsable(subnet)},
+			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: plan.Gateway,
+			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{plan.Reserved},
 		})
 		if err != nil {
 			return err
@@ -139,14 +138,5 @@ func networkSubnet(s *model.Snapshot, name string) (netip.Prefix, error) {
 			}
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
-}
-
-// lastUsable is the last address of a subnet before its broadcast address.
-func lastUsable(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().As4()
-	host := uint32(1)<<(32-p.Bits()) - 2
-	n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	n += host
-	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+	return netip.Prefix{}, model.NetworkMissing.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
 }

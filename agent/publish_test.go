@@ -41,7 +41,7 @@ func TestOnePortLearnsThatTheStoreIsAway(t *testing.T) {
 	s.Published = []model.PortClaim{{Protocol: model.TCP, Port: 53, Service: web}} // to be released
 	a := &Agent{catalog: c}
 	r := a.publish(t.Context(), s, false)
-	if ps := r.Problems; len(ps) != 1 || ps[0].Kind != "store" || !strings.Contains(ps[0].Reason, "21 wait") {
+	if ps := r.Problems; len(ps) != 1 || ps[0].Code != model.StoreUnreachable || !strings.Contains(ps[0].Reason, "21 wait") {
 		t.Errorf("the problems are %+v, want one for all ports", ps)
 	}
 	if r.Again != publishAgain {

@@ -72,12 +72,6 @@ func (d device) fixed() device {
 	return device{name: d.name, kind: d.kind, local: d.local, vni: d.vni, port: d.port, mac: d.mac}
 }
 
-// deviceAddr is the address of a host's tunnel devices: the lowest of its
-// subnet, which engines give to nobody. The host's own packets carry it into
-// the tunnel, so that replies come back through the tunnel. Kernels before 5.14
-// take it for a broadcast address if the containers' bridge has it first.
-func deviceAddr(self model.Node) netip.Addr { return self.Subnet.Masked().Addr() }
-
 // inputs are what of a Snapshot matters here. Whether a host is alive does
 // not.
 type inputs struct {

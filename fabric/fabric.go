@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"shoal/kernel/rules"
+	"shoal/kernel/watch"
 	"shoal/model"
 	"shoal/reconcile"
 )
@@ -15,6 +17,18 @@ import (
 // RouteProtocol tells the fabric's routes from all others ("proto 83" in ip
 // route). Routes of the main table that have it and are not wanted go.
 const RouteProtocol = 0x53
+
+// Interest is what of the kernel's notifications concerns the fabric: its
+// devices, and its routes.
+func Interest() watch.Interest {
+	return watch.Interest{
+		Devices:   func(name string) bool { return strings.HasPrefix(name, devicePrefix) },
+		Protocols: []uint8{RouteProtocol},
+	}
+}
+
+// devicePrefix begins the name of every device of the fabric.
+const devicePrefix = "shoal."
 
 // Options are the settings of the fabric. They must be the same on all hosts.
 type Options struct {
@@ -93,7 +107,11 @@ func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool)
 		f.last, f.done = in, true
 	}
 	return reconcile.Result{Again: f.failing.Next(now), Problems: f.failing.Problems(func(o object, err error) model.Problem {
-		return model.Problem{Node: snap.Self.Name, Kind: o.kind, Object: o.name, Reason: err.Error()}
+		code := model.KernelWriteFailed
+		if o.kind == "node" {
+			code = model.HostUnreachable
+		}
+		return model.Problem{Node: snap.Self.Name, Code: model.CodeOf(err, code), Kind: o.kind, Object: o.name, Reason: err.Error()}
 	})}
 }
 

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	"shoal/lab"
 	"shoal/model"
 )
 
@@ -210,6 +211,9 @@ COMMIT
 
 func newWorld(t *testing.T, o Options) *world {
 	t.Helper()
+	if o.Backend == IPIP {
+		lab.Needs(t, "ipip")
+	}
 	w := &world{t: t, router: newSpace(t), hosts: map[string]*host{}, options: o}
 	w.router.bridge("lan1", "10.1.0.254/24", 1500)
 	w.router.bridge("lan2", "10.2.0.254/24", 1500)

@@ -60,7 +60,7 @@ func (a *Allocator) Reconcile(ctx context.Context, s *model.Snapshot, _ bool) re
 	}
 	a.failing.PutAll(failed, now)
 	return reconcile.Result{Again: a.failing.Next(now), Problems: a.failing.Problems(func(id model.ServiceID, err error) model.Problem {
-		return model.Problem{Node: s.Self.Name, Kind: "service", Object: id.String(), Reason: err.Error()}
+		return model.Problem{Node: s.Self.Name, Code: model.CodeOf(err, model.Unclassified), Kind: "service", Object: id.String(), Reason: err.Error()}
 	})}
 }
 
@@ -90,7 +90,7 @@ func (a *Allocator) carryOut(ctx context.Context, claims []Claim, l learnt, fail
 			case errors.Is(err, model.ErrAway), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 				// The others need not wait as long each.
 				cancel()
-				err = errors.New("no VIP yet: the store does not answer, and it is tried again; see: shoal status")
+				err = model.StoreUnreachable.Errorf("no VIP yet: the store does not answer, and it is tried again; see: shoal status")
 			}
 			failed[claim.Service] = err
 			return nil

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -172,7 +171,7 @@ func TestCatalogThatDoesNotAnswerIsNotAskedForEach(t *testing.T) {
 	}
 	a := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/16")}, m)
 	p := a.Reconcile(t.Context(), s, true).Problems
-	if len(p) != len(s.Services) || !strings.Contains(p[0].Reason, "does not answer") {
+	if len(p) != len(s.Services) || p[0].Code != model.StoreUnreachable {
 		t.Errorf("%d problems, %+v", len(p), p[0])
 	}
 	if m.claims > 2*parallel {
@@ -249,7 +248,7 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 		return alloc.Reconcile(ctx, s, true).Problems
 	}
 	p := reconcile()
-	if len(p) != 1 || p[0].Object != "s/web" || p[0].Node != "b" || !strings.Contains(p[0].Reason, "no VIP yet: the store does not answer") {
+	if len(p) != 1 || p[0].Object != "s/web" || p[0].Node != "b" || p[0].Code != model.StoreUnreachable {
 		t.Fatalf("problems %+v", p)
 	}
 	open(t, dir, "a")

@@ -8,6 +8,7 @@ import (
 	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
 	"shoal/lb"
+	"shoal/model"
 )
 
 // chains are the rules of the host's namespace.
@@ -68,7 +69,7 @@ func vipChains(o *Options, base *lb.Base) []rules.Chain {
 	// Other hosts' containers, and the hosts, reach this host's DNS server by the
 	// address of the mesh's bridge.
 	dns := rules.Chain{Table: "filter", Name: "SHOAL-DNS"}
-	server := lb.DNSServer(base.Self)
+	server := model.PlanOf(base.Self.Subnet).DNS
 	if o.DNSPeers.IsValid() && server.IsValid() {
 		dns.From = []rules.Jump{{From: "INPUT", Match: "-d " + server.String()}}
 		for _, proto := range []string{"udp", "tcp"} {
