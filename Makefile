@@ -1,13 +1,17 @@
 # Every target works on a fresh clone, on a Debian-like machine with Go. `make help` lists them.
 
-PACKAGES := docker.io user-mode-linux gcc busybox iproute2 iptables ipset ipvsadm conntrack \
+PACKAGES := docker.io user-mode-linux gcc busybox iproute2 iptables nftables ipset ipvsadm conntrack \
 	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump wrk iperf3 docker-compose
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 GO      := CGO_ENABLED=0 go
-# What runs in the lab, and its memory where that has to be User-Mode Linux.
-LAB     := bin/lab run --mem 4G
+# The data plane of what runs in the lab: ipvs, nftables, or auto for whichever this machine's kernel will do for. Where it
+# will not do, IPVS runs in User-Mode Linux, with that much memory.
+PLANE   := ipvs
+LAB      = bin/lab run --plane $(PLANE) --mem 4G
+# The data planes that `make test` is about.
+TEST_PLANES := ipvs
 
 .PHONY: help
 help: ## list the targets
@@ -47,42 +51,53 @@ unit: ## check formatting, vet, and run the tests that need no lab
 	$(GO) vet -tags e2e ./...
 	$(GO) test ./...
 
-# What is tested by itself against a real kernel or engine.
-KERNEL := kernel/rules lb/ipvs fabric ingress dockerwatch
+# What is tested by itself against a real kernel or engine, by data plane (KERNEL=packages picks some).
+KERNEL-ipvs     := kernel/rules kernel/bridge lb/ipvs fabric ingress dockerwatch
+KERNEL-nftables := kernel/rules kernel/bridge $(wildcard lb/nft) fabric dockerwatch
+KERNEL-auto      = $(KERNEL-ipvs)
+KERNEL           = $(KERNEL-$(PLANE))
+ALL_KERNEL       = $(sort $(KERNEL) $(foreach p,$(TEST_PLANES),$(KERNEL-$p)))
 
-run-kernel = $(LAB) --timeout 20m -- sh -c 'for p in $(KERNEL); do echo "== $$p"; \
+# These take a data plane, and the latter what of the tests to run.
+run-kernel = bin/lab run --plane $1 --mem 4G --timeout 20m -- sh -c 'for p in $(or $2,$(KERNEL-$1)); do echo "== $$p"; \
 	(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'
-run-e2e = (cd e2e && ../bin/lab run --mem 3G --timeout 50m -- ../bin/e2e.test -test.v -test.timeout 49m $1)
+run-e2e = (cd e2e && ../bin/lab run --plane $1 --mem 3G --timeout 50m -- ../bin/e2e.test -test.v -test.timeout 49m $2)
 
 .PHONY: tests
 tests: tools # what runs in the lab
 	@mkdir -p bin/kernel
 	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
-	for p in $(KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
+	for p in $(ALL_KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
 
 .PHONY: kernel
-kernel: deps tests ## run the parts' own tests that need the lab (RUN=regexp picks some)
-	$(run-kernel)
+kernel: deps tests ## run the parts' own tests that need the lab (RUN=regexp picks some; PLANE=nftables)
+	$(call run-kernel,$(PLANE),$(KERNEL))
 
 .PHONY: e2e
-e2e: deps tests ## run the end-to-end tests: real engines, real IPVS (RUN=regexp picks some)
-	$(call run-e2e,$(if $(RUN),-test.run '$(RUN)'))
+e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=regexp picks some; PLANE=nftables)
+	$(call run-e2e,$(PLANE),$(if $(RUN),-test.run '$(RUN)'))
 
 # These tests of several hosts make hosts of their own, and so need not be with the others.
 OWN := ^TestHosts(Addresses|Equal|Join|TheEngines)
 
-# The lab is there twice, a processor each: what runs in one takes about as long as what runs in the other.
+# The tests of a data plane. The lab is there twice, a processor each: what runs in one takes about as long as what runs in
+# the other.
+define test-plane
+( echo "$1: the tests of several hosts run beside these, and are printed after them"; began=$$(date +%s); \
+	$(call run-e2e,$1,-test.run '^TestHosts' -test.skip '$(OWN)') >bin/e2e-hosts-$1.log 2>&1 & \
+	failed=; \
+	$(call run-kernel,$1) || failed=yes; \
+	$(call run-e2e,$1,-test.skip '^TestHosts') || failed=yes; \
+	$(call run-e2e,$1,-test.run '$(OWN)') || failed=yes; \
+	wait $$! || failed=yes; cat bin/e2e-hosts-$1.log; \
+	echo "$1: what runs in the lab took $$((($$(date +%s) - began) / 60)) min"; \
+	[ -z "$$failed" ] )
+endef
+
 .PHONY: test
 test: deps unit tests ## run all tests
-	@echo "the tests of several hosts run beside these, and are printed after them"; began=$$(date +%s); \
-	$(call run-e2e,-test.run '^TestHosts' -test.skip '$(OWN)') >bin/e2e-hosts.log 2>&1 & \
-	failed=; \
-	$(run-kernel) || failed=yes; \
-	$(call run-e2e,-test.skip '^TestHosts') || failed=yes; \
-	$(call run-e2e,-test.run '$(OWN)') || failed=yes; \
-	wait $$! || failed=yes; cat bin/e2e-hosts.log; \
-	echo "what runs in the lab took $$((($$(date +%s) - began) / 60)) min"; \
-	[ -z "$$failed" ]
+	@failed=; $(foreach p,$(TEST_PLANES),$(call test-plane,$p) || failed="$$failed $p";) \
+	[ -z "$$failed" ] || { echo "failed with the data plane:$$failed" >&2; exit 1; }
 
 .PHONY: images
 images: tools ## build the images of the stacks in compose/, on this host's engine
@@ -93,9 +108,13 @@ images: tools ## build the images of the stacks in compose/, on this host's engi
 demo: deps tools ## show the main job on three hosts: names, VIPs, the routing mesh, a host lost
 	@$(LAB) --timeout 10m -- bin/demo
 
+.PHONY: demo-native
+demo-native: PLANE := auto
+demo-native: demo ## the same with the data plane that this machine's own kernel will do for
+
 .PHONY: demo-shell
 demo-shell: deps tools ## a prompt in a running lab of three hosts, to look around
-	bin/lab shell --hosts a,b,c
+	bin/lab shell --plane $(PLANE) --hosts a,b,c
 
 .PHONY: bench
 bench: deps tools ## measure, and print a table (PART=host or cluster, QUICK=1: a few rounds)

@@ -7,11 +7,17 @@ import (
 	"net/netip"
 	"time"
 
+	"shoal/diagnose"
+	"shoal/kernel/watch"
 	"shoal/model"
 )
 
-// lookEvery is how often it is seen whether the host still has its address.
-const lookEvery = time.Second
+// It is seen whether the host still has its address when the kernel tells that
+// one goes, and seldom besides; while it has not, after each second.
+const (
+	lookSeldom = 30 * time.Second
+	lookAgain  = time.Second
+)
 
 // movedLooks is how many looks in a row have to find the same other address. A
 // DHCP client takes the old one away, and the routes with it, before it brings
@@ -77,25 +83,31 @@ func (w *addrWatch) missing() string {
 
 // watch reports while the host does not have its address. It ends with a
 // [movedError] once it has another.
-func (w *addrWatch) watch(ctx context.Context, node string, problems *problems) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
+func (w *addrWatch) watch(ctx context.Context, node string, problems *diagnose.Problems) error {
+	changed, err := watch.Start(ctx, watch.Interest{Addresses: true})
+	if err != nil {
+		return err
+	}
+	for pause := lookSeldom; ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-changed:
+		case <-time.After(pause):
 		}
 		here, err := hasAddr(w.own)
 		if err != nil {
+			pause = lookAgain
 			continue // the kernel is busy: the next look tells
 		}
 		if here {
+			pause = lookSeldom
 			w.look(true, netip.Addr{}, false)
-			problems.set("address", nil)
+			problems.Set("address", nil)
 			continue
 		}
-		problems.set("address", []model.Problem{{Kind: "node", Object: node, Reason: w.missing()}})
+		pause = lookAgain
+		problems.Set("address", []model.Problem{{Code: model.AddressMissing, Kind: "node", Object: node, Reason: w.missing()}})
 		// An error says that there is none.
 		if other, byDefault, _ := hostAddr(); w.look(false, other, byDefault) {
 			return &movedError{other, byDefault}

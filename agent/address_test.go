@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"shoal/diagnose"
 	"shoal/lab/wait"
+	"shoal/model"
 )
 
 // TestAHostHasMovedOnceItsOtherAddressIsThereToStay: each look is "here", "gone" while the host has no address to be
@@ -47,17 +49,17 @@ func TestAnAddressThatIsMissingIsAProblem(t *testing.T) {
 	for _, set := range []bool{true, false} {
 		// As if no address but one that waits for its default route would do.
 		w := &addrWatch{own: netip.MustParseAddr("192.0.2.1"), set: set, byDefault: true}
-		ps := newProblems("a", slog.New(slog.DiscardHandler))
+		ps := diagnose.NewProblems("a", slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- w.watch(ctx, "a", ps) }()
-		wait.For(t, 10*time.Second, "a problem", func() bool { return len(ps.list()) > 0 })
+		wait.For(t, 10*time.Second, "a problem", func() bool { return len(ps.List()) > 0 })
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		all := ps.list()
-		if len(all) != 1 || all[0].Object != "a" || strings.Contains(all[0].Reason, "--advertise") != set {
+		all := ps.List()
+		if len(all) != 1 || all[0].Code != model.AddressMissing || all[0].Object != "a" || strings.Contains(all[0].Reason, "--advertise") != set {
 			t.Errorf("set: %t: %+v", set, all)
 		}
 	}

@@ -19,15 +19,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"shoal/api"
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/diagnose"
 	"shoal/dnsd"
 	"shoal/dockerwatch"
 	"shoal/fabric"
 	"shoal/ingress"
-	"shoal/kernel/ipvs"
-	lb "shoal/lb/ipvs"
+	"shoal/kernel/watch"
+	"shoal/lb"
+	"shoal/lb/host"
 	"shoal/model"
+	"shoal/reconcile"
 	"shoal/vip"
 )
 
@@ -39,19 +43,22 @@ type Agent struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	metrics  *metrics
-	problems *problems
+	problems *diagnose.Problems
 
 	catalog  *catalog.Catalog
 	dns      *dnsd.Server
 	member   *membership
+	plane    *plane
 	balancer *lb.Balancer
 	fabric   *fabric.Fabric
 	ingress  *ingress.Ingress
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
+	inspect  *diagnose.Inspector
 	founded  bool       // this run is the first of a cluster's first host
 	network  meshState  // of settleNetwork alone
 	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
+	retired  bool       // of balance alone: other data planes have nothing in the kernel any more
 
 	engineCame atomic.Int64 // how often it was there again, or for the first time
 
@@ -102,31 +109,31 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	if err := fabric.CheckPool(c.SubnetPool, meshBridge); err != nil {
 		return &ConfigError{err}
 	}
-	api, err := listenSocket(c.RunDir)
+	socket, err := api.Listen(c.RunDir)
 	if err != nil {
 		return err
 	}
-	defer api.Close()
+	defer socket.Close()
 	g, ctx := errgroup.WithContext(ctx)
-	door := new(starting)
-	g.Go(func() error { return serve(ctx, api, door, log) })
+	door := new(api.Starting)
+	g.Go(func() error { return api.Serve(ctx, socket, door, log) })
 
-	problems := newProblems(c.Node, log)
+	problems := diagnose.NewProblems(c.Node, log)
 	g.Go(func() error { return w.watch(ctx, c.Node, problems) })
-	a, err := newAgent(ctx, c, problems, version, log, door.waitsFor)
+	a, err := newAgent(ctx, c, problems, version, log, door.WaitsFor)
 	if err != nil {
 		cancel()
 		return cmp.Or(g.Wait(), err)
 	}
 	defer a.close()
 	log.Info("agent is up", "version", version, "node", c.Node, "addr", c.Advertise, "pool", c.Pool, "dns", c.DNS)
-	door.over(a.handler())
+	door.Ready(api.Handler(a.backend()))
 	if c.MetricsAddr != "" {
 		l, err := net.Listen("tcp", c.MetricsAddr)
 		if err != nil {
 			return badSetting("--metrics-addr: %w", err)
 		}
-		g.Go(func() error { return serve(ctx, l, a.metricsHandler(), log) })
+		g.Go(func() error { return api.Serve(ctx, l, a.metricsHandler(), log) })
 	}
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.takePart(ctx, g) })
@@ -134,19 +141,25 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		return err
 	}
 	defer a.dns.Shutdown()
-	a.follow(ctx, g, "vip", 0, a.allocate)
-	a.follow(ctx, g, "dnsd", 0, a.answer)
-	a.follow(ctx, g, "network", 0, a.settleNetwork)
-	a.follow(ctx, g, "fabric", c.Repair, a.fabric.Reconcile)
-	a.follow(ctx, g, "publish", 0, a.publish)
+	routing := map[string]<-chan struct{}{}
+	for part, in := range map[string]watch.Interest{"fabric": fabric.Interest(), "ingress": ingress.Interest(), "lb": host.Interest()} {
+		if routing[part], err = watch.Start(ctx, in); err != nil {
+			return err
+		}
+	}
+	a.follow(ctx, g, "vip", 0, nil, a.vips.Reconcile)
+	a.follow(ctx, g, "dnsd", 0, nil, a.answer)
+	a.follow(ctx, g, "network", 0, nil, a.settleNetwork)
+	a.follow(ctx, g, "fabric", c.Repair, routing["fabric"], a.fabric.Reconcile)
+	a.follow(ctx, g, "publish", 0, nil, a.publish)
 	// The next two give connections to other hosts' tasks: not before it is
 	// known which of those hosts live.
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			a.follow(ctx, g, "lb", c.Repair, a.balancer.Reconcile)
-			a.follow(ctx, g, "ingress", c.Repair, a.ingress.Reconcile)
+			a.follow(ctx, g, "lb", c.Repair, watch.Any(ctx, routing["lb"], a.plane.Changed()), a.balance)
+			a.follow(ctx, g, "ingress", c.Repair, routing["ingress"], a.ingress.Reconcile)
 		}
 		return nil
 	})
@@ -160,21 +173,28 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 }
 
 // newAgent makes the parts. What it waits for meanwhile is told by waitsFor.
-func newAgent(ctx context.Context, c Config, problems *problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
+func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
 	waitsFor("the kernel's tables")
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
 		registry: prometheus.NewRegistry(),
 		problems: problems,
 		engine:   errors.New("not asked yet"),
+		network:  newNetwork(),
 	}
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
 	var err error
+	if a.plane, err = openPlane(ctx, c.DataPlane, c.planeOptions(log, a.registry)); err != nil {
+		return nil, err
+	}
+	log.Info("data plane is chosen", "plane", a.plane.Name(), "why", a.plane.why)
+	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
+		return nil, err
+	}
 	if a.balancer, err = lb.New(lb.Options{
-		Pool: c.Pool, DNS: c.DNS, DNSPeers: c.DNSPeers, StateDir: c.StateDir, Log: log.With("part", "lb"), Registerer: a.registry,
-		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
-	}); err != nil {
+		DNS: c.DNS, DNSPeers: c.DNSPeers, Recognise: recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
+	}, a.plane); err != nil {
 		return nil, err
 	}
 	etcdTLS, err := c.etcdTLS()
@@ -204,9 +224,6 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 	}
 	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
 		return nil, &ConfigError{err}
-	}
-	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
-		return nil, err
 	}
 	if err := a.openCatalog(ctx, etcdTLS, waitsFor); err != nil {
 		return nil, err
@@ -256,149 +273,106 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		return errors.Join(err, a.catalog.Close())
 	}
 	a.member = newMembership(c, id, a.catalog, log)
-	a.member.tasks, a.member.trace = a.held, a.part
+	a.inspect = a.inspector()
+	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
 }
 
 // ingress are the settings of the routing mesh.
 func (c *Config) ingress(log *slog.Logger) ingress.Options {
-	return ingress.Options{
-		Pool: c.Pool, StateDir: c.StateDir, Log: log.With("part", "ingress"),
-		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
-		VTEPMAC:  func(n model.Node) model.MAC { return fabric.VTEPMAC(n.Addr) },
-	}
+	return ingress.Options{Pool: c.Pool, Recognise: recognise, StateDir: c.StateDir, Log: log.With("part", "ingress")}
 }
+
+// recognise tells by which Ethernet addresses a host's packets come out of
+// tunnels.
+func recognise(n model.Node) []model.MAC { return []model.MAC{fabric.VTEPMAC(n.Addr)} }
 
 // close lets go of the store and the kernel, which stays as it is.
 func (a *Agent) close() {
 	if err := a.catalog.Close(); err != nil {
 		a.log.Warn("close the store", "error", err)
 	}
-	a.ingress.Close()
-	a.balancer.Close()
+	a.plane.Close()
 }
 
-// follow runs f in a loop of its own with each newest Snapshot, again after
-// the time f asks for, and a period after each such pass (0: never) with full
-// set: then f compares with what really is. So it does when the engine has come
-// back or its networks changed. A full pass that is left off with lb.GoOn goes
-// on in the next calls, whatever Snapshots come in between.
-func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, period time.Duration,
-	f func(ctx context.Context, s *model.Snapshot, full bool) (again time.Duration, ps []model.Problem)) {
+// follow runs the passes of a part in a loop of its own, repairing after each
+// period (0: never), at once when changed tells that the kernel is not as it was
+// made, and when the engine has come back or its networks
+// changed: when it starts, and with a network, an engine puts rules of its own in
+// front of ours.
+func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repair time.Duration, changed <-chan struct{}, pass reconcile.Pass) {
+	var engineCame int64
+	l := reconcile.Loop{
+		Pass: pass, Repair: repair, Changed: changed,
+		Full: func(old, new *model.Snapshot) bool {
+			came := a.engineCame.Load()
+			full := old == nil || came != engineCame || !reflect.DeepEqual(old.Networks, new.Networks)
+			engineCame = came
+			return full
+		},
+		Report: func(ps []model.Problem) { a.problems.Set(part, ps) },
+		Done: func(full bool, took time.Duration, problems int) {
+			a.metrics.reconciled(part, full, took, problems)
+		},
+	}
 	g.Go(func() error {
-		snapshots := a.catalog.Watch(ctx)
-		var last *model.Snapshot
-		var engineCame int64
-		again := time.NewTimer(time.Hour)
-		again.Stop()
-		repair := time.NewTimer(time.Hour)
-		repair.Stop()
-		full := true            // the first: nothing is known of the kernel
-		var spent time.Duration // on a full pass that goes on
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case s, ok := <-snapshots:
-				if !ok {
-					return nil
-				}
-				// When it starts, and with a network, an engine puts rules of its own
-				// in front of ours.
-				came := a.engineCame.Load()
-				full = full || last == nil || came != engineCame || !reflect.DeepEqual(last.Networks, s.Networks)
-				last, engineCame = s, came
-			case <-repair.C:
-				full = true
-			case <-again.C:
-			}
-			if last == nil {
-				continue
-			}
-			start := time.Now()
-			wait, ps := f(ctx, last, full)
-			took := time.Since(start)
-			a.problems.set(part, ps)
-			again.Stop()
-			if full || spent > 0 {
-				spent += took
-				if full = false; wait == lb.GoOn {
-					again.Reset(0)
-					continue
-				}
-				a.metrics.reconciled(part, true, spent, len(ps))
-				if period > 0 {
-					repair.Reset(pause(spent, period))
-				}
-				spent = 0
-			} else {
-				a.metrics.reconciled(part, false, took, len(ps))
-			}
-			if wait > 0 {
-				again.Reset(wait)
-			}
-		}
+		l.Run(ctx, a.catalog.Watch(ctx))
+		return nil
 	})
 }
 
-// pause is the time from a full pass to the next: the period, or up to twice
-// that where a pass takes long, so that the host has other things to do.
-func pause(took, period time.Duration) time.Duration {
-	return min(max(10*took, period), 2*period)
-}
-
-// allocateAgain is how often a VIP is tried for that a service did not get: the
-// store may be back, or an idle service have come of age, which no Snapshot tells.
-const allocateAgain = 5 * time.Second
-
-func (a *Agent) allocate(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
-	if ps = a.vips.Reconcile(ctx, s); len(ps) > 0 {
-		again = allocateAgain
+// balance has the data plane carry what a Snapshot says, and removes what another
+// one left behind once it does.
+func (a *Agent) balance(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
+	r := a.balancer.Reconcile(ctx, s, full)
+	if !r.More && !a.retired {
+		a.retired = true
+		a.plane.retire(ctx, a.config.planeOptions(a.log, nil), a.log)
 	}
-	return again, ps
+	return r
 }
 
-func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) (time.Duration, []model.Problem) {
+func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
 	for _, n := range s.Nodes {
 		if n.Problem != "" {
-			ps = append(ps, model.Problem{Node: s.Self.Name, Kind: "node", Object: n.Name, Reason: n.Problem})
+			ps = append(ps, model.Problem{Node: s.Self.Name, Code: n.ProblemCode, Kind: "node", Object: n.Name, Reason: n.Problem})
 		}
 	}
 	for _, c := range s.Containers {
-		if why := problemOf(&c, s, a.config.Network); why != "" {
-			ps = append(ps, model.Problem{Node: c.Node, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
+		if code, why := problemOf(&c, s, a.config.Network); why != "" {
+			ps = append(ps, model.Problem{Node: c.Node, Code: code, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 	}
-	return again, ps
+	return reconcile.Result{Again: again, Problems: ps}
 }
 
 // problemOf is what keeps a container's tasks from serving the whole cluster:
 // that of its labels, or that it is on none of the networks that other hosts
 // reach, as the one called network is.
-func problemOf(c *model.Container, s *model.Snapshot, network string) string {
+func problemOf(c *model.Container, s *model.Snapshot, network string) (code model.Code, why string) {
 	if c.Problem != "" || c.Node != s.Self.Name || len(s.Nodes) < 2 || !s.Self.Subnet.IsValid() {
-		return c.Problem
+		return c.ProblemCode, c.Problem
 	}
 	for i := range c.Tasks {
 		if t := &c.Tasks[i]; !s.Self.Reached(t.Addr) {
-			return fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; "+
+			return model.TaskUnreached, fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; "+
 				"start it anew with --network %[3]s, and if it has to be on others too, with the label shoal.network=%[3]s", t.Addr, t.Service, network)
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // answerPeers has the DNS server answer where other hosts ask it, once it is
 // known where that is.
 func (a *Agent) answerPeers(ctx context.Context, self model.Node) (again time.Duration, ps []model.Problem) {
-	at := lb.DNSServer(self)
+	at := model.PlanOf(self.Subnet).DNS
 	if !at.IsValid() || at == a.peersDNS {
 		return 0, nil
 	}
 	if err := a.dns.Listen(ctx, netip.AddrPortFrom(at, 53)); err != nil {
-		return 5 * time.Second, []model.Problem{{Kind: "dns", Object: at.String(), Reason: err.Error()}}
+		return 5 * time.Second, []model.Problem{{Code: model.DNSListenFailed, Kind: "dns", Object: at.String(), Reason: err.Error()}}
 	}
 	a.peersDNS = at
 	return 0, nil
@@ -411,7 +385,8 @@ const publishAgain = 5 * time.Second
 // publish claims the ports that this host's tasks publish, and lets go of those
 // nobody publishes any more. Where the store does not answer for one port, the
 // others are left for the next time: each would wait as long to learn the same.
-func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) (again time.Duration, ps []model.Problem) {
+func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
+	var again time.Duration
 	claim, release, ps := ingress.Claims(s)
 	left := len(claim) + len(release)
 	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
@@ -426,17 +401,17 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) (again t
 			}
 			again = time.Second
 			if taken := new(model.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
-				ps = append(ps, model.Problem{Kind: "service", Object: c.Service.String(), Reason: err.Error()})
+				ps = append(ps, model.Problem{Code: model.CodeOf(err, model.Unclassified), Kind: "service", Object: c.Service.String(), Reason: err.Error()})
 			}
 		}
 		return true
 	}
 	if !carryOut(claim, a.catalog.ClaimPort) || !carryOut(release, a.catalog.ReleasePort) {
 		again = publishAgain
-		ps = append(ps, model.Problem{Kind: "store", Object: "published ports",
+		ps = append(ps, model.Problem{Code: model.StoreUnreachable, Kind: "store", Object: "published ports",
 			Reason: fmt.Sprintf("%d wait to be claimed or released: the store does not answer, and it is tried again; see: shoal status", left)})
 	}
-	return again, ps
+	return reconcile.Result{Again: again, Problems: ps}
 }
 
 // takePart begins this host's part in the cluster once its own containers are
@@ -485,17 +460,17 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	s, err := NewClient(Socket(c.RunDir)).Status(ctx)
+	s, err := api.NewClient(api.Socket(c.RunDir)).Status(ctx)
 	if err == nil {
 		return fmt.Errorf("the agent (pid %d) still runs on this host and would put all of it back: stop it first", s.Pid)
 	}
-	if errors.As(err, new(*StartingError)) {
+	if errors.As(err, new(*api.StartingError)) {
 		return fmt.Errorf("%w; it would put all of it back: stop it first", err)
 	}
 	return errors.Join(
 		ingress.Down(ctx, c.ingress(log)),
 		fabric.Down(ctx),
-		lb.Down(ctx, lb.Options{Pool: c.Pool, StateDir: c.StateDir, Log: log}),
+		downPlanes(ctx, c.planeOptions(log, nil)),
 		removeNetwork(ctx, c, log),
 	)
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"shoal/api"
 	"shoal/dockerwatch"
 	"shoal/fabric"
 	"shoal/model"
@@ -56,6 +57,8 @@ type Config struct {
 	EtcdCert string
 	EtcdKey  string
 
+	DataPlane string // what balances: auto, ipvs or nftables
+
 	TCPTimeout    time.Duration // idle TCP connections in IPVS, whole seconds
 	TCPFinTimeout time.Duration
 	UDPTimeout    time.Duration
@@ -68,7 +71,7 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		StateDir: "/var/lib/shoal",
-		RunDir:   "/run/shoal",
+		RunDir:   api.DefaultRunDir,
 		Docker:   "unix:///var/run/docker.sock",
 		Pool:     netip.MustParsePrefix("10.96.0.0/16"),
 		DNS:      netip.MustParseAddr("10.96.0.10"),
@@ -84,6 +87,8 @@ func Defaults() Config {
 		Backend:    fabric.Auto,
 		VXLANPort:  fabric.DefaultPort,
 		VNI:        fabric.DefaultVNI,
+
+		DataPlane: planeAuto,
 
 		// Linux probes an idle connection with SO_KEEPALIVE first after
 		// tcp_keepalive_time = 7200 s (ip-sysctl): the balancer must not
@@ -105,9 +110,6 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 func badSetting(format string, args ...any) error {
 	return &ConfigError{fmt.Errorf(format, args...)}
 }
-
-// Socket is the path of the API's unix socket in a run directory.
-func Socket(runDir string) string { return filepath.Join(runDir, "shoal.sock") }
 
 // Check completes the settings that have a default of this host's own and
 // returns a [ConfigError] for the first that cannot work.
@@ -146,6 +148,9 @@ func (c *Config) Check() error {
 	}
 	if err := c.checkCluster(); err != nil {
 		return err
+	}
+	if err := checkPlane(c.DataPlane); err != nil {
+		return badSetting("--data-plane %w", err)
 	}
 	for label := range strings.SplitSeq(c.Zone, ".") {
 		if err := model.CheckLabel(label); err != nil {
@@ -186,7 +191,7 @@ func (c *Config) Check() error {
 		}
 	}
 	// sun_path holds 108 octets, unix(7).
-	if s := Socket(c.RunDir); len(s) > 107 {
+	if s := api.Socket(c.RunDir); len(s) > 107 {
 		return badSetting("--run-dir %s: a unix socket's path holds 107 characters at most", c.RunDir)
 	}
 	if c.MetricsAddr != "" {

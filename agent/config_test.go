@@ -97,18 +97,3 @@ func TestWhereTheTokenIs(t *testing.T) {
 		})
 	}
 }
-
-func TestPauseBetweenFullPasses(t *testing.T) {
-	const period = 4 * time.Second
-	for took, want := range map[time.Duration]time.Duration{
-		0:                      period,
-		9 * time.Millisecond:   period,
-		600 * time.Millisecond: 6 * time.Second,
-		2 * time.Second:        8 * time.Second,
-		time.Minute:            8 * time.Second,
-	} {
-		if got := pause(took, period); got != want {
-			t.Errorf("after a pass of %v: %v, want %v", took, got, want)
-		}
-	}
-}

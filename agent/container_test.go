@@ -19,26 +19,27 @@ func TestATaskThatOtherHostsDoNotReachIsAProblem(t *testing.T) {
 		return c
 	}
 	refused := at("b")
-	refused.Problem = "label x"
+	refused.Problem, refused.ProblemCode = "label x", model.LabelsInvalid
 	for name, tc := range map[string]struct {
 		c     model.Container
 		nodes []model.Node
 		self  model.Node
-		says  string // a part of it; "": no problem
+		code  model.Code // "": no problem
+		says  string     // a part of it
 	}{
 		"on the mesh":                   {c: at("a", "10.244.0.7"), nodes: []model.Node{a, b}, self: a},
 		"a process of the host":         {c: at("a", "192.0.2.1"), nodes: []model.Node{a, b}, self: a},
-		"elsewhere":                     {c: at("a", "172.17.0.2"), nodes: []model.Node{a, b}, self: a, says: "172.17.0.2, so it serves s/web here and on no other host; start it anew with --network front,"},
-		"one of two":                    {c: at("a", "10.244.0.7", "172.17.0.2"), nodes: []model.Node{a, b}, self: a, says: "172.17.0.2"},
+		"elsewhere":                     {c: at("a", "172.17.0.2"), nodes: []model.Node{a, b}, self: a, code: model.TaskUnreached, says: "172.17.0.2, so it serves s/web here and on no other host; start it anew with --network front,"},
+		"one of two":                    {c: at("a", "10.244.0.7", "172.17.0.2"), nodes: []model.Node{a, b}, self: a, code: model.TaskUnreached, says: "172.17.0.2"},
 		"elsewhere, on a lone host":     {c: at("a", "172.17.0.2"), nodes: []model.Node{a}, self: a},
 		"elsewhere, of another host":    {c: at("b", "172.17.0.2"), nodes: []model.Node{a, b}, self: a},
 		"before the host has a network": {c: at("a", "172.17.0.2"), nodes: []model.Node{a, b}, self: model.Node{Name: "a"}},
 		"without tasks":                 {c: at("a"), nodes: []model.Node{a, b}, self: a},
-		"refused":                       {c: refused, nodes: []model.Node{a, b}, self: a, says: "label x"},
+		"refused":                       {c: refused, nodes: []model.Node{a, b}, self: a, code: model.LabelsInvalid, says: "label x"},
 	} {
-		got := problemOf(&tc.c, &model.Snapshot{Self: tc.self, Nodes: tc.nodes}, "front")
-		if (got == "") != (tc.says == "") || !strings.Contains(got, tc.says) {
-			t.Errorf("%s: %q, want %q", name, got, tc.says)
+		code, got := problemOf(&tc.c, &model.Snapshot{Self: tc.self, Nodes: tc.nodes}, "front")
+		if code != tc.code || (got == "") != (tc.says == "") || !strings.Contains(got, tc.says) {
+			t.Errorf("%s: %s, %q, want %s, %q", name, code, got, tc.code, tc.says)
 		}
 	}
 }

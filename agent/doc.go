@@ -7,8 +7,9 @@
 // The consumers that write to the kernel are run again on a slow timer, to
 // repair what others broke.
 //
-// It also serves the HTTP API on a unix socket, which the command line speaks
-// ([Client]), and the metrics. Agents of different hosts ask each other over mutual
-// TLS what only each one's kernel tells: what it holds to a task, and its part
-// of a trace. No other package knows two of the parts.
+// It also fills what package api serves on a unix socket and what package
+// diagnose reads from. Agents of different hosts ask each other over mutual TLS
+// what only each one's kernel tells: what it holds to a task, and its part of a
+// trace. No other package knows two of the parts, but for diagnose, which only
+// reads from them.
 package agent

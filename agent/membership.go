@@ -13,10 +13,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"shoal/api"
 	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/diagnose"
+	"shoal/lb"
 	"shoal/model"
-	"shoal/virtual"
 )
 
 // membership is this host's part in the cluster. A lone host has an identity;
@@ -29,8 +31,8 @@ type membership struct {
 	id     *cluster.Identity
 	reg    *cluster.Registry
 	server *cluster.Server
-	tasks  func(netip.Addr) (virtual.Held, error)                          // what this host still has to do with a task; set before start
-	trace  func(ctx context.Context, q question, asked bool) (part, error) // this host's part of one; likewise
+	tasks  func(netip.Addr) (lb.Held, error)                                                 // what this host still has to do with a task; set before start
+	trace  func(ctx context.Context, q diagnose.Question, asked bool) (diagnose.Part, error) // this host's part of one; likewise
 
 	judged chan struct{} // closed once the other hosts' lives are known
 	once   sync.Once     // closes it
@@ -328,16 +330,8 @@ func (m *membership) stop() {
 	m.server.Close()
 }
 
-// Token is a join token and the command that uses it.
-type Token struct {
-	Token   string        `json:"token"`
-	Command string        `json:"command"`
-	TTL     time.Duration `json:"ttl"`
-	Uses    int           `json:"uses"`
-}
-
 // createToken makes a join token, and listens for who uses it.
-func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses int) (*Token, error) {
+func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses int) (*api.Token, error) {
 	if m.external() {
 		return nil, errors.New("hosts join this cluster by its etcd, without a token: start the agent there with the --etcd settings that it has here")
 	}
@@ -357,6 +351,16 @@ func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses in
 		// Nobody was told of it. That it goes does not depend on who waits.
 		return nil, errors.Join(err, m.reg.RemoveToken(context.WithoutCancel(ctx), cluster.TokenID(token)))
 	}
-	return &Token{Token: token, TTL: ttl, Uses: uses,
+	return &api.Token{Token: token, TTL: ttl, Uses: uses,
 		Command: fmt.Sprintf("sudo shoal agent --join %s --token %s", m.config.Advertise, token)}, nil
+}
+
+// tokens are the join tokens that were made and not removed.
+func (m *membership) tokens(ctx context.Context) ([]api.TokenInfo, error) {
+	tokens, err := m.reg.Tokens(ctx)
+	var infos []api.TokenInfo
+	for _, t := range tokens {
+		infos = append(infos, api.TokenInfo(t))
+	}
+	return infos, err
 }

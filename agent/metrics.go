@@ -54,7 +54,7 @@ type mesh struct{ a *Agent }
 var (
 	tasksDesc = prometheus.NewDesc("shoal_tasks", "Tasks by service and state.",
 		[]string{"service", "state"}, nil)
-	problemsDesc = prometheus.NewDesc("shoal_problems", "What shoal problems lists.", []string{"kind"}, nil)
+	problemsDesc = prometheus.NewDesc("shoal_problems", "What shoal problems lists; what works, but not exactly as was asked for, is of the kind notice.", []string{"kind"}, nil)
 )
 
 func (m *mesh) Describe(ch chan<- *prometheus.Desc) {
@@ -76,8 +76,12 @@ func (m *mesh) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	kinds := map[string]int{}
-	for _, p := range m.a.problems.list() {
-		kinds[p.Kind]++
+	for _, p := range m.a.problems.List() {
+		kind := p.Kind
+		if p.Notice {
+			kind = "notice"
+		}
+		kinds[kind]++
 	}
 	for kind, n := range kinds {
 		ch <- prometheus.MustNewConstMetric(problemsDesc, prometheus.GaugeValue, float64(n), kind)

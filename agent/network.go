@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"shoal/dockerwatch"
 	"shoal/fabric"
 	"shoal/model"
+	"shoal/reconcile"
 )
 
 // meshNetwork is the Docker network that shoal makes on each host, and its bridge.
@@ -25,34 +25,40 @@ const (
 // meshState is how far the network has come.
 type meshState struct {
 	settled bool // it was there once
-	pause   time.Duration
-	next    time.Time // when to try again
-	why     []model.Problem
+	failing *reconcile.Failures[string]
 }
+
+func newNetwork() meshState {
+	return meshState{failing: reconcile.NewFailures[string](200*time.Millisecond, 10*time.Second)}
+}
+
+// passing is how long it is no problem yet that the network cannot be made:
+// that is so while a host starts.
+const passing = time.Second
 
 // settleNetwork gives this host its subnet and the engine the network in it,
 // once, and again where somebody has removed it since (docker network prune
 // takes every network without a container) or, if it is the user's, given it
 // another subnet. What keeps it from that is a problem meanwhile.
-func (a *Agent) settleNetwork(ctx context.Context, s *model.Snapshot, _ bool) (time.Duration, []model.Problem) {
-	n := &a.network
+func (a *Agent) settleNetwork(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
+	n, name := &a.network, a.config.Network
 	if n.settled && a.networkStands(s) {
-		return 0, nil
+		n.failing.Put(name, nil, time.Now())
+		return reconcile.Result{}
 	}
-	if wait := time.Until(n.next); wait > 0 {
-		return wait, n.why
+	if now := time.Now(); n.failing.Len() == 0 || len(n.failing.Due(now)) > 0 {
+		err := a.makeNetwork(ctx, s)
+		n.failing.Put(name, err, time.Now())
+		n.settled = n.settled || err == nil
 	}
-	err := a.makeNetwork(ctx, s)
-	if err == nil {
-		*n = meshState{settled: true}
-		return 0, nil
+	now := time.Now()
+	r := reconcile.Result{Again: n.failing.Next(now)}
+	if now.Sub(n.failing.Since(name)) > passing {
+		r.Problems = n.failing.Problems(func(name string, err error) model.Problem {
+			return model.Problem{Code: model.CodeOf(err, model.NetworkFailed), Kind: "network", Object: name, Reason: err.Error()}
+		})
 	}
-	n.pause = min(max(2*n.pause, 200*time.Millisecond), 10*time.Second)
-	n.next = time.Now().Add(n.pause)
-	if n.pause > time.Second { // not what passes while a host starts
-		n.why = []model.Problem{{Kind: "network", Object: a.config.Network, Reason: err.Error()}}
-	}
-	return n.pause, n.why
+	return r
 }
 
 // networkStands tells whether the engine has the network as it was announced to
@@ -95,10 +101,10 @@ func (a *Agent) makeNetwork(ctx context.Context, s *model.Snapshot) error {
 			return err
 		}
 	} else {
-		gateway := subnet.Addr().Next()
+		plan := model.PlanOf(subnet)
 		err = a.watcher.EnsureNetwork(ctx, dockerwatch.NetworkSpec{
-			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: gateway,
-			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{lastUsable(subnet)},
+			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: plan.Gateway,
+			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{plan.Reserved},
 		})
 		if err != nil {
 			return err
@@ -132,14 +138,5 @@ func networkSubnet(s *model.Snapshot, name string) (netip.Prefix, error) {
 			}
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
-}
-
-// lastUsable is the last address of a subnet before its broadcast address.
-func lastUsable(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().As4()
-	host := uint32(1)<<(32-p.Bits()) - 2
-	n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	n += host
-	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+	return netip.Prefix{}, model.NetworkMissing.Errorf("--network %s: the engine has no bridge network of that name with an IPv4 subnet", name)
 }

@@ -6,23 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"shoal/api"
 	"shoal/catalog"
 	"shoal/cluster"
-	"shoal/model"
 )
 
-// NodeView is a host as the command line shows it.
-type NodeView struct {
-	model.Node
-	Alive  bool          `json:"alive"`
-	Reason string        `json:"reason,omitempty"` // why this host thinks so
-	RTT    time.Duration `json:"rtt,omitempty"`
-	Role   string        `json:"role"` // in the embedded etcd: "server", "learner", "client"; "" with an external one
-	Tasks  int           `json:"tasks"`
-}
-
 // nodes are all hosts as this one sees them.
-func (m *membership) nodes(ctx context.Context) ([]NodeView, error) {
+func (m *membership) nodes(ctx context.Context) ([]api.NodeView, error) {
 	s := m.store.Snapshot()
 	if s == nil {
 		return nil, errNoSnapshot
@@ -48,9 +38,9 @@ func (m *membership) nodes(ctx context.Context) ([]NodeView, error) {
 			tasks[t.Node]++
 		}
 	}
-	views := []NodeView{}
+	views := []api.NodeView{}
 	for _, n := range s.Nodes {
-		v := NodeView{Node: n, Alive: n.Alive, Tasks: tasks[n.Name], Role: roles[n.Name]}
+		v := api.NodeView{Node: n, Alive: n.Alive, Tasks: tasks[n.Name], Role: roles[n.Name]}
 		if v.Role == "" && !external {
 			v.Role = "client"
 		}
@@ -98,7 +88,7 @@ func (m *membership) removeNode(ctx context.Context, name string) error {
 	case !errors.Is(removed, cluster.ErrRemoved):
 		return removed
 	case err != nil:
-		return fmt.Errorf("%w: no host is called %q, see shoal nodes", errNotFound, name)
+		return fmt.Errorf("%w: no host is called %q, see shoal nodes", api.ErrNotFound, name)
 	}
 	return nil
 }

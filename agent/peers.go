@@ -10,16 +10,13 @@ import (
 	"net/netip"
 	"time"
 
+	"shoal/api"
 	"shoal/cluster"
-	"shoal/virtual"
+	"shoal/diagnose"
+	"shoal/lb"
 )
 
 // What agents ask of each other, over mutual TLS.
-
-// roleAnswer is what a change of a host's role came to.
-type roleAnswer struct {
-	Advice string `json:"advice,omitempty"`
-}
 
 // What one agent waits for another's answer.
 const (
@@ -35,33 +32,33 @@ func (m *membership) serveRole(w http.ResponseWriter, r *http.Request) {
 	}
 	m.log.Info("role is changed for another host", "by", cluster.PeerNode(r), "to", r.PathValue("role"))
 	a, err := m.changeRole(r.Context(), r.PathValue("role"))
-	reply(w, a, err)
+	api.Reply(w, a, err)
 }
 
 func (m *membership) serveHeld(w http.ResponseWriter, r *http.Request) {
 	addr, err := netip.ParseAddr(r.PathValue("addr"))
 	if err != nil {
-		reply(w, nil, err)
+		api.Reply(w, nil, err)
 		return
 	}
 	h, err := m.tasks(addr)
-	reply(w, h, err)
+	api.Reply(w, h, err)
 }
 
 // serveTrace tells this host's part of a trace. It reads, and does nothing else.
 func (m *membership) serveTrace(w http.ResponseWriter, r *http.Request) {
-	q, err := parseQuestion(r.URL.Query())
+	q, err := diagnose.ParseQuestion(r.URL.Query())
 	if err != nil {
-		reply(w, nil, err)
+		api.Reply(w, nil, err)
 		return
 	}
 	p, err := m.trace(r.Context(), q, true)
-	reply(w, p, err)
+	api.Reply(w, p, err)
 }
 
 // changeRole changes this host's own role. Once begun it goes on when who asked
 // for it has left: half done it would have to be taken back, which takes as long.
-func (m *membership) changeRole(ctx context.Context, role string) (a roleAnswer, err error) {
+func (m *membership) changeRole(ctx context.Context, role string) (a api.RoleAnswer, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roleTime)
 	defer cancel()
 	switch role {
@@ -70,19 +67,19 @@ func (m *membership) changeRole(ctx context.Context, role string) (a roleAnswer,
 	case "client":
 		a.Advice, err = m.demote(ctx)
 	default:
-		err = fmt.Errorf("%w: role %q", errNotFound, role)
+		err = fmt.Errorf("%w: role %q", api.ErrNotFound, role)
 	}
 	return a, err
 }
 
 // setRole changes the role of any host.
-func (m *membership) setRole(ctx context.Context, node, role string) (a roleAnswer, err error) {
+func (m *membership) setRole(ctx context.Context, node, role string) (a api.RoleAnswer, err error) {
 	if node == m.config.Node {
 		return m.changeRole(ctx, role)
 	}
 	addr, ok := m.peers()[node]
 	if !ok {
-		return a, fmt.Errorf("%w: no host is called %q, see shoal nodes", errNotFound, node)
+		return a, fmt.Errorf("%w: no host is called %q, see shoal nodes", api.ErrNotFound, node)
 	}
 	ctx, cancel := context.WithTimeout(ctx, roleTime+answerTime)
 	defer cancel()
@@ -94,7 +91,7 @@ func (m *membership) setRole(ctx context.Context, node, role string) (a roleAnsw
 }
 
 // held is what a host's balancers still have to do with a task.
-func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (h virtual.Held, err error) {
+func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr) (h lb.Held, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	err = m.ask(ctx, http.MethodGet, node, "/v1/held/"+task.String(), &h)
@@ -102,10 +99,10 @@ func (m *membership) held(ctx context.Context, node netip.Addr, task netip.Addr)
 }
 
 // part is another host's part of a trace.
-func (m *membership) part(ctx context.Context, node netip.Addr, q question) (p part, err error) {
+func (m *membership) part(ctx context.Context, node netip.Addr, q diagnose.Question) (p diagnose.Part, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	err = m.ask(ctx, http.MethodGet, node, "/v1/trace?"+q.encode(), &p)
+	err = m.ask(ctx, http.MethodGet, node, "/v1/trace?"+q.Encode(), &p)
 	return p, err
 }
 
@@ -126,7 +123,7 @@ func (m *membership) ask(ctx context.Context, method string, node netip.Addr, pa
 	defer resp.Body.Close()
 	body := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
 	if resp.StatusCode >= 400 {
-		var e apiError
+		var e api.Failure
 		if err := body.Decode(&e); err != nil || e.Error == "" {
 			return fmt.Errorf("the agent of %s answered %s", node, resp.Status)
 		}

@@ -40,11 +40,11 @@ func TestOnePortLearnsThatTheStoreIsAway(t *testing.T) {
 	s := catalog.NewSnapshot(1, self, nil, []model.Container{{ID: "1", Name: "web-1", Node: "a", Tasks: []model.Task{task}}}, nil)
 	s.Published = []model.PortClaim{{Protocol: model.TCP, Port: 53, Service: web}} // to be released
 	a := &Agent{catalog: c}
-	again, ps := a.publish(t.Context(), s, false)
-	if len(ps) != 1 || ps[0].Kind != "store" || !strings.Contains(ps[0].Reason, "21 wait") {
+	r := a.publish(t.Context(), s, false)
+	if ps := r.Problems; len(ps) != 1 || ps[0].Code != model.StoreUnreachable || !strings.Contains(ps[0].Reason, "21 wait") {
 		t.Errorf("the problems are %+v, want one for all ports", ps)
 	}
-	if again != publishAgain {
-		t.Errorf("it is tried again in %v, want %v", again, publishAgain)
+	if r.Again != publishAgain {
+		t.Errorf("it is tried again in %v, want %v", r.Again, publishAgain)
 	}
 }

@@ -9,23 +9,15 @@ import (
 	"sync"
 	"time"
 
+	"shoal/api"
+	"shoal/lb"
 	"shoal/model"
-	"shoal/virtual"
 )
-
-// Stopped tells how a container's end went.
-type Stopped struct {
-	Container string        `json:"container"`
-	Tasks     []string      `json:"tasks"`             // the services it was a task of
-	Drained   time.Duration `json:"drained"`           // how long that took
-	Held      int           `json:"held"`              // connections that were cut off at the deadline; 0: none
-	Unasked   []string      `json:"unasked,omitempty"` // hosts that did not tell what they hold
-}
 
 // stop takes a container out of every rotation, waits until every living host
 // has taken it out and none holds a connection to it, or its drain time is over,
 // and stops it. A client that has gone away meanwhile (ctx) puts it back.
-func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
+func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error) {
 	if _, err := a.snapshot(); err != nil {
 		return nil, err
 	}
@@ -34,7 +26,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 		return nil, err
 	}
 	start := time.Now()
-	s := &Stopped{Container: container, Tasks: []string{}}
+	s := &api.Stopped{Container: container, Tasks: []string{}}
 	deadline := start
 	for _, t := range tasks {
 		s.Tasks = append(s.Tasks, t.Service.String())
@@ -54,7 +46,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 		}
 		held, unasked := a.heldEverywhere(ctx, tasks)
 		s.Held, s.Unasked = held.Connections, unasked
-		if idle++; held != (virtual.Held{}) || len(unasked) > 0 {
+		if idle++; held != (lb.Held{}) || len(unasked) > 0 {
 			idle = 0
 		}
 		// Once is not enough: a connection may have been on its way when its host
@@ -69,9 +61,9 @@ func (a *Agent) stop(ctx context.Context, container string) (*Stopped, error) {
 
 // heldEverywhere is what all living hosts still have to do with tasks, and
 // which of them did not tell.
-func (a *Agent) heldEverywhere(ctx context.Context, tasks []model.Task) (sum virtual.Held, unasked []string) {
+func (a *Agent) heldEverywhere(ctx context.Context, tasks []model.Task) (sum lb.Held, unasked []string) {
 	var mu sync.Mutex
-	count := func(node string, h virtual.Held, err error) {
+	count := func(node string, h lb.Held, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {
@@ -80,8 +72,7 @@ func (a *Agent) heldEverywhere(ctx context.Context, tasks []model.Task) (sum vir
 			}
 			return
 		}
-		sum.Connections += h.Connections
-		sum.Open = sum.Open || h.Open
+		sum = sum.Add(h)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -107,15 +98,11 @@ func (a *Agent) heldEverywhere(ctx context.Context, tasks []model.Task) (sum vir
 	return sum, unasked
 }
 
-// held tells what this host's balancers still have to do with a task.
-func (a *Agent) held(task netip.Addr) (virtual.Held, error) {
-	vips, err := a.balancer.Held(task)
+// held tells what this host's data plane still has to do with a task.
+func (a *Agent) held(task netip.Addr) (lb.Held, error) {
+	h, err := a.plane.Held(task)
 	if err != nil {
-		return virtual.Held{}, fmt.Errorf("read the connections of the balancer: %w", err)
+		return h, fmt.Errorf("read the connections of the data plane: %w", err)
 	}
-	ports, err := a.ingress.Held(task)
-	if err != nil {
-		return virtual.Held{}, fmt.Errorf("read the connections of the sandbox: %w", err)
-	}
-	return virtual.Held{Connections: vips.Connections + ports.Connections, Open: vips.Open || ports.Open}, nil
+	return h, nil
 }

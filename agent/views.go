@@ -2,10 +2,50 @@ package agent
 
 import (
 	"errors"
+	"net/http"
+	"net/netip"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"shoal/api"
+	"shoal/catalog"
+	"shoal/diagnose"
 	"shoal/model"
 )
+
+// backend is what the API serves.
+func (a *Agent) backend() api.Backend {
+	return api.Backend{
+		Status: a.status, Services: a.services, Tasks: a.tasks, Problems: a.problems.List,
+		Explain: a.inspect.Explain, Lookup: a.inspect.Lookup, Trace: a.inspect.Trace,
+		Nodes: a.member.nodes, RemoveNode: a.member.removeNode, SetRole: a.member.setRole,
+		Tokens: a.member.tokens, CreateToken: a.member.createToken, RemoveToken: a.member.reg.RemoveToken,
+		Stop: a.stop, RemoveService: a.catalog.RemoveService,
+		Metrics: a.metricsHandler(),
+	}
+}
+
+func (a *Agent) metricsHandler() http.Handler {
+	return promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{})
+}
+
+// inspector is what explains and traces, out of the agent's parts.
+func (a *Agent) inspector() *diagnose.Inspector {
+	return &diagnose.Inspector{
+		Zone: a.config.Zone, DNS: netip.AddrPortFrom(a.config.DNS, 53),
+		Snapshot: a.snapshot, Problems: a.problems.List, Engine: a.engineError,
+		Names: a.dns, Plane: a.plane, Ports: a.balancer, Mesh: a.ingress, Routes: a.fabric,
+		Peer: a.member.part,
+	}
+}
+
+// engineError is why the engine does not answer; nil if it does.
+func (a *Agent) engineError() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.engine
+}
 
 // errNoSnapshot is the answer while nothing is known yet.
 var errNoSnapshot = errors.New("the agent knows nothing yet: it waits for its store and the engine; see shoal status")
@@ -17,17 +57,22 @@ func (a *Agent) snapshot() (*model.Snapshot, error) {
 	return nil, errNoSnapshot
 }
 
-func (a *Agent) status() Status {
-	st := Status{
+func (a *Agent) status() api.Status {
+	st := api.Status{
 		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
-		Kernel: kernelRelease(), Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
-		Engine: "connected", Store: a.catalog.Status(), Problems: len(a.problems.list()),
+		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
+		Engine: "connected", Store: storeStatus(a.catalog.Status()),
 	}
-	a.mu.Lock()
-	if a.engine != nil {
-		st.Engine = a.engine.Error()
+	for _, p := range a.problems.List() {
+		if p.Notice {
+			st.Notices++
+		} else {
+			st.Problems++
+		}
 	}
-	a.mu.Unlock()
+	if err := a.engineError(); err != nil {
+		st.Engine = err.Error()
+	}
 	if s := a.catalog.Snapshot(); s != nil {
 		st.Nodes, st.Services = s.Nodes, len(s.Services)
 		for i := range s.Services {
@@ -38,15 +83,15 @@ func (a *Agent) status() Status {
 	return st
 }
 
-func (a *Agent) services() ([]ServiceView, error) {
+func (a *Agent) services() ([]api.ServiceView, error) {
 	s, err := a.snapshot()
 	if err != nil {
 		return nil, err
 	}
-	views := []ServiceView{}
+	views := []api.ServiceView{}
 	for i := range s.Services {
 		svc := &s.Services[i]
-		views = append(views, ServiceView{
+		views = append(views, api.ServiceView{
 			ID: svc.ID.String(), Mode: svc.Spec.Mode, VIP: svc.VIP, Scheduler: svc.Spec.Scheduler, Ports: svc.Ports(),
 			Tasks: len(svc.Tasks), InRotation: len(svc.InRotation()), IdleSince: svc.IdleSince,
 		})
@@ -64,4 +109,14 @@ func (a *Agent) tasks() ([]model.Task, error) {
 		tasks = append(tasks, s.Services[i].Tasks...)
 	}
 	return tasks, nil
+}
+
+// storeStatus is the catalog's account of itself as the API has it.
+func storeStatus(s catalog.Status) api.StoreStatus {
+	return api.StoreStatus{
+		Endpoints: s.Endpoints, Embedded: s.Embedded, Role: string(s.Role), Connected: s.Connected,
+		Leader: s.Leader, Version: s.Version, DBSize: s.DBSize, Revision: s.Revision,
+		Lease: s.Lease, Unsaved: s.Unsaved, Unreadable: s.Unreadable, FromCache: s.FromCache,
+		Snapshot: s.Snapshot, SnapshotAge: s.SnapshotAge, Waiting: s.Waiting, LastError: s.LastError,
+	}
 }

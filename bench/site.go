@@ -14,7 +14,7 @@ import (
 	"github.com/docker/docker/client"
 	"golang.org/x/sys/unix"
 
-	"shoal/agent"
+	"shoal/api"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/lab"
@@ -30,7 +30,7 @@ type site struct {
 	*bench
 	host   *lab.Host
 	docker *client.Client
-	agents *agent.Client
+	agents *api.Client
 	root   string // the host's files as the bench sees them
 	inHost *thread
 	ipvs   *ipvs.Handle // of inHost
@@ -45,7 +45,7 @@ func newSite(b *bench, host *lab.Host) *site {
 		return err
 	}))
 	b.Cleanup(s.ipvs.Close)
-	s.agents = agent.NewClient(host.AgentSocket())
+	s.agents = api.NewClient(host.AgentSocket())
 	var err error
 	s.docker, err = client.NewClientWithOpts(client.WithHost("unix://"+host.DockerSocket()), client.WithAPIVersionNegotiation())
 	b.must("open the engine", err)

@@ -117,7 +117,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 func TestRecordsKeepEveryField(t *testing.T) {
 	c, n, rec, claim := filled[model.Container](t), filled[model.Node](t), filled[ServiceRecord](t), filled[model.PortClaim](t)
 	claim.Port, claim.Protocol = 53, model.UDP
-	n.Problem = "" // is this host's finding
+	n.Problem, n.ProblemCode = "", "" // are this host's finding
 	server := serverRecord{"https://192.0.2.9:2379"}
 	for key, test := range map[string]struct {
 		value any // to be written

@@ -1,8 +1,6 @@
 package dockerwatch
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,12 +16,12 @@ func (v *inventory) address(f *facts, s *serviceLabels) (netip.Addr, error) {
 	}
 	if owner.hostNetwork {
 		if s.network != "" {
-			return netip.Addr{}, fmt.Errorf("label %snetwork=%.60q: the container is on the host's network: leave the label out", labelPrefix, s.network)
+			return netip.Addr{}, model.LabelsInvalid.Errorf("label %snetwork=%.60q: the container is on the host's network: leave the label out", labelPrefix, s.network)
 		}
 		if a := v.nodeAddr(); a.IsValid() {
 			return a, nil
 		}
-		return netip.Addr{}, errors.New("the container is on the host's network, and the host's address is not known yet")
+		return netip.Addr{}, model.AddressMissing.Errorf("the container is on the host's network, and the host's address is not known yet")
 	}
 	e, err := v.endpoint(f, owner, s.network)
 	if err != nil {
@@ -35,7 +33,7 @@ func (v *inventory) address(f *facts, s *serviceLabels) (netip.Addr, error) {
 		}
 	}
 	if s.spec.Mode == model.ModeVIP {
-		return netip.Addr{}, fmt.Errorf("network %s gives the container no address of the kind of the VIPs (%s): use another network or %smode=dnsrr",
+		return netip.Addr{}, model.AddressMissing.Errorf("network %s gives the container no address of the kind of the VIPs (%s): use another network or %smode=dnsrr",
 			e.network, v.limits.pool, labelPrefix)
 	}
 	return e.addrs[0], nil
@@ -50,15 +48,15 @@ func (v *inventory) networkOwner(f *facts) (*facts, error) {
 		}
 		owner := v.find(f.joined)
 		if owner == nil {
-			return nil, fmt.Errorf("container %.12s, whose network this one shares, does not run: start it, then restart this one", f.joined)
+			return nil, model.NetworkOwnerGone.Errorf("container %.12s, whose network this one shares, does not run: start it, then restart this one", f.joined)
 		}
 		// The owner's restart made it a new network; f is in the old one.
 		if owner.started.After(f.started) {
-			return nil, fmt.Errorf("container %s, whose network this one shares, was started after it: restart this one", owner.name)
+			return nil, model.NetworkOwnerGone.Errorf("container %s, whose network this one shares, was started after it: restart this one", owner.name)
 		}
 		f = owner
 	}
-	return nil, errors.New("the container shares its network over too many others")
+	return nil, model.NetworkOwnerGone.Errorf("the container shares its network over too many others")
 }
 
 // find is the running container of an ID or name, nil if there is none.
@@ -79,7 +77,7 @@ func (v *inventory) find(idOrName string) *facts {
 // owner's network or is owner.
 func (v *inventory) endpoint(f, owner *facts, wanted string) (endpoint, error) {
 	if len(owner.endpoints) == 0 {
-		return endpoint{}, errors.New("the container has no address on any network: attach it to one with docker network connect")
+		return endpoint{}, model.AddressMissing.Errorf("the container has no address on any network: attach it to one with docker network connect")
 	}
 	var all, usable []string
 	var only endpoint
@@ -102,7 +100,7 @@ func (v *inventory) endpoint(f, owner *facts, wanted string) (endpoint, error) {
 			}
 			return owner.endpoints[i], nil
 		}
-		return endpoint{}, fmt.Errorf("label %snetwork=%.60q: the container is not on that network; it is on %s",
+		return endpoint{}, model.NetworkMissing.Errorf("label %snetwork=%.60q: the container is not on that network; it is on %s",
 			labelPrefix, wanted, strings.Join(all, ", "))
 	}
 	switch len(usable) {
@@ -111,7 +109,7 @@ func (v *inventory) endpoint(f, owner *facts, wanted string) (endpoint, error) {
 	case 1:
 		return only, nil
 	}
-	return endpoint{}, fmt.Errorf("the container is on several networks (%s): say which to use with the label %snetwork=%s",
+	return endpoint{}, model.NetworkAmbiguous.Errorf("the container is on several networks (%s): say which to use with the label %snetwork=%s",
 		strings.Join(usable, ", "), labelPrefix, usable[0])
 }
 
@@ -124,5 +122,5 @@ func (v *inventory) unusable(es []endpoint) error {
 		}
 		names = append(names, e.network+" ("+driver+")")
 	}
-	return fmt.Errorf("the host cannot reach a container on network %s: attach it to a bridge network", strings.Join(names, ", "))
+	return model.NetworkUnusable.Errorf("the host cannot reach a container on network %s: attach it to a bridge network", strings.Join(names, ", "))
 }

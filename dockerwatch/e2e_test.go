@@ -364,7 +364,7 @@ func TestEngineLabelsOfAnImage(t *testing.T) {
 	h.docker("run -d --name @asked -l shoal.weight=1 " + labelled + " sleep 1000")
 	h.run("own", "-l shoal.service=web")
 	h.wants("alone:problem asked:running own:running plain")
-	if why := h.container("alone").Problem; !strings.Contains(why, "image") {
+	if why := h.container("alone").ProblemCode; why != model.LabelsOfImage {
 		t.Errorf("the problem is %q", why)
 	}
 }

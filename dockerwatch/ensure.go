@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"shoal/model"
+
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
@@ -69,7 +71,7 @@ func (w *Watcher) EnsureNetwork(ctx context.Context, spec NetworkSpec) error {
 		}
 		// Before one of ours is removed in vain.
 		if others := overlapping(list, spec); len(others) > 0 {
-			return fmt.Errorf("its subnet %s overlaps network %s, which the engine refuses: remove that one (docker network rm), or choose another pool of subnets",
+			return model.SubnetOverlap.Errorf("its subnet %s overlaps network %s, which the engine refuses: remove that one (docker network rm), or choose another pool of subnets",
 				spec.Subnet, strings.Join(others, ", "))
 		}
 		if there != nil {

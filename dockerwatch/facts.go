@@ -23,7 +23,7 @@ type facts struct {
 	stack    string
 	project  string // of Compose, as it is written there; "" if none
 	services []serviceLabels
-	refusal  string // why the labels were refused; "" if they were not
+	refusal  error // why the labels were refused; nil if they were not
 
 	paused    bool
 	health    container.HealthStatus // "" without a HEALTHCHECK
@@ -85,7 +85,7 @@ func factsOf(c container.InspectResponse, image map[string]string, l limits, now
 		f.services, err = parseLabels(labels, l)
 	}
 	if err != nil {
-		f.services, f.refusal = nil, err.Error()
+		f.services, f.refusal = nil, err
 	}
 	if c.HostConfig != nil {
 		f.hostNetwork = c.HostConfig.NetworkMode.IsHost()

@@ -206,12 +206,14 @@ func (v *inventory) local() model.Local {
 // the reason.
 func (v *inventory) container(f *facts) model.Container {
 	c := model.Container{
-		ID:      f.id,
-		Name:    f.name,
-		Node:    v.node,
-		Stack:   f.stack,
-		Problem: f.refusal,
-		Since:   f.started,
+		ID:    f.id,
+		Name:  f.name,
+		Node:  v.node,
+		Stack: f.stack,
+		Since: f.started,
+	}
+	if f.refusal != nil {
+		c.Problem, c.ProblemCode = f.refusal.Error(), model.CodeOf(f.refusal, model.LabelsInvalid)
 	}
 	for _, e := range f.endpoints {
 		c.Addrs = append(c.Addrs, e.addrs...)
@@ -220,7 +222,7 @@ func (v *inventory) container(f *facts) model.Container {
 		s := &f.services[i]
 		addr, err := v.address(f, s)
 		if err != nil {
-			c.Tasks, c.Problem = nil, err.Error()
+			c.Tasks, c.Problem, c.ProblemCode = nil, err.Error(), model.CodeOf(err, model.AddressMissing)
 			break
 		}
 		state, since := f.state(s.health, v.leaving[f.id].since)

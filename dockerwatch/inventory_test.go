@@ -78,7 +78,7 @@ func TestWhereATaskIsReached(t *testing.T) {
 		name, labels string
 		mode         string // of the network; "" is the default
 		networks     []string
-		want         string // an address, or part of the reason why there is none
+		want         string // an address, or "CODE[: part of the reason]" why there is none
 	}{
 		{name: "on its only network", labels: "service=web", networks: []string{"bridge=172.17.0.2"}, want: "172.17.0.2"},
 		{name: "on the one it names", labels: "service=web network=front", networks: []string{"bridge=172.17.0.2", "front=172.18.0.2"}, want: "172.18.0.2"},
@@ -87,22 +87,22 @@ func TestWhereATaskIsReached(t *testing.T) {
 		{name: "on the one it names in full", labels: "service=web network=shop_back com.docker.compose.project=shop",
 			networks: []string{"bridge=172.17.0.2", "shop_back=172.19.0.2"}, want: "172.19.0.2"},
 		{name: "nowhere on several", labels: "service=web", networks: []string{"bridge=172.17.0.2", "front=172.18.0.2"},
-			want: "several networks (bridge, front): say which to use with the label shoal.network=bridge"},
+			want: "network-ambiguous: several networks (bridge, front): say which to use with the label shoal.network=bridge"},
 		{name: "nowhere on a network it is not on", labels: "service=web network=back", networks: []string{"bridge=172.17.0.2", "front=172.18.0.2"},
-			want: "not on that network; it is on bridge, front"},
-		{name: "nowhere without an address", labels: "service=web", networks: []string{"bridge="}, want: "no address on any network"},
-		{name: "nowhere without network", labels: "service=web", mode: "none", networks: []string{"none="}, want: "no address on any network"},
+			want: "network-missing: it is on bridge, front"},
+		{name: "nowhere without an address", labels: "service=web", networks: []string{"bridge="}, want: "address-missing"},
+		{name: "nowhere without network", labels: "service=web", mode: "none", networks: []string{"none="}, want: "address-missing"},
 		{name: "on the bridge beside others", labels: "service=web", networks: []string{"bridge=172.17.0.2", "lan=192.0.2.7"}, want: "172.17.0.2"},
-		{name: "nowhere on macvlan", labels: "service=web", networks: []string{"lan=192.0.2.7"}, want: "lan (macvlan): attach it to a bridge network"},
+		{name: "nowhere on macvlan", labels: "service=web", networks: []string{"lan=192.0.2.7"}, want: "network-unusable: lan (macvlan)"},
 		{name: "nowhere on the overlay it names", labels: "service=web network=swarm", networks: []string{"bridge=172.17.0.2", "swarm=10.0.0.7"},
-			want: "swarm (overlay): attach it to a bridge network"},
-		{name: "nowhere on a network nobody knows", labels: "service=web", networks: []string{"odd=10.0.0.7"}, want: "odd (unknown driver)"},
-		{name: "nowhere without an address of the VIP's kind", labels: "service=web", networks: []string{"front=fd00::2"}, want: "no address of the kind of the VIPs"},
+			want: "network-unusable: swarm (overlay)"},
+		{name: "nowhere on a network nobody knows", labels: "service=web", networks: []string{"odd=10.0.0.7"}, want: "network-unusable: odd (unknown driver)"},
+		{name: "nowhere without an address of the VIP's kind", labels: "service=web", networks: []string{"front=fd00::2"}, want: "address-missing: the kind of the VIPs"},
 		{name: "at IPv6 without VIP", labels: "service=web mode=dnsrr", networks: []string{"front=fd00::2"}, want: "fd00::2"},
 		{name: "at the host", labels: "service=web", mode: "host", networks: []string{"host="}, want: "192.0.2.1"},
-		{name: "nowhere at a network of the host", labels: "service=web network=front", mode: "host", want: "leave the label out"},
+		{name: "nowhere at a network of the host", labels: "service=web network=front", mode: "host", want: "labels-invalid: leave the label out"},
 		{name: "where the one it joined is", labels: "service=web", mode: "container:other", want: "172.17.0.9"},
-		{name: "nowhere when the one it joined is gone", labels: "service=web", mode: "container:missing", want: "does not run: start it"},
+		{name: "nowhere when the one it joined is gone", labels: "service=web", mode: "container:missing", want: "network-owner-gone: does not run"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v := newInventory()
@@ -115,8 +115,8 @@ func TestWhereATaskIsReached(t *testing.T) {
 				if len(got.Tasks) != 1 || got.Tasks[0].Addr != a || got.Problem != "" {
 					t.Errorf("want %s, got %+v", a, got)
 				}
-			} else if len(got.Tasks) != 0 || !strings.Contains(got.Problem, test.want) {
-				t.Errorf("want the problem %q, got %+v", test.want, got)
+			} else if code, says, _ := strings.Cut(test.want, ": "); len(got.Tasks) != 0 || string(got.ProblemCode) != code || !strings.Contains(got.Problem, says) {
+				t.Errorf("want the problem %s, got %+v", test.want, got)
 			}
 		})
 	}
@@ -128,7 +128,7 @@ func TestHostAddressNotKnownYetIsAProblem(t *testing.T) {
 	c := inspected("one", "service=web")
 	c.HostConfig.NetworkMode = "host"
 	v.see(c, t0)
-	if got := v.local().Containers[0]; !strings.Contains(got.Problem, "not known yet") {
+	if got := v.local().Containers[0]; got.ProblemCode != model.AddressMissing {
 		t.Errorf("%+v", got)
 	}
 }
@@ -149,12 +149,12 @@ func TestTaskOfAJoinedNetworkFollowsItsOwner(t *testing.T) {
 		t.Fatalf("joined: %+v", c)
 	}
 	v.apply(event{effect: gone, container: "owner", at: t0.Add(time.Minute)}, t0.Add(time.Minute))
-	if c := find(); len(c.Tasks) != 0 || !strings.Contains(c.Problem, "does not run") {
+	if c := find(); len(c.Tasks) != 0 || c.ProblemCode != model.NetworkOwnerGone {
 		t.Fatalf("owner gone: %+v", c)
 	}
 	owner.State.StartedAt = t0.Add(2 * time.Minute).Format(time.RFC3339Nano)
 	v.see(owner, t0.Add(2*time.Minute))
-	if c := find(); len(c.Tasks) != 0 || !strings.Contains(c.Problem, "was started after it: restart this one") {
+	if c := find(); len(c.Tasks) != 0 || c.ProblemCode != model.NetworkOwnerGone || !strings.Contains(c.Problem, "restart this one") {
 		t.Fatalf("owner restarted: %+v", c)
 	}
 	joiner.State.StartedAt = t0.Add(3 * time.Minute).Format(time.RFC3339Nano)
@@ -169,7 +169,7 @@ func TestAContainerThatJoinsItselfEndsSomewhere(t *testing.T) {
 	c := inspected("one", "service=web")
 	c.HostConfig.NetworkMode = "container:one"
 	v.see(c, t0)
-	if got := v.local().Containers[0]; !strings.Contains(got.Problem, "too many others") {
+	if got := v.local().Containers[0]; got.ProblemCode != model.NetworkOwnerGone {
 		t.Errorf("%+v", got)
 	}
 }

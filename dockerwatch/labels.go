@@ -243,7 +243,7 @@ func counting(labels, image map[string]string) (map[string]string, error) {
 	}
 	others := maps.Clone(labels)
 	maps.DeleteFunc(others, func(label, _ string) bool { return isOurs(label) })
-	return others, fmt.Errorf("its %[1]s labels are all its image's, and no image joins the mesh by itself: start the container with one more, as %[1]sweight=1, or the agent with --image-labels", labelPrefix)
+	return others, model.LabelsOfImage.Errorf("its %[1]s labels are all its image's, and no image joins the mesh by itself: start the container with one more, as %[1]sweight=1, or the agent with --image-labels", labelPrefix)
 }
 
 func knownKeys(several bool) []string {

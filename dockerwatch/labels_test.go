@@ -340,7 +340,7 @@ func TestLabelsOfAnImageAloneDoNotCount(t *testing.T) {
 	}
 	// Nor do they say where its names are looked up.
 	c := inspected("one", "service=web stack=other com.docker.compose.project=shop", "bridge=172.17.0.2")
-	if f := factsOf(c, labelsOf("service=web stack=other"), testLimits, t0); f.stack != "shop" || f.refusal == "" || len(f.services) > 0 {
+	if f := factsOf(c, labelsOf("service=web stack=other"), testLimits, t0); f.stack != "shop" || f.refusal == nil || len(f.services) > 0 {
 		t.Errorf("%+v", f)
 	}
 }

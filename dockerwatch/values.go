@@ -101,10 +101,10 @@ func parseVIP(v string, l limits) (netip.Addr, error) {
 	}
 	vip = vip.Unmap()
 	if !l.pool.Contains(vip) {
-		return netip.Addr{}, fmt.Errorf("not in the pool of VIPs: use an address of %s", l.pool)
+		return netip.Addr{}, model.VIPOutsidePool.Errorf("not in the pool of VIPs: use an address of %s", l.pool)
 	}
 	if slices.Contains(l.reserved, vip) {
-		return netip.Addr{}, fmt.Errorf("reserved: use another address of %s", l.pool)
+		return netip.Addr{}, model.VIPReserved.Errorf("reserved: use another address of %s", l.pool)
 	}
 	return vip, nil
 }

@@ -37,7 +37,7 @@ type (
 		Service, Name, State string // Service as stack/name
 	}
 	problem struct {
-		Kind, Object, Reason string
+		Code, Kind, Object, Reason string
 	}
 	explanation struct {
 		OK      bool

@@ -61,7 +61,7 @@ func TestHostsEqualSubnetsAreRefused(t *testing.T) {
 	}
 	t.Cleanup(m.clear)
 	g1, g2 := m.hosts[0], m.hosts[1]
-	if why := g2.problem("same"); !strings.Contains(why, "g1") || !strings.Contains(why, "g2") || !strings.Contains(why, "172.30.0.0/24") {
+	if why := g2.problem("same", "subnet-overlap"); !strings.Contains(why, "g1") || !strings.Contains(why, "g2") || !strings.Contains(why, "172.30.0.0/24") {
 		t.Errorf("equal subnets of g1 and g2: %s", why)
 	}
 	g1.noProblem("same")
@@ -88,7 +88,5 @@ func TestHostsEqualSubnetsAreRefused(t *testing.T) {
 	tasks["g2"] = g2.run("web-g2", "--network same -l shoal.service=web")
 	g2.noProblem("same")
 	m.served("web", "web-g1", "web-g2")
-	if why := g2.problem("aside"); !strings.Contains(why, "only this host reaches its address") {
-		t.Errorf("a task that other hosts do not reach: %s", why)
-	}
+	g2.problem("aside", "task-unreached")
 }

@@ -147,9 +147,10 @@ services:
     dns: [%[3]s]
     environment:
       PATH: %[1]s:/usr/sbin:/usr/bin:/sbin:/bin:/shoal
+      SHOAL_DATA_PLANE: %[4]s
       SHOAL_STATE_DIR: %[2]s
     volumes: ["%[1]s:%[1]s:ro", "%[2]s:%[2]s"]
-`, filepath.Dir(iptables), state, dnsServer)), 0o644); err != nil {
+`, filepath.Dir(iptables), state, dnsServer, lab.Plane())), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	file, err := filepath.Abs("../compose/agent/compose.yaml")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/docker/docker/api/types/network"
@@ -18,12 +17,15 @@ import (
 func kernelState(h *host) map[string]string {
 	h.t.Helper()
 	state := map[string]string{"iptables-save": ruleLines(h.Exec("iptables-save"))}
-	for _, command := range []string{
-		"ip route show table all", "ip rule", "ip -4 address", "ip netns", "ls /sys/class/net", "bridge -details link", "ipset save", "ipvsadm -Sn", "ipvsadm -ln --timeout", `sysctl -a --pattern ^net\.`,
-	} {
+	for _, command := range append([]string{
+		"ip route show table all", "ip rule", "ip -4 address", "ip netns", "ls /sys/class/net", "bridge -details link", `sysctl -a --pattern ^net\.`,
+	}, thePlane().state...) {
 		out, err := h.TryExec(strings.Fields(command)...)
 		if err != nil && !strings.HasPrefix(command, "sysctl") { // it cannot read some, and says so
 			h.t.Fatal(err)
+		}
+		if strings.HasPrefix(command, "nft ") {
+			out = strings.Join(nftLines(out), "\n")
 		}
 		lines := slices.DeleteFunc(strings.Split(numbered.ReplaceAllString(out, ""), "\n"), volatile.MatchString)
 		slices.Sort(lines)
@@ -90,41 +92,3 @@ func difference(before, after map[string]string) string {
 	}
 	return said.String()
 }
-
-// kernelCounters are the packets counted by each rule of shoal's chains, and the connections of each IPVS service and
-// destination. Rules and services that are made anew begin at 0.
-func kernelCounters(h *host) map[string]int {
-	h.t.Helper()
-	counters := map[string]int{}
-	count := func(name, text string) {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			h.t.Fatalf("the counter of %s: %v", name, err)
-		}
-		counters[name] = n
-	}
-	table := ""
-	for line := range strings.Lines(h.Exec("iptables-save", "-c")) {
-		line = strings.TrimSpace(line)
-		if t, ok := strings.CutPrefix(line, "*"); ok {
-			table = t
-		}
-		if m := ruleCounter.FindStringSubmatch(line); m != nil && strings.Contains(m[2], "SHOAL") {
-			count(table+" "+m[2], m[1])
-		}
-	}
-	service := ""
-	for line := range strings.Lines(h.Exec("ipvsadm", "-ln", "--stats", "--exact")) {
-		f := strings.Fields(line)
-		switch {
-		case len(f) > 2 && f[0] == "FWM":
-			service = f[1]
-			count("service "+service, f[2])
-		case len(f) > 2 && f[0] == "->" && service != "":
-			count("service "+service+" to "+f[1], f[2])
-		}
-	}
-	return counters
-}
-
-var ruleCounter = regexp.MustCompile(`^\[(\d+):\d+\] (-A .*)$`)

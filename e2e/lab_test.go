@@ -3,14 +3,19 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 // TestLabIsWhatItSaysItIs is about the lab alone: no shoal takes part. What fails here fails all the others.
@@ -22,12 +27,12 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 	}
 	l := lab.New(t) // not the shared one: it is closed here
 	lap("wire and outside")
-	hosts := l.Hosts("a", "b")
+	hosts := l.Hosts("a", "b", "c")
 	b, outside := hosts[1], l.Outside()
-	lap("two hosts with engines and image")
+	lap("three hosts with engines and image")
 
 	for _, h := range hosts {
-		h.Docker("run", "-d", "--name", "task", "-p", "8080:8000", "whoami", "whoami", "serve", "--tcp", "9000", "--udp", "9000", "--sctp", "9001")
+		h.Docker(append([]string{"run", "-d", "--name", "task", "-p", "8080:8000", "whoami"}, everything(t)...)...)
 	}
 	lap("a container on each")
 
@@ -68,7 +73,7 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 		h := l.With(t).Host("a")
 		addr := h.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
 		id := h.Docker("inspect", "-f", "{{.Config.Hostname}}", "task")
-		for _, target := range []string{"http://%s:8000/", "tcp://%s:9000", "udp://%s:9000", "sctp://%s:9001"} {
+		for _, target := range protocols(t) {
 			got := h.Exec("whoami", "get", fmt.Sprintf(target, addr))
 			if !strings.Contains(got, "hostname="+id) || !strings.Contains(got, "client=10.101.0.1:") {
 				t.Errorf("%s answers %q", target, got)
@@ -82,21 +87,34 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 	})
 	lap("every protocol")
 
-	t.Run("IPVS and ipset, per host", func(t *testing.T) {
+	t.Run("the kernel's balancer, per host", func(t *testing.T) {
 		a, b := l.With(t).Host("a"), l.With(t).Host("b")
-		a.Exec("ip", "addr", "add", "10.96.0.1/32", "dev", "lo")
-		a.Exec("ipvsadm", "-A", "-t", "10.96.0.1:80", "-s", "rr")
-		task := a.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task")
-		a.Exec("ipvsadm", "-a", "-t", "10.96.0.1:80", "-r", task+":8000", "-m")
-		a.Exec("whoami", "get", "http://10.96.0.1/")
-		a.Exec("ipset", "create", "vips", "hash:ip", "skbinfo")
-		a.Exec("ipset", "add", "vips", "10.96.0.1", "skbmark", "0x105")
-		a.Exec("iptables", "-t", "mangle", "-A", "PREROUTING", "-m", "set", "--match-set", "vips", "dst", "-j", "SET", "--map-set", "vips", "dst", "--map-mark")
-		if got := b.Exec("ipvsadm", "-Sn") + b.Exec("ipset", "list", "-n"); got != "" {
-			t.Errorf("b has a's %q", got)
+		task := netip.MustParseAddr(a.Docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "task"))
+		want := lab.Frontend{Backends: []lab.Backend{{Addr: netip.AddrPortFrom(task, 8000), Weight: 1}}}
+		if lab.Plane() == kernel.NFTables {
+			balanceByMap(t, a, task)
+		} else {
+			balanceByIPVS(a, task)
+			want.Scheduler = "rr"
+		}
+		get := a.Start("whoami", "get", "--timeout", "30s", "http://10.96.0.1/slow?d=2s")
+		lab.Eventually(t, patience, "the connection is seen", func() error {
+			if n, err := a.Connections("tcp", task); err != nil || n != 1 {
+				return fmt.Errorf("there are %d, %w", n, err)
+			}
+			return nil
+		})
+		if err := get.Wait(patience); err != nil {
+			t.Errorf("%v\n%s", err, get.Output())
+		}
+		if got, err := a.Frontends(); err != nil || !reflect.DeepEqual(got, []lab.Frontend{want}) {
+			t.Errorf("what a balances is %+v, want %+v; %v", got, want, err)
+		}
+		if got, err := b.Frontends(); err != nil || len(got) > 0 {
+			t.Errorf("b has a's %+v, %v", got, err)
 		}
 	})
-	lap("IPVS and ipset")
+	lap("the kernel's balancer")
 
 	t.Run("cut off and reconnected", func(t *testing.T) {
 		l := l.With(t)
@@ -128,20 +146,13 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 
 	t.Run("nothing is left", func(t *testing.T) {
 		pid := l.With(t).Host("a").Start("sleep", "1000").Pid()
-		groups := func() []string {
-			found, err := filepath.Glob("/sys/fs/cgroup/*/" + filepath.Base(l.Dir()) + "/*")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return found
-		}
-		if len(groups()) == 0 {
+		if len(l.ControlGroups()) == 0 {
 			t.Error("containers have no control groups: this looks in the wrong place")
 		}
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		lab.Eventually(t, 5*time.Second, "its processes have ended", func() error {
+		lab.Eventually(t, patience, "its processes have ended", func() error {
 			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && !strings.Contains(string(b), "Z (zombie)") {
 				return fmt.Errorf("process %d lives", pid)
 			}
@@ -150,9 +161,96 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 		if _, err := os.Stat(l.Dir()); err == nil {
 			t.Errorf("%s is still there", l.Dir())
 		}
-		if left := groups(); len(left) > 0 {
+		if left := l.ControlGroups(); len(left) > 0 {
 			t.Errorf("control groups are left: %v", left)
 		}
 	})
 	lap("nothing is left")
+}
+
+// balanceByIPVS balances 10.96.0.1:80 on a host to a task.
+func balanceByIPVS(h *lab.Host, task netip.Addr) {
+	h.Exec("ip", "addr", "add", "10.96.0.1/32", "dev", "lo")
+	h.Exec("ipvsadm", "-A", "-t", "10.96.0.1:80", "-s", "rr")
+	h.Exec("ipvsadm", "-a", "-t", "10.96.0.1:80", "-r", fmt.Sprintf("%v:8000", task), "-m")
+	h.Exec("ipset", "create", "vips", "hash:ip", "skbinfo")
+	h.Exec("ipset", "add", "vips", "10.96.0.1", "skbmark", "0x105")
+	h.Exec("iptables", "-t", "mangle", "-A", "PREROUTING", "-m", "set", "--match-set", "vips", "dst", "-j", "SET", "--map-set", "vips", "dst", "--map-mark")
+}
+
+// balanceByMap does so by a table that is laid out as shoal's.
+func balanceByMap(t *testing.T, h *lab.Host, task netip.Addr) {
+	t.Helper()
+	file := filepath.Join(h.Dir(), "balance.nft")
+	if err := os.WriteFile(file, []byte(fmt.Sprintf(`table ip shoal {
+	map services {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 10.96.0.1 . tcp . 80 : goto balance }
+	}
+	map slots {
+		type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service
+		counter
+		elements = { 10.96.0.1 . tcp . 80 . 0 : %[1]v . 8000 }
+	}
+	map backends {
+		type ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service : mark
+		elements = { 10.96.0.1 . tcp . 80 . %[1]v . 8000 : 1 }
+	}
+	chain balance {
+		ct mark set numgen inc mod 1
+		dnat ip to ip daddr . ip protocol . th dport . ct mark map @slots
+	}
+	chain output {
+		type nat hook output priority -100
+		ip daddr . ip protocol . th dport vmap @services
+	}
+}
+`, task)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.Exec("nft", "-f", file)
+}
+
+// TestNothingIsLeftOfAKilledJob: what a job has outside its namespaces goes with it, even when nothing of the lab's own
+// gets to run any more.
+func TestNothingIsLeftOfAKilledJob(t *testing.T) {
+	cmd := exec.Command(os.Getenv("LAB"), "run", "--plane", lab.Plane(), "--", "sh", "-c",
+		`for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do mkdir -p $d/$LAB_NAME/engine/container; done; echo $LAB_NAME; exec sleep 1000`)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	name, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	name = strings.TrimSpace(name)
+	left := func() []string {
+		all := kernel.ControlGroups(name)
+		if dir := filepath.Join(os.TempDir(), name); exists(dir) {
+			all = append(all, dir)
+		}
+		return all
+	}
+	if n := len(left()); n < 4 {
+		t.Errorf("the job %s has %v: this looks in the wrong place", name, left())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	lab.Eventually(t, patience, "all is gone", func() error {
+		if all := left(); len(all) > 0 {
+			return fmt.Errorf("left are %v", all)
+		}
+		return nil
+	})
+	_ = cmd.Wait() // "signal: killed"
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

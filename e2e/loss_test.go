@@ -86,19 +86,19 @@ func (m *members) loses(lost *host, service string, tasks map[string]container) 
 	for _, c := range rest {
 		c.h.rotation(service, 2*inTime, slices.Sorted(maps.Keys(rest))...)
 	}
-	left = time.Since(at) // by the agents' word: to look at their kernels takes long in this one
+	left = time.Since(at) // by the agents' word: to look at their kernels takes long
 	for _, c := range rest {
-		c.h.balances(2*inTime, service, rest)
+		c.h.balances(service, rest)
 	}
 	others := slices.Sorted(maps.Keys(rest))
 	for _, c := range rest {
 		m.answersOutside(c.h, 8000, others...)
-		s := c.h.load("--timeout", "1s", "--count", "10", "http://"+vip+":8000/")
+		s := c.h.load("--timeout", "5s", "--count", "10", "http://"+vip+":8000/")
 		if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, others) {
 			m.t.Errorf("without %s, the VIP on %s is answered by %v, %d of %d requests failed: %v", lost.Name(), c.h.Name(), who, s.Failed, s.Sent, s.Errors)
 		}
 	}
-	lost.balances(2*inTime, service, gone)
+	lost.balances(service, gone)
 	at = time.Now()
 	lost.Reconnect()
 	for _, h := range m.hosts {
@@ -106,32 +106,32 @@ func (m *members) loses(lost *host, service string, tasks map[string]container) 
 	}
 	back = time.Since(at)
 	for _, h := range m.hosts {
-		h.balances(2*inTime, service, tasks)
+		h.balances(service, tasks)
 	}
 	return left, back
 }
 
 // balances waits until the host gives new connections to just those tasks of a service, which is the only one: the
-// kernel's balancers do, the host's by VIP and the sandbox's by published port, and the name tasks.SERVICE.
-func (h *host) balances(limit time.Duration, service string, tasks map[string]container) {
+// kernel does, by VIP and by published port, and the name tasks.SERVICE.
+func (h *host) balances(service string, tasks map[string]container) {
 	h.t.Helper()
 	var want []string
 	for _, c := range tasks {
 		want = append(want, c.addr())
 	}
 	slices.Sort(want)
-	// One command, as to enter a host takes longer than to look.
-	look := fmt.Sprintf("ipvsadm -ln; echo ,; nsenter --net=/run/netns/shoal-ingress ipvsadm -ln; echo ,; dig +short +time=1 +tries=1 @%s tasks.%s.mesh.internal",
-		dnsServer, service)
-	lab.Eventually(h.t, limit, fmt.Sprintf("%s balances to %v", h.Name(), slices.Sorted(maps.Keys(tasks))), func() error {
-		out, err := h.TryExec("sh", "-c", look)
-		seen := strings.Split(out, ",")
-		if err != nil || len(seen) != 3 {
-			return fmt.Errorf("%w\n%s", err, out)
+	lab.Eventually(h.t, patience, fmt.Sprintf("%s balances to %v", h.Name(), slices.Sorted(maps.Keys(tasks))), func() error {
+		all, err := h.Frontends()
+		if err != nil {
+			return err
 		}
-		for what, have := range map[string][]string{"IPVS": lab.RealServers(seen[0]), "the sandbox's IPVS": lab.RealServers(seen[1]), "the name of its tasks": strings.Fields(seen[2])} {
+		named, err := h.TryExec("dig", "+short", "+time=5", "+tries=1", "@"+dnsServer, "tasks."+service+".mesh.internal")
+		if err != nil {
+			return err
+		}
+		for what, have := range map[string][]string{"its VIP": lab.RealServers(all, false), "its published port": lab.RealServers(all, true), "the name of its tasks": strings.Fields(named)} {
 			if slices.Sort(have); !slices.Equal(have, want) {
-				return fmt.Errorf("%s has %v, want %v:\n%s", what, have, want, out)
+				return fmt.Errorf("%s has %v, want %v: %+v", what, have, want, all)
 			}
 		}
 		return nil
@@ -260,7 +260,7 @@ func TestHostsNamesWhileAnAgentIsDown(t *testing.T) {
 	both := "--dns 10.96.0.10 --dns 10.96.0.11 --dns-search mesh.internal --dns-opt timeout:1 --dns-opt attempts:5 --dns-opt ndots:1"
 	for _, network := range []string{"mesh", "bridge"} {
 		c := b.run("asker-"+network, "--network "+network+" "+both, "sleep", "1000000")
-		load := b.LoadIn(c.enter(true), "--timeout", "8s", "--interval", "100ms", "http://web:8000/")
+		load := b.LoadIn(c.enter(true), "--timeout", "20s", "--interval", "100ms", "http://web:8000/")
 		load.Await(5)
 		b.KillAgent(syscall.SIGKILL)
 		load.Await(5)
@@ -285,7 +285,7 @@ func (m *members) onlyOneHasAPort() {
 	first := a.run("first", "--network mesh -l shoal.service=one -l shoal.publish=8080:8000")
 	b.answered("http://127.0.0.1:8080/", "first")
 	b.run("second", "--network mesh -l shoal.service=two -l shoal.publish=8080:8000")
-	if why := b.problem("default/two"); !strings.Contains(why, "8080") || !strings.Contains(why, "default/one") {
+	if why := b.problem("default/two", "port-taken"); !strings.Contains(why, "8080") || !strings.Contains(why, "default/one") {
 		m.t.Errorf("the problem is %q, want the port and who has it", why)
 	}
 	a.answered("http://127.0.0.1:8080/", "first")

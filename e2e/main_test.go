@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package e2e tests shoal whole: the built binary, real Docker engines, real IPVS and real packets. It runs in the
-// lab, by `make e2e`.
+// Package e2e tests shoal whole: the built binary, real Docker engines, a real kernel and real packets. It runs in
+// the lab, by `make e2e`, over one data plane at a time: what is particular to one is in plane_test.go.
 package e2e
 
 import (

@@ -58,8 +58,12 @@ func TestSmallPool(t *testing.T) {
 	t.Run("an engine's rules at its start", between)
 
 	t.Run("settings are the kernel's", func(t *testing.T) {
-		if got := h.Exec("ipvsadm", "-l", "--timeout"); got != "Timeout (tcp tcpfin udp): 7200 33 44" {
-			t.Errorf("IPVS says %q", got)
+		var got []string
+		for _, command := range thePlane().timeouts {
+			got = append(got, h.Exec(strings.Fields(command)...))
+		}
+		if want := thePlane().timeoutOf(7200, 33, 44); strings.Join(got, " ") != want {
+			t.Errorf("the kernel's idle timeouts are %q, want %q", got, want)
 		}
 		if got := h.Exec("dig", "+short", "@10.98.0.10", "full-00.default.small.internal"); got != first {
 			t.Errorf("the DNS server says %q, want %s", got, first)
@@ -77,7 +81,7 @@ func TestSmallPool(t *testing.T) {
 	h.Docker("rm", "-f", "last")
 	h.task("last", "")
 	h.run("late", "-l shoal.service=late")
-	if reason := h.problem("default/late"); !strings.Contains(reason, "10.98.0.0/28 are taken") || !strings.Contains(reason, "shoal service rm") {
+	if reason := h.problem("default/late", "vip-pool-full"); !strings.Contains(reason, "10.98.0.0/28 are taken") || !strings.Contains(reason, "shoal service rm") {
 		t.Errorf("the pool is full: %s", reason)
 	}
 	if out, err := h.TryShoal("explain", "late"); code(err) != 1 || !strings.Contains(out, "10.98.0.0/28 are taken") {

@@ -39,7 +39,7 @@ func TestProblems(t *testing.T) {
 		names = append(names, "bad-"+test.name)
 	}
 	for i, test := range tests {
-		reason := h.problem(names[i])
+		reason := h.problem(names[i], "labels-invalid")
 		// explain says the same, in another process's words: its exit code says that there is something.
 		out, err := h.TryShoal("explain", names[i])
 		if err == nil || !strings.Contains(err.Error(), "exit status 1") {

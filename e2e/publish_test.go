@@ -30,7 +30,7 @@ func TestAPortOfTheEnginesOwn(t *testing.T) {
 	isPlain()
 	h.run("late", "--network mesh -l shoal.service=late -l shoal.publish=8090-8091:8000-8001", "whoami", "serve", "--http", "8000,8001")
 	h.answered(other, "late")
-	if why := h.problem("default/late"); !strings.Contains(why, "8090") || strings.Contains(why, "8091") {
+	if why := h.problem("default/late", "port-in-use"); !strings.Contains(why, "8090") || strings.Contains(why, "8091") {
 		t.Errorf("the problem is %q, want the port that is the engine's", why)
 	}
 	isPlain()
@@ -70,7 +70,7 @@ func TestHostsWhichHostsServe(t *testing.T) {
 	m.answersOutside(c, 8081, "near-n1", "near-n2")
 	m.answersOutside(c, 8082, "near-n1", "near-n2")
 
-	if why := b.problem("default/near"); !strings.Contains(why, "whoami") || !strings.Contains(why, "8082") {
+	if why := b.problem("default/near", "port-in-use"); !strings.Contains(why, "whoami") || !strings.Contains(why, "8082") {
 		t.Errorf("the problem on n2 is %q, want the port and the process that has it", why)
 	}
 	b.answered(port(b, 8082), b.Name())

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 // TestRepair breaks what shoal made, as other programs do, and finds it mended within ten seconds each time.
@@ -26,6 +27,7 @@ func TestRepair(t *testing.T) {
 	h.answered(port, "port")
 	h.answered(published, "port")
 	h.wholePass()
+	plane := thePlane()
 	// Docker's own rules are nobody's to mend but Docker's.
 	rules := h.Exec("iptables-save")
 	own := func() map[string]string {
@@ -41,20 +43,27 @@ func TestRepair(t *testing.T) {
 		}
 		slices.Sort(jumps) // whichever part of shoal mended its own last stands first
 		state["iptables-save"] = strings.Join(append(rules, jumps...), "\n")
+		if plane.own != "" {
+			for _, command := range plane.state {
+				delete(state, command)
+			}
+			// There is no table for a moment.
+			out, _ := h.TryExec(strings.Fields(plane.own)...)
+			lines := nftLines(out)
+			slices.Sort(lines)
+			state[plane.own] = strings.Join(lines, "\n")
+		}
 		return state
+	}
+	first := firstRule(h.Exec("iptables", "-S", "FORWARD"))
+	if lab.Plane() == kernel.IPVS && !strings.Contains(first, " -j SHOAL-") {
+		t.Fatalf("the first rule of FORWARD is %q", first)
 	}
 	begun := time.Now()
 	want := own()
 	limit := 10*time.Second + 2*time.Since(begun) // a look takes its time too
 
-	for _, breakages := range [][]string{
-		{"iptables -F", "iptables -t mangle -F", "iptables -t nat -F", "iptables -t raw -F"},
-		{"iptables -t mangle -F SHOAL-MARK", "iptables -I FORWARD -j DROP"}, // what firewalls do: ours must stand before it
-		{"ip route del local 10.96.0.0/16 table local", "ipset flush SHOAL-HAIRPIN"},
-		{"ipvsadm -C", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
-		{"ipset flush SHOAL-VIP", "ipset flush SHOAL-VIP-PORT", "ipset flush SHOAL-NETS", "sysctl -w net.ipv4.vs.conntrack=0"},
-		{"ip link del shoal-ingress", "ipset flush SHOAL-IN-PUBLISHED"},
-	} {
+	for _, breakages := range plane.breakages {
 		for _, breakage := range breakages {
 			h.Exec(strings.Fields(breakage)...)
 		}
@@ -63,7 +72,7 @@ func TestRepair(t *testing.T) {
 			if diff := difference(want, own()); diff != "" {
 				return errors.New(diff)
 			}
-			if chain := h.Exec("iptables", "-S", "FORWARD"); !strings.Contains(firstRule(chain), " -j SHOAL-") {
+			if chain := h.Exec("iptables", "-S", "FORWARD"); strings.Contains(first, " -j SHOAL-") && !strings.Contains(firstRule(chain), " -j SHOAL-") {
 				return errors.New(chain)
 			}
 			return nil
@@ -80,7 +89,7 @@ func TestRepair(t *testing.T) {
 				}
 			}
 		}
-		if strings.HasPrefix(breakages[0], "iptables") {
+		if strings.HasPrefix(breakages[0], "iptables") || breakages[0] == "nft flush ruleset" {
 			restore(h, rules)
 		}
 	}

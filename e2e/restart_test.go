@@ -37,7 +37,10 @@ func TestRestartWritesNothing(t *testing.T) {
 
 	h.wholePass()
 	state, counters := kernelState(h), kernelCounters(h)
-	monitor := h.Start("ip", "-4", "monitor", "route", "address", "rule")
+	monitors := map[string]*lab.Process{}
+	for _, command := range append(thePlane().monitors, "ip -4 monitor route address rule") {
+		monitors[command] = h.Start(strings.Fields(command)...)
+	}
 	h.RestartAgent()
 	h.ready()
 	h.wholePass() // beside the one at its start
@@ -50,10 +53,12 @@ func TestRestartWritesNothing(t *testing.T) {
 	if diff := difference(state, kernelState(h)); diff != "" {
 		t.Errorf("the restart changed the kernel's state:\n%s", diff)
 	}
-	if said := monitor.Output(); said != "" {
-		t.Errorf("the kernel told of changes of routes and addresses:\n%s", said)
+	for command, monitor := range monitors {
+		if said := wrote(command, monitor.Output()); len(said) > 0 {
+			t.Errorf("the kernel told of changes, by %s:\n%s", command, strings.Join(said, ""))
+		}
+		_ = monitor.Signal(syscall.SIGTERM)
 	}
-	_ = monitor.Signal(syscall.SIGTERM)
 	after := kernelCounters(h)
 	if len(counters) < 10 {
 		t.Fatalf("too few counters to go by: %v", counters)

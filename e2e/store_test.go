@@ -74,7 +74,7 @@ func TestHostsAPortIsPassedOnWithoutTheFirstHost(t *testing.T) {
 	b.run("first", "--network mesh -l shoal.service=one -l shoal.publish=8000:8000")
 	b.answered("http://127.0.0.1:8000/", "first")
 	c.run("second", "--network mesh -l shoal.service=two -l shoal.publish=8000:8000")
-	c.problem("default/two")
+	c.problem("default/two", "port-taken")
 	b.Docker("rm", "-f", "first")
 	for _, h := range []*host{b, c} {
 		h.answered("http://127.0.0.1:8000/", "second")

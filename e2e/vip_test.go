@@ -52,11 +52,11 @@ func TestFixedVIP(t *testing.T) {
 	}
 	h.answered("http://"+fixed+":8000/", "owner")
 	h.run("rival", "-l shoal.service=rival -l shoal.vip="+fixed)
-	if reason := h.problem("default/rival"); !strings.Contains(reason, fixed) || !strings.Contains(reason, "default/owner") {
+	if reason := h.problem("default/rival", "vip-taken"); !strings.Contains(reason, fixed) || !strings.Contains(reason, "default/owner") {
 		t.Errorf("a service that asks for another's address: %s", reason)
 	}
 	h.run("stranger", "-l shoal.service=stranger -l shoal.vip=10.97.0.1")
-	if reason := h.problem("stranger"); !strings.Contains(reason, "10.97.0.1") || !strings.Contains(reason, "10.96.0.0/16") {
+	if reason := h.problem("stranger", "vip-outside-pool"); !strings.Contains(reason, "10.97.0.1") || !strings.Contains(reason, "10.96.0.0/16") {
 		t.Errorf("a service that asks for an address out of the pool: %s", reason)
 	}
 	h.answered("http://"+fixed+":8000/", "owner")
@@ -66,7 +66,7 @@ func TestFixedVIP(t *testing.T) {
 	}
 	h.Docker("rm", "-f", "owner")
 	h.refused("http://" + fixed + ":8000/")
-	if reason := h.problem("default/rival"); !strings.Contains(reason, "default/owner") {
+	if reason := h.problem("default/rival", "vip-taken"); !strings.Contains(reason, "default/owner") {
 		t.Errorf("the address of a service without tasks is its own still; the other's problem: %s", reason)
 	}
 	h.Shoal("service", "rm", "owner")

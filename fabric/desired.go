@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -73,12 +72,6 @@ func (d device) fixed() device {
 	return device{name: d.name, kind: d.kind, local: d.local, vni: d.vni, port: d.port, mac: d.mac}
 }
 
-// deviceAddr is the address of a host's tunnel devices: the lowest of its
-// subnet, which engines give to nobody. The host's own packets carry it into
-// the tunnel, so that replies come back through the tunnel. Kernels before 5.14
-// take it for a broadcast address if the containers' bridge has it first.
-func deviceAddr(self model.Node) netip.Addr { return self.Subnet.Masked().Addr() }
-
 // inputs are what of a Snapshot matters here. Whether a host is alive does
 // not.
 type inputs struct {
@@ -104,11 +97,11 @@ func (in inputs) equal(o inputs) bool {
 }
 
 // desired is what the kernel of host in.self should have, by which way each
-// peer is reached, and the problems of those that cannot be.
-func desired(o Options, in inputs, links []link) (want state, paths []path, problems []model.Problem) {
-	want = newState()
+// peer is reached, and why others cannot be.
+func desired(o Options, in inputs, links []link) (want state, paths []path, failed map[object]error) {
+	want, failed = newState(), map[object]error{}
 	refuse := func(node string, err error) {
-		problems = append(problems, problem(in.self, "node", node, err))
+		failed[object{kind: "node", name: node, refused: err.Error()}] = err
 	}
 	links = slices.DeleteFunc(slices.Clone(links), func(l link) bool {
 		return slices.ContainsFunc(in.networks, func(n model.Network) bool { return n.Bridge == l.dev })
@@ -150,7 +143,7 @@ func desired(o Options, in inputs, links []link) (want state, paths []path, prob
 		}
 	}
 	want.chains = chains(o, in.self.Subnet)
-	return want, paths, problems
+	return want, paths, failed
 }
 
 // way is how a peer is reached, by the first backend that can.
@@ -200,12 +193,4 @@ func (s *state) add(p path) {
 		s.neigh[host] = mac
 		s.fdb[mac] = host
 	}
-}
-
-func problem(self model.Node, kind, object string, err error) model.Problem {
-	return model.Problem{Node: self.Name, Kind: kind, Object: object, Reason: err.Error()}
-}
-
-func compareProblems(a, b model.Problem) int {
-	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
 }

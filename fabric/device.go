@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
+	"shoal/kernel/sysctl"
 	"shoal/model"
 )
 
@@ -44,11 +43,11 @@ func readDevice(name string) (d device, index int, exists bool, err error) {
 	if len(addrs) == 1 { // more than one is as wrong as none
 		d.addr = addrOf(addrs[0].IP)
 	}
-	loose, err := os.ReadFile(rpFilter(name))
+	rpFilter, err := sysctl.Get(sysctl.IPv4(name, "rp_filter"))
 	if err != nil {
-		return device{}, 0, false, fmt.Errorf("read how %s checks sources: %w", name, err)
+		return device{}, 0, false, err
 	}
-	d.loose = strings.TrimSpace(string(loose)) == "2"
+	d.loose = rpFilter == "2"
 	return d, at.Index, true, nil
 }
 
@@ -89,9 +88,9 @@ func setDevice(have, want device) error {
 	do("link", fmt.Sprintf("set its MTU to %d", want.mtu), have.mtu != want.mtu, func() error {
 		return netlink.LinkSetMTU(l, want.mtu)
 	})
-	do("sysctl", "check sources loosely", have.loose != want.loose, func() error {
-		return os.WriteFile(rpFilter(want.name), []byte("2"), 0)
-	})
+	if err == nil && have.loose != want.loose {
+		err = sysctl.Set(sysctl.IPv4(want.name, "rp_filter"), "2")
+	}
 	do("link", "set checksum offload", have.checksumOff != want.checksumOff, func() error {
 		return setTxChecksum(want.name, !want.checksumOff)
 	})
@@ -131,10 +130,6 @@ func dropDevice(name string) error {
 	}
 	return nil
 }
-
-// rpFilter is where the kernel is told how a device checks sources. The name
-// has a dot in it, which the dotted form of kernel parameters cannot tell.
-func rpFilter(dev string) string { return "/proc/sys/net/ipv4/conf/" + dev + "/rp_filter" }
 
 // readLinks are the addresses of this host's devices, but for its tunnels and
 // the loopback device.

@@ -4,17 +4,31 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"shoal/kernel/rules"
+	"shoal/kernel/watch"
 	"shoal/model"
+	"shoal/reconcile"
 )
 
 // RouteProtocol tells the fabric's routes from all others ("proto 83" in ip
 // route). Routes of the main table that have it and are not wanted go.
 const RouteProtocol = 0x53
+
+// Interest is what of the kernel's notifications concerns the fabric: its
+// devices, and its routes.
+func Interest() watch.Interest {
+	return watch.Interest{
+		Devices:   func(name string) bool { return strings.HasPrefix(name, devicePrefix) },
+		Protocols: []uint8{RouteProtocol},
+	}
+}
+
+// devicePrefix begins the name of every device of the fabric.
+const devicePrefix = "shoal."
 
 // Options are the settings of the fabric. They must be the same on all hosts.
 type Options struct {
@@ -36,11 +50,16 @@ type Fabric struct {
 	opts Options
 	log  *slog.Logger
 
-	mu    sync.Mutex
-	done  bool   // there was a pass
-	last  inputs // of the last pass
-	seen  []model.Problem
-	tries int // passes in a row that failed
+	mu      sync.Mutex
+	done    bool   // there was a pass
+	last    inputs // of the last pass
+	failing *reconcile.Failures[object]
+}
+
+// object is what can fail by itself.
+type object struct {
+	kind, name string // "node" and a host, or "kernel" and a part of it: "iptables", "shoal.vxlan", …
+	refused    string // why nothing was tried, where it was not; an object can be refused for several reasons
 }
 
 // New checks the settings and makes a Fabric. It changes nothing yet.
@@ -63,72 +82,52 @@ func New(o Options) (*Fabric, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Fabric{opts: o, log: o.Log}, nil
+	return &Fabric{opts: o, log: o.Log, failing: reconcile.NewFailures[object](firstRetry, lastRetry)}, nil
 }
 
-// What failed is tried again after a second, then after twice as long each
-// time, up to half a minute.
+// What failed is tried again after these times.
 const (
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
 )
 
-// Reconcile makes the kernel as the Snapshot says. If full is set it reads all
-// of it, and repairs what others changed; else only if the hosts or this
-// host's networks are others than the last time, or something failed then. It
-// tells what is wrong, by host, and after which time to call again; 0: not before
-// the next Snapshot. While this host has no subnet nothing is touched.
-func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool) (again time.Duration, problems []model.Problem) {
+// Reconcile makes the kernel as the Snapshot says. A full pass reads all of it,
+// and repairs what others changed; any other does so only if the hosts or this
+// host's networks are others than the last time, or what failed then is due. The
+// problems are by host. While this host has no subnet nothing is touched.
+func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool) reconcile.Result {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !snap.Self.Subnet.IsValid() {
-		return 0, nil
+		return reconcile.Result{}
 	}
-	in := inputsOf(snap)
-	if f.done && !full && f.tries == 0 && in.equal(f.last) {
-		return 0, slices.Clone(f.seen)
+	in, now := inputsOf(snap), time.Now()
+	if !f.done || full || len(f.failing.Due(now)) > 0 || !in.equal(f.last) {
+		f.failing.PutAll(f.pass(ctx, in), now)
+		f.last, f.done = in, true
 	}
-	problems, failed := f.pass(ctx, in)
-	f.last, f.done = in, true
-	f.since(problems)
-	f.seen = problems
-	if !failed {
-		f.tries = 0
-		return 0, slices.Clone(problems)
-	}
-	again = min(firstRetry<<min(f.tries, 10), lastRetry)
-	f.tries++
-	return again, slices.Clone(problems)
-}
-
-// since dates problems: from when they were first seen.
-func (f *Fabric) since(problems []model.Problem) {
-	now := time.Now()
-	for i := range problems {
-		p := &problems[i]
-		p.Since = now
-		for _, old := range f.seen {
-			if old.Kind == p.Kind && old.Object == p.Object && old.Reason == p.Reason {
-				p.Since = old.Since
-			}
+	return reconcile.Result{Again: f.failing.Next(now), Problems: f.failing.Problems(func(o object, err error) model.Problem {
+		code := model.KernelWriteFailed
+		if o.kind == "node" {
+			code = model.HostUnreachable
 		}
-	}
+		return model.Problem{Node: snap.Self.Name, Code: model.CodeOf(err, code), Kind: o.kind, Object: o.name, Reason: err.Error()}
+	})}
 }
 
-// pass reads, compares and writes once. failed tells that trying again may
-// help.
-func (f *Fabric) pass(ctx context.Context, in inputs) (problems []model.Problem, failed bool) {
+// pass reads, compares and writes once; what failed.
+func (f *Fabric) pass(ctx context.Context, in inputs) map[object]error {
 	if !in.self.Subnet.Addr().Is4() {
-		return []model.Problem{problem(in.self, "node", in.self.Name, fmt.Errorf("this host's subnet %s is not IPv4: only that is carried between hosts", in.self.Subnet))}, false
+		return map[object]error{{kind: "node", name: in.self.Name}: fmt.Errorf("this host's subnet %s is not IPv4: only that is carried between hosts", in.self.Subnet)}
 	}
-	cannot := func(err error) ([]model.Problem, bool) {
-		return []model.Problem{problem(in.self, "kernel", "fabric", err)}, true
+	cannot := func(err error) map[object]error {
+		return map[object]error{{kind: "kernel", name: "fabric"}: err}
 	}
 	links, err := readLinks()
 	if err != nil {
 		return cannot(err)
 	}
-	want, paths, problems := desired(f.opts, in, links)
+	want, paths, failed := desired(f.opts, in, links)
 	have, err := read()
 	if err != nil {
 		return cannot(err)
@@ -140,11 +139,10 @@ func (f *Fabric) pass(ctx context.Context, in inputs) (problems []model.Problem,
 		f.log.Info("network between hosts written", "changes", c.String(), "rules", rules.Brief(wrong))
 	}
 	for part, err := range a.parts {
-		problems = append(problems, problem(in.self, "kernel", part, err))
+		failed[object{kind: "kernel", name: part}] = err
 	}
 	for peer, err := range a.peers {
-		problems = append(problems, problem(in.self, "node", peer, err))
+		failed[object{kind: "node", name: peer}] = err
 	}
-	slices.SortFunc(problems, compareProblems)
-	return problems, len(a.parts)+len(a.peers) > 0
+	return failed
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
+	"shoal/kernel/sysctl"
+	"shoal/lab"
 	"shoal/model"
 )
 
@@ -152,7 +153,7 @@ func TestTunnelsTakeAddressesThatAreRoutedElsewhere(t *testing.T) {
 				t.Error("a packet from an address that is routed elsewhere did not arrive")
 			}
 			before = count()
-			c.do(func() error { return os.WriteFile(rpFilter(dev), []byte("1"), 0) })
+			c.do(func() error { return sysctl.Set(sysctl.IPv4(dev, "rp_filter"), "1") })
 			_ = a.container.ping(addr("10.244.3.0"), 100, 300*time.Millisecond)
 			if count() != before {
 				t.Error("it arrives with strict checks too: the test shows nothing")
@@ -346,7 +347,11 @@ func TestAnotherBackendLeavesNothingOfTheFormer(t *testing.T) {
 	w := newWorld(t, Options{Backend: VXLAN})
 	w.serveAll()
 	w.reconcileAll()
-	for _, backend := range []Backend{IPIP, VXLAN, Auto} {
+	backends := []Backend{VXLAN, Auto}
+	if lab.Has(t, "ipip") {
+		backends = []Backend{IPIP, VXLAN, Auto}
+	}
+	for _, backend := range backends {
 		w.options.Backend = backend
 		for _, h := range w.hosts {
 			h.restart(w.options)
@@ -511,7 +516,7 @@ func TestRulesAreAsManyForOneHostAsForMany(t *testing.T) {
 		f := w.hosts["a"].fabric
 		for _, d := range []*time.Duration{&took, &again} {
 			start := time.Now()
-			if _, ps := f.Reconcile(context.Background(), snap, true); len(ps) > 0 {
+			if ps := f.Reconcile(context.Background(), snap, true).Problems; len(ps) > 0 {
 				return fmt.Errorf("problems: %+v", ps)
 			}
 			*d = time.Since(start)

@@ -59,7 +59,7 @@ func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			in := inputs{self: hostA, nodes: []model.Node{hostA, hostB, hostC}, networks: []model.Network{mesh}}
-			want, paths, problems := desired(options(t, tt.backend), in, tt.links)
+			want, paths, failed := desired(options(t, tt.backend), in, tt.links)
 			got := map[string]string{}
 			for _, p := range paths {
 				got[p.peer.Name] = string(p.backend) + " " + p.dev
@@ -67,11 +67,11 @@ func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
 					t.Errorf("route to %s: %+v", p.peer.Name, r)
 				}
 			}
-			for _, p := range problems {
-				if part := tt.want[p.Object]; part != "" && strings.Contains(p.Reason, part) {
-					got[p.Object] = part
+			for o, err := range failed {
+				if part := tt.want[o.name]; part != "" && strings.Contains(err.Error(), part) {
+					got[o.name] = part
 				} else {
-					t.Errorf("problem of %s: %s", p.Object, p.Reason)
+					t.Errorf("%s fails: %v", o.name, err)
 				}
 			}
 			if d := cmp.Diff(tt.want, got); d != "" {
@@ -154,7 +154,7 @@ func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
 			in := inputs{self: tt.self, nodes: tt.nodes, networks: tt.networks}
 			own := eth0
 			own.addr = tt.self.Addr
-			_, paths, problems := desired(options(t, Auto), in, []link{own})
+			_, paths, failed := desired(options(t, Auto), in, []link{own})
 			var routed []string
 			for _, p := range paths {
 				routed = append(routed, p.peer.Name)
@@ -162,12 +162,12 @@ func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
 			if d := cmp.Diff(tt.routed, routed); d != "" {
 				t.Error(d)
 			}
-			if len(problems) != len(tt.problems) {
-				t.Errorf("problems: %+v", problems)
+			if len(failed) != len(tt.problems) {
+				t.Errorf("failed: %+v", failed)
 			}
-			for _, p := range problems {
-				if part := tt.problems[p.Object]; part == "" || !strings.Contains(p.Reason, part) || p.Kind != "node" || p.Node != tt.self.Name {
-					t.Errorf("problem %+v", p)
+			for o, err := range failed {
+				if part := tt.problems[o.name]; part == "" || !strings.Contains(err.Error(), part) || o.kind != "node" {
+					t.Errorf("%+v fails: %v", o, err)
 				}
 			}
 		})

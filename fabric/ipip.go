@@ -21,7 +21,7 @@ func (ipip) overhead() int { return 20 }
 func (i ipip) device(self model.Node, mtu int) *device {
 	return &device{
 		name: ipipName, kind: "ipip", local: self.Addr,
-		mtu: mtu - i.overhead(), addr: deviceAddr(self), up: true, loose: true,
+		mtu: mtu - i.overhead(), addr: model.PlanOf(self.Subnet).Tunnel, up: true, loose: true,
 	}
 }
 

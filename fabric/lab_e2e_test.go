@@ -25,6 +25,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	"shoal/lab"
 	"shoal/model"
 )
 
@@ -210,6 +211,9 @@ COMMIT
 
 func newWorld(t *testing.T, o Options) *world {
 	t.Helper()
+	if o.Backend == IPIP {
+		lab.Needs(t, "ipip")
+	}
 	w := &world{t: t, router: newSpace(t), hosts: map[string]*host{}, options: o}
 	w.router.bridge("lan1", "10.1.0.254/24", 1500)
 	w.router.bridge("lan2", "10.2.0.254/24", 1500)
@@ -278,7 +282,7 @@ func (w *world) reconcile(name string, full bool) []model.Problem {
 	h := w.hosts[name]
 	var problems []model.Problem
 	h.do(func() error {
-		_, problems = h.fabric.Reconcile(context.Background(), w.snapshot(h), full)
+		problems = h.fabric.Reconcile(context.Background(), w.snapshot(h), full).Problems
 		return nil
 	})
 	return problems

@@ -48,7 +48,7 @@ func (v vxlan) device(self model.Node, mtu int) *device {
 	return &device{
 		name: vxlanName, kind: "vxlan", local: self.Addr,
 		vni: v.vni, port: v.port, mac: VTEPMAC(self.Addr),
-		mtu: mtu - v.overhead(), addr: deviceAddr(self), up: true, loose: true, checksumOff: v.checksumOff,
+		mtu: mtu - v.overhead(), addr: model.PlanOf(self.Subnet).Tunnel, up: true, loose: true, checksumOff: v.checksumOff,
 	}
 }
 

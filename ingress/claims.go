@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"shoal/lb"
 	"shoal/model"
 )
 
@@ -36,13 +37,13 @@ func Claims(snap *model.Snapshot) (claim, release []model.PortClaim, problems []
 			}
 			holder = ws[i].service
 			if ws[i].local {
-				claim = append(claim, model.PortClaim{Protocol: p.proto, Port: p.number, Service: holder})
+				claim = append(claim, model.PortClaim{Protocol: p.Protocol, Port: p.Port, Service: holder})
 			}
 		}
 		for _, w := range ws {
 			if w.local && w.service != holder {
 				problems = append(problems, model.Problem{
-					Node: snap.Self.Name, Kind: "service", Object: w.service.String(),
+					Node: snap.Self.Name, Code: model.PortTaken, Kind: "service", Object: w.service.String(),
 					Reason: fmt.Sprintf("publish %s for %s: already claimed by %s; publish another port, or remove that service", p, w.service, holder),
 					Since:  w.since,
 				})
@@ -51,7 +52,7 @@ func Claims(snap *model.Snapshot) (claim, release []model.PortClaim, problems []
 	}
 	isFirst := first(snap) == snap.Self.Name
 	for _, c := range snap.Published {
-		ws := wants[port{c.Protocol, c.Port}]
+		ws := wants[lb.Key{Protocol: c.Protocol, Port: c.Port}]
 		needed := slices.ContainsFunc(ws, func(w want) bool { return w.service == c.Service })
 		awaited := slices.ContainsFunc(ws, func(w want) bool { return w.local })
 		if !needed && (isFirst || awaited) {
@@ -69,6 +70,15 @@ func Claims(snap *model.Snapshot) (claim, release []model.PortClaim, problems []
 	return claim, release, problems
 }
 
+// holders are the services that have claimed a port.
+func holders(snap *model.Snapshot) map[lb.Key]model.ServiceID {
+	held := make(map[lb.Key]model.ServiceID, len(snap.Published))
+	for _, c := range snap.Published {
+		held[lb.Key{Protocol: c.Protocol, Port: c.Port}] = c.Service
+	}
+	return held
+}
+
 // want is a service that publishes a port.
 type want struct {
 	service model.ServiceID
@@ -78,14 +88,14 @@ type want struct {
 }
 
 // wanted are the services that publish a port, by port.
-func wanted(snap *model.Snapshot) map[port][]want {
-	wants := map[port][]want{}
+func wanted(snap *model.Snapshot) map[lb.Key][]want {
+	wants := map[lb.Key][]want{}
 	for i := range snap.Services {
 		s := &snap.Services[i]
 		for j := range s.Tasks {
 			t := &s.Tasks[j]
 			for _, pub := range t.Spec.Publish {
-				p := port{pub.Protocol, pub.Published}
+				p := lb.Key{Protocol: pub.Protocol, Port: pub.Published}
 				ws := wants[p]
 				if len(ws) == 0 || ws[len(ws)-1].service != s.ID {
 					ws = append(ws, want{service: s.ID, since: t.Started})

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel/rules"
+	"shoal/lb"
 	"shoal/model"
 )
 
@@ -42,12 +43,12 @@ func (o occupant) describe(processes map[uint32]string) string {
 
 // occupied finds which ports are somebody else's already, and says whose. It
 // asks for the names of all processes at once, if it needs any.
-func occupied(ms []*mapping, pool netip.Prefix, ls []listener, rs []redirect, processes func(inodes map[uint32]bool) map[uint32]string) map[port]error {
-	found := map[*mapping]occupant{}
+func occupied(fs []*lb.Frontend, pool netip.Prefix, ls []listener, rs []redirect, processes func(inodes map[uint32]bool) map[uint32]string) map[lb.Key]error {
+	found := map[*lb.Frontend]occupant{}
 	inodes := map[uint32]bool{}
-	for _, m := range ms {
-		if who, taken := occupy(m.port, m.addrs, pool, ls, rs); taken {
-			found[m] = who
+	for _, f := range fs {
+		if who, taken := occupy(f.Key, f.On, pool, ls, rs); taken {
+			found[f] = who
 			if who.rule == "" {
 				inodes[who.inode] = true
 			}
@@ -57,16 +58,16 @@ func occupied(ms []*mapping, pool netip.Prefix, ls []listener, rs []redirect, pr
 	if len(inodes) > 0 {
 		names = processes(inodes)
 	}
-	errs := map[port]error{}
-	for m, who := range found {
-		errs[m.port] = fmt.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", m.port, m.service, who.describe(names))
+	errs := map[lb.Key]error{}
+	for f, who := range found {
+		errs[f.Key] = model.PortInUse.Errorf("publish %s for %s: on this host %s; stop that, or publish another port", f.Key, f.Service, who.describe(names))
 	}
 	return errs
 }
 
 // occupy finds who has a port on any of the addresses, all if there are none.
 // What listens on a VIP alone is in nobody's way.
-func occupy(p port, addrs []netip.Addr, pool netip.Prefix, listeners []listener, redirects []redirect) (occupant, bool) {
+func occupy(k lb.Key, addrs []netip.Addr, pool netip.Prefix, listeners []listener, redirects []redirect) (occupant, bool) {
 	touches := func(a netip.Addr) bool {
 		if len(addrs) == 0 || a.IsUnspecified() {
 			return true
@@ -79,12 +80,12 @@ func occupy(p port, addrs []netip.Addr, pool netip.Prefix, listeners []listener,
 		return false
 	}
 	for _, l := range listeners {
-		if l.proto == p.proto && l.addr.Port() == p.number && !pool.Contains(l.addr.Addr()) && touches(l.addr.Addr()) {
+		if l.proto == k.Protocol && l.addr.Port() == k.Port && !pool.Contains(l.addr.Addr()) && touches(l.addr.Addr()) {
 			return occupant{listener: l}, true
 		}
 	}
 	for _, r := range redirects {
-		if r.proto == p.proto && r.low <= p.number && p.number <= r.high && touches(r.addr) {
+		if r.proto == k.Protocol && r.low <= k.Port && k.Port <= r.high && touches(r.addr) {
 			return occupant{rule: r.rule}, true
 		}
 	}

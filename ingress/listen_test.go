@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"shoal/kernel/rules"
+	"shoal/lb"
 	"shoal/model"
 )
 
@@ -45,7 +46,7 @@ func TestOccupy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			state := rules.State{"nat": {"DOCKER": {test.rule}, "SHOAL-IN": {"-p tcp --dport 80 -j DNAT --to-destination 169.254.83.1"}}}
-			who, got := occupy(port{model.TCP, 80}, test.addrs, pool, test.listeners, redirects(state))
+			who, got := occupy(lb.Key{Protocol: model.TCP, Port: 80}, test.addrs, pool, test.listeners, redirects(state))
 			if got != test.want {
 				t.Errorf("occupied by %v: %t, want %t", who, got, test.want)
 			}
@@ -55,10 +56,10 @@ func TestOccupy(t *testing.T) {
 
 // TestProcessesAreLookedForOnce, however many ports are taken; and not at all where rules take them.
 func TestProcessesAreLookedForOnce(t *testing.T) {
-	var ms []*mapping
+	var fs []*lb.Frontend
 	var ls []listener
 	for n := range uint16(100) {
-		ms = append(ms, &mapping{port: port{model.TCP, 8000 + n}, service: model.ServiceID{Stack: "s", Name: "web"}})
+		fs = append(fs, &lb.Frontend{Key: lb.Key{Protocol: model.TCP, Port: 8000 + n}, Service: model.ServiceID{Stack: "s", Name: "web"}})
 		if n < 50 {
 			ls = append(ls, listener{model.TCP, netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+n), 1000 + uint32(n)})
 		}
@@ -76,7 +77,7 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 	}
 	pool := netip.MustParsePrefix("10.96.0.0/16")
 	rule := redirect{model.TCP, netip.IPv4Unspecified(), 8050, 8059, "-A DOCKER …"}
-	errs := occupied(ms, pool, ls, []redirect{rule}, look)
+	errs := occupied(fs, pool, ls, []redirect{rule}, look)
 	if looked != 1 {
 		t.Errorf("it was looked %d times", looked)
 	}
@@ -84,11 +85,11 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 		t.Errorf("%d ports are taken, want 60", len(errs))
 	}
 	for n, says := range map[uint16]string{8007: "nginx (pid 1007) listens on 0.0.0.0:8007", 8049: "a process listens on 0.0.0.0:8049", 8055: "DOCKER"} {
-		if err := errs[port{model.TCP, n}]; err == nil || !strings.Contains(err.Error(), says) {
+		if err := errs[lb.Key{Protocol: model.TCP, Port: n}]; err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("port %d: %v, want %q", n, err, says)
 		}
 	}
-	if errs := occupied(ms, pool, nil, []redirect{rule}, look); len(errs) != 10 || looked != 1 {
+	if errs := occupied(fs, pool, nil, []redirect{rule}, look); len(errs) != 10 || looked != 1 {
 		t.Errorf("for rules alone it was looked too; %d ports are taken", len(errs))
 	}
 }

@@ -6,69 +6,70 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
 	"shoal/kernel/sysctl"
+	"shoal/kernel/watch"
+	"shoal/lb"
+	"shoal/model"
 )
 
-// way is where replies with a mark go: the next hop, on a device.
-type way struct {
+// returnRoute is where replies with a mark go: the next hop, on a device.
+type returnRoute struct {
 	mark   uint32
 	gw     netip.Addr // zero: the device's other end
 	index  int        // of the device
 	onlink bool       // the next hop is reached though no address says so
 }
 
-// nowhere is an address outside, which stands for all of them when the kernel
-// is asked for its routes (RFC 5737, TEST-NET-1).
-var nowhere = netip.MustParseAddr("192.0.2.1")
+// Interest is what of the kernel's notifications concerns the ways back.
+func Interest() watch.Interest {
+	return watch.Interest{Protocols: []uint8{routeProtocol}, Priorities: []uint32{rulePriority}}
+}
 
-// ways are those that replies need: into our own sandbox, and to each peer the
-// way its containers are reached. Whoever made that route, by whatever means
-// it carries packets, it leads to that host. The errors are of peers that
-// there is no route to; devs are the devices packets come in by.
-func ways(peers []peer) (ws []way, devs []string, errs map[object]error, err error) {
-	box, err := netlink.LinkByName(hostDev)
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("find the device %s: %w", hostDev, err)
-	}
-	ws = []way{{mark: markOurs, gw: sandboxAddr, index: box.Attrs().Index}}
-	devs = []string{hostDev}
-	errs = map[object]error{}
+// packetMark is that of replies that go back through a host.
+func packetMark(number uint16) uint32 { return lb.PacketMark | uint32(number) }
+
+// probeAddr is an address outside, which stands for all of them when the kernel
+// is asked for its routes (RFC 5737, TEST-NET-1).
+var probeAddr = netip.MustParseAddr("192.0.2.1")
+
+// waysTo are the routes that replies need, to each peer the way its containers
+// are reached: whoever made that route, by whatever means it carries packets, it
+// leads to that host. Errs takes those of peers that there is no route to; devs
+// are the devices packets come in by.
+func waysTo(peers []lb.Peer, errs map[object]error) (ways []returnRoute, devs []string) {
 	for i := range peers {
-		p := &peers[i]
-		w, dev, err := wayTo(p)
+		w, dev, err := wayTo(&peers[i])
 		if err != nil {
-			errs[object{kind: "kernel", name: "peer " + p.name}] = err
+			errs[object{peer: peers[i].Name}] = err
 			continue
 		}
-		ws = append(ws, w)
+		ways = append(ways, w)
 		if !slices.Contains(devs, dev) {
 			devs = append(devs, dev)
 		}
 	}
-	return ws, devs, errs, nil
+	return ways, devs
 }
 
-func wayTo(p *peer) (w way, dev string, err error) {
-	r, err := lookup(p.subnet.Addr().Next(), 0)
+func wayTo(p *lb.Peer) (w returnRoute, dev string, err error) {
+	r, err := lookup(p.Subnet.Addr().Next(), 0)
 	if err != nil {
 		return w, "", err
 	}
-	if r == nil || isDefault(r) || !contains(r.Dst, p.subnet) {
-		return w, "", fmt.Errorf("there is no route to the containers of host %s, %s: its published ports do not reach tasks here; see the problems of the network between hosts", p.name, p.subnet)
+	if r == nil || isDefault(r) || !contains(r.Dst, p.Subnet) {
+		return w, "", model.RouteMissing.Errorf("there is no route to the containers of host %s, %s: its published ports do not reach tasks here; see the problems of the network between hosts", p.Name, p.Subnet)
 	}
 	link, err := netlink.LinkByIndex(r.LinkIndex)
 	if err != nil {
-		return w, "", fmt.Errorf("find the device of the route to %s: %w", p.subnet, err)
+		return w, "", fmt.Errorf("find the device of the route to %s: %w", p.Subnet, err)
 	}
-	w = way{mark: p.mark(), index: r.LinkIndex, onlink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
+	w = returnRoute{mark: packetMark(p.Number), index: r.LinkIndex, onlink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
 	if gw, ok := netip.AddrFromSlice(r.Gw); ok {
 		w.gw = gw.Unmap()
 	}
@@ -97,7 +98,7 @@ func lookup(to netip.Addr, mark uint32) (*netlink.Route, error) {
 
 // route keeps the tables and the rules that lead to them, and takes away those
 // of hosts that are gone.
-func route(ws []way) error {
+func route(ws []returnRoute) error {
 	have, err := ourRules()
 	if err != nil {
 		return err
@@ -123,9 +124,9 @@ func route(ws []way) error {
 	return errors.Join(errs...)
 }
 
-func (w *way) keep() error {
+func (w *returnRoute) keep() error {
 	want := w.route()
-	have, err := lookup(nowhere, w.mark)
+	have, err := lookup(probeAddr, w.mark)
 	if err != nil {
 		return err
 	}
@@ -139,7 +140,7 @@ func (w *way) keep() error {
 	return nil
 }
 
-func (w *way) route() *netlink.Route {
+func (w *returnRoute) route() *netlink.Route {
 	r := &netlink.Route{LinkIndex: w.index, Dst: everywhere, Table: int(w.mark), Protocol: routeProtocol}
 	if w.gw.IsValid() {
 		r.Gw = w.gw.AsSlice()
@@ -153,36 +154,10 @@ func (w *way) route() *netlink.Route {
 }
 
 func ruleOf(mark uint32) *netlink.Rule {
-	mask := markMask
+	mask := lb.MarkMask
 	r := netlink.NewRule()
 	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(mark), mark, &mask
 	return r
-}
-
-// backRoute is the way to the sandbox's own address. With its source, what a
-// process of this host answers to a UDP request of the sandbox comes from the
-// address that the request went to.
-func backRoute(self netip.Addr) error {
-	link, err := netlink.LinkByName(hostDev)
-	if err != nil {
-		return fmt.Errorf("find the device %s: %w", hostDev, err)
-	}
-	want := &netlink.Route{
-		LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, Src: self.AsSlice(),
-		Dst: &net.IPNet{IP: sandboxAddr.AsSlice(), Mask: net.CIDRMask(32, 32)},
-	}
-	have, err := lookup(sandboxAddr, 0)
-	if err != nil {
-		return err
-	}
-	if have != nil && have.Dst != nil && have.Dst.String() == want.Dst.String() && have.LinkIndex == want.LinkIndex && have.Src.Equal(want.Src) {
-		return nil
-	}
-	kernel.Wrote("route", 1)
-	if err := netlink.RouteReplace(want); err != nil {
-		return fmt.Errorf("add the route to the sandbox, with the source %s: %w; that must be an address of this host", self, err)
-	}
-	return nil
 }
 
 // ourRules are the rules by marks of ours, in the order of the marks.
@@ -192,7 +167,10 @@ func ourRules() ([]netlink.Rule, error) {
 		return nil, fmt.Errorf("list the routing rules: %w", err)
 	}
 	rs = slices.DeleteFunc(rs, func(r netlink.Rule) bool {
-		return r.Priority != rulePriority || r.Mark&kindMask != markOurs || r.Table != int(r.Mark)
+		// Those of earlier versions have the connections' marks; that of number 0
+		// is the data plane's.
+		kind := r.Mark & lb.MarkKind
+		return r.Priority != rulePriority || r.Table != int(r.Mark) || kind != lb.PacketMark && kind != lb.ConnMark || r.Mark == lb.PacketMark
 	})
 	slices.SortFunc(rs, func(a, b netlink.Rule) int { return cmp.Compare(a.Mark, b.Mark) })
 	return rs, nil
@@ -212,6 +190,28 @@ func dropRule(r netlink.Rule) error {
 	return nil
 }
 
+// everywhere is the destination of a default route.
+var everywhere = &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+
+func isDefault(r *netlink.Route) bool {
+	return r.Dst == nil || r.Dst.String() == everywhere.String()
+}
+
+// describe is a route in the words of ip route.
+func describe(r *netlink.Route) string {
+	s := "default"
+	if !isDefault(r) {
+		s = r.Dst.String()
+	}
+	if len(r.Gw) > 0 {
+		s += " via " + r.Gw.String()
+	}
+	if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+		s += " dev " + link.Attrs().Name
+	}
+	return s
+}
+
 // retry repeats a dump that was interrupted by a change.
 func retry[T any](dump func() ([]T, error)) (found []T, err error) {
 	for range 10 {
@@ -227,25 +227,16 @@ func retry[T any](dump func() ([]T, error)) (found []T, err error) {
 // the client is. The kernel takes the stricter of the device's setting and that
 // for all (ip-sysctl.rst, rp_filter); 2 wins over 1, and 0 asks nothing.
 func loosen(k *sysctl.Keeper, dev string) error {
-	own, err := rpFilter(dev)
+	own, err := sysctl.Get(sysctl.IPv4(dev, "rp_filter"))
 	if err != nil {
 		return err
 	}
-	all, err := rpFilter("all")
+	all, err := sysctl.Get(sysctl.IPv4("all", "rp_filter"))
 	if err != nil {
 		return err
 	}
 	if max(own, all) != "1" {
 		return nil
 	}
-	// With slashes, so that a dot in the device's name is part of it (sysctl(8)).
-	return k.Set("net/ipv4/conf/"+dev+"/rp_filter", "2")
-}
-
-func rpFilter(dev string) (string, error) {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + dev + "/rp_filter")
-	if err != nil {
-		return "", fmt.Errorf("read sysctl rp_filter of %s: %w", dev, err)
-	}
-	return strings.TrimSpace(string(b)), nil
+	return k.Set(sysctl.IPv4(dev, "rp_filter"), "2")
 }

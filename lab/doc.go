@@ -1,5 +1,5 @@
-// Package lab makes hosts to test shoal on: each a namespace of its own with a real Docker engine, on a kernel with
-// IPVS, joined to each other and to a client outside by a wire. An end-to-end test then reads like a story:
+// Package lab makes hosts to test shoal on: each a namespace of its own with a real Docker engine, on a kernel that has
+// what they need, joined to each other and to a client outside by a wire. An end-to-end test then reads like a story:
 //
 //	func TestServiceAnswersByName(t *testing.T) {
 //		l := lab.New(t)
@@ -15,7 +15,8 @@
 // # Running
 //
 // A program that uses the lab runs as `lab run -- PROGRAM`, which finds it a kernel (package shoal/lab/kernel) and sets
-// LAB; without it [New] fails at once and says so. Beside the lab binary stand shoal, which [Host.StartAgent] starts, and
+// LAB; without it [New] fails at once and says so. --plane says which data plane the kernel must do for; [Plane] tells the
+// program, and SHOAL_DATA_PLANE tells the agents. Beside the lab binary stand shoal, which [Host.StartAgent] starts, and
 // whoami.
 //
 // # What there is
@@ -34,6 +35,11 @@
 // Every machine has its own /run, /etc/resolv.conf (naming Outside, where a test may run a DNS server) and /proc; all other
 // files are shared with the test. So the sockets of engines and agents, in the lab's folder, can be dialled from the
 // test, and /proc/PID/ns/net of [Machine.Netns] opened by it.
+//
+// # Looking at the kernel
+//
+// Tests read what a host balances by [Host.Frontends] and [Host.Connections], which know each data plane's tools. What
+// only some kernels have, a test asks for by [Needs] or [Has].
 //
 // # Failure
 //

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -14,16 +13,15 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"shoal/lab/wait"
 )
 
 // Host is a machine with a Docker engine, and an agent where one is started.
 type Host struct{ Machine }
 
-// startLimit is how long an engine or an agent may take to answer. Engines start in about 2 s.
-const startLimit = time.Minute
+// startLimit is how long an engine or an agent may take to answer. Engines start in about 2 s, and where others use the
+// processors fully, in twenty times that.
+const startLimit = 3 * time.Minute
 
 func (m *machine) runDir() string       { return filepath.Join(m.dir, "run") }
 func (m *machine) dockerSocket() string { return filepath.Join(m.dir, "docker.sock") }
@@ -90,7 +88,7 @@ func (h *Host) tryStartDocker() error {
 		"--default-address-pool", fmt.Sprintf("base=10.%d.0.0/16,size=24", 100+h.number),
 		"--storage-driver", "overlay2",
 		"--exec-opt", "native.cgroupdriver=cgroupfs",
-		"--cgroup-parent", "/"+filepath.Base(h.w.dir),
+		"--cgroup-parent", "/"+h.w.controlGroup(),
 		"--shutdown-timeout", "5",
 		"--log-level", "warn",
 	)
@@ -159,7 +157,7 @@ func (h *Host) StopDocker() {
 	if err := h.engine.Signal(syscall.SIGTERM); err != nil {
 		h.t.Fatalf("%s: stop its engine: %v", h.name, err)
 	}
-	if err := h.engine.Wait(30 * time.Second); err != nil {
+	if err := h.engine.Wait(time.Minute); err != nil {
 		h.t.Fatalf("%s: stop its engine: %v", h.name, err)
 	}
 }
@@ -204,7 +202,7 @@ func (h *Host) KillAgent(sig syscall.Signal) {
 		h.t.Fatalf("%s: signal its agent: %v", h.name, err)
 	}
 	var exit interface{ ExitCode() int }
-	if err := h.agent.Wait(30 * time.Second); err != nil && !errors.As(err, &exit) {
+	if err := h.agent.Wait(time.Minute); err != nil && !errors.As(err, &exit) {
 		h.t.Fatalf("%s: its agent: %v", h.name, err)
 	}
 }
@@ -240,28 +238,3 @@ func (h *Host) logsOnFailure() {
 
 // end is the last 4 KiB of text.
 func end(text string) string { return text[max(0, len(text)-4<<10):] }
-
-// removeControlGroups removes the control groups that the engines of a lab made, all below one of that name.
-func removeControlGroups(name string) error {
-	var errs []error
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		found, err := filepath.Glob(pattern + name)
-		if err != nil {
-			return err
-		}
-		for _, top := range found {
-			var dirs []string
-			err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
-					dirs = append(dirs, path)
-				}
-				return err
-			})
-			errs = append(errs, err)
-			for _, dir := range slices.Backward(dirs) {
-				errs = append(errs, unix.Rmdir(dir))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}

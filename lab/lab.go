@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"shoal/lab/kernel"
 	"shoal/lab/wait"
 )
 
@@ -89,7 +90,7 @@ func New(t T) *Lab {
 func Open() (*Lab, error) {
 	self := os.Getenv("LAB")
 	if self == "" {
-		return nil, errors.New("LAB is not set, so there is no telling that this kernel has IPVS: run it as `lab run -- PROGRAM`, or by `make e2e`")
+		return nil, errors.New("LAB is not set, so there is no telling what this kernel has: run it as `lab run -- PROGRAM`, or by `make e2e`")
 	}
 	dir, err := os.MkdirTemp("", "lab-")
 	if err != nil {
@@ -158,6 +159,15 @@ func newNetns() (ns netns.NsHandle, err error) {
 	<-done
 	return ns, err
 }
+
+// controlGroup is the control group, in each hierarchy, that those of the engines' containers are in. That of the job is
+// above it, so that it goes with the job at the latest.
+func (w *world) controlGroup() string {
+	return filepath.Join(os.Getenv("LAB_NAME"), filepath.Base(w.dir))
+}
+
+// ControlGroups are the folders of the control groups that the engines made.
+func (l *Lab) ControlGroups() []string { return kernel.ControlGroups(l.controlGroup()) }
 
 // With is the same lab for a test: its failures are the test's.
 func (l *Lab) With(t T) *Lab { return &Lab{l.world, t} }
@@ -271,7 +281,7 @@ func (l *Lab) Close() error {
 	if l.wire.IsOpen() {
 		errs = append(errs, l.wire.Close())
 	}
-	errs = append(errs, removeControlGroups(filepath.Base(l.dir)), os.RemoveAll(l.dir))
+	errs = append(errs, kernel.RemoveControlGroups(l.controlGroup()), os.RemoveAll(l.dir))
 	return errors.Join(errs...)
 }
 

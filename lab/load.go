@@ -29,11 +29,11 @@ func (m *Machine) LoadIn(enter []string, args ...string) *Load {
 	return &Load{m, m.Start(slices.Concat(enter, []string{"whoami", "load", "--progress"}, args)...)}
 }
 
-// Await waits until n more requests have been answered than at the time of the call, for at most ten seconds.
+// Await waits until n more requests have been answered than at the time of the call, for at most half a minute.
 func (l *Load) Await(n int) {
 	l.m.t.Helper()
 	before := -1
-	Eventually(l.m.t, 10*time.Second, "requests are answered", func() error {
+	Eventually(l.m.t, 30*time.Second, "requests are answered", func() error {
 		ok, failed := l.progress()
 		if before < 0 {
 			before = ok
@@ -60,7 +60,7 @@ func (l *Load) progress() (ok, failed int) {
 func (l *Load) Stop() traffic.Summary {
 	l.m.t.Helper()
 	_ = l.p.Signal(syscall.SIGTERM) // unless it has ended by itself
-	return l.Wait(10 * time.Second)
+	return l.Wait(30 * time.Second)
 }
 
 // Wait waits until it has ended by itself, by a limit set in its flags, and returns what became of the requests.

@@ -68,7 +68,8 @@ func (m *machine) command(env []string, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "SHOAL_RUN_DIR="+m.runDir(), "DOCKER_CONFIG="+filepath.Join(m.dir, "docker-config"))
+	// SHOAL_DATA_PLANE is the flag --data-plane of whatever agent is started here, by the lab or by a command.
+	cmd.Env = append(os.Environ(), "SHOAL_RUN_DIR="+m.runDir(), "SHOAL_DATA_PLANE="+Plane(), "DOCKER_CONFIG="+filepath.Join(m.dir, "docker-config"))
 	cmd.Env = append(cmd.Env, env...)
 	return cmd, cmd.Err
 }

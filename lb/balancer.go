@@ -143,7 +143,7 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 	if b.opts.DNSPeers.IsValid() && (b.snap == nil || !slices.Equal(otherServers(b.snap), otherServers(s))) {
 		fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, s)
 	}
-	if base := baseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
+	if base := BaseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
 		b.base, d.Base = base, base
 	}
 	b.snap = s
@@ -282,24 +282,24 @@ func (b *Balancer) problems(failures []Failure) (ps []model.Problem) {
 	}
 	for _, f := range failures {
 		if f.Object.Part != "" {
-			add(model.Problem{Kind: "kernel", Object: f.Object.Part, Reason: f.Err.Error(), Since: f.Since})
+			add(model.Problem{Code: model.CodeOf(f.Err, model.KernelWriteFailed), Kind: "kernel", Object: f.Object.Part, Reason: f.Err.Error(), Since: f.Since})
 			continue
 		}
 		object := f.Object.Key.String()
 		if w := b.want[f.Object.Key]; w != nil {
 			object = w.Service.String()
 		}
-		add(model.Problem{Kind: "service", Object: object, Reason: f.Object.Key.String() + ": " + f.Err.Error(), Since: f.Since})
+		add(model.Problem{Code: model.CodeOf(f.Err, model.KernelWriteFailed), Kind: "service", Object: object, Reason: f.Object.Key.String() + ": " + f.Err.Error(), Since: f.Since})
 	}
 	for _, p := range b.refused.Problems(func(k Key, err error) model.Problem {
-		return model.Problem{Kind: "service", Object: b.want[k].Service.String(), Reason: err.Error()}
+		return model.Problem{Code: model.CodeOf(err, model.PortInUse), Kind: "service", Object: b.want[k].Service.String(), Reason: err.Error()}
 	}) {
 		add(p)
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(b.losers), model.ServiceID.Compare) {
 		for _, f := range b.parts[id].frontends {
 			if w := b.want[f.Key]; w != nil && w.Service != id {
-				add(model.Problem{Kind: "kernel", Object: "VIP " + f.VIP.String(),
+				add(model.Problem{Code: model.VIPTaken, Kind: "kernel", Object: "VIP " + f.VIP.String(),
 					Reason: fmt.Sprintf("services %s and %s both have it, and %[1]s keeps it: remove one with `shoal service rm`", w.Service, id)})
 				break
 			}
@@ -309,7 +309,7 @@ func (b *Balancer) problems(failures []Failure) (ps []model.Problem) {
 		p := b.parts[id]
 		ps = append(ps, p.problems...)
 		if f := b.nearest(p); f != nil {
-			add(model.Problem{Kind: "service", Object: id.String(),
+			add(model.Problem{Code: model.SchedulerNearest, Notice: true, Kind: "service", Object: id.String(),
 				Reason: fmt.Sprintf("the data plane %s has no scheduler %s: %s is used; start the agent with --data-plane ipvs for it", b.plane.Name(), f.Scheduler, b.plane.Scheduler(f.Scheduler))})
 		}
 	}

@@ -13,9 +13,9 @@ import (
 // this one, beside that of its network card: those of the ends of its tunnels.
 type Recognise func(model.Node) []model.MAC
 
-// baseOf reads it off a Snapshot. A host that has no number or no subnet yet is
+// BaseOf reads it off a Snapshot. A host that has no number or no subnet yet is
 // not a peer yet. Whether a host lives matters for Alone only.
-func baseOf(s *model.Snapshot, recognise Recognise) *Base {
+func BaseOf(s *model.Snapshot, recognise Recognise) *Base {
 	b := &Base{Self: s.Self, Networks: s.Networks, Alone: len(otherServers(s)) == 0}
 	b.Self.Alive = false
 	add := func(to *[]netip.Prefix, p netip.Prefix) {

@@ -114,11 +114,11 @@ func published(s *model.Service, w *surroundings, p *part) []*Frontend {
 				b.f.On = append(b.f.On, pub.on...)
 				b.add(t, pub.target, here)
 				if err == nil && !shared && !s.Spec.PublishLocal && !w.alone {
-					err = fmt.Errorf("container %s has the address %s, which other hosts do not reach: they publish %s without it; start it on the network between hosts", t.Name, t.Addr, k)
+					err = model.TaskUnreached.Errorf("container %s has the address %s, which other hosts do not reach: they publish %s without it; start it on the network between hosts", t.Name, t.Addr, k)
 				}
 			}
 			if err != nil {
-				p.problems = append(p.problems, model.Problem{Node: w.self.Name, Kind: "service", Object: s.ID.String(), Reason: err.Error()})
+				p.problems = append(p.problems, model.Problem{Node: w.self.Name, Code: model.CodeOf(err, model.PublishUnsupported), Kind: "service", Object: s.ID.String(), Reason: err.Error()})
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // What claiming an address, a port or a subnet for the whole cluster can end with.
 
 // ErrAway says that etcd does not answer. The last state stays in use meanwhile.
-var ErrAway = errors.New("etcd does not answer, try again when it does; see: shoal status")
+var ErrAway = StoreUnreachable.Errorf("etcd does not answer, try again when it does; see: shoal status")
 
 // TakenError says that an address is another service's VIP.
 type TakenError struct {
@@ -20,6 +20,9 @@ type TakenError struct {
 func (e *TakenError) Error() string {
 	return fmt.Sprintf("%s is the VIP of %s; if that is not needed any more, run: shoal service rm %[2]s", e.Addr, e.Holder)
 }
+
+// ProblemCode is [VIPTaken].
+func (e *TakenError) ProblemCode() Code { return VIPTaken }
 
 // ErrNoService says that nothing is remembered of a service.
 var ErrNoService = errors.New("no such service; run: shoal services")
@@ -34,3 +37,6 @@ type PortTakenError struct {
 func (e *PortTakenError) Error() string {
 	return fmt.Sprintf("%d/%s is already claimed by %s; publish another port, or remove that service", e.Port, e.Protocol, e.Holder)
 }
+
+// ProblemCode is [PortTaken].
+func (e *PortTakenError) ProblemCode() Code { return PortTaken }

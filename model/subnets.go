@@ -1,7 +1,6 @@
 package model
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -22,7 +21,7 @@ func CheckSubnets(nodes []Node, self string, pool netip.Prefix) {
 				continue
 			}
 			if err := check(*n); err != nil {
-				n.Problem = err.Error()
+				n.Problem, n.ProblemCode = err.Error(), CodeOf(err, SubnetInvalid)
 				refused = append(refused, i)
 			}
 		}
@@ -45,13 +44,13 @@ func checkSubnet(n Node, pool netip.Prefix) error {
 	within := func(p netip.Prefix) bool { return p.Contains(n.Subnet.Addr()) && p.Bits() <= n.Subnet.Bits() }
 	switch {
 	case !n.Addr.IsValid() || n.Addr.IsUnspecified() || n.Addr.IsMulticast():
-		return fmt.Errorf("host %s has the address %s, by which nobody reaches it: give it one with --advertise", n.Name, n.Addr)
+		return AddressMissing.Errorf("host %s has the address %s, by which nobody reaches it: give it one with --advertise", n.Name, n.Addr)
 	case !n.Subnet.Addr().Is4():
-		return fmt.Errorf("host %s has the subnet %s: only IPv4 is carried between hosts", n.Name, n.Subnet)
+		return SubnetInvalid.Errorf("host %s has the subnet %s: only IPv4 is carried between hosts", n.Name, n.Subnet)
 	case pool.IsValid() && (!within(pool) || n.Subnet.Bits() == pool.Bits()):
-		return fmt.Errorf("the subnet %s of host %s is no part of the pool %s: start all hosts with the same --subnet-pool and --network", n.Subnet, n.Name, pool)
+		return SubnetInvalid.Errorf("the subnet %s of host %s is no part of the pool %s: start all hosts with the same --subnet-pool and --network", n.Subnet, n.Name, pool)
 	case !pool.IsValid() && !slices.ContainsFunc(private, within):
-		return fmt.Errorf("the subnet %s of host %s is of no private range: give its network one (`bip` in Docker's daemon.json)", n.Subnet, n.Name)
+		return SubnetInvalid.Errorf("the subnet %s of host %s is of no private range: give its network one (`bip` in Docker's daemon.json)", n.Subnet, n.Name)
 	}
 	return nil
 }
@@ -66,11 +65,11 @@ func Overlap(node Node, nodes []Node) error {
 			continue
 		}
 		if o.Subnet.IsValid() && o.Subnet.Overlaps(node.Subnet) && before(o, node) {
-			return fmt.Errorf("the subnet %s of host %s overlaps %s of host %s, which came first: give %s another (`bip` in Docker's daemon.json, where its own bridge is used)",
+			return SubnetOverlap.Errorf("the subnet %s of host %s overlaps %s of host %s, which came first: give %s another (`bip` in Docker's daemon.json, where its own bridge is used)",
 				node.Subnet, node.Name, o.Subnet, o.Name, node.Name)
 		}
 		if o.Addr.IsValid() && node.Subnet.Contains(o.Addr) {
-			return fmt.Errorf("the subnet %s of host %s holds the address %s of host %s: give %s another subnet",
+			return SubnetOverlap.Errorf("the subnet %s of host %s holds the address %s of host %s: give %s another subnet",
 				node.Subnet, node.Name, o.Addr, o.Name, node.Name)
 		}
 	}

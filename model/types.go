@@ -214,14 +214,15 @@ func (t *Task) Newer(o *Task) bool {
 // or the reason why it has none. A container without labels is here for its
 // addresses and its stack: by them the DNS server knows who asks.
 type Container struct {
-	ID      string       `json:"id"`
-	Name    string       `json:"name"`
-	Node    string       `json:"node"`
-	Stack   string       `json:"stack"`
-	Addrs   []netip.Addr `json:"addrs,omitempty"`
-	Tasks   []Task       `json:"tasks,omitempty"`
-	Problem string       `json:"problem,omitempty"` // why its labels were refused; "" if they were not
-	Since   time.Time    `json:"since"`             // when it started
+	ID          string       `json:"id"`
+	Name        string       `json:"name"`
+	Node        string       `json:"node"`
+	Stack       string       `json:"stack"`
+	Addrs       []netip.Addr `json:"addrs,omitempty"`
+	Tasks       []Task       `json:"tasks,omitempty"`
+	Problem     string       `json:"problem,omitempty"`     // why it was refused; "" if it was not
+	ProblemCode Code         `json:"problemCode,omitempty"` // of that
+	Since       time.Time    `json:"since"`                 // when it started
 }
 
 // Network is a Docker network of this host, with containers on a bridge.
@@ -248,8 +249,9 @@ type Node struct {
 	Alive  bool         `json:"-"`               // as this host sees it
 
 	// Problem is why this host does not act on the Subnet in the host's record,
-	// which is zero here then.
-	Problem string `json:"-"`
+	// which is zero here then, and ProblemCode its code.
+	Problem     string `json:"-"`
+	ProblemCode Code   `json:"-"`
 }
 
 // Reached tells whether the other hosts reach an address that a container of
@@ -281,14 +283,4 @@ type PortClaim struct {
 	Protocol Protocol  `json:"protocol"`
 	Port     uint16    `json:"port"`
 	Service  ServiceID `json:"service"`
-}
-
-// Problem is something that keeps one object from working while the others
-// go on.
-type Problem struct {
-	Node   string    `json:"node"`
-	Kind   string    `json:"kind"`   // "container", "service", "kernel", …
-	Object string    `json:"object"` // a container's name, a service's ID, …
-	Reason string    `json:"reason"` // what is wrong and what to do about it
-	Since  time.Time `json:"since"`
 }

@@ -118,3 +118,18 @@ func TestPassesRunWhenTheyAreDue(t *testing.T) {
 		})
 	}
 }
+
+func TestRepairIsStretchedWherePassesTakeLong(t *testing.T) {
+	const period = 4 * time.Second
+	for took, want := range map[time.Duration]time.Duration{
+		0:                      period,
+		9 * time.Millisecond:   period,
+		600 * time.Millisecond: 6 * time.Second,
+		2 * time.Second:        8 * time.Second,
+		time.Minute:            8 * time.Second,
+	} {
+		if got := stretch(took, period); got != want {
+			t.Errorf("after a pass of %v: %v, want %v", took, got, want)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shoal/model"
+	"shoal/reconcile"
 )
 
 // Store is where claims become facts. [catalog.Catalog] is one.
@@ -29,40 +30,43 @@ const (
 	// In each round of two hosts that want the same addresses, either gets
 	// half of what it wants: with 10,000 each it takes about 14.
 	rounds = 30
+	// A VIP that a service did not get is tried again: the store may be back,
+	// or an idle service have come of age, which no Snapshot tells.
+	retry = 5 * time.Second
 )
 
 // Allocator decides which addresses to claim, and claims them. One goroutine at a time may use it.
 type Allocator struct {
-	o     Options
-	store Store
-	since map[string]time.Time // object of a problem and its reason -> when it was first seen
+	o       Options
+	store   Store
+	failing *reconcile.Failures[model.ServiceID]
 }
 
 // New makes an Allocator.
 func New(o Options, store Store) *Allocator {
-	return &Allocator{o: o, store: store, since: map[string]time.Time{}}
+	return &Allocator{o: o, store: store, failing: reconcile.NewFailures[model.ServiceID](retry, retry)}
 }
 
-// Reconcile gives each service on this host that needs it a VIP, and returns
-// the problems of those that did not get one. The VIPs are in a later Snapshot.
-func (a *Allocator) Reconcile(ctx context.Context, s *model.Snapshot) []model.Problem {
+// Reconcile gives each service on this host that needs it a VIP. The VIPs are
+// in a later Snapshot. Every pass is a full one.
+func (a *Allocator) Reconcile(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	now := time.Now()
 	l := learnt{map[netip.Addr]model.ServiceID{}, map[model.ServiceID]netip.Addr{}}
-	var problems []model.Problem
+	var failed map[model.ServiceID]error
 	for again, round := true, 0; again && round < rounds; round++ {
 		var claims []Claim
-		claims, problems = decide(a.o, s, l, now)
-		var failed []model.Problem
-		again, failed = a.carryOut(ctx, s.Self.Name, claims, l)
-		problems = append(problems, failed...)
+		claims, failed = decide(a.o, s, l, now)
+		again = a.carryOut(ctx, claims, l, failed)
 	}
-	a.date(problems, now)
-	return problems
+	a.failing.PutAll(failed, now)
+	return reconcile.Result{Again: a.failing.Next(now), Problems: a.failing.Problems(func(id model.ServiceID, err error) model.Problem {
+		return model.Problem{Node: s.Self.Name, Code: model.CodeOf(err, model.Unclassified), Kind: "service", Object: id.String(), Reason: err.Error()}
+	})}
 }
 
-// carryOut claims, and learns. It tells whether some address was another's, so
-// that there is more to decide.
-func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l learnt) (again bool, problems []model.Problem) {
+// carryOut claims, learns, and adds the services that failed. It tells whether
+// some address was another's, so that there is more to decide.
+func (a *Allocator) carryOut(ctx context.Context, claims []Claim, l learnt, failed map[model.ServiceID]error) (again bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
@@ -86,14 +90,14 @@ func (a *Allocator) carryOut(ctx context.Context, node string, claims []Claim, l
 			case errors.Is(err, model.ErrAway), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 				// The others need not wait as long each.
 				cancel()
-				err = errors.New("no VIP yet: the store does not answer, and it is tried again; see: shoal status")
+				err = model.StoreUnreachable.Errorf("no VIP yet: the store does not answer, and it is tried again; see: shoal status")
 			}
-			problems = append(problems, model.Problem{Node: node, Kind: "service", Object: claim.Service.String(), Reason: err.Error()})
+			failed[claim.Service] = err
 			return nil
 		})
 	}
 	work.Wait()
-	return again && ctx.Err() == nil, problems
+	return again && ctx.Err() == nil
 }
 
 func (a *Allocator) claim(ctx context.Context, c Claim) (netip.Addr, error) {
@@ -103,19 +107,4 @@ func (a *Allocator) claim(ctx context.Context, c Claim) (netip.Addr, error) {
 		}
 	}
 	return a.store.ClaimVIP(ctx, c.Service, c.Addr)
-}
-
-// date says since when each problem is there.
-func (a *Allocator) date(problems []model.Problem, now time.Time) {
-	since := map[string]time.Time{}
-	for i := range problems {
-		p := &problems[i]
-		key := p.Object + "\x00" + p.Reason
-		p.Since = now
-		if t, ok := a.since[key]; ok {
-			p.Since = t
-		}
-		since[key] = p.Since
-	}
-	a.since = since
 }

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -124,7 +123,7 @@ func TestVIPsAreUniqueAndForGood(t *testing.T) {
 			var work sync.WaitGroup
 			for name, a := range alloc {
 				s := m.snapshot(name, hosts, func() bool { return rnd.IntN(4) == 0 })
-				work.Go(func() { a.Reconcile(t.Context(), s) })
+				work.Go(func() { a.Reconcile(t.Context(), s, true) })
 			}
 			work.Wait()
 			seen := map[netip.Addr]model.ServiceID{}
@@ -155,7 +154,7 @@ func TestConflictsLeaveNoGaps(t *testing.T) {
 	hidden := id("hidden") // a service of mode dnsrr that had a VIP: no Snapshot tells it
 	m.vips[hidden], m.holders[addr("10.0.0.2")] = addr("10.0.0.2"), hidden
 	s := m.snapshot("a", map[model.ServiceID]string{id("s01"): "a", id("s02"): "a", id("s03"): "a"}, func() bool { return false })
-	if p := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/24")}, m).Reconcile(t.Context(), s); len(p) > 0 {
+	if p := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/24")}, m).Reconcile(t.Context(), s, true).Problems; len(p) > 0 {
 		t.Error(p)
 	}
 	if len(m.holders) != 4 || m.holders[addr("10.0.0.4")] == (model.ServiceID{}) {
@@ -171,8 +170,8 @@ func TestCatalogThatDoesNotAnswerIsNotAskedForEach(t *testing.T) {
 		s.Services = append(s.Services, service(t, fmt.Sprintf("s%05d", i)))
 	}
 	a := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/16")}, m)
-	p := a.Reconcile(t.Context(), s)
-	if len(p) != len(s.Services) || !strings.Contains(p[0].Reason, "does not answer") {
+	p := a.Reconcile(t.Context(), s, true).Problems
+	if len(p) != len(s.Services) || p[0].Code != model.StoreUnreachable {
 		t.Errorf("%d problems, %+v", len(p), p[0])
 	}
 	if m.claims > 2*parallel {
@@ -182,13 +181,13 @@ func TestCatalogThatDoesNotAnswerIsNotAskedForEach(t *testing.T) {
 	for _, p := range p {
 		since[p.Object] = p.Since
 	}
-	for _, p := range a.Reconcile(t.Context(), s) {
+	for _, p := range a.Reconcile(t.Context(), s, true).Problems {
 		if !p.Since.Equal(since[p.Object]) {
 			t.Errorf("%s: since %v, was since %v", p.Object, p.Since, since[p.Object])
 		}
 	}
 	m.down = false
-	if p := a.Reconcile(t.Context(), s); len(p) > 0 {
+	if p := a.Reconcile(t.Context(), s, true).Problems; len(p) > 0 {
 		t.Error(p)
 	}
 }
@@ -246,10 +245,10 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 	reconcile := func() []model.Problem {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
-		return alloc.Reconcile(ctx, s)
+		return alloc.Reconcile(ctx, s, true).Problems
 	}
 	p := reconcile()
-	if len(p) != 1 || p[0].Object != "s/web" || p[0].Node != "b" || !strings.Contains(p[0].Reason, "no VIP yet: the store does not answer") {
+	if len(p) != 1 || p[0].Object != "s/web" || p[0].Node != "b" || p[0].Code != model.StoreUnreachable {
 		t.Fatalf("problems %+v", p)
 	}
 	open(t, dir, "a")
@@ -285,7 +284,7 @@ func TestTwoHostsOnOneEtcd(t *testing.T) {
 				if have == 2*each {
 					return
 				}
-				if p := alloc.Reconcile(t.Context(), s); len(p) > 0 {
+				if p := alloc.Reconcile(t.Context(), s, true).Problems; len(p) > 0 {
 					t.Errorf("%s: %+v", node, p[0])
 					return
 				}

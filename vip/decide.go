@@ -3,7 +3,6 @@ package vip
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -41,11 +40,9 @@ type learnt struct {
 // VIP and have none: those their labels ask for first, then the lowest free
 // ones. Services come in the order of their IDs, so that hosts with one
 // Snapshot decide alike. Now is for telling how long services have been idle.
-func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Claim, problems []model.Problem) {
+func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Claim, failed map[model.ServiceID]error) {
+	failed = map[model.ServiceID]error{}
 	p := newPool(o, s, l.holders)
-	problem := func(id model.ServiceID, format string, args ...any) {
-		problems = append(problems, model.Problem{Node: s.Self.Name, Kind: "service", Object: id.String(), Reason: fmt.Sprintf(format, args...)})
-	}
 	var anyAddr []model.ServiceID
 	for i := range s.Services {
 		svc := &s.Services[i]
@@ -56,21 +53,21 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 		case !here || given || svc.Spec.Mode != model.ModeVIP:
 		case svc.VIP.IsValid() && (svc.VIP == asked || !asked.IsValid()):
 			if !o.Pool.Contains(svc.VIP) {
-				problem(svc.ID, "its VIP %s is outside the pool %s; stop its tasks and run: shoal service rm %s", svc.VIP, o.Pool, svc.ID)
+				failed[svc.ID] = model.VIPOutsidePool.Errorf("its VIP %s is outside the pool %s; stop its tasks and run: shoal service rm %s", svc.VIP, o.Pool, svc.ID)
 			}
 		case svc.VIP.IsValid():
-			problem(svc.ID, "shoal.vip asks for %s, but it has %s, for good; to change that, stop its tasks, run: shoal service rm %s, and start them again", asked, svc.VIP, svc.ID)
+			failed[svc.ID] = model.VIPFixed.Errorf("shoal.vip asks for %s, but it has %s, for good; to change that, stop its tasks, run: shoal service rm %s, and start them again", asked, svc.VIP, svc.ID)
 		case !asked.IsValid():
 			anyAddr = append(anyAddr, svc.ID)
 		case !o.Pool.Contains(asked):
-			problem(svc.ID, "shoal.vip=%s is outside the pool %s; choose an address in it", asked, o.Pool)
+			failed[svc.ID] = model.VIPOutsidePool.Errorf("shoal.vip=%s is outside the pool %s; choose an address in it", asked, o.Pool)
 		case p.reserved[asked]:
-			problem(svc.ID, "shoal.vip=%s is reserved; choose another address of %s", asked, o.Pool)
+			failed[svc.ID] = model.VIPReserved.Errorf("shoal.vip=%s is reserved; choose another address of %s", asked, o.Pool)
 		default:
 			if holder, held := p.held[asked]; held && holder != svc.ID {
-				problem(svc.ID, "shoal.vip=%s is the VIP of %s; choose another, or give that one's back: shoal service rm %[2]s", asked, holder)
+				failed[svc.ID] = model.VIPTaken.Errorf("shoal.vip=%s is the VIP of %s; choose another, or give that one's back: shoal service rm %[2]s", asked, holder)
 			} else if first := p.asked[asked]; first != svc.ID {
-				problem(svc.ID, "shoal.vip=%s is asked for by %s too, which comes first; choose another", asked, first)
+				failed[svc.ID] = model.VIPTaken.Errorf("shoal.vip=%s is asked for by %s too, which comes first; choose another", asked, first)
 			} else {
 				claims = append(claims, Claim{Service: svc.ID, Addr: asked})
 			}
@@ -82,10 +79,10 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 		} else if idle, ok := p.reclaim(o, s, now); ok {
 			claims = append(claims, Claim{Service: id, Addr: idle.VIP, From: idle.ID})
 		} else {
-			problem(id, "no VIP: all addresses of the pool %s are taken; give one back with shoal service rm, or use a larger pool", o.Pool)
+			failed[id] = model.VIPPoolFull.Errorf("no VIP: all addresses of the pool %s are taken; give one back with shoal service rm, or use a larger pool", o.Pool)
 		}
 	}
-	return claims, problems
+	return claims, failed
 }
 
 // pool is the pool in the course of one decision.

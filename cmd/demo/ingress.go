@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 // publish is the walk through the routing mesh. Host a has no task.
@@ -28,9 +29,11 @@ func (s *story) publish() {
 		s.loopback(h)
 	}
 	s.step("The way of a published port")
-	s.note("the sandbox namespace has a balancer of its own:")
-	s.on(s.a, inSandbox("ipvsadm", "-ln")...)
-	s.note("and the way of a request from outside:")
+	if lab.Plane() == kernel.IPVS {
+		s.note("the sandbox namespace has a balancer of its own:")
+		s.on(s.a, "nsenter", "--net=/run/netns/shoal-ingress", "ipvsadm", "-ln")
+	}
+	s.note("the way of a request from outside:")
 	s.shoal(s.a, "trace", "--from", me, "a:8000")
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 const url = "http://whoami:8000/"
@@ -73,9 +74,14 @@ func (s *story) inTurn(tasks, requests int, ask func() string) {
 
 func (s *story) kernel() {
 	s.step("What the kernel of host a balances with")
-	s.on(s.a, "ipvsadm", "-ln")
-	s.note("one virtual service by mark, its real servers the containers; the mark comes from a set:")
-	s.on(s.a, "iptables", "-t", "mangle", "-S", "SHOAL-MARK")
+	if lab.Plane() == kernel.IPVS {
+		s.on(s.a, "ipvsadm", "-ln")
+		s.note("one virtual service by mark, its real servers the containers; the mark comes from a set:")
+		s.on(s.a, "iptables", "-t", "mangle", "-S", "SHOAL-MARK")
+	} else {
+		s.on(s.a, "nft", "list", "table", "ip", "shoal")
+		s.note("one step in a map for each packet, however many services there are")
+	}
 	s.shoal(s.a, "explain", "whoami")
 }
 

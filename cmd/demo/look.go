@@ -22,28 +22,23 @@ func (s *story) eventuallyOn(hosts []*lab.Host, limit time.Duration, what string
 	s.eventually(limit, what, inRotation(hosts, n))
 }
 
-// inRotation checks that so many tasks are in rotation, as the kernel tables of
-// both balancers of each host have them: that of VIPs and the sandbox's.
+// inRotation checks that so many tasks are in rotation, as the kernel of each
+// host has them, for VIPs and for published ports.
 func inRotation(hosts []*lab.Host, n int) func() error {
 	return func() error {
 		for _, h := range hosts {
-			for _, table := range [][]string{{"ipvsadm", "-ln"}, inSandbox("ipvsadm", "-ln")} {
-				out, err := h.TryExec(table...)
-				if err != nil {
-					return err
-				}
-				if servers := lab.RealServers(out); len(servers) != n {
-					return fmt.Errorf("on %s, %s has %d real servers in rotation, not %d:\n%s", h.Name(), strings.Join(table, " "), len(servers), n, out)
+			all, err := h.Frontends()
+			if err != nil {
+				return err
+			}
+			for _, published := range []bool{false, true} {
+				if servers := lab.RealServers(all, published); len(servers) != n {
+					return fmt.Errorf("on %s there are %d tasks in rotation (published ports: %v), not %d: %+v", h.Name(), len(servers), published, n, all)
 				}
 			}
 		}
 		return nil
 	}
-}
-
-// inSandbox runs a command where published ports are balanced.
-func inSandbox(command ...string) []string {
-	return append([]string{"nsenter", "--net=/run/netns/shoal-ingress"}, command...)
 }
 
 var addrLine = regexp.MustCompile(`(?m)^Address(?: \d+)?: ?([0-9.]+)\s*$`)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 func main() {
@@ -85,8 +86,13 @@ func (s *story) down() {
 		}
 		h.KillAgent(syscall.SIGTERM)
 		s.shoal(h, "down")
-		left := h.Exec("iptables-save") + h.Exec("ip", "route", "show", "table", "all") + h.Exec("ipvsadm", "-Sn") + h.Exec("ip", "netns")
-		for _, sign := range []string{"SHOAL", "shoal-ingress", "10.96.", "proto 83", "proto 84"} {
+		left := h.Exec("iptables-save") + h.Exec("ip", "route", "show", "table", "all") + h.Exec("ip", "netns")
+		if lab.Plane() == kernel.IPVS {
+			left += h.Exec("ipvsadm", "-Sn")
+		} else {
+			left += h.Exec("nft", "list", "ruleset")
+		}
+		for _, sign := range []string{"SHOAL", "shoal-ingress", "table ip shoal", "10.96.", "proto 83", "proto 84"} {
 			if strings.Contains(left, sign) {
 				s.Fatalf("%q is left in the kernel of %s:\n%s", sign, h.Name(), left)
 			}

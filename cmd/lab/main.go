@@ -1,4 +1,4 @@
-// Command lab is the developer's tool of the test lab: a kernel with IPVS on any machine, and hosts on it.
+// Command lab is the developer's tool of the test lab: a kernel with what shoal needs on any machine, and hosts on it.
 package main
 
 import (
@@ -23,7 +23,7 @@ func main() {
 	status := 0
 	root := &cobra.Command{
 		Use:           "lab",
-		Short:         "Run commands, tests and hosts on a kernel that has IPVS",
+		Short:         "Run commands, tests and hosts on a kernel that has what shoal needs",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -40,11 +40,13 @@ func runCommand(status *int) *cobra.Command {
 	job := kernel.Job{Env: kernel.Environ(os.Environ())}
 	c := &cobra.Command{
 		Use:   "run [flags] -- COMMAND [ARG...]",
-		Short: "Run a command as root on a kernel that has IPVS",
-		Long: `Run a command as root on a kernel that has IPVS: this one, in namespaces of its own, or
-User-Mode Linux. The command has no standard input. Its exit status is lab's own; 125 is
-the status of a command that could not be run, or did not end in time.`,
-		Example: "  lab run -- ipvsadm -ln\n  lab run --mem 2G --timeout 5m -- bin/e2e.test -test.v",
+		Short: "Run a command as root on a kernel that has what a data plane needs",
+		Long: `Run a command as root on a kernel that has what a data plane of shoal needs: this one, in
+namespaces of its own, or, for IPVS, User-Mode Linux. --plane auto takes the first of IPVS
+and nftables that this kernel will do for, else IPVS in User-Mode Linux. The command has no
+standard input. Its exit status is lab's own; 125 is the status of a command that could not
+be run, or did not end in time.`,
+		Example: "  lab run --plane ipvs -- ipvsadm -ln\n  lab run --mem 2G --timeout 5m -- bin/e2e.test -test.v",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			job.Args = args
@@ -57,6 +59,7 @@ the status of a command that could not be run, or did not end in time.`,
 }
 
 func kernelFlags(c *cobra.Command, job *kernel.Job, limit time.Duration) {
+	c.Flags().StringVar(&job.Plane, "plane", kernel.Auto, "what the kernel must have: what this data plane needs (auto, ipvs, nftables)")
 	c.Flags().StringVar(&job.Mem, "mem", "4G", "memory of User-Mode Linux, where that is needed")
 	c.Flags().DurationVar(&job.Timeout, "timeout", limit, "end the job after this time; 0: never")
 }

@@ -56,6 +56,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdCA, "etcd-ca", c.EtcdCA, "that etcd's CA certificate, a PEM file")
 	f.StringVar(&c.EtcdCert, "etcd-cert", c.EtcdCert, "a client certificate for it, a PEM file")
 	f.StringVar(&c.EtcdKey, "etcd-key", c.EtcdKey, "the certificate's key, a PEM file")
+	f.StringVar(&c.DataPlane, "data-plane", c.DataPlane, "what balances connections in the kernel: ipvs, nftables, or auto: ipvs where the kernel has all that it needs, else nftables")
 	f.DurationVar(&c.TCPTimeout, "tcp-timeout", c.TCPTimeout, "how long the balancer remembers an idle TCP connection, 1s to 744h")
 	f.DurationVar(&c.TCPFinTimeout, "tcp-fin-timeout", c.TCPFinTimeout, "the same for one that was closed")
 	f.DurationVar(&c.UDPTimeout, "udp-timeout", c.UDPTimeout, "the same for UDP")
@@ -88,11 +89,36 @@ variables over the file.`,
 	return cmd
 }
 
+func downCommand(o *options) *cobra.Command {
+	var c settings
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Remove all that shoal made on this host's kernel, and only that",
+		Long: `Remove all that shoal made on this host's kernel, and only that: rules, sets,
+routes, devices, virtual services and the Docker network mesh, and put back the
+kernel settings it changed. The agent must be stopped first, and no container be
+on that network. What is remembered (which service has which VIP) stays in the
+state folder.`,
+		Example: "  sudo systemctl stop shoal && sudo shoal down",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := c.settle(cmd.Flags(), o)
+			if err != nil {
+				return err
+			}
+			return agent.Down(cmd.Context(), c.Config, log)
+		},
+	}
+	c.declare(cmd.Flags())
+	cmd.Flags().VisitAll(hide("dns", "pool", "state-dir", "docker-host", "config"))
+	return cmd
+}
+
 func logger(level, format string) (*slog.Logger, error) {
 	var opts slog.HandlerOptions
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, &agent.ConfigError{Err: fmt.Errorf("--log-level %q: use debug, info, warn or error", level)}
+		return nil, &usageError{fmt.Errorf("--log-level %q: use debug, info, warn or error", level)}
 	}
 	opts.Level = l
 	switch format {
@@ -101,7 +127,7 @@ func logger(level, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(os.Stderr, &opts)), nil
 	}
-	return nil, &agent.ConfigError{Err: fmt.Errorf("--log-format %q: use text or json", format)}
+	return nil, &usageError{fmt.Errorf("--log-format %q: use text or json", format)}
 }
 
 // textVar declares a flag of a type that reads and writes itself as text, an

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"shoal/agent"
+	"shoal/api"
 	"shoal/model"
 )
 
@@ -33,7 +33,7 @@ believes. Exits with 1 where a step does not hold.`,
 }
 
 // showSteps prints a walk, and fails where it stops.
-func (o *options) showSteps(w io.Writer, e agent.Explanation) error {
+func (o *options) showSteps(w io.Writer, e api.Explanation) error {
 	err := o.show(w, e, func(w io.Writer) {
 		for _, s := range e.Steps {
 			mark := "ok"
@@ -95,7 +95,7 @@ func serviceCommand(o *options) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := model.ParseServiceID(args[0])
 			if err != nil {
-				return &agent.ConfigError{Err: err}
+				return &usageError{err}
 			}
 			if err := o.client().RemoveService(cmd.Context(), id); err != nil {
 				return err
@@ -141,30 +141,5 @@ places.`,
 	}
 	c.declare(cmd.Flags())
 	cmd.Flags().VisitAll(hide("dns", "dns-peers", "zone", "pool", "config"))
-	return cmd
-}
-
-func downCommand(o *options) *cobra.Command {
-	var c settings
-	cmd := &cobra.Command{
-		Use:   "down",
-		Short: "Remove all that shoal made on this host's kernel, and only that",
-		Long: `Remove all that shoal made on this host's kernel, and only that: rules, sets,
-routes, devices, virtual services and the Docker network mesh, and put back the
-kernel settings it changed. The agent must be stopped first, and no container be
-on that network. What is remembered (which service has which VIP) stays in the
-state folder.`,
-		Example: "  sudo systemctl stop shoal && sudo shoal down",
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := c.settle(cmd.Flags(), o)
-			if err != nil {
-				return err
-			}
-			return agent.Down(cmd.Context(), c.Config, log)
-		},
-	}
-	c.declare(cmd.Flags())
-	cmd.Flags().VisitAll(hide("dns", "pool", "state-dir", "docker-host", "config"))
 	return cmd
 }

@@ -6,9 +6,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/spf13/cobra"
+	"shoal/api"
 
-	"shoal/agent"
+	"github.com/spf13/cobra"
 )
 
 func nodesCommand(o *options) *cobra.Command {
@@ -98,7 +98,7 @@ is made by the host itself: interrupting the command does not stop it.`,
 
 // changeRole has a host's role in the store changed, and tells on w how far that
 // is for as long as it lasts.
-func changeRole(ctx context.Context, c *agent.Client, w io.Writer, node, to string, every time.Duration) (advice string, err error) {
+func changeRole(ctx context.Context, c *api.Client, w io.Writer, node, to string, every time.Duration) (advice string, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -119,7 +119,7 @@ func changeRole(ctx context.Context, c *agent.Client, w io.Writer, node, to stri
 }
 
 // tellRole says what a host is as yet, where that is another thing than was said.
-func tellRole(ctx context.Context, c *agent.Client, w io.Writer, node, to, said string, since time.Duration) string {
+func tellRole(ctx context.Context, c *api.Client, w io.Writer, node, to, said string, since time.Duration) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	is := "not known to this host just now" // while the store has no leader

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"shoal/agent"
+	"shoal/api"
 	"shoal/model"
 )
 
 // fakeAgent serves h on an agent's socket.
-func fakeAgent(t *testing.T, h http.Handler) *agent.Client {
+func fakeAgent(t *testing.T, h http.Handler) *api.Client {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
@@ -27,7 +27,7 @@ func fakeAgent(t *testing.T, h http.Handler) *agent.Client {
 	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 	s.Start()
 	t.Cleanup(s.Close)
-	return agent.NewClient(socket)
+	return api.NewClient(socket)
 }
 
 // told keeps what is written, and says when there is something.
@@ -52,7 +52,7 @@ func TestAChangeOfRoleTellsHowFarItIs(t *testing.T) {
 			mayEnd := make(chan struct{})
 			mux := http.NewServeMux()
 			mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, _ *http.Request) {
-				json.NewEncoder(w).Encode([]agent.NodeView{{Node: model.Node{Name: "b"}, Role: role.Load().(string)}})
+				json.NewEncoder(w).Encode([]api.NodeView{{Node: model.Node{Name: "b"}, Role: role.Load().(string)}})
 			})
 			mux.HandleFunc("POST /v1/nodes/b/role/server", func(w http.ResponseWriter, r *http.Request) {
 				select {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"shoal/agent"
+	"shoal/api"
 )
 
 // version is set by the linker; a plain go build has the module's.
@@ -27,12 +28,17 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "shoal:", err)
-	var setting *agent.ConfigError
-	if errors.As(err, &setting) {
+	if errors.As(err, new(*usageError)) || errors.As(err, new(*agent.ConfigError)) {
 		os.Exit(2)
 	}
 	os.Exit(1)
 }
+
+// usageError is a command line or a setting that cannot work; the command exits
+// with 2 on it, as it does on an [agent.ConfigError].
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{
@@ -46,15 +52,15 @@ shoal.service=NAME, and reach them by that name.`,
 		Version:       buildVersion(),
 	}
 	var o options
-	cmd.PersistentFlags().StringVar(&o.runDir, "run-dir", agent.Defaults().RunDir, "folder of the agent's socket")
+	cmd.PersistentFlags().StringVar(&o.runDir, "run-dir", api.DefaultRunDir, "folder of the agent's socket")
 	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &agent.ConfigError{Err: fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+		return &usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	cmd.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
 		o.locate(c.Flags())
 		if o.output != "table" && o.output != "json" {
-			return &agent.ConfigError{Err: fmt.Errorf("--output %q: use table or json", o.output)}
+			return &usageError{fmt.Errorf("--output %q: use table or json", o.output)}
 		}
 		return nil
 	}
@@ -74,8 +80,8 @@ type options struct {
 
 // client asks the agent, and says so on standard error when it has to wait for
 // one that starts.
-func (o *options) client() *agent.Client {
-	c := agent.NewClient(agent.Socket(o.runDir))
+func (o *options) client() *api.Client {
+	c := api.NewClient(api.Socket(o.runDir))
 	c.Waiting = func(err error) { fmt.Fprintln(os.Stderr, "shoal:", err) }
 	return c
 }

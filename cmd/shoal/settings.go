@@ -12,8 +12,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
-
-	"shoal/agent"
 )
 
 // defaultConfigFile is read where it exists; a file named by --config must.
@@ -53,7 +51,7 @@ func (c *settings) settle(flags *pflag.FlagSet, o *options) (*slog.Logger, error
 		errs = append(errs, fmt.Errorf("%s: no setting is called %q; see shoal agent --help", c.file, name))
 	}
 	if len(errs) > 0 {
-		return nil, &agent.ConfigError{Err: errors.Join(errs...)}
+		return nil, &usageError{errors.Join(errs...)}
 	}
 	c.RunDir = o.runDir
 	return logger(c.level, c.format)
@@ -80,11 +78,11 @@ func readSettings(file string) (map[string]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &agent.ConfigError{Err: fmt.Errorf("--config: %w", err)}
+		return nil, &usageError{fmt.Errorf("--config: %w", err)}
 	}
 	raw := map[string]yaml.Node{}
 	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&raw); err != nil && !errors.Is(err, io.EOF) {
-		return nil, &agent.ConfigError{Err: fmt.Errorf("%s: %w; write it as lines of name: value", file, err)}
+		return nil, &usageError{fmt.Errorf("%s: %w; write it as lines of name: value", file, err)}
 	}
 	settings := map[string]string{}
 	for name, node := range raw {
@@ -94,11 +92,11 @@ func readSettings(file string) (map[string]string, error) {
 		case yaml.SequenceNode:
 			var list []string
 			if err := node.Decode(&list); err != nil {
-				return nil, &agent.ConfigError{Err: fmt.Errorf("%s: %s: %w", file, name, err)}
+				return nil, &usageError{fmt.Errorf("%s: %s: %w", file, name, err)}
 			}
 			settings[name] = strings.Join(list, ",")
 		default:
-			return nil, &agent.ConfigError{Err: fmt.Errorf("%s: %s: want a value or a list of values", file, name)}
+			return nil, &usageError{fmt.Errorf("%s: %s: want a value or a list of values", file, name)}
 		}
 	}
 	return settings, nil

@@ -66,9 +66,9 @@ func TestWrongSettingsAreNamedWithTheirPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := settled(t, nil, tt.env, tt.file)
-			var setting *agent.ConfigError
-			if !errors.As(err, &setting) {
-				t.Fatalf("got %v, want a ConfigError", err)
+			var usage *usageError
+			if !errors.As(err, &usage) {
+				t.Fatalf("got %v, want a usageError", err)
 			}
 			for _, s := range tt.say {
 				if !strings.Contains(err.Error(), s) {

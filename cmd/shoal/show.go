@@ -12,8 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"shoal/agent"
-	"shoal/catalog"
+	"shoal/api"
 	"shoal/model"
 )
 
@@ -88,15 +87,12 @@ func statusCommand(o *options) *cobra.Command {
 			return o.show(cmd.OutOrStdout(), s, func(w io.Writer) {
 				row(w, "node", fmt.Sprintf("%s (%s)", s.Node, s.Addr))
 				row(w, "agent", fmt.Sprintf("%s, pid %d, up %s, kernel %s", s.Version, s.Pid, age(s.Started), s.Kernel))
+				row(w, "data plane", fmt.Sprintf("%s: %s", s.Plane, s.PlaneWhy))
 				row(w, "engine", s.Engine)
 				row(w, "store", storeText(s.Store))
 				row(w, "mesh", fmt.Sprintf("zone %s, VIPs %s, DNS %s", s.Zone, s.Pool, s.DNS))
 				row(w, "services", fmt.Sprintf("%d, with %d tasks, %d of them in rotation", s.Services, s.Tasks, s.Rotation))
-				problems := "none"
-				if s.Problems > 0 {
-					problems = fmt.Sprintf("%d, see shoal problems", s.Problems)
-				}
-				row(w, "problems", problems)
+				row(w, "problems", problemsText(s.Problems, s.Notices))
 			})
 		},
 	}
@@ -145,7 +141,7 @@ func tasksCommand(o *options) *cobra.Command {
 			if len(args) == 1 {
 				id, err := model.ParseServiceID(args[0])
 				if err != nil {
-					return &agent.ConfigError{Err: err}
+					return &usageError{err}
 				}
 				kept := []model.Task{}
 				for _, t := range tasks {
@@ -181,9 +177,13 @@ func problemsCommand(o *options) *cobra.Command {
 					fmt.Fprintln(w, "no problems")
 					return
 				}
-				row(w, "NODE", "WHAT", "NAME", "SINCE", "REASON")
+				row(w, "NODE", "CODE", "WHAT", "NAME", "SINCE", "REASON")
 				for _, p := range problems {
-					row(w, p.Node, p.Kind, p.Object, age(p.Since), p.Reason)
+					kind := p.Kind
+					if p.Notice {
+						kind += " (notice)"
+					}
+					row(w, p.Node, p.Code, kind, p.Object, age(p.Since), p.Reason)
 				}
 			})
 		},
@@ -207,7 +207,7 @@ func versionCommand(o *options) *cobra.Command {
 // noArgs and atMostOne are cobra's, with exit code 2 and words of what to do.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return &agent.ConfigError{Err: fmt.Errorf("%s takes no %q; see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())}
+		return &usageError{fmt.Errorf("%s takes no %q; see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())}
 	}
 	return nil
 }
@@ -215,7 +215,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func atMostOne(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {
-			return &agent.ConfigError{Err: fmt.Errorf("%s takes one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
+			return &usageError{fmt.Errorf("%s takes one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
 		}
 		return nil
 	}
@@ -224,14 +224,33 @@ func atMostOne(name string) cobra.PositionalArgs {
 func exactlyOne(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return &agent.ConfigError{Err: fmt.Errorf("%s wants one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
+			return &usageError{fmt.Errorf("%s wants one %s; see %s --help", cmd.CommandPath(), name, cmd.CommandPath())}
 		}
 		return nil
 	}
 }
 
+// problemsText tells how many problems and notices there are.
+func problemsText(problems, notices int) string {
+	text := "none"
+	if problems > 0 {
+		text = strconv.Itoa(problems)
+	}
+	switch notices {
+	case 0:
+	case 1:
+		text += ", 1 notice"
+	default:
+		text += fmt.Sprintf(", %d notices", notices)
+	}
+	if problems+notices > 0 {
+		text += ", see shoal problems"
+	}
+	return text
+}
+
 // storeText is the catalog's store in one line.
-func storeText(s catalog.Status) string {
+func storeText(s api.StoreStatus) string {
 	kind := "etcd at " + strings.Join(s.Endpoints, ", ")
 	if s.Embedded {
 		kind = "embedded etcd"

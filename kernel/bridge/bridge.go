@@ -1,8 +1,8 @@
-// Package bridge reads the ports of the host's bridges and sets their hairpin
-// mode.
+// Package bridge reads and sets how the host's bridges forward.
 //
-// In: names of ports. Out: whether a bridge may send a frame back through the
-// port it came from. It owns no device.
+// In: names of bridges and ports. Out: whether a bridge may send a frame back
+// through the port it came from (hairpin mode), and whether netfilter sees what it
+// forwards between its ports. It owns no device.
 package bridge
 
 import (

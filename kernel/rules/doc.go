@@ -7,11 +7,13 @@
 //
 // One program is run to read a table, and one for each edit. So a table is read
 // again only when the kernel says that it has changed, which takes no program;
-// where it cannot say, always. And edits are the
-// fewest that do, and in an order in which no packet goes astray between two of
-// them: a chain is full before it is jumped to, and what takes the place of a
-// rule is there before that goes. Nothing is done by the number of a rule in a
-// chain that is shared with others, as they may edit it at the same time.
+// where it cannot say, always. A chain that differs is made anew beside the old
+// one, and then the jumps are swapped, so that no packet passes half of it.
+// Nothing is done by the number of a rule in a chain that is shared with others,
+// as they may edit it at the same time.
+//
+// iptables-restore would do all edits of a table in one program, but nothing here
+// needs it: each edit by itself leaves the table fit for packets.
 //
 // IPv4 only.
 package rules

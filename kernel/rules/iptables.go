@@ -72,7 +72,7 @@ func Remove(ctx context.Context, names ...string) error {
 	if err != nil {
 		return err
 	}
-	return write(ctx, remove(func(chain string) bool { return slices.Contains(names, chain) }, have))
+	return write(ctx, remove(func(chain string) bool { return slices.Contains(names, nameOf(chain)) }, have))
 }
 
 // write does the edits, a program each. What fails in a table ends the work
@@ -108,16 +108,18 @@ func do(ipt *tool, e Edit) error {
 	switch e.Op {
 	case NewChain:
 		return ipt.NewChain(e.Table, e.Chain)
+	case Append:
+		return ipt.Append(e.Table, e.Chain, words(e.Rule)...)
 	case Insert:
-		return ipt.Insert(e.Table, e.Chain, e.At, words(e.Rule)...)
-	case DeleteAt:
-		return ipt.DeleteById(e.Table, e.Chain, e.At)
+		return ipt.Insert(e.Table, e.Chain, 1, words(e.Rule)...)
 	case Delete:
 		return ipt.Delete(e.Table, e.Chain, words(e.Rule)...)
 	case ClearChain:
 		return ipt.ClearChain(e.Table, e.Chain)
-	default:
+	case DeleteChain:
 		return ipt.DeleteChain(e.Table, e.Chain)
+	default:
+		return ipt.RenameChain(e.Table, e.Chain, e.To)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // Chain is a chain of rules and where it is jumped to from.
 type Chain struct {
 	Table string   // "raw", "mangle", "nat" or "filter"
-	Name  string   // begins with [Prefix], at most 28 characters
+	Name  string   // begins with [Prefix], at most 26 characters, without a dot
 	From  []Jump   // none: other chains jump here
 	Rules []string // what follows "-A NAME ", "-p tcp -j ACCEPT"
 }
@@ -22,8 +22,9 @@ type Jump struct {
 }
 
 // Prefix begins the name of every chain that is kept by this package. The
-// jumps to such chains stand in front of all other rules, in any order among
-// themselves, so that packages do not fight for the first place.
+// jumps to such chains stand in front of all other rules: those of one call to
+// [Keep] in the order of its chains, and those of several calls in any, so that
+// packages do not fight for the first place.
 const Prefix = "SHOAL-"
 
 // tables is the order they are written in.
@@ -61,8 +62,6 @@ func signature(rule string) string {
 func commented(rule, comment string) string {
 	return "-m comment --comment " + comment + " " + rule
 }
-
-func signed(rule string) string { return commented(rule, signature(rule)) }
 
 // is tells whether a rule as it was read is the one that was wanted.
 func is(have, want string) bool { return strings.Contains(have, signature(want)) }

@@ -1,7 +1,6 @@
 package sysctl
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"shoal/internal/statefile"
 	"shoal/kernel"
 )
 
@@ -25,11 +25,28 @@ type Keeper struct {
 // something to remember; its folder must exist.
 func New(file string) *Keeper { return &Keeper{root: root, file: file} }
 
-// Get reads a parameter; the name is in dotted form, "net.ipv4.ip_forward".
+// IPv4 is the name of an IPv4 parameter of a device ("all" and "default" are
+// two of them), whatever characters the device's name has.
+func IPv4(device, param string) string { return "net/ipv4/conf/" + device + "/" + param }
+
+// Get reads a parameter. In a name, the first separator tells which of "." and
+// "/" separates: "net.ipv4.ip_forward" is "net/ipv4/ip_forward", and the other
+// one stands for itself, as sysctl.d(5) has it. Use [IPv4] where a device's name
+// is part of it.
 func Get(name string) (string, error) { return New("").get(name) }
 
+// Set gives a parameter a value and reads it back. What it was before is not
+// remembered: it is for parameters of devices that their owner removes.
+func Set(name, value string) error { return New("").write(name, value) }
+
+// swap makes the dots of a name slashes and its slashes dots.
+var swap = strings.NewReplacer(".", "/", "/", ".")
+
 func (k *Keeper) path(name string) string {
-	return filepath.Join(k.root, strings.ReplaceAll(name, ".", "/"))
+	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '.' {
+		name = swap.Replace(name)
+	}
+	return filepath.Join(k.root, name)
 }
 
 func (k *Keeper) get(name string) (string, error) {
@@ -107,30 +124,15 @@ func (k *Keeper) remember(name, value string) error {
 
 func (k *Keeper) load() (map[string]string, error) {
 	saved := map[string]string{}
-	b, err := os.ReadFile(k.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return saved, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &saved)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the sysctls' original values in %s: %w", k.file, err)
+	if _, err := statefile.Load(k.file, &saved); err != nil {
+		return nil, fmt.Errorf("original values of sysctls: %w", err)
 	}
 	return saved, nil
 }
 
-// save replaces the file whole, so that a crash leaves the old one or the new.
 func (k *Keeper) save(saved map[string]string) error {
-	b, err := json.MarshalIndent(saved, "", "  ")
-	if err == nil {
-		err = os.WriteFile(k.file+".new", append(b, '\n'), 0o600)
-	}
-	if err == nil {
-		err = os.Rename(k.file+".new", k.file)
-	}
-	if err != nil {
-		return fmt.Errorf("keep the sysctls' original values in %s: %w", k.file, err)
+	if err := statefile.Save(k.file, saved); err != nil {
+		return fmt.Errorf("original values of sysctls: %w", err)
 	}
 	return nil
 }

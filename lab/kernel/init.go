@@ -16,12 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsInit says whether this process is the first of a job, and must call Init at once and do nothing else.
-func IsInit() bool { return os.Getpid() == 1 && os.Getenv(jobEnv) != "" }
+// IsInit says whether Run started this process for its own purposes, which then must call Init at once and do nothing
+// else: it is the first of a job, or cleans up after one.
+func IsInit() bool {
+	return os.Getenv(keepEnv) != "" || os.Getpid() == 1 && os.Getenv(jobEnv) != ""
+}
 
 // Init does the work of process 1: prepares the job's surroundings, runs its command and ends with its status. It does
 // not return.
 func Init() {
+	if os.Getenv(keepEnv) != "" {
+		runKeeper()
+		os.Exit(0)
+	}
 	dir := os.Getenv(jobEnv)
 	o, err := readOrder(dir)
 	if err != nil {
@@ -34,7 +41,7 @@ func Init() {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(125)
 	}
-	code := o.run()
+	code := o.run(filepath.Base(dir))
 	fmt.Fprintln(status, code)
 	status.Close()
 	if !o.UML {
@@ -44,8 +51,8 @@ func Init() {
 }
 
 // run prepares the surroundings and runs the command. 125 is the status of a job that could not be started.
-func (o *order) run() int {
-	err := o.prepare()
+func (o *order) run(name string) int {
+	err := o.prepare(name)
 	stdio, serr := o.open()
 	if serr != nil {
 		return 125 // there is nowhere to say it
@@ -56,6 +63,7 @@ func (o *order) run() int {
 		return 125
 	}
 	code, err := o.command(stdio)
+	reportLacking(stdio.files[2])
 	if err != nil {
 		fmt.Fprintln(stdio.files[2], "lab:", err)
 		return 125
@@ -63,8 +71,9 @@ func (o *order) run() int {
 	return code
 }
 
-// prepare makes mounts, loads modules and sets the environment of this process, which is the job's.
-func (o *order) prepare() error {
+// prepare makes mounts, loads modules and sets the environment of this process, which is the job's. The job's name is that
+// of its folder, and no other's on this machine.
+func (o *order) prepare(name string) error {
 	os.Clearenv()
 	for _, v := range o.Env {
 		name, value, _ := strings.Cut(v, "=")
@@ -76,6 +85,9 @@ func (o *order) prepare() error {
 	}
 	os.Setenv("LAB", o.Self)
 	os.Setenv("LAB_KERNEL", kind)
+	os.Setenv("LAB_PLANE", o.Plane)
+	os.Setenv("LAB_NAME", name)
+	os.Setenv(lackingEnv, "/tmp/lab-lacking")
 	path := filepath.Dir(o.Self) + ":" + os.Getenv("PATH")
 	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"} {
 		if !strings.Contains(path+":", ":"+dir+":") {
@@ -98,7 +110,7 @@ func (o *order) prepare() error {
 	}
 	if o.UML {
 		loadModules()
-		lacks, err := missing()
+		lacks, err := missing(o.Plane)
 		if err != nil {
 			return err
 		}

@@ -10,15 +10,19 @@ import (
 	"time"
 )
 
-// Job is one command to run on a kernel with IPVS.
+// Job is one command to run on a kernel with what a data plane of shoal needs.
 type Job struct {
 	// Args is the command. Its first element is looked for on PATH where it has no slash.
 	Args []string
 	// Dir is the folder to run in; the current one where empty.
 	Dir string
-	// Env is the environment, as [Environ] selects it. Init adds LAB, the path of this program, and LAB_KERNEL,
-	// which is "native" or "uml", and puts the folder of this program first on PATH.
+	// Env is the environment, as [Environ] selects it. Init adds LAB, the path of this program, LAB_KERNEL, which is
+	// "native" or "uml", LAB_PLANE, the data plane, and LAB_NAME, which no other job on this machine has; and it puts
+	// the folder of this program first on PATH.
 	Env []string
+	// Plane is the data plane that the kernel must have what it takes for: IPVS, NFTables or, where empty, Auto. The
+	// job learns which it is.
+	Plane string
 	// Terminal says that the job talks to a person: it gets this process's terminal as its own.
 	Terminal bool
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -116,5 +117,22 @@ func TestEachKernelHasAProcessorToItself(t *testing.T) {
 	third.Close()
 	if cpu, held := choose(nil, dir); cpu != -1 || held != nil {
 		t.Fatalf("of no processors: %d", cpu)
+	}
+}
+
+func TestWhatKernelsLackIsListedByFacility(t *testing.T) {
+	got := lackingReport("sctp TestB\nipip TestA/ipip\nsctp TestA\nsctp TestB\n\nodd\n")
+	want := "lab: this kernel has no ipip, which was left out of: TestA/ipip\nlab: this kernel has no sctp, which was left out of: TestB, TestA\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+	if got := lackingReport(""); got != "" {
+		t.Errorf("of nothing: %q", got)
+	}
+}
+
+func TestADataPlaneThatThereIsNotIsRefused(t *testing.T) {
+	if _, _, err := choosePlane("iptables"); err == nil || !strings.Contains(err.Error(), "auto, ipvs or nftables") {
+		t.Errorf("iptables: %v", err)
 	}
 }

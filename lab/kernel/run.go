@@ -17,7 +17,8 @@ import (
 // that there is no exit status, and says why.
 //
 // Run must be called by a program that calls Init where IsInit says so, and needs root. Any number of jobs may run at
-// once on a machine. What kernel is used is told to logf, in a line, if it is not this machine's own.
+// once on a machine, and nothing is left of one that has ended, however it did. What kernel is used is told to logf, in a
+// line, if it is not this machine's own.
 func Run(ctx context.Context, job Job, logf func(format string, args ...any)) (int, error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("the lab makes namespaces and mounts: run it as root")
@@ -37,16 +38,24 @@ func Run(ctx context.Context, job Job, logf func(format string, args ...any)) (i
 			return 0, fmt.Errorf("find the current folder: %w", err)
 		}
 	}
-	dir, err := os.MkdirTemp("", "lab-")
-	if err != nil {
-		return 0, fmt.Errorf("make a folder for the job: %w", err)
-	}
-	defer os.RemoveAll(dir)
-
 	loadModules()
-	lacks, err := missing()
+	plane, lacks, err := choosePlane(o.Plane)
 	if err != nil {
 		return 0, err
+	}
+	if len(lacks) > 0 && plane == NFTables {
+		return 0, fmt.Errorf("this kernel has no %s, and User-Mode Linux has no nf_tables for IPv4", strings.Join(lacks, ", "))
+	}
+	o.Plane = plane
+
+	keeper, err := startKeeper()
+	if err != nil {
+		return 0, err
+	}
+	defer keeper.end()
+	dir, err := keeper.keep("")
+	if err != nil {
+		return 0, fmt.Errorf("make a folder for the job: %w", err)
 	}
 	if len(lacks) == 0 {
 		return runNative(ctx, o, dir)
@@ -56,7 +65,7 @@ func Run(ctx context.Context, job Job, logf func(format string, args ...any)) (i
 		return 0, fmt.Errorf("this kernel has no %s, and there is no linux.uml to run one that has: `make deps` installs it", strings.Join(lacks, ", "))
 	}
 	logf("this kernel has no %s: starting User-Mode Linux, %s of memory", strings.Join(lacks, ", "), job.Mem)
-	return runUML(ctx, o, dir, path)
+	return runUML(ctx, o, keeper, dir, path)
 }
 
 // runNative runs the job on this kernel.

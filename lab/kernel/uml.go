@@ -22,7 +22,7 @@ import (
 // The kernel's consoles are pipes, never our own files: UML makes what it is given non-blocking, for everyone who shares
 // it. The kernel is a process group of its own, so that a ^C at the terminal does not stop it half way, and so that it
 // can be ended whole.
-func runUML(ctx context.Context, o *order, dir, linux string) (int, error) {
+func runUML(ctx context.Context, o *order, keeper *keeper, dir, linux string) (int, error) {
 	o.UML = true
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -44,8 +44,7 @@ func runUML(ctx context.Context, o *order, dir, linux string) (int, error) {
 	if err := os.Mkdir(memory, 0o700); err != nil {
 		return 0, fmt.Errorf("make a folder for the kernel's memory: %w", err)
 	}
-	if shm, err := os.MkdirTemp("/dev/shm", "lab-"); err == nil {
-		defer os.RemoveAll(shm)
+	if shm, err := keeper.keep("/dev/shm"); err == nil {
 		if free(shm) >= sizeOf(o.Mem) {
 			memory = shm
 		}

@@ -10,13 +10,9 @@ import (
 	"shoal/kernel/ipvs"
 )
 
-// GoOn is the time after which [Balancer.Reconcile] wants to be called when it
-// is in the middle of a full pass: at once, with the newest Snapshot.
-const GoOn = time.Nanosecond
-
 const (
 	// auditSlice is about how long a call goes on with a full pass, before it
-	// lets changes of the Snapshot be written.
+	// lets changes be written.
 	auditSlice = 20 * time.Millisecond
 
 	// atOnce is of how many services one piece of a full pass reads the
@@ -31,41 +27,42 @@ const (
 
 // piece looks at one part of the kernel. It takes what it finds for what is
 // known of the kernel, and touches what is to be compared with what is wanted.
-type piece func(t touched) error
+type piece func() error
 
 // pieces are what a full pass looks at: with ten thousand services it takes
 // longer than a change may wait, so it can be left off after each.
-func (b *Balancer) pieces() (ps []piece) {
-	for _, s := range sets {
-		ps = append(ps, func(t touched) error { return b.auditSet(s, t) })
+func (s *space) pieces() (ps []piece) {
+	for _, set := range s.sets {
+		ps = append(ps, func() error { return s.auditSet(set) })
 	}
-	ps = append(ps, b.auditServices)
-	for marks := range slices.Chunk(b.turn(perPass), atOnce) {
-		ps = append(ps, func(t touched) error { return b.auditDestinations(marks, t) })
+	ps = append(ps, s.auditServices)
+	for marks := range slices.Chunk(s.turn(perPass), atOnce) {
+		ps = append(ps, func() error { return s.auditDestinations(marks) })
 	}
 	return ps
 }
 
 // turn is whose turn it is to have their destinations read: n known services at
 // the most, from the one after the last that had it.
-func (b *Balancer) turn(n int) []uint32 {
-	marks := slices.Sorted(maps.Keys(b.table.Known))
+func (s *space) turn(n int) []uint32 {
+	marks := slices.Sorted(maps.Keys(s.table.known))
 	if len(marks) <= n {
 		return marks
 	}
-	next, found := slices.BinarySearch(marks, b.audited)
+	next, found := slices.BinarySearch(marks, s.audited)
 	if found {
 		next++
 	}
 	marks = slices.Concat(marks[next:], marks[:next])[:n]
-	b.audited = marks[n-1]
+	s.audited = marks[n-1]
 	return marks
 }
 
-// goOn goes on with the audit: to its end, or for a slice of time.
-func (b *Balancer) goOn(t touched) error {
-	for start := time.Now(); len(b.audit) > 0 && (t.all || time.Since(start) < auditSlice); b.audit = b.audit[1:] {
-		if err := b.audit[0](t); err != nil {
+// goOn goes on with the audit: to its end if nothing is known yet, else until
+// its slice of time is over.
+func (s *space) goOn(start time.Time) error {
+	for ; len(s.audit) > 0 && (!s.read || time.Since(start) < auditSlice); s.audit = s.audit[1:] {
+		if err := s.audit[0](); err != nil {
 			return err
 		}
 	}
@@ -73,41 +70,40 @@ func (b *Balancer) goOn(t touched) error {
 }
 
 // auditSet reads a set, and makes it where it is missing.
-func (b *Balancer) auditSet(s ipset.Set, t touched) error {
-	held, err := ipset.List(s.Name)
-	if errors.Is(err, ipset.ErrNotExist) {
-		if err = ipset.Create(s); err != nil {
-			return err
+func (s *space) auditSet(set ipset.Set) error {
+	var held entries
+	if err := s.in(func() (err error) {
+		held, err = ipset.List(set.Name)
+		if errors.Is(err, ipset.ErrNotExist) {
+			held, err = entries{}, ipset.Create(set)
 		}
-		b.log.Debug("set made", "set", s.Name)
-		held = entries{}
-	}
-	if err != nil {
+		return err
+	}); err != nil {
 		return err
 	}
-	known := b.sets[s.Name]
-	b.sets[s.Name] = held
+	known := s.held[set.Name]
+	s.held[set.Name] = held
 	for e, mark := range held {
-		if f, has := frontOf(s.Name, e); has {
-			b.marks.adopt(f, mark)
+		if k, has := keyOf(set.Name, e); has {
+			s.marks.adopt(k, mark)
 			if was, had := known[e]; !had || was != mark {
-				t.front(f)
+				s.todo.keys[k] = true
 			}
-		} else if b.want[s.Name][e] == 0 {
-			t.entry(s.Name, e)
+		} else if s.want[set.Name][e] == 0 {
+			s.todo.entry(set.Name, e)
 		}
 	}
 	for e := range known {
 		if _, has := held[e]; has {
 			continue
 		}
-		if f, has := frontOf(s.Name, e); has {
-			t.front(f)
+		if k, has := keyOf(set.Name, e); has {
+			s.todo.keys[k] = true
 		}
 	}
-	for e := range b.want[s.Name] {
+	for e := range s.want[set.Name] {
 		if _, has := held[e]; !has {
-			t.entry(s.Name, e)
+			s.todo.entry(set.Name, e)
 		}
 	}
 	return nil
@@ -115,49 +111,49 @@ func (b *Balancer) auditSet(s ipset.Set, t touched) error {
 
 // auditServices reads all services, and the destinations of those that are not
 // as they are known or have another number of destinations.
-func (b *Balancer) auditServices(t touched) error {
-	found, err := b.table.IPVS.Services()
+func (s *space) auditServices() error {
+	found, err := s.table.ipvs.Services()
 	if err != nil {
 		return err
 	}
-	for mark := range b.table.Known {
+	for mark := range s.table.known {
 		if _, has := found[mark]; !has {
-			delete(b.table.Known, mark)
-			b.touch(mark, t)
+			delete(s.table.known, mark)
+			s.touch(mark)
 		}
 	}
-	for mark, s := range found {
-		if !ours(mark) {
+	for mark, svc := range found {
+		if !s.ours(mark) {
 			continue
 		}
-		if !b.marks.reserve(mark) {
-			t.orphans[mark] = true
+		if !s.marks.reserve(mark) {
+			s.todo.orphans[mark] = true
 		}
-		v := b.table.Known[mark]
-		if v != nil && v.Service == s.Service && len(v.Dests) == s.Destinations {
+		v := s.table.known[mark]
+		if v != nil && v.Service == svc.Service && len(v.Dests) == svc.Destinations {
 			continue
 		}
-		dests, err := b.table.IPVS.ReadDestinations(mark, s.Destinations)
+		dests, err := s.table.ipvs.ReadDestinations(mark, svc.Destinations)
 		if errors.Is(err, ipvs.ErrNotExist) {
 			continue // gone since
 		}
 		if err != nil {
 			return err
 		}
-		b.table.Known[mark] = &ipvs.Virtual{Service: s.Service, Dests: dests}
-		b.touch(mark, t)
+		s.table.known[mark] = &ipvs.Virtual{Service: svc.Service, Dests: dests}
+		s.touch(mark)
 	}
 	return nil
 }
 
 // auditDestinations reads the destinations of services.
-func (b *Balancer) auditDestinations(marks []uint32, t touched) error {
+func (s *space) auditDestinations(marks []uint32) error {
 	for _, mark := range marks {
-		v := b.table.Known[mark]
+		v := s.table.known[mark]
 		if v == nil {
 			continue // gone since
 		}
-		dests, err := b.table.IPVS.ReadDestinations(mark, len(v.Dests))
+		dests, err := s.table.ipvs.ReadDestinations(mark, len(v.Dests))
 		if errors.Is(err, ipvs.ErrNotExist) {
 			continue // the next pass finds out
 		}
@@ -171,22 +167,15 @@ func (b *Balancer) auditDestinations(marks []uint32, t touched) error {
 		}
 		v.Dests = dests
 		if !same {
-			b.touch(mark, t)
+			s.touch(mark)
 		}
 	}
 	return nil
 }
 
-// touch has the front of a mark compared.
-func (b *Balancer) touch(mark uint32, t touched) {
-	if f := b.marks.taken[mark]; f != (front{}) {
-		t.front(f)
+// touch has the frontend of a mark compared.
+func (s *space) touch(mark uint32) {
+	if k, known := s.marks.key(mark); known {
+		s.todo.keys[k] = true
 	}
-}
-
-// unknown says that nothing is known of the kernel any more, or yet.
-func (b *Balancer) unknown() {
-	b.forget()
-	b.audit = nil
-	b.sets, b.table.Known, b.draining = map[string]entries{}, map[uint32]*ipvs.Virtual{}, map[front]bool{}
 }

@@ -8,10 +8,9 @@ import (
 )
 
 func TestServicesTakeTurnsToBeAudited(t *testing.T) {
-	b := &Balancer{}
-	b.unknown()
+	b := newSpace(hostSets, newMarks())
 	for mark := range uint32(5) {
-		b.table.Known[marksOf|mark] = &ipvs.Virtual{}
+		b.table.known[marksOf|mark] = &ipvs.Virtual{}
 	}
 	turn := func(n int, want ...uint32) {
 		t.Helper()
@@ -26,7 +25,7 @@ func TestServicesTakeTurnsToBeAudited(t *testing.T) {
 	turn(5, 0, 1, 2, 3, 4)
 	turn(2, 0, 1)
 	turn(2, 2, 3)
-	delete(b.table.Known, marksOf|3) // the one that was last
+	delete(b.table.known, marksOf|3) // the one that was last
 	turn(2, 4, 0)
 	turn(2, 1, 2)
 	turn(6, 0, 1, 2, 4)

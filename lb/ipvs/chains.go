@@ -3,23 +3,25 @@ package ipvs
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"shoal/kernel/ipset"
 	"shoal/kernel/rules"
+	"shoal/lb"
 	"shoal/model"
 )
 
-// chains are the rules on this host, as the last Snapshot has it.
-func (b *Balancer) chains() []rules.Chain {
-	if b.snap == nil {
-		return chains(b.opts, model.Node{}, true)
+// chains are the rules of the host's namespace.
+func (p *Plane) chains() []rules.Chain {
+	base := p.base
+	if base == nil {
+		base = new(lb.Base)
 	}
-	return chains(b.opts, b.snap.Self, len(otherServers(b.snap)) == 0)
+	return slices.Concat(vipChains(&p.opts, base), meshChains(p.opts.Pool, base.Peers))
 }
 
-// chains are the rules, however many services there are. Alone, no other host's
-// DNS server could answer for this one's.
-func chains(o Options, self model.Node, alone bool) []rules.Chain {
+// vipChains are the rules for VIPs, however many services there are.
+func vipChains(o *Options, base *lb.Base) []rules.Chain {
 	toPool := "-d " + o.Pool.String()
 	jumps := func(from ...string) (js []rules.Jump) {
 		for _, f := range from {
@@ -42,7 +44,7 @@ func chains(o Options, self model.Node, alone bool) []rules.Chain {
 		fmt.Sprintf("! -i lo -m set ! --match-set %s src,src -j REJECT", setBridges.Name),
 		// IPVS takes these next, at the end of the same hook.
 		fmt.Sprintf("-m mark --mark %#x/%#x -j ACCEPT", marksOf, liveMask),
-		// Of a front that takes no new connections, those it still holds.
+		// Of a frontend that takes no new connections, those it still holds.
 		// IPVS finds a connection before it asks for a mark.
 		fmt.Sprintf("-m mark --mark %#x/%#x -m conntrack --ctstate ESTABLISHED -j ACCEPT", marksOf|parked, liveMask),
 		// ICMP errors about a connection (path MTU): IPVS passes them on.
@@ -51,7 +53,7 @@ func chains(o Options, self model.Node, alone bool) []rules.Chain {
 	}
 	if o.DNS.IsValid() {
 		for _, proto := range []string{"udp", "tcp"} {
-			vip = append(vip, fmt.Sprintf("-d %s -p %s --dport %d -j ACCEPT", o.DNS, proto, dnsPort))
+			vip = append(vip, fmt.Sprintf("-d %s -p %s --dport %d -j ACCEPT", o.DNS, proto, lb.DNSPort))
 		}
 	}
 	// The whole pool is this host's by the local route: what is no service
@@ -67,11 +69,11 @@ func chains(o Options, self model.Node, alone bool) []rules.Chain {
 	// Other hosts' containers, and the hosts, reach this host's DNS server by the
 	// address of the mesh's bridge.
 	dns := rules.Chain{Table: "filter", Name: "SHOAL-DNS"}
-	server := DNSServer(self)
+	server := model.PlanOf(base.Self.Subnet).DNS
 	if o.DNSPeers.IsValid() && server.IsValid() {
 		dns.From = []rules.Jump{{From: "INPUT", Match: "-d " + server.String()}}
 		for _, proto := range []string{"udp", "tcp"} {
-			dns.Rules = append(dns.Rules, fmt.Sprintf("-p %s --dport %d %s -j ACCEPT", proto, dnsPort, match(setCluster, "src")))
+			dns.Rules = append(dns.Rules, fmt.Sprintf("-p %s --dport %d %s -j ACCEPT", proto, lb.DNSPort, match(setCluster, "src")))
 		}
 	}
 	// While the agent is away nobody listens there. A resolver that is told so
@@ -79,10 +81,10 @@ func chains(o Options, self model.Node, alone bool) []rules.Chain {
 	// seconds); but where there is no other server it may give up, and one that
 	// hears nothing asks again.
 	var silent []string
-	if alone {
+	if base.Alone {
 		for _, a := range []netip.Addr{o.DNS, o.DNSPeers, server} {
 			if a.IsValid() {
-				silent = append(silent, fmt.Sprintf("-s %s -p icmp --icmp-type port-unreachable -m conntrack --ctstate RELATED --ctproto udp --ctorigdstport %d -j DROP", a, dnsPort))
+				silent = append(silent, fmt.Sprintf("-s %s -p icmp --icmp-type port-unreachable -m conntrack --ctstate RELATED --ctproto udp --ctorigdstport %d -j DROP", a, lb.DNSPort))
 			}
 		}
 	}
@@ -99,8 +101,11 @@ func chains(o Options, self model.Node, alone bool) []rules.Chain {
 			},
 		},
 		{
-			// The last to match sets the mark: a named port wins over all ports.
-			Table: "mangle", Name: "SHOAL-MARK", From: jumps("PREROUTING", "OUTPUT"),
+			// The last to match sets the mark: a named port wins over all ports. IPVS
+			// acts at the end of INPUT and, for this host's own processes, early in
+			// OUTPUT; so a rule of others that restores marks in PREROUTING, as
+			// wg-quick(8)'s do, comes before and takes none away.
+			Table: "mangle", Name: "SHOAL-MARK", From: jumps("INPUT", "OUTPUT"),
 			Rules: []string{
 				mark("tcp", setVIP.Name),
 				mark("sctp", setVIP.Name),

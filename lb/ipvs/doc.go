@@ -51,7 +51,7 @@
 //
 // On one address of the pool the agent of this host answers. A second one leads,
 // by IPVS, to the DNS servers of the other hosts that live, each at the first
-// address of its containers' subnet ([DNSServer]), where only hosts of the
+// address of its containers' subnet ([model.Plan]), where only hosts of the
 // cluster and their containers are let in; to this host's own, if there are no
 // others. While the agent is away a resolver is told so, and goes on to the second
 // address; where there are no others it hears nothing, and asks again.

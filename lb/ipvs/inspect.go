@@ -1,111 +1,223 @@
 package ipvs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"shoal/kernel/ipset"
+	"shoal/kernel/ipvs"
 	"shoal/kernel/rules"
+	"shoal/lb"
+	"shoal/lb/host"
 	"shoal/model"
-	"shoal/virtual"
 )
 
-// View is what the kernel has of one VIP, read from it there and then.
-type View struct {
-	VIP    netip.Addr  `json:"vip"`
-	Route  string      `json:"route"`            // the route to it, as ip route prints it; "" if it is not the local one
-	Rules  []string    `json:"rules"`            // the rules that give marks, as iptables prints them
-	Broken []string    `json:"broken,omitempty"` // what is not right with the rules; none if they are
-	Ping   bool        `json:"ping"`             // ping is answered
-	Fronts []FrontView `json:"fronts"`           // all ports first
-}
-
-// FrontView is what the kernel has of the ports of a VIP that are balanced
-// together.
-type FrontView struct {
-	Protocol  model.Protocol `json:"protocol"`       // for all ports, TCP is SCTP too
-	Port      uint16         `json:"port,omitempty"` // 0: all ports that are not named
-	Set       string         `json:"set"`            // the ipset that holds the mark
-	Mark      uint32         `json:"mark"`           // of packets, and of the virtual service
-	Open      bool           `json:"open"`           // new connections are let in
-	Service   bool           `json:"service"`        // IPVS has a service of that mark
-	Scheduler string         `json:"scheduler,omitempty"`
-	Affinity  uint32         `json:"affinity,omitempty"` // seconds
-	Dests     []DestView     `json:"destinations"`       // by address
-}
-
-// DestView is one destination of a virtual service.
-type DestView struct {
-	Addr     netip.AddrPort `json:"addr"` // port 0: the packet's own
-	Weight   int            `json:"weight"`
-	Active   int            `json:"active"`   // connections established
-	Inactive int            `json:"inactive"` // others
-}
-
-// Held tells what the virtual services still have to do with a task.
-func (b *Balancer) Held(task netip.Addr) (virtual.Held, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.table.Held(task)
-}
-
-// Inspect reads what the kernel has of a VIP. It writes nothing and believes
-// nothing that was written before.
-func (b *Balancer) Inspect(ctx context.Context, vip netip.Addr) (*View, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	v := &View{VIP: vip}
-	if r, err := lookup(netip.PrefixFrom(vip, vip.BitLen())); err != nil {
-		return nil, err
-	} else if r != nil && r.Dst != nil && r.Dst.String() == b.opts.Pool.String() {
-		v.Route = fmt.Sprintf("local %s dev lo", r.Dst)
-		if r.Src != nil {
-			v.Route += " src " + r.Src.String()
-		}
-	}
-	want := b.chains()
+// Inspect reads what the kernel has of a VIP or of a published port.
+func (p *Plane) Inspect(ctx context.Context, k lb.Key) (*lb.View, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	want := p.chains()
 	have, err := rules.Read(ctx, rules.Tables(want)...)
 	if err != nil {
 		return nil, err
 	}
-	_, v.Broken = rules.Diff(want, have)
-	for _, rule := range have["mangle"]["SHOAL-MARK"] {
-		v.Rules = append(v.Rules, "-A SHOAL-MARK "+rule)
+	_, broken := rules.Diff(want, have)
+	if k.Published() {
+		return p.inspectPublished(ctx, k, have, broken)
 	}
-	table, err := b.table.IPVS.Table()
+	return p.inspectVIP(k.VIP, have, broken)
+}
+
+// rulesStep shows rules of a chain, or what is broken.
+func rulesStep(chain string, rules, broken []string) lb.Step {
+	if len(broken) > 0 {
+		return lb.Step{What: "rules", Evidence: strings.Join(broken, "\n")}
+	}
+	var lines []string
+	for _, r := range rules {
+		lines = append(lines, "-A "+chain+" "+r)
+	}
+	return lb.Step{What: "rules", OK: true, Evidence: strings.Join(lines, "\n")}
+}
+
+func (p *Plane) inspectVIP(vip netip.Addr, have rules.State, broken []string) (*lb.View, error) {
+	route, err := host.RouteStep(p.opts.Pool, vip)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range sets {
-		held, err := ipset.List(s.Name)
-		if err != nil && !errors.Is(err, ipset.ErrNotExist) {
+	v := &lb.View{Steps: []lb.Step{route, rulesStep("SHOAL-MARK", have["mangle"]["SHOAL-MARK"], broken)}}
+	table, err := p.host.table.ipvs.Table()
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range hostSets {
+		if !set.Mark {
+			continue
+		}
+		held, err := listed(set)
+		if err != nil {
 			return nil, err
 		}
-		if _, has := held[ipset.Addr(vip)]; has && s.Name == setPing.Name {
-			v.Ping = true
-		}
 		for e, mark := range held {
-			f, has := frontOf(s.Name, e)
-			if !has || f.vip != vip {
-				continue
+			if k, _ := keyOf(set.Name, e); k.VIP == vip {
+				v.Fronts = append(v.Fronts, vipView(k, set.Name, mark, table[mark&^parked]))
 			}
-			fv := FrontView{Protocol: f.proto, Port: f.port, Set: s.Name, Mark: mark &^ parked, Open: mark&parked == 0}
-			if svc := table[fv.Mark]; svc != nil {
-				fv.Service, fv.Scheduler, fv.Affinity = true, svc.Scheduler, svc.Affinity
-				for _, a := range slices.SortedFunc(maps.Keys(svc.Dests), netip.AddrPort.Compare) {
-					d := svc.Dests[a]
-					fv.Dests = append(fv.Dests, DestView{a, d.Weight, d.Active, d.Inactive})
-				}
-			}
-			v.Fronts = append(v.Fronts, fv)
 		}
 	}
-	slices.SortFunc(v.Fronts, func(x, y FrontView) int {
-		return front{vip, x.Protocol, x.Port}.compare(front{vip, y.Protocol, y.Port})
-	})
+	slices.SortFunc(v.Fronts, func(x, y lb.FrontView) int { return x.Key.Compare(y.Key) })
 	return v, nil
+}
+
+// vipView is a frontend of a VIP, by the entry of its set and the service of
+// that mark; nil: there is none.
+func vipView(k lb.Key, set string, mark uint32, s *ipvs.Virtual) lb.FrontView {
+	f := lb.FrontView{Key: k, Open: mark&parked == 0}
+	mark &^= parked
+	what := "every other port"
+	if k.Port != 0 {
+		what = fmt.Sprintf("port %d/%s", k.Port, k.Protocol)
+	} else if k.Protocol == model.UDP {
+		what += "/udp"
+	}
+	entry := fmt.Sprintf("%s: set %s gives mark %#x", what, set, mark)
+	if !f.Open {
+		entry += ", which lets no new connection in: no task is in rotation for it"
+	}
+	addService(&f, s)
+	f.Steps = []lb.Step{
+		{What: "mark", OK: f.Open, Evidence: entry},
+		{What: "virtual", OK: s != nil, Evidence: fmt.Sprintf("%s: IPVS service %#x, scheduler %s", what, mark,
+			cmp.Or(f.Scheduler, "none: the kernel has no such service"))},
+	}
+	return f
+}
+
+// addService adds what a virtual service says to a view; nil: there is none.
+func addService(f *lb.FrontView, s *ipvs.Virtual) {
+	if s == nil {
+		return
+	}
+	f.Scheduler, f.Affinity = s.Scheduler, time.Duration(s.Affinity)*time.Second
+	for _, a := range slices.SortedFunc(maps.Keys(s.Dests), netip.AddrPort.Compare) {
+		d := s.Dests[a]
+		f.Backends = append(f.Backends, lb.BackendView{Addr: a, Weight: d.Weight, Active: d.Active, Inactive: d.Inactive})
+	}
+}
+
+func (p *Plane) inspectPublished(ctx context.Context, k lb.Key, have rules.State, broken []string) (*lb.View, error) {
+	v := new(lb.View)
+	held, err := listed(setPublished)
+	if err != nil {
+		return nil, err
+	}
+	var sets []string
+	for e := range held {
+		if publishedKey(e) == k {
+			sets = append(sets, fmt.Sprintf("%s %s,%s:%d", setPublished.Name, e.Net, k.Protocol, k.Port))
+			v.On = append(v.On, e.Net)
+		}
+	}
+	slices.Sort(sets)
+	slices.SortFunc(v.On, netip.Prefix.Compare)
+	step := lb.Step{What: "host", OK: len(sets) > 0, Evidence: strings.Join(sets, "\n")}
+	if !step.OK {
+		step.Evidence = "no set of this host redirects the port"
+	}
+	redirect := slices.DeleteFunc(slices.Clone(have["nat"]["SHOAL-IN"]), func(r string) bool { return !strings.Contains(r, setPublished.Name) })
+	if p.sandbox.ns.IsOpen() {
+		if err := p.sandbox.do(func() error {
+			more, err := p.inspectSandbox(ctx, k, v)
+			broken = append(broken, more...)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	v.Steps = []lb.Step{step, rulesStep("SHOAL-IN", redirect, broken)}
+	return v, nil
+}
+
+// inspectSandbox adds to a view what the sandbox has of a port. It returns what
+// is broken there.
+func (p *Plane) inspectSandbox(ctx context.Context, k lb.Key, v *lb.View) (broken []string, err error) {
+	want := sandboxChains()
+	have, err := rules.Read(ctx, rules.Tables(want)...)
+	if err != nil {
+		return nil, err
+	}
+	_, wrong := rules.Diff(want, have)
+	for _, w := range wrong {
+		broken = append(broken, "in the sandbox: "+w)
+	}
+	held, err := listed(setPorts)
+	if err != nil || p.box.table.ipvs == nil {
+		return broken, err
+	}
+	table, err := p.box.table.ipvs.Table()
+	if err != nil {
+		return broken, err
+	}
+	_, e := where(k)
+	given := held[e]
+	mark, _ := p.box.marks.of(k)
+	f := lb.FrontView{Key: k, Open: given != 0}
+	addService(&f, table[mark])
+	f.Steps = []lb.Step{
+		{What: "sandbox", OK: f.Open, Evidence: fmt.Sprintf("%s in %s gives mark %#x", sandboxAddr, p.opts.Netns, given)},
+		{What: "virtual", OK: f.Scheduler != "", Evidence: fmt.Sprintf("IPVS service %#x, scheduler %s", given, cmp.Or(f.Scheduler, "none"))},
+	}
+	v.Fronts = append(v.Fronts, f)
+	return broken, nil
+}
+
+// Client reads as whom a client that sends to this host, from that address,
+// comes through the sandbox.
+func (p *Plane) Client(addr netip.Addr) (lb.ClientView, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := lb.ClientView{Kept: true, Addr: addr, Evidence: "no entry of " + setClients.Name + " in the sandbox has it"}
+	if r, err := host.Lookup(addr, 0); err != nil {
+		return v, err
+	} else if r != nil && r.Type == unix.RTN_LOCAL {
+		v.Addr = hostAddr
+	}
+	if !p.sandbox.ns.IsOpen() {
+		return v, nil
+	}
+	return v, p.sandbox.do(func() error {
+		held, err := listed(setClients)
+		if e, has := narrowest(held, v.Addr); has {
+			v.Kept, v.Evidence = false, fmt.Sprintf("the entry %s %s in the sandbox", setClients.Name, e)
+		}
+		return err
+	})
+}
+
+// narrowest is the longest prefix of a set that has the address: the one by
+// which the kernel finds it.
+func narrowest(held map[ipset.Entry]uint32, addr netip.Addr) (found netip.Prefix, has bool) {
+	for e := range held {
+		if e.Net.Contains(addr) && (!has || e.Net.Bits() > found.Bits()) {
+			found, has = e.Net, true
+		}
+	}
+	return found, has
+}
+
+// listed reads a set; one that is not there is empty.
+func listed(set ipset.Set) (map[ipset.Entry]uint32, error) {
+	held, err := ipset.List(set.Name)
+	if errors.Is(err, ipset.ErrNotExist) {
+		return nil, nil
+	}
+	return held, err
 }

@@ -2,105 +2,337 @@ package ipvs
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
-	"shoal/model"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shoal/kernel"
+	"shoal/kernel/ipset"
+	"shoal/lb"
+	"shoal/reconcile"
 )
 
 // drainLook is how often a draining destination is looked at.
 const drainLook = 200 * time.Millisecond
 
-// Reconcile makes the kernel carry what the Snapshot says. A full pass reads
-// everything back and repairs what others broke; it is due at the start and
-// every few seconds. Any other pass compares with the Snapshot before, runs no
-// program and takes time by what has changed.
-//
-// Next is when to call again for the sake of a draining task or of something
-// that failed; 0: only with the next Snapshot; [GoOn]: at once, since a full pass
-// is not finished. The first one is finished in one call. The problems are all
-// there are, each time; one does not stop the others.
-func (b *Balancer) Reconcile(ctx context.Context, snap *model.Snapshot, full bool) (next time.Duration, problems []model.Problem) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// The parts of the kernel that a pass reads. While one cannot be read, nothing
+// is written there by guess.
+const (
+	partHost = "kernel"
+	partBox  = "sandbox"
+	partSet  = "set " // and its name
+)
+
+// Reconcile makes the kernel carry what the deltas so far say. The first pass
+// reads everything; a full one reads it again, and repairs what others broke. Any
+// other takes time by what has changed, and runs no program unless hosts or
+// networks changed.
+func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	now := time.Now()
-	first := b.snap == nil || b.snap.Self != snap.Self || b.twice()
-	t := newTouched(first)
-	if first {
-		b.unknown()
-	} else {
-		b.look(t, now)
-	}
-	if (first || full) && len(b.audit) == 0 {
-		b.audit = b.pieces()
-	}
-	full = len(b.audit) > 0
-	if err := b.goOn(t); err != nil {
-		b.unknown() // nothing is done by guess
-		b.failing.put(object{part: "kernel"}, err, now)
-		return firstRetry, b.failing.problems(snap.Self.Name, b.owner)
-	}
-	b.failing.put(object{part: "kernel"}, nil, now)
-	full = full && len(b.audit) == 0 // it is finished
-	changed(b.snap, snap, func(old, new *model.Service) {
-		if new != nil {
-			b.update(new.ID, partOf(new, snap.Self), t)
-		} else {
-			b.update(old.ID, nil, t)
+	foundation := p.take(&d)
+	retryBox := p.failures.Err(lb.Object{Part: partBox}) == nil && !p.box.read
+	for _, o := range p.failures.Due(now) {
+		switch name, isSet := strings.CutPrefix(o.Part, partSet); {
+		case o.Part == "":
+			p.retry(o.Key)
+		case isSet:
+			p.host.touchSet(name)
+			p.box.touchSet(name)
+		case o.Part == partBox:
+			retryBox = true
+		default:
+			foundation = true
 		}
-	})
-	b.networks(b.snap, snap, t)
-	b.nodes(b.snap, snap, t)
-	b.snap = snap
-
-	b.apply(t, now)
-	if full || len(t.entries[setHairpin.Name]) > 0 {
-		b.failing.put(object{part: "bridge ports"}, b.hairpin(), now)
 	}
-	if full {
+
+	full = full || !p.host.read
+	p.auditing = p.auditing || full
+	err := p.host.auditAll(full)
+	p.failures.Put(lb.Object{Part: partHost}, err, now)
+	if err != nil {
+		return p.result(now) // what is wanted is not lost
+	}
+	if full || retryBox {
+		p.failures.Put(lb.Object{Part: partBox}, p.openBox(ctx), now)
+	}
+	if p.failures.Err(lb.Object{Part: partBox}) == nil {
+		known := p.box.read
+		err := p.box.auditAll(full)
+		p.failures.Put(lb.Object{Part: partBox}, err, now)
+		if err == nil && !known {
+			p.host.touchSet(setPublished.Name) // it may have been left to this pass
+		}
+	}
+
+	p.apply(now)
+
+	if p.auditing && len(p.host.audit)+len(p.box.audit) == 0 {
+		p.auditing, foundation = false, true
+	}
+	if p.bridges || foundation {
+		p.ensureBridges(now)
+	}
+	if foundation {
 		// Last, so that nothing is let in or sent on before there is a service.
-		b.foundation(ctx, now)
+		p.ensure(ctx, now)
 	}
-	next = b.failing.wait(now)
-	if len(b.draining) > 0 && (next == 0 || next > drainLook) {
-		next = drainLook
-	}
-	if len(b.audit) > 0 {
-		next = GoOn
-	}
-	return next, b.failing.problems(snap.Self.Name, b.owner)
+	return p.result(now)
 }
 
-// look adds what is to be looked at again though no Snapshot changed it:
-// draining destinations, with fresh counts of their connections, and fronts
-// that failed.
-func (b *Balancer) look(t touched, now time.Time) {
-	for f := range b.draining {
-		mark := b.marks.of[f]
-		if b.table.Known[mark] == nil {
-			continue
-		}
-		if err := b.table.Count(mark); err != nil {
-			b.failing.put(object{front: f}, err, now)
-			continue
-		}
-		t.fronts[f] = true
+func (p *Plane) result(now time.Time) lb.Result {
+	r := lb.Result{Next: p.failures.Next(now), More: p.auditing && p.host.read, Failures: p.failures.List(lb.Object.Compare)}
+	if len(p.host.draining)+len(p.box.draining) > 0 {
+		r.Next = reconcile.Sooner(r.Next, drainLook)
 	}
-	for o, failed := range b.failing {
-		if o.part == "" && !now.Before(failed.next) {
-			t.fronts[o.front] = true
+	return r
+}
+
+// spaceOf is where a frontend is balanced.
+func (p *Plane) spaceOf(k lb.Key) *space {
+	if k.Published() {
+		return p.box
+	}
+	return p.host
+}
+
+// take takes in a delta. It tells whether what all frontends stand on changed.
+func (p *Plane) take(d *lb.Delta) (foundation bool) {
+	for k, f := range d.Frontends {
+		s := p.spaceOf(k)
+		p.count(s.frontends[k], -1)
+		p.count(f, +1)
+		if s.frontends[k] = f; f == nil {
+			delete(s.frontends, k)
+		}
+		s.todo.keys[k] = true
+	}
+	for a, e := range d.Endpoints {
+		if old, had := p.endpoints[a]; had {
+			p.countEndpoint(a, old, -1)
+		}
+		delete(p.endpoints, a)
+		if e != nil {
+			p.countEndpoint(a, *e, +1)
+			p.endpoints[a] = *e
+		}
+	}
+	if d.Base == nil {
+		return false
+	}
+	p.countBase(p.base, -1)
+	p.countBase(d.Base, +1)
+	p.base, p.bridges = d.Base, true
+	return true
+}
+
+// count adds what a frontend wants in sets without marks, or takes it off.
+func (p *Plane) count(f *lb.Frontend, n int) {
+	switch {
+	case f == nil:
+	case f.Published():
+		for _, e := range redirections(f) {
+			p.host.wants(setPublished, e, n)
+		}
+		for _, e := range targets(f) {
+			p.host.wants(setTargets, e, n)
+		}
+	case f.Live():
+		p.host.wants(setPing, ipset.Addr(f.VIP), n)
+	}
+}
+
+// countEndpoint does so for an address of tasks. Packets of one to itself need
+// masquerading, but for a task that is the host.
+func (p *Plane) countEndpoint(a netip.Addr, e lb.Endpoint, n int) {
+	p.host.wants(setTasks, ipset.Addr(a), n)
+	if e.Local {
+		p.host.wants(setLocal, ipset.Addr(a), n)
+	}
+	if e.Local && !e.Host {
+		p.host.wants(setHairpin, ipset.Pair(a, a), n)
+		p.bridges = true
+	}
+}
+
+func (p *Plane) countBase(b *lb.Base, n int) {
+	if b == nil {
+		return
+	}
+	for _, network := range b.Networks {
+		for _, net := range network.Subnets {
+			if net.Addr().Is4() && net.Bits() > 0 {
+				p.host.wants(setNets, ipset.Entry{Net: net.Masked()}, n)
+				p.host.wants(setBridges, ipset.NetIface(net, network.Bridge), n)
+			}
+		}
+	}
+	for _, net := range b.Cluster {
+		p.host.wants(setCluster, ipset.Entry{Net: net}, n)
+	}
+	for _, net := range b.Inside {
+		p.host.wants(setInside, ipset.Entry{Net: net}, n)
+		p.box.wants(setClients, ipset.Entry{Net: net}, n)
+	}
+}
+
+// retry has a frontend that failed compared again.
+func (p *Plane) retry(k lb.Key) {
+	s := p.spaceOf(k)
+	s.todo.keys[k] = true
+	if f := s.frontends[k]; f != nil && k.Published() {
+		for _, e := range redirections(f) {
+			p.host.todo.entry(setPublished.Name, e)
 		}
 	}
 }
 
-// twice tells whether two services have wanted one VIP, and forgets it: both
-// must be looked at anew.
-func (b *Balancer) twice() (found bool) {
-	for o := range b.failing {
-		if strings.HasPrefix(o.part, vipPart) {
-			delete(b.failing, o)
-			found = true
+// auditAll begins a full pass if one is due, and goes on with it. Nothing is
+// known of the kernel if that fails.
+func (s *space) auditAll(full bool) error {
+	if (full || !s.read) && len(s.audit) == 0 {
+		s.audit = s.pieces()
+	}
+	err := s.goOn(time.Now())
+	if err != nil {
+		s.unknown()
+	} else if len(s.audit) == 0 {
+		s.read = true
+	}
+	return err
+}
+
+// apply compares what was touched with what the kernel has, and writes the
+// difference. What is known of the kernel follows each write that succeeded.
+//
+// What goes is gone before anything comes: a VIP may pass from one service to
+// another. A published port leads somewhere before the host redirects it, and is
+// not redirected any more before it loses that.
+func (p *Plane) apply(now time.Time) {
+	spaces := []*space{p.host}
+	if p.box.read {
+		spaces = append(spaces, p.box)
+	}
+	refused := map[string]map[ipset.Entry]error{}
+	note := func(set ipset.Set, errs map[ipset.Entry]error) {
+		for e, err := range errs {
+			if set.Name == setPublished.Name {
+				p.box.todo.keys[publishedKey(e)] = true
+				p.box.fail(publishedKey(e), err)
+				continue
+			}
+			if refused[set.Name] == nil {
+				refused[set.Name] = map[ipset.Entry]error{}
+			}
+			refused[set.Name][e] = err
 		}
 	}
-	return found
+	for _, s := range spaces {
+		for set := range s.want {
+			// What a set refused before counts until it is taken.
+			if len(s.todo.entries[set]) > 0 && p.failures.Err(lb.Object{Part: partSet + set}) != nil {
+				s.touchSet(set)
+			}
+		}
+		s.look()
+		s.decide(now)
+	}
+
+	udp := p.udpRedirects()
+	stays := func(e ipset.Entry) bool { return p.box.frontends[publishedKey(e)] != nil }
+	note(setPublished, p.host.drain(setPublished, stays))
+	note(setPing, p.host.drain(setPing, nil))
+	for _, s := range spaces {
+		s.retire()
+	}
+	for _, set := range hostGround {
+		note(set, p.host.fill(set))
+	}
+	if p.box.read {
+		note(setClients, p.box.fill(setClients))
+	}
+	for _, s := range spaces {
+		s.raise()
+		s.giveMarks(false)
+	}
+	note(setPing, p.host.fill(setPing))
+	if p.box.read {
+		note(setPublished, p.host.fill(setPublished))
+	}
+	note(setPublished, p.host.drain(setPublished, nil))
+	p.forgetFlows(udp)
+	for _, s := range spaces {
+		s.lower()
+	}
+	for _, set := range slices.Backward(hostGround) {
+		note(set, p.host.drain(set, nil))
+	}
+	if p.box.read {
+		note(setClients, p.box.drain(setClients, nil))
+	}
+
+	for _, s := range spaces {
+		s.finish()
+		for k := range s.todo.keys {
+			p.failures.Put(lb.Object{Key: k}, s.failed[k], now)
+		}
+		for set := range s.want {
+			if len(s.todo.entries[set]) > 0 {
+				p.failures.Put(lb.Object{Part: partSet + set}, refusal(refused[set]), now)
+			}
+		}
+		s.todo, s.failed = newTouched(false), map[lb.Key]error{}
+	}
+}
+
+// udpRedirects tells of each UDP entry that a pass looks at whether the host
+// redirects by it.
+func (p *Plane) udpRedirects() map[ipset.Entry]bool {
+	redirects := map[ipset.Entry]bool{}
+	for e := range p.host.todo.entries[setPublished.Name] {
+		if e.Proto == unix.IPPROTO_UDP {
+			_, redirects[e] = p.host.held[setPublished.Name][e]
+		}
+	}
+	return redirects
+}
+
+// forgetFlows drops what the host remembers of UDP flows to ports that it has
+// begun to redirect since, or has ceased to. A sender that never pauses would
+// otherwise go on as before for ever.
+func (p *Plane) forgetFlows(before map[ipset.Entry]bool) {
+	ports := map[uint16]bool{}
+	for e, did := range before {
+		if _, does := p.host.held[setPublished.Name][e]; does != did {
+			ports[e.Port] = true
+		}
+	}
+	if len(ports) == 0 {
+		return
+	}
+	// An entry that is missed runs out by itself.
+	_ = forget(func(f *netlink.ConntrackFlow) bool {
+		return f.Forward.Protocol == unix.IPPROTO_UDP && ports[f.Forward.DstPort]
+	})
+}
+
+// flows picks connections that the kernel remembers.
+type flows func(*netlink.ConntrackFlow) bool
+
+// MatchConntrackFlow makes it a filter of netlink's.
+func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
+
+func forget(f flows) error {
+	n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
+	kernel.Wrote("conntrack", int(n))
+	if err != nil {
+		return fmt.Errorf("forget connections: %w", err)
+	}
+	return nil
 }

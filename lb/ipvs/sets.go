@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"shoal/kernel/ipset"
+	"shoal/lb"
 	"shoal/model"
 )
 
@@ -12,7 +13,9 @@ import (
 // VIPs.
 const maxElem = 1 << 20
 
-// The sets. Those of marks hold, for each front, its mark.
+// The sets of the host. Those of marks hold, for each frontend of a VIP, its
+// mark. SCTP is why published ports are in a hash: a bitmap:port sees TCP and UDP
+// only (ip_set_getport.c, ip_set_get_ip_port).
 var (
 	setVIP     = ipset.Set{Name: "SHOAL-VIP", Type: "hash:ip", Mark: true, MaxElem: maxElem}           // all ports of TCP and SCTP
 	setVIPUDP  = ipset.Set{Name: "SHOAL-VIP-UDP", Type: "hash:ip", Mark: true, MaxElem: maxElem}       // all ports of UDP
@@ -25,56 +28,88 @@ var (
 	setBridges = ipset.Set{Name: "SHOAL-BRIDGES", Type: "hash:net,iface", MaxElem: maxElem}            // each by way of its bridge
 	setCluster = ipset.Set{Name: "SHOAL-CLUSTER", Type: "hash:net", MaxElem: maxElem}                  // the hosts of the cluster and their containers
 
-	// ground is what is filled before the first mark is set.
-	ground = []ipset.Set{setNets, setBridges, setCluster, setTasks, setLocal, setHairpin}
-	// sets are in the order in which entries go in; they come out in the reverse one.
-	sets = slices.Concat(ground, []ipset.Set{setVIP, setVIPUDP, setPort, setPing})
+	setInside    = ipset.Set{Name: "SHOAL-IN-INSIDE", Type: "hash:net", MaxElem: maxElem}         // hosts' addresses, containers' networks
+	setTargets   = ipset.Set{Name: "SHOAL-IN-TARGETS", Type: "hash:ip,port", MaxElem: maxElem}    // where this host's tasks are reached
+	setPublished = ipset.Set{Name: "SHOAL-IN-PUBLISHED", Type: "hash:net,port", MaxElem: maxElem} // ports that the host redirects
+)
+
+// The sets of the sandbox.
+var (
+	setClients = ipset.Set{Name: "SHOAL-IN-CLIENTS", Type: "hash:net", MaxElem: maxElem}               // as setInside, and the host on its link
+	setPorts   = ipset.Set{Name: "SHOAL-IN-PORTS", Type: "hash:ip,port", Mark: true, MaxElem: maxElem} // port -> mark
+)
+
+// Sets are in the order in which entries go in; they come out in the reverse
+// one. Ground is what is filled before the first mark is given.
+var (
+	hostGround = []ipset.Set{setNets, setBridges, setCluster, setTasks, setLocal, setHairpin, setInside, setTargets}
+	hostSets   = slices.Concat(hostGround, []ipset.Set{setVIP, setVIPUDP, setPort, setPing, setPublished})
+
+	boxGround = []ipset.Set{setClients}
+	boxSets   = slices.Concat(boxGround, []ipset.Set{setPorts})
 )
 
 // entries is what a set holds: entry -> mark.
 type entries map[ipset.Entry]uint32
 
-// where tells which set holds a front's mark, and as which entry.
-func (f front) where() (set string, e ipset.Entry) {
+// where tells which set holds a frontend's mark, and as which entry.
+func where(k lb.Key) (set string, e ipset.Entry) {
 	switch {
-	case f.port != 0:
-		return setPort.Name, ipset.AddrPort(f.vip, uint8(f.proto), f.port)
-	case f.proto == model.UDP:
-		return setVIPUDP.Name, ipset.Addr(f.vip)
+	case k.Published():
+		return setPorts.Name, ipset.AddrPort(sandboxAddr, uint8(k.Protocol), k.Port)
+	case k.Port != 0:
+		return setPort.Name, ipset.AddrPort(k.VIP, uint8(k.Protocol), k.Port)
+	case k.Protocol == model.UDP:
+		return setVIPUDP.Name, ipset.Addr(k.VIP)
 	default:
-		return setVIP.Name, ipset.Addr(f.vip)
+		return setVIP.Name, ipset.Addr(k.VIP)
 	}
 }
 
-// frontOf is the reverse of where; false for a set without marks.
-func frontOf(set string, e ipset.Entry) (front, bool) {
+// keyOf is the reverse of where; false for a set without marks.
+func keyOf(set string, e ipset.Entry) (lb.Key, bool) {
 	switch set {
+	case setPorts.Name:
+		return publishedKey(e), true
 	case setVIP.Name:
-		return front{vip: e.Net.Addr(), proto: model.TCP}, true
+		return lb.Key{VIP: e.Net.Addr(), Protocol: model.TCP}, true
 	case setVIPUDP.Name:
-		return front{vip: e.Net.Addr(), proto: model.UDP}, true
+		return lb.Key{VIP: e.Net.Addr(), Protocol: model.UDP}, true
 	case setPort.Name:
-		return front{vip: e.Net.Addr(), proto: model.Protocol(e.Proto), port: e.Port}, true
+		return lb.Key{VIP: e.Net.Addr(), Protocol: model.Protocol(e.Proto), Port: e.Port}, true
 	}
-	return front{}, false
+	return lb.Key{}, false
 }
 
-// addresses are the task addresses of a service: of all tasks, of those on this
-// host, and of those whose packets to themselves need masquerading. A task that
-// is the host itself (host network) does not.
-func addresses(s *model.Service, self model.Node) (tasks, local, hairpin []netip.Addr) {
-	for i := range s.Tasks {
-		t := &s.Tasks[i]
-		if !t.Addr.Is4() || t.State == model.Unreached {
-			continue
-		}
-		tasks = append(tasks, t.Addr)
-		if t.Node == self.Name {
-			local = append(local, t.Addr)
-			if t.Addr != self.Addr {
-				hairpin = append(hairpin, t.Addr)
-			}
+// publishedKey is the published port of an entry of setPublished or setPorts.
+func publishedKey(e ipset.Entry) lb.Key {
+	return lb.Key{Protocol: model.Protocol(e.Proto), Port: e.Port}
+}
+
+// every is every address: a set takes no network of length 0, but two halves.
+var every = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1")}
+
+// redirections are the entries by which the host redirects a published port.
+func redirections(f *lb.Frontend) (es []ipset.Entry) {
+	on := every
+	if len(f.On) > 0 {
+		on = nil
+		for _, a := range f.On {
+			on = append(on, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
-	return tasks, local, hairpin
+	for _, n := range on {
+		es = append(es, ipset.Entry{Net: n, Proto: uint8(f.Protocol), Port: f.Port})
+	}
+	return es
+}
+
+// targets are the entries of this host's tasks behind a published port.
+func targets(f *lb.Frontend) (es []ipset.Entry) {
+	for _, b := range f.Backends {
+		if b.Local {
+			es = append(es, ipset.AddrPort(b.Addr.Addr(), uint8(f.Protocol), b.Addr.Port()))
+		}
+	}
+	return es
 }

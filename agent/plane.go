@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/lb"
+	"shoal/lb/host"
+	"shoal/lb/ipvs"
+	"shoal/lb/nft"
+)
+
+// kind is a data plane that there is.
+type kind struct {
+	name      string
+	available func(context.Context) error // why this kernel cannot do it; nil: it can
+	open      func(lb.PlaneOptions) (lb.DataPlane, error)
+	down      func(context.Context, lb.PlaneOptions) error
+}
+
+// kinds are the data planes, the one that auto prefers in front.
+var kinds = []kind{
+	{
+		name: "ipvs", available: ipvs.Available, down: ipvs.Down,
+		open: func(o lb.PlaneOptions) (lb.DataPlane, error) { return ipvs.New(o) },
+	},
+	{
+		name: "nftables", available: nft.Available, down: nft.Down,
+		open: func(o lb.PlaneOptions) (lb.DataPlane, error) { return nft.New(o) },
+	},
+}
+
+// planeAuto has the agent choose.
+const planeAuto = "auto"
+
+// checkPlane tells what is wrong with the name of a data plane.
+func checkPlane(name string) error {
+	if name == planeAuto {
+		return nil
+	}
+	for _, k := range kinds {
+		if k.name == name {
+			return nil
+		}
+	}
+	return fmt.Errorf("%q: use auto, ipvs or nftables", name)
+}
+
+// plane is the data plane that was chosen.
+type plane struct {
+	lb.DataPlane
+	why    string // it was chosen
+	others []kind // what a former run may have left behind
+}
+
+// openPlane opens the data plane that is named, or the first that this kernel
+// can do.
+func openPlane(ctx context.Context, name string, o lb.PlaneOptions) (*plane, error) {
+	chosen, why, err := choosePlane(name, func(k kind) error { return k.available(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	p := &plane{why: why}
+	for _, k := range kinds {
+		if k.name != chosen.name {
+			p.others = append(p.others, k)
+		}
+	}
+	if p.DataPlane, err = chosen.open(o); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// choosePlane decides which data plane is used, and why.
+func choosePlane(name string, available func(kind) error) (chosen kind, why string, err error) {
+	var lacks []error
+	for _, k := range kinds {
+		if name != planeAuto && k.name != name {
+			continue
+		}
+		err := available(k)
+		switch {
+		case err != nil:
+			lacks = append(lacks, fmt.Errorf("data plane %s: %w", k.name, err))
+			continue
+		case name != planeAuto:
+			why = "--data-plane names it"
+		case len(lacks) == 0:
+			why = "this kernel has all that it needs"
+		default:
+			why = errors.Join(lacks...).Error()
+		}
+		return k, why, nil
+	}
+	return kind{}, "", errors.Join(lacks...)
+}
+
+// retire removes what other data planes have in the kernel. It is called once
+// the chosen one carries everything, so that a switch costs no more than the
+// connections that were open.
+func (p *plane) retire(ctx context.Context, o lb.PlaneOptions, log *slog.Logger) {
+	for _, k := range p.others {
+		if err := k.down(ctx, o); err != nil {
+			log.Warn("what another data plane left behind is still there; shoal down removes it", "plane", k.name, "error", err)
+		}
+	}
+}
+
+// planeOptions are the settings of data planes.
+func (c *Config) planeOptions(log *slog.Logger, reg prometheus.Registerer) lb.PlaneOptions {
+	return lb.PlaneOptions{
+		Pool: c.Pool, DNS: c.DNS, DNSPeers: c.DNSPeers, StateDir: c.StateDir, Log: log.With("part", "plane"), Registerer: reg,
+		Timeouts: lb.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
+	}
+}
+
+// downPlanes removes what any data plane has in the kernel.
+func downPlanes(ctx context.Context, o lb.PlaneOptions) error {
+	var errs []error
+	for _, k := range kinds {
+		errs = append(errs, k.down(ctx, o))
+	}
+	return errors.Join(append(errs, host.Down(o.StateDir))...)
+}

@@ -1,0 +1,172 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+
+	"shoal/model"
+)
+
+// Client asks the agent of this host. While that starts it is waited for, for
+// some seconds; then the error is a [StartingError].
+type Client struct {
+	// Waiting, if set, is told each time it changes what the agent's start waits
+	// for.
+	Waiting func(error)
+
+	socket   string
+	http     http.Client
+	patience time.Duration // with an agent that starts
+}
+
+const (
+	startPatience = 15 * time.Second
+	startPause    = 200 * time.Millisecond // from one try to the next
+)
+
+// NewClient makes a client of the agent that serves its API on a unix socket.
+func NewClient(socket string) *Client {
+	c := &Client{socket: socket, patience: startPatience}
+	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	return c
+}
+
+// Status is the agent at a glance.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
+}
+
+// Services are all services, by ID.
+func (c *Client) Services(ctx context.Context) (s []ServiceView, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/services", &s)
+}
+
+// Tasks are all tasks, by service.
+func (c *Client) Tasks(ctx context.Context) (t []model.Task, err error) {
+	return t, c.call(ctx, http.MethodGet, "/v1/tasks", &t)
+}
+
+// Problems are what keeps single objects from working, oldest first.
+func (c *Client) Problems(ctx context.Context) (p []model.Problem, err error) {
+	return p, c.call(ctx, http.MethodGet, "/v1/problems", &p)
+}
+
+// Explain walks a service or a container from its name to its tasks.
+func (c *Client) Explain(ctx context.Context, what string) (e Explanation, err error) {
+	return e, c.call(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(what), &e)
+}
+
+// Lookup tells what the DNS server answers a container with that name,
+// ID or address ("": a host process) on a name, and why.
+func (c *Client) Lookup(ctx context.Context, name, from string) (l Lookup, err error) {
+	return l, c.call(ctx, http.MethodGet, "/v1/dns?name="+url.QueryEscape(name)+"&from="+url.QueryEscape(from), &l)
+}
+
+// RemoveService forgets a service without tasks and gives its VIP back.
+func (c *Client) RemoveService(ctx context.Context, id model.ServiceID) error {
+	return c.call(ctx, http.MethodDelete, "/v1/services/"+id.Stack+"/"+id.Name, &struct{}{})
+}
+
+// Nodes are the hosts of the cluster, as this one sees them.
+func (c *Client) Nodes(ctx context.Context) (n []NodeView, err error) {
+	return n, c.call(ctx, http.MethodGet, "/v1/nodes", &n)
+}
+
+// RemoveNode forgets a host that is gone for good.
+func (c *Client) RemoveNode(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(name), &struct{}{})
+}
+
+// SetRole makes a host a server of the store, or a client of it again. The
+// advice is not empty where the number of servers is no good one.
+func (c *Client) SetRole(ctx context.Context, node, role string) (advice string, err error) {
+	var a RoleAnswer
+	err = c.call(ctx, http.MethodPost, "/v1/nodes/"+url.PathEscape(node)+"/role/"+role, &a)
+	return a.Advice, err
+}
+
+// CreateToken makes a token by which so many hosts can join for so long.
+func (c *Client) CreateToken(ctx context.Context, ttl time.Duration, uses int) (t Token, err error) {
+	return t, c.call(ctx, http.MethodPost, fmt.Sprintf("/v1/tokens?ttl=%s&uses=%d", ttl, uses), &t)
+}
+
+// Tokens are those that were made and not removed, without their secrets.
+func (c *Client) Tokens(ctx context.Context) (t []TokenInfo, err error) {
+	return t, c.call(ctx, http.MethodGet, "/v1/tokens", &t)
+}
+
+// RemoveToken makes a token worthless.
+func (c *Client) RemoveToken(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), &struct{}{})
+}
+
+// Stop lets a container of this host drain, then stops it.
+func (c *Client) Stop(ctx context.Context, container string) (s Stopped, err error) {
+	return s, c.call(ctx, http.MethodPost, "/v1/containers/"+url.PathEscape(container)+"/stop", &s)
+}
+
+// Trace follows a packet to a name or HOST:PORT, from a container (by name, ID
+// or address; "": from this host).
+func (c *Client) Trace(ctx context.Context, from, to string) (e Explanation, err error) {
+	return e, c.call(ctx, http.MethodGet, "/v1/trace?from="+url.QueryEscape(from)+"&to="+url.QueryEscape(to), &e)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, into any) error {
+	var starts, told *StartingError
+	for deadline := time.Now().Add(c.patience); ; {
+		err := c.try(ctx, method, path, into)
+		if !errors.As(err, &starts) || time.Now().After(deadline) {
+			return err
+		}
+		if c.Waiting != nil && (told == nil || *told != *starts) {
+			c.Waiting(starts)
+		}
+		told = starts
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(startPause):
+		}
+	}
+}
+
+func (c *Client) try(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://shoal"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no agent runs on this host (nothing answers on %s): start one with sudo shoal agent", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("only root may ask the agent (%s): use sudo", c.socket)
+	case err != nil:
+		return fmt.Errorf("ask the agent: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		var e Failure
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
+			return fmt.Errorf("the agent answered %s", resp.Status)
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			return &StartingError{e.Waits}
+		}
+		return errors.New(e.Error)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"shoal/model"
+)
+
+// Backend answers the questions of the API. Every field must be set.
+type Backend struct {
+	Status   func() Status
+	Services func() ([]ServiceView, error)
+	Tasks    func() ([]model.Task, error)
+	Problems func() []model.Problem
+
+	Explain func(ctx context.Context, what string) (*Explanation, error)
+	Lookup  func(name, from string) (*Lookup, error)
+	Trace   func(ctx context.Context, from, to string) (*Explanation, error)
+
+	Nodes      func(ctx context.Context) ([]NodeView, error)
+	RemoveNode func(ctx context.Context, name string) error
+	SetRole    func(ctx context.Context, node, role string) (RoleAnswer, error)
+
+	Tokens      func(ctx context.Context) ([]TokenInfo, error)
+	CreateToken func(ctx context.Context, ttl time.Duration, uses int) (*Token, error)
+	RemoveToken func(ctx context.Context, id string) error
+
+	Stop          func(ctx context.Context, container string) (*Stopped, error)
+	RemoveService func(ctx context.Context, id model.ServiceID) error
+
+	Metrics http.Handler
+}
+
+// Handler is the HTTP API. Every answer is JSON but /metrics; an error is
+// {"error": "..."} with a status of 400 and more.
+func Handler(b Backend) http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(*http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			v, err := f(r)
+			Reply(w, v, err)
+		})
+	}
+	handle("GET /v1/status", func(*http.Request) (any, error) { return b.Status(), nil })
+	handle("GET /v1/services", func(*http.Request) (any, error) { return b.Services() })
+	handle("GET /v1/tasks", func(*http.Request) (any, error) { return b.Tasks() })
+	handle("GET /v1/problems", func(*http.Request) (any, error) { return b.Problems(), nil })
+	handle("GET /v1/explain", func(r *http.Request) (any, error) { return b.Explain(r.Context(), r.FormValue("what")) })
+	handle("GET /v1/dns", func(r *http.Request) (any, error) { return b.Lookup(r.FormValue("name"), r.FormValue("from")) })
+	handle("GET /v1/trace", func(r *http.Request) (any, error) {
+		return b.Trace(r.Context(), r.FormValue("from"), r.FormValue("to"))
+	})
+	handle("GET /v1/nodes", func(r *http.Request) (any, error) { return b.Nodes(r.Context()) })
+	handle("DELETE /v1/nodes/{name}", func(r *http.Request) (any, error) {
+		return struct{}{}, b.RemoveNode(r.Context(), r.PathValue("name"))
+	})
+	handle("POST /v1/nodes/{name}/role/{role}", func(r *http.Request) (any, error) {
+		return b.SetRole(r.Context(), r.PathValue("name"), r.PathValue("role"))
+	})
+	handle("GET /v1/tokens", func(r *http.Request) (any, error) { return b.Tokens(r.Context()) })
+	handle("POST /v1/tokens", func(r *http.Request) (any, error) {
+		ttl, err := time.ParseDuration(r.FormValue("ttl"))
+		uses, err2 := strconv.Atoi(r.FormValue("uses"))
+		if err = errors.Join(err, err2); err != nil {
+			return nil, err
+		}
+		return b.CreateToken(r.Context(), ttl, uses)
+	})
+	handle("DELETE /v1/tokens/{id}", func(r *http.Request) (any, error) {
+		return struct{}{}, b.RemoveToken(r.Context(), r.PathValue("id"))
+	})
+	handle("POST /v1/containers/{name}/stop", func(r *http.Request) (any, error) {
+		return b.Stop(r.Context(), r.PathValue("name"))
+	})
+	handle("DELETE /v1/services/{stack}/{name}", func(r *http.Request) (any, error) {
+		return struct{}{}, b.RemoveService(r.Context(), model.ServiceID{Stack: r.PathValue("stack"), Name: r.PathValue("name")})
+	})
+	mux.Handle("GET /metrics", b.Metrics)
+	return mux
+}
+
+// Failure is the body of an answer with a status of 400 and more.
+type Failure struct {
+	Error string `json:"error"`
+	Waits string `json:"waits,omitempty"` // with 503: what the agent's start waits for
+}
+
+// ErrNotFound is the error of a question about an object that does not exist.
+var ErrNotFound = errors.New("not found")
+
+// Reply writes v, or the error: with status 503 for a [StartingError], 404 for
+// [ErrNotFound] and 409 for any other.
+func Reply(w http.ResponseWriter, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	var starts *StartingError
+	switch {
+	case errors.As(err, &starts):
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case errors.Is(err, ErrNotFound):
+		w.WriteHeader(http.StatusNotFound)
+	case err != nil:
+		w.WriteHeader(http.StatusConflict)
+	}
+	if starts != nil {
+		v = Failure{err.Error(), starts.Waits}
+	} else if err != nil {
+		v = Failure{Error: err.Error()}
+	}
+	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody to tell
+}

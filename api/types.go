@@ -1,0 +1,127 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"shoal/model"
+)
+
+// Status is the agent at a glance.
+type Status struct {
+	Version  string       `json:"version"`
+	Node     string       `json:"node"`
+	Addr     netip.Addr   `json:"addr"`
+	Pid      int          `json:"pid"`
+	Started  time.Time    `json:"started"`
+	Kernel   string       `json:"kernel"`
+	Plane    string       `json:"dataPlane"`       // "ipvs" or "nftables"
+	PlaneWhy string       `json:"dataPlaneReason"` // why that one
+	Pool     netip.Prefix `json:"pool"`
+	DNS      netip.Addr   `json:"dns"`
+	Zone     string       `json:"zone"`
+	Engine   string       `json:"engine"` // "connected", or why not
+	Store    StoreStatus  `json:"store"`
+	Nodes    []model.Node `json:"nodes"`
+	Services int          `json:"services"`
+	Tasks    int          `json:"tasks"`
+	Rotation int          `json:"inRotation"`
+	Problems int          `json:"problems"`
+	Notices  int          `json:"notices,omitempty"`
+}
+
+// StoreStatus is how the agent fares with its store.
+type StoreStatus struct {
+	Endpoints   []string      `json:"endpoints"`            // of etcd
+	Embedded    bool          `json:"embedded"`             // etcd runs in the agent's process
+	Role        string        `json:"role"`                 // this host's part in keeping it
+	Connected   bool          `json:"connected"`            // etcd answers
+	Leader      string        `json:"leader,omitempty"`     // raft's ID of the leader, in hex
+	Version     string        `json:"version,omitempty"`    // etcd's
+	DBSize      int64         `json:"dbSize"`               // bytes on etcd's disk
+	Revision    int64         `json:"revision"`             // etcd's, that the records are at
+	Lease       string        `json:"lease,omitempty"`      // of this host's records, in hex
+	Unsaved     int           `json:"unsaved"`              // records that are not written to etcd yet
+	Unreadable  []string      `json:"unreadable,omitempty"` // keys of records that are skipped
+	FromCache   bool          `json:"fromCache"`            // the state is of the last run, from disk
+	Snapshot    uint64        `json:"snapshot"`             // revision; 0: none yet
+	SnapshotAge time.Duration `json:"snapshotAge"`
+	Waiting     string        `json:"waiting,omitempty"`   // what the first Snapshot waits for
+	LastError   string        `json:"lastError,omitempty"` // of etcd, "" while all is well
+}
+
+// ServiceView is a service as the command line shows it.
+type ServiceView struct {
+	ID         string       `json:"id"`
+	Mode       model.Mode   `json:"mode"`
+	VIP        netip.Addr   `json:"vip,omitzero"`
+	Scheduler  string       `json:"scheduler,omitempty"`
+	Ports      []model.Port `json:"ports"` // none: every port
+	Tasks      int          `json:"tasks"`
+	InRotation int          `json:"inRotation"`
+	IdleSince  time.Time    `json:"idleSince,omitzero"`
+}
+
+// NodeView is a host as the command line shows it.
+type NodeView struct {
+	model.Node
+	Alive  bool          `json:"alive"`
+	Reason string        `json:"reason,omitempty"` // why this host thinks so
+	RTT    time.Duration `json:"rtt,omitempty"`
+	Role   string        `json:"role"` // in the embedded etcd: "server", "learner", "client"; "" with an external one
+	Tasks  int           `json:"tasks"`
+}
+
+// RoleAnswer is the result of a change of a host's role.
+type RoleAnswer struct {
+	Advice string `json:"advice,omitempty"` // not empty where the number of servers is no good one
+}
+
+// Token is a new join token and the command that uses it.
+type Token struct {
+	Token   string        `json:"token"`
+	Command string        `json:"command"`
+	TTL     time.Duration `json:"ttl"`
+	Uses    int           `json:"uses"`
+}
+
+// TokenInfo is a join token that was made before, without its secret.
+type TokenInfo struct {
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	Uses    int       `json:"uses"` // left
+}
+
+// Stopped is the result of stopping a container.
+type Stopped struct {
+	Container string        `json:"container"`
+	Tasks     []string      `json:"tasks"`             // the services it was a task of
+	Drained   time.Duration `json:"drained"`           // how long that took
+	Held      int           `json:"held"`              // connections that were cut off at the deadline; 0: none
+	Unasked   []string      `json:"unasked,omitempty"` // hosts that did not tell what they hold
+}
+
+// Explanation is the way from a name to its tasks, as far as it goes.
+type Explanation struct {
+	What    string `json:"what"`
+	OK      bool   `json:"ok"`
+	Verdict string `json:"verdict,omitempty"` // where it stops and what to do; "" if it does not
+	Steps   []Step `json:"steps"`
+}
+
+// Step is one step of the way, with what was seen there just now.
+type Step struct {
+	What     string `json:"what"`
+	Node     string `json:"node,omitempty"` // of a trace: the host where it was seen
+	OK       bool   `json:"ok"`
+	Evidence string `json:"evidence"`
+}
+
+// Lookup is what the DNS server answers, and why.
+type Lookup struct {
+	Name    string   `json:"name"`
+	From    string   `json:"from"`
+	Answers []string `json:"answers"`
+	Reason  string   `json:"reason"`
+}

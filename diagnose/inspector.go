@@ -1,0 +1,68 @@
+package diagnose
+
+import (
+	"context"
+	"net/netip"
+
+	"shoal/dnsd"
+	"shoal/fabric"
+	"shoal/ingress"
+	"shoal/lb"
+	"shoal/model"
+)
+
+// Inspector explains and traces, from what this host knows and its kernel has.
+// Every field must be set.
+type Inspector struct {
+	Zone string         // of the mesh's names, without a trailing dot
+	DNS  netip.AddrPort // where the DNS server answers
+
+	Snapshot func() (*model.Snapshot, error)
+	Problems func() []model.Problem
+	Engine   func() error // why the engine does not answer; nil: it does
+
+	Names  Names
+	Plane  Plane
+	Ports  Ports
+	Mesh   Mesh
+	Routes Routes
+
+	// Peer asks the agent at an address for its part of a trace.
+	Peer func(ctx context.Context, agent netip.Addr, q Question) (Part, error)
+}
+
+// Names is the DNS server.
+type Names interface {
+	// Lookup tells what asker would be answered on a name, and why.
+	Lookup(name, qtype string, asker netip.Addr) (dnsd.Answer, error)
+}
+
+// Plane is the data plane.
+type Plane interface {
+	// Name is what the plane is called.
+	Name() string
+	// Inspect reads what the kernel has of a VIP, or of a published port.
+	Inspect(ctx context.Context, k lb.Key) (*lb.View, error)
+	// Client reads as whom tasks see a client of a published port.
+	Client(addr netip.Addr) (lb.ClientView, error)
+}
+
+// Ports is what decides which published ports this host takes.
+type Ports interface {
+	// Refused is why it does not take one.
+	Refused(k lb.Key) error
+}
+
+// Mesh is the way between the hosts' published ports and tasks.
+type Mesh interface {
+	// Returns reads where replies to each host's published ports go.
+	Returns() ([]ingress.ReturnView, error)
+	// Path reads how a task is reached from this host.
+	Path(task netip.Addr) (ingress.PathView, error)
+}
+
+// Routes is the way to other hosts' containers.
+type Routes interface {
+	// Inspect reads the kernel's route to an address.
+	Inspect(to netip.Addr) (fabric.Hop, error)
+}

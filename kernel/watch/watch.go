@@ -1,0 +1,177 @@
+// Package watch tells when somebody changes what shoal has in the kernel's
+// routing: its devices, addresses, routes and routing rules.
+//
+// In: the kernel's notifications (rtnetlink(7), multicast groups), of which those
+// that concern nothing of shoal's are dropped, those of containers that come and
+// go above all. Out: a signal; what is wrong is for a full pass of the parts to
+// find out. It owns nothing in the kernel.
+package watch
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Interest is what the notifications that count are about.
+type Interest struct {
+	Devices    func(name string) bool // a device comes, goes, or is set up or down
+	Addresses  bool                   // an IPv4 address goes
+	Protocols  []uint8                // a route that has one of these goes
+	Priorities []uint32               // a routing rule that has one of these goes
+}
+
+// settle is how long notifications are gathered before the signal: whoever
+// changes something tends to change more.
+const settle = 50 * time.Millisecond
+
+// Start watches the network namespace of the calling thread until ctx ends. The
+// channel has room for one signal: several that nobody has taken are one.
+func Start(ctx context.Context, in Interest) (<-chan struct{}, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+	if err != nil {
+		return nil, fmt.Errorf("watch the kernel's routing: %w", err)
+	}
+	changed := make(chan struct{}, 1)
+	seen := make(chan struct{}, 1)
+	context.AfterFunc(ctx, s.Close)
+	go func() {
+		defer close(seen)
+		for {
+			msgs, _, err := s.Receive()
+			switch {
+			case ctx.Err() != nil:
+				return
+			case errors.Is(err, unix.ENOBUFS): // some were lost: what they said is not known
+				signal(seen)
+				continue
+			case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+				continue
+			case err != nil:
+				return
+			}
+			for _, m := range msgs {
+				if in.concerns(m.Header.Type, m.Data) {
+					signal(seen)
+				}
+			}
+		}
+	}()
+	go gather(seen, changed)
+	return changed, nil
+}
+
+// gather passes a signal on when nothing more has come for a moment.
+func gather(seen <-chan struct{}, changed chan<- struct{}) {
+	for range seen {
+		for quiet := time.After(settle); quiet != nil; {
+			select {
+			case _, open := <-seen:
+				if !open {
+					return
+				}
+			case <-quiet:
+				quiet = nil
+			}
+		}
+		signal(changed)
+	}
+}
+
+func signal(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Lengths of the fixed parts of messages (include/uapi/linux/if_link.h,
+// rtnetlink.h, fib_rules.h).
+const (
+	ifInfoLen  = 16
+	rtMsgLen   = 12
+	fibRuleLen = 12
+
+	rtMsgProtocol = 5 // offset of rtm_protocol
+
+	fraPriority = 6 // FRA_PRIORITY
+)
+
+// concerns tells whether a notification is about what counts.
+func (in *Interest) concerns(kind uint16, data []byte) bool {
+	switch kind {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		name, ok := attribute(data, ifInfoLen, unix.IFLA_IFNAME)
+		return ok && in.Devices != nil && in.Devices(strings.TrimRight(string(name), "\x00"))
+	case unix.RTM_DELADDR:
+		return in.Addresses
+	case unix.RTM_DELROUTE:
+		if len(data) < rtMsgLen {
+			return false
+		}
+		for _, p := range in.Protocols {
+			if data[rtMsgProtocol] == p {
+				return true
+			}
+		}
+	case unix.RTM_DELRULE:
+		v, ok := attribute(data, fibRuleLen, fraPriority)
+		if !ok || len(v) < 4 {
+			return false
+		}
+		for _, p := range in.Priorities {
+			if binary.NativeEndian.Uint32(v) == p {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// attribute finds one among those that follow a message's fixed part.
+func attribute(data []byte, fixed int, kind uint16) ([]byte, bool) {
+	if len(data) < fixed {
+		return nil, false
+	}
+	attrs, err := nl.ParseRouteAttr(data[fixed:])
+	if err != nil {
+		return nil, false
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == kind {
+			return a.Value, true
+		}
+	}
+	return nil, false
+}
+
+// Any signals when one of the channels does; nil ones never do. It ends with
+// ctx.
+func Any(ctx context.Context, from ...<-chan struct{}) <-chan struct{} {
+	changed := make(chan struct{}, 1)
+	for _, ch := range from {
+		if ch == nil {
+			continue
+		}
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case _, open := <-ch:
+					if !open {
+						return
+					}
+					signal(changed)
+				}
+			}
+		}()
+	}
+	return changed
+}

@@ -1,0 +1,65 @@
+package kernel
+
+import (
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// facilities are what single tests need of a kernel that can do without, each with a probe that uses it in a network
+// namespace of its own.
+var facilities = map[string]func() error{
+	"sctp": func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err
+	},
+	"ipip": func() error {
+		return netlink.LinkAdd(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "probe"}, Proto: unix.IPPROTO_IPIP})
+	},
+	"dummy": func() error {
+		return netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "probe"}})
+	},
+	"netem": func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		attrs := netlink.QdiscAttrs{LinkIndex: lo.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
+		return netlink.QdiscAdd(netlink.NewNetem(attrs, netlink.NetemQdiscAttrs{}))
+	},
+}
+
+// Has probes whether this kernel has a facility: sctp, ipip, dummy or netem. An error says why it has not.
+func Has(facility string) error {
+	probe := facilities[facility]
+	if probe == nil {
+		return fmt.Errorf("there is no probe for %q, only for %v", facility, slices.Sorted(maps.Keys(facilities)))
+	}
+	return inNewNetns(probe)
+}
+
+// inNewNetns calls f in a network namespace that is gone afterwards.
+func inNewNetns(f func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread is left in the namespace, and ends with the goroutine
+		ns, e := netns.New()
+		if e != nil {
+			err = fmt.Errorf("make a network namespace (are you root?): %w", e)
+			return
+		}
+		defer ns.Close()
+		err = f()
+	}()
+	<-done
+	return err
+}

@@ -1,0 +1,163 @@
+package conformance
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shoal/model"
+)
+
+var meshTests = []test{
+	{"ContainersOfDifferentHostsSeeEachOther", between, true},
+	{"ConnectionsBetweenContainersAreLeftAlone", leftAlone, true},
+	{"HostsThatForwardNothingElseServeAll", forwardNothing, true},
+	{"ClientsKeepTheirAddressWhateverOthersMasquerade", meshMasquerade, true},
+	{"OthersMayRestoreMarks", othersMarks, true},
+	{"TasksOfADeadHostLeaveAtOnceAndComeBack", deadHost, true},
+	{"AHostThatLeavesTheClusterIsNoPeer", leaves, true},
+}
+
+func between(t *testing.T, w *world) {
+	for _, from := range []string{"a4", "b2", "c1"} {
+		for _, to := range []string{"a3", "b1", "c1"} {
+			if from == to {
+				continue
+			}
+			for _, network := range []string{"tcp", "udp"} {
+				w.evenly(from, network, netip.AddrPortFrom(w.names[to].addr, 80).String(), w.names[from].addr, to)
+			}
+		}
+	}
+	// Bridges of one host stay apart, and networks of one host are known to it
+	// alone.
+	w.unreached("a4", netip.AddrPortFrom(w.names["x1"].addr, 80).String())
+	w.unreached("x1", netip.AddrPortFrom(w.names["a4"].addr, 80).String())
+	w.unreached("b1", netip.AddrPortFrom(w.names["x1"].addr, 80).String())
+	w.unreached("client", netip.AddrPortFrom(w.names["a3"].addr, 80).String())
+}
+
+func leftAlone(t *testing.T, w *world) {
+	w.wide()
+	from, to := w.names["a4"].addr, w.names["c1"].addr
+	w.hold("a4", "tcp", netip.AddrPortFrom(to, 80).String())
+	found := false
+	w.hosts[2].must(t, func() error {
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		for _, f := range flows {
+			src, _ := netip.AddrFromSlice(f.Forward.SrcIP)
+			dst, _ := netip.AddrFromSlice(f.Forward.DstIP)
+			if src.Unmap() == from && dst.Unmap() == to {
+				found = true
+				if f.Mark != 0 {
+					t.Errorf("the connection has the mark %#x, want none: %s", f.Mark, f)
+				}
+			}
+		}
+		return err
+	})
+	if !found {
+		t.Error("the host of the task does not track the connection")
+	}
+}
+
+func forwardNothing(t *testing.T, w *world) {
+	for _, h := range w.hosts {
+		for _, r := range rulesOf(h.engineRules(), "filter") {
+			if strings.Contains(r, "-A FORWARD") && strings.HasSuffix(r, "-j ACCEPT") {
+				w.edit(h, strings.Replace(r, " -A ", " -D ", 1))
+			}
+		}
+	}
+	w.wide()
+	for _, network := range []string{"tcp", "udp"} {
+		for _, from := range []string{"client", "a", "b", "a4"} {
+			w.evenly(from, network, w.a.at(8000), netip.Addr{}, "a1", "b1", "c1")
+		}
+		w.evenly("a4", network, vip+":80", netip.Addr{}, "a1", "b1", "c1")
+	}
+}
+
+func meshMasquerade(t *testing.T, w *world) {
+	for _, h := range w.hosts {
+		w.edit(h, "nat -A POSTROUTING -j MASQUERADE")
+	}
+	w.wide()
+	for _, network := range []string{"tcp", "udp"} {
+		for _, h := range w.hosts {
+			w.evenly("client", network, h.at(8000), clientAddr, "a1", "b1", "c1")
+		}
+	}
+}
+
+// A tunnel that takes the host's default route, as wg-quick(8) makes it, gives
+// every packet of UDP the mark of its connection, and a connection that it sends
+// one of its own.
+func othersMarks(t *testing.T, w *world) {
+	for _, h := range w.hosts {
+		w.edit(h, "mangle -I PREROUTING -p udp -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+			"mangle -I POSTROUTING -p udp -m mark --mark 0xca6c -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff")
+	}
+	w.wide()
+	for _, network := range []string{"tcp", "udp"} {
+		for _, h := range w.hosts {
+			w.evenly("client", network, h.at(8000), clientAddr, "a1", "b1", "c1")
+			c := w.hold("client", network, h.at(8000))
+			for range 3 { // later packets of one connection
+				if network == "tcp" {
+					if err := c.echo(); err != nil {
+						t.Errorf("tcp by %s: %v", h.name, err)
+					}
+				} else if err := c.hear(patience); err != nil {
+					t.Errorf("udp by %s: %v", h.name, err)
+				}
+			}
+		}
+	}
+}
+
+func deadHost(t *testing.T, w *world) {
+	w.wide()
+	held := map[string]*conn{
+		"VIP":            w.holdAt("b1", "a4", "tcp", vip+":80"),
+		"published port": w.holdAt("b1", "client", "tcp", w.a.at(8000)),
+	}
+	w.task("web", "b1").State = model.Lost
+	w.dead["b"] = true
+	w.reconcile()
+	for _, network := range []string{"tcp", "udp"} {
+		w.evenly("a4", network, vip+":80", netip.Addr{}, "a1", "c1")
+		w.evenly("client", network, w.a.at(8000), clientAddr, "a1", "c1")
+	}
+	for what, c := range held {
+		if err := c.echo(); err != nil {
+			t.Errorf("a connection by the %s, that a host held for dead may still have: %v", what, err)
+		}
+	}
+	w.task("web", "b1").State = model.Running
+	w.dead["b"] = false
+	w.reconcile()
+	for _, network := range []string{"tcp", "udp"} {
+		w.evenly("a4", network, vip+":80", netip.Addr{}, "a1", "b1", "c1")
+		w.evenly("client", network, w.a.at(8000), clientAddr, "a1", "b1", "c1")
+	}
+}
+
+func leaves(t *testing.T, w *world) {
+	w.wide()
+	w.nodes = w.hosts[:2]
+	w.gone("web", "c1")
+	w.reconcile()
+	for _, h := range w.hosts[:2] {
+		w.evenly("client", "tcp", h.at(8000), clientAddr, "a1", "b1")
+		w.nothingWritten(h, true, "after a host has left")
+	}
+	w.nodes = w.hosts
+	w.wide()
+	for _, h := range w.hosts {
+		w.evenly("client", "tcp", h.at(8000), clientAddr, "a1", "b1", "c1")
+	}
+}

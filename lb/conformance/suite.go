@@ -1,0 +1,104 @@
+package conformance
+
+import (
+	"context"
+	"testing"
+
+	"shoal/kernel"
+	"shoal/lb"
+)
+
+// Plane is what the suite is run against.
+type Plane struct {
+	// New makes the plane, and Down takes away all that one has left, in the
+	// network namespace of the calling thread.
+	New  func(lb.PlaneOptions) (lb.DataPlane, error)
+	Down func(context.Context, lb.PlaneOptions) error
+
+	// Writes is how many writes to the kernel there were so far; nil:
+	// [kernel.Total].
+	Writes func() int
+
+	// Breaks is what others may do to the plane's part of the kernel, and a full
+	// pass repairs, beside what they may do to any plane.
+	Breaks []Break
+
+	// State is a shell command that prints what the plane has in the kernel
+	// beside what is seen from the host's namespace; "": nothing. It finds the
+	// plane's StateDir in $STATE.
+	State string
+
+	// Direct tells why connections to a task's own address may fail after many to
+	// its VIP; "": they must not.
+	Direct string
+}
+
+// Break is a way to break a plane's part of the kernel.
+type Break struct {
+	Name string
+	Do   func(lb.PlaneOptions) error // in a thread of the host's namespace, while a VIP and a published port are served
+	Told bool                        // Changed must be signalled
+}
+
+// Command is a Break by a shell command. It finds the plane's StateDir in $STATE.
+func Command(name, command string, told bool) Break {
+	return Break{name, func(o lb.PlaneOptions) error { _, err := shell("STATE=" + o.StateDir + "\n" + command); return err }, told}
+}
+
+func (p *Plane) writes() int {
+	if p.Writes != nil {
+		return p.Writes()
+	}
+	return kernel.Total()
+}
+
+// test is one of the suite. Those of one host have a plane on host a; the
+// others have one on each.
+type test struct {
+	name string
+	run  func(*testing.T, *world)
+	mesh bool
+}
+
+// Run runs the suite.
+func Run(t *testing.T, p Plane) {
+	s := &suite{plane: p}
+	defer s.end()
+	for _, list := range [][]test{vipTests, schedulerTests, leavingTests, guardTests, dnsTests, lifeTests, lookTests, publishedTests, insideTests, meshTests, scaleTests} {
+		for _, c := range list {
+			t.Run(c.name, func(t *testing.T) {
+				w := s.world(t, c.mesh)
+				c.run(t, w)
+			})
+		}
+	}
+}
+
+// suite keeps the world from one test to the next.
+type suite struct {
+	plane Plane
+	w     *world
+}
+
+// world is the one that the test is given.
+func (s *suite) world(t *testing.T, mesh bool) *world {
+	t.Helper()
+	if s.w == nil {
+		s.w = newWorld(t, &s.plane)
+	}
+	w := s.w
+	t.Cleanup(func() {
+		if t.Failed() { // who knows what it left
+			s.end()
+		}
+	})
+	w.begin(t, mesh)
+	return w
+}
+
+func (s *suite) end() {
+	if s.w != nil {
+		s.w.end()
+		s.w = nil
+	}
+}

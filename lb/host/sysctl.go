@@ -1,0 +1,50 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"shoal/kernel"
+	"shoal/kernel/sysctl"
+)
+
+// Sysctls remembers what kernel parameters were before a plane changed them.
+// [Down] puts all of them back.
+func Sysctls(dir string) *sysctl.Keeper { return sysctl.New(filepath.Join(dir, "sysctl.json")) }
+
+// Forward has this host forward packets.
+func Forward(dir string) error { return Sysctls(dir).Set("net.ipv4.ip_forward", "1") }
+
+// RouteLocalnet lets packets that are sent from 127.0.0.0/8 leave by a device.
+func RouteLocalnet(dir, device string) error {
+	return Sysctls(dir).Set(sysctl.IPv4(device, "route_localnet"), "1")
+}
+
+// Whether what any bridge of the network namespace forwards passes netfilter.
+// It is there only with the module br_netfilter.
+const (
+	everyBridge     = "net.bridge.bridge-nf-call-iptables"
+	everyBridgeFile = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+)
+
+// Netfilter loads br_netfilter, without which no bridge passes packets to
+// netfilter. Loaded, it would pass those of every bridge, bridges of virtual
+// machines among them, unless it is told not to: those of this host's tasks are
+// told by themselves, see [Bridges].
+func Netfilter(ctx context.Context) error {
+	if _, err := os.Stat(everyBridgeFile); err == nil {
+		return nil // somebody else loaded it, and has it as they want
+	}
+	if err := kernel.Need(ctx, everyBridgeFile, "br_netfilter"); err != nil {
+		return err
+	}
+	return sysctl.Set(everyBridge, "0")
+}
+
+// Down puts the kernel's parameters back, and how bridges and their ports
+// forward. Nothing to put back is not an error.
+func Down(dir string) error {
+	return errors.Join(downPorts(dir), downBridges(dir), Sysctls(dir).Restore())
+}

@@ -1,0 +1,156 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"shoal/kernel/ipset"
+	"shoal/kernel/rules"
+	"shoal/lb"
+)
+
+// The sets that the rules between hosts ask.
+var (
+	setFabricNets  = ipset.Set{Name: "SHOAL-FABRIC-NETS", Type: "hash:net"}        // of other hosts' containers
+	setFabricHosts = ipset.Set{Name: "SHOAL-FABRIC-HOSTS", Type: "hash:ip"}        // other hosts
+	setFabricLinks = ipset.Set{Name: "SHOAL-FABRIC-LINKS", Type: "hash:net,iface"} // sources, and the devices that their packets come in by
+
+	betweenSets = []ipset.Set{setFabricNets, setFabricHosts, setFabricLinks}
+)
+
+// tunnels matches all tunnel devices in a rule, whichever there are.
+const tunnels = "shoal.+"
+
+// Between has traffic between hosts pass. What is new is let in before what is
+// gone is shut out.
+func (p *Plane) Between(ctx context.Context, b lb.Between) (changed bool, err error) {
+	p.between.Lock()
+	defer p.between.Unlock()
+	if !b.Own.IsValid() {
+		return false, nil
+	}
+	type difference struct {
+		set   ipset.Set
+		stale entries
+	}
+	var late []difference
+	var errs []error
+	want := betweenEntries(&b)
+	for _, set := range betweenSets {
+		held, err := ipset.List(set.Name)
+		if errors.Is(err, ipset.ErrNotExist) {
+			held, changed = entries{}, true
+			if err = ipset.Create(set); err != nil {
+				err = fmt.Errorf("%w; run `modprobe ip_set_hash_netiface` on the host, or install the package with the kernel's extra modules", err)
+			}
+		}
+		if err != nil {
+			return changed, err // the rules need all of them
+		}
+		missing, stale := entries{}, entries{}
+		for e := range want[set.Name] {
+			if _, has := held[e]; !has {
+				missing[e] = 0
+			}
+		}
+		for e := range held {
+			if _, wanted := want[set.Name][e]; !wanted {
+				stale[e] = 0
+			}
+		}
+		changed = changed || len(missing)+len(stale) > 0
+		errs = append(errs, refusal(ipset.Put(set, missing)))
+		late = append(late, difference{set, stale})
+	}
+	wrong, err := rules.Keep(ctx, betweenChains(&b))
+	errs = append(errs, err)
+	for _, l := range late {
+		errs = append(errs, refusal(ipset.Remove(l.set, l.stale)))
+	}
+	if len(wrong) > 0 {
+		p.log.Info("iptables rules between hosts written", "why", rules.Brief(wrong))
+	}
+	return changed || len(wrong) > 0, errors.Join(errs...)
+}
+
+// betweenEntries are the entries of each set.
+func betweenEntries(b *lb.Between) map[string]entries {
+	nets, hosts, links := entries{}, entries{}, entries{}
+	for _, n := range b.Nets {
+		nets[ipset.Entry{Net: n.Masked()}] = 0
+	}
+	for _, h := range b.Hosts {
+		hosts[ipset.Addr(h)] = 0
+	}
+	for _, l := range b.Links {
+		links[ipset.NetIface(l.Net, l.Device)] = 0
+	}
+	return map[string]entries{setFabricNets.Name: nets, setFabricHosts.Name: hosts, setFabricLinks.Name: links}
+}
+
+// betweenChains are the rules of a host with that subnet, however many hosts
+// there are.
+func betweenChains(b *lb.Between) []rules.Chain {
+	own := b.Own
+	if !own.IsValid() {
+		own = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	to, from := "-d "+own.String(), "-s "+own.String()
+	notFrom := "! " + from
+	// Tunnel packets: from hosts of the cluster, and from nobody else.
+	var in []string
+	for _, t := range b.Tunnels {
+		outer := outerOf(t)
+		in = append(in, fmt.Sprintf("%s -m set --match-set %s src -j ACCEPT", outer, setFabricHosts.Name), outer+" -j DROP")
+	}
+	linked := fmt.Sprintf("-m set --match-set %s src,src", setFabricLinks.Name)
+	toNets := fmt.Sprintf("-m set --match-set %s dst", setFabricNets.Name)
+	return []rules.Chain{
+		{
+			// Engines from 28 on drop here what comes to a container's address from
+			// elsewhere than its own bridge.
+			Table: "raw", Name: "SHOAL-FABRIC", From: []rules.Jump{{From: "PREROUTING", Match: to}},
+			Rules: []string{fmt.Sprintf("%s %s -j ACCEPT", notFrom, linked)},
+		},
+		{
+			// The outer packet inherits the mark of the inner one. Where routes
+			// depend on marks, it would be routed into the tunnel again.
+			Table: "mangle", Name: "SHOAL-FABRIC", From: []rules.Jump{{From: "POSTROUTING", Match: "-o " + tunnels}},
+			Rules: []string{"-j MARK --set-xmark 0x0/0xffffffff"},
+		},
+		{
+			Table: "nat", Name: "SHOAL-FABRIC", From: []rules.Jump{{From: "POSTROUTING"}},
+			Rules: []string{
+				// Containers see each other's own addresses: Docker would masquerade
+				// what leaves its bridge.
+				fmt.Sprintf("%s %s -j ACCEPT", from, toNets),
+				// What the host itself sends into a tunnel comes back through it only
+				// if sent from an address of this host's subnet.
+				fmt.Sprintf("%s -o %s -m addrtype --src-type LOCAL -j MASQUERADE", notFrom, tunnels),
+			},
+		},
+		{
+			// Other bridges of this host stay apart from the containers', and those
+			// from others': only what other hosts sent comes in, only what the own
+			// bridge sent goes out.
+			Table: "filter", Name: "SHOAL-FABRIC", From: []rules.Jump{{From: "FORWARD"}},
+			Rules: []string{
+				fmt.Sprintf("%s %s %s -j ACCEPT", notFrom, to, linked),
+				fmt.Sprintf("%s %s %s -j ACCEPT", from, linked, toNets),
+			},
+		},
+		{Table: "filter", Name: "SHOAL-FABRIC-IN", From: []rules.Jump{{From: "INPUT"}}, Rules: in},
+	}
+}
+
+// outerOf matches the outer packets of a tunnel.
+func outerOf(t lb.Tunnel) string {
+	if t.Protocol == unix.IPPROTO_UDP {
+		return fmt.Sprintf("-p udp --dport %d", t.Port)
+	}
+	return fmt.Sprintf("-p %d", t.Protocol)
+}

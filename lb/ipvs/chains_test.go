@@ -1,0 +1,97 @@
+package ipvs
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"shoal/kernel/rules"
+	"shoal/lb"
+	"shoal/model"
+)
+
+var pool = netip.MustParsePrefix("10.96.0.0/16")
+
+func testOptions() *Options {
+	return &Options{PlaneOptions: lb.PlaneOptions{Pool: pool, DNS: netip.MustParseAddr("10.96.0.10"), DNSPeers: netip.MustParseAddr("10.96.0.11")}}
+}
+
+func TestRulesAreAsManyForAnyNumberOfServices(t *testing.T) {
+	n := 0
+	for _, c := range vipChains(testOptions(), &lb.Base{Self: model.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}, Alone: true}) {
+		n += len(c.Rules) + len(c.From)
+	}
+	if n != 38 {
+		t.Errorf("%d rules, and doc.go says 38", n)
+	}
+}
+
+func TestRulesOfTheMeshGrowWithHostsOnly(t *testing.T) {
+	count := func(peers int) (n int) {
+		for _, c := range meshChains(pool, make([]lb.Peer, peers)) {
+			n += len(c.Rules)
+		}
+		return n
+	}
+	one, two, three := count(1), count(2), count(3)
+	if two-one != three-two || two-one > 5 {
+		t.Errorf("%d, %d, %d rules for 1, 2, 3 peers", one, two, three)
+	}
+}
+
+func TestEveryChainIsOneThatPackageRulesKeeps(t *testing.T) {
+	host := slices.Concat(vipChains(testOptions(), new(lb.Base)), meshChains(pool, nil), betweenChains(new(lb.Between)))
+	for _, chains := range [][]rules.Chain{host, sandboxChains()} {
+		seen := map[string]bool{}
+		for _, c := range chains {
+			if !strings.HasPrefix(c.Name, rules.Prefix) || len(c.Name) > 26 {
+				t.Errorf("chain %s", c.Name)
+			}
+			if seen[c.Table+c.Name] {
+				t.Errorf("chain %s is in table %s twice", c.Name, c.Table)
+			}
+			seen[c.Table+c.Name] = true
+		}
+		for _, c := range chains {
+			for _, r := range c.Rules {
+				if i := strings.Index(r, "-j SHOAL-"); i >= 0 && !seen[c.Table+r[i+3:]] {
+					t.Errorf("rule %q jumps to no chain of the table %s", r, c.Table)
+				}
+			}
+		}
+	}
+}
+
+func TestRepliesAreMarkedOtherwiseThanConnections(t *testing.T) {
+	text := map[string]string{}
+	for _, c := range meshChains(pool, []lb.Peer{{Number: 7, Addr: netip.MustParseAddr("192.0.2.7"), MACs: []model.MAC{{2}}}}) {
+		text[c.Table+" "+c.Name] = strings.Join(c.Rules, "\n")
+	}
+	for chain, want := range map[string]string{
+		"mangle SHOAL-IN-PEERS": "--mac-source 02:00:00:00:00:00 -j CONNMARK --set-xmark 0x54000007/0xff00ffff",
+		"mangle SHOAL-IN-OUTER": "-s 192.0.2.7 -j MARK --set-xmark 0x54000007/0xff00ffff",
+		"mangle SHOAL-IN-REPLY": "-j CONNMARK --restore-mark --nfmask 0xffff --ctmask 0xffff\n-j MARK --set-xmark 0x55000000/0xff000000",
+		"mangle SHOAL-IN-POST":  "-m mark --mark 0x54000000/0xfe000000 -j MARK --set-xmark 0x0/0xff00ffff",
+		"nat SHOAL-IN-POST":     "-m connmark --mark 0x54000000/0xff000000 -j ACCEPT",
+	} {
+		if !strings.Contains(text[chain], want) {
+			t.Errorf("%s:\n%s\nwant in it: %s", chain, text[chain], want)
+		}
+	}
+}
+
+func TestTunnelsAreOpenToHostsOfTheClusterOnly(t *testing.T) {
+	for _, c := range betweenChains(&lb.Between{Own: netip.MustParsePrefix("10.244.1.0/24"), Tunnels: []lb.Tunnel{{Protocol: 17, Port: 4789}, {Protocol: 4}}}) {
+		if c.Name != "SHOAL-FABRIC-IN" {
+			continue
+		}
+		want := []string{
+			"-p udp --dport 4789 -m set --match-set SHOAL-FABRIC-HOSTS src -j ACCEPT", "-p udp --dport 4789 -j DROP",
+			"-p 4 -m set --match-set SHOAL-FABRIC-HOSTS src -j ACCEPT", "-p 4 -j DROP",
+		}
+		if !slices.Equal(c.Rules, want) {
+			t.Errorf("%q, want %q", c.Rules, want)
+		}
+	}
+}

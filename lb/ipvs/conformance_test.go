@@ -1,0 +1,49 @@
+//go:build e2e
+
+package ipvs
+
+import (
+	"context"
+	"testing"
+
+	"shoal/lb"
+	"shoal/lb/conformance"
+)
+
+// with gives each host of the suite a sandbox of its own.
+func with(o lb.PlaneOptions) Options {
+	return Options{PlaneOptions: o, Netns: o.StateDir + "-netns"}
+}
+
+func TestConformance(t *testing.T) {
+	in := func(command string) string { return "nsenter --net=$STATE-netns sh -ec '" + command + "'" }
+	conformance.Run(t, conformance.Plane{
+		New:  func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(with(o)) },
+		Down: func(ctx context.Context, o lb.PlaneOptions) error { return Down(ctx, with(o)) },
+		State: "[ -e $STATE-netns ] && " + in(`iptables-save | sed "s/\[[0-9:]*\]//;/^#/d"; ipset save | sort | sed "s/ initval [^ ]*//"
+			ipvsadm-save -n | sort; ip route; ip addr show scope link`) + "; true",
+		Direct: "IPVS recognises a reply by its two ends, and takes that of a direct connection for one of a connection to the VIP that it remembers",
+		Breaks: []conformance.Break{
+			conformance.Command("a rule deleted", "iptables -t mangle "+someRule("-t mangle"), false),
+			conformance.Command("chains deleted", "iptables -t mangle -F; iptables -t mangle -X", false),
+			conformance.Command("the route deleted", "ip route del local 10.96.0.0/16 dev lo", true),
+			conformance.Command("services deleted", "ipvsadm -C", false),
+			conformance.Command("another scheduler", `ipvsadm-save -n | sed -n 's/^-A \(-f [0-9]*\) .*/ipvsadm -E \1 -s lc/p' | sh`, false),
+			conformance.Command("other weights", `ipvsadm-save -n | grep -- '^-a' | sed 's/^-a/ipvsadm -e/;s/-w 1/-w 0/' | sh`, false),
+			conformance.Command("sets emptied", "for s in $(ipset list -n); do ipset flush $s; done", false),
+			conformance.Command("wrong marks", "ipset add SHOAL-VIP 10.96.0.50 skbmark 0x7 -exist; ipset add SHOAL-VIP 10.96.9.9 skbmark 0x8", false),
+			conformance.Command("IPVS' parameters", "sysctl -qw net.ipv4.vs.conntrack=0; ipvsadm --set 900 0 0", false),
+			conformance.Command("the sandbox's link deleted", "ip link del "+hostDev, true),
+			conformance.Command("the sandbox deleted", "umount $STATE-netns", false),
+			conformance.Command("the sandbox's rules deleted", in("iptables -t nat -F; iptables -t mangle -F"), false),
+			conformance.Command("the sandbox's sets emptied", in("for s in $(ipset list -n); do ipset flush $s; done"), false),
+			conformance.Command("the sandbox's route deleted", in("ip route del default"), false),
+			conformance.Command("the sandbox's services deleted", in("ipvsadm -C"), false),
+		},
+	})
+}
+
+// someRule is the first rule of the plane in a table, to be deleted.
+func someRule(table string) string {
+	return "$(iptables " + table + " -S | grep '^-A SHOAL' | head -n 1 | sed 's/^-A/-D/')"
+}

@@ -1,0 +1,109 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"shoal/internal/statefile"
+	"shoal/kernel"
+	"shoal/kernel/ipset"
+	"shoal/kernel/ipvs"
+	"shoal/kernel/rules"
+	"shoal/lb"
+	"shoal/lb/host"
+)
+
+// Down takes everything away that any Plane with these options made in the
+// network namespace of the calling thread, the sandbox with it, and puts back what
+// is the host's. Nothing of ours there is not an error; connections through VIPs
+// and published ports end.
+func Down(ctx context.Context, opts Options) error {
+	opts.fill()
+	var errs []error
+	do := func(err error) { errs = append(errs, err) }
+
+	do(host.DropRoute()) // first, see there
+	var names []string
+	for _, c := range slices.Concat(vipChains(&opts, new(lb.Base)), meshChains(opts.Pool, nil), betweenChains(&lb.Between{})) {
+		names = append(names, c.Name)
+	}
+	do(rules.Remove(ctx, names...))
+	do(downLink())
+	do(removeNamespace(opts.Netns))
+	rs, err := markRules()
+	do(err)
+	for _, r := range rs {
+		if r.Mark == lb.PacketMark || r.Mark&lb.MarkKind == formerMark {
+			do(dropRule(r))
+		}
+	}
+	if ipvs.Loaded() {
+		do(downIPVS(ctx, opts.timeoutsFile()))
+	}
+	for _, s := range slices.Backward(slices.Concat(hostSets, betweenSets)) {
+		do(ipset.Destroy(s.Name))
+	}
+	if err := os.Remove(opts.sandboxParamsFile()); !errors.Is(err, os.ErrNotExist) {
+		do(err)
+	}
+	do(host.Down(opts.StateDir))
+	return errors.Join(errs...)
+}
+
+// downLink removes the link to the sandbox, and what the host remembers of
+// connections that went there.
+func downLink() error {
+	link, err := netlink.LinkByName(hostDev)
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the device %s: %w", hostDev, err)
+	}
+	kernel.Wrote("link", 1)
+	if err := netlink.LinkDel(link); err != nil {
+		return fmt.Errorf("delete the device %s: %w", hostDev, err)
+	}
+	return forget(func(f *netlink.ConntrackFlow) bool {
+		return f.Reverse.SrcIP.Equal(sandboxAddr.AsSlice()) || f.Mark&lb.MarkKind == lb.ConnMark
+	})
+}
+
+// downIPVS removes the VIPs' virtual services, and puts the timeouts back.
+func downIPVS(ctx context.Context, file string) error {
+	h, err := ipvs.New(ctx)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	table, err := h.Services()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for mark := range table {
+		if ours(mark) {
+			errs = append(errs, h.Delete(mark))
+		}
+	}
+	var old ipvs.Timeouts
+	found, err := statefile.Load(file, &old)
+	if !found {
+		return errors.Join(errs...)
+	}
+	if err == nil {
+		err = h.SetTimeouts(old)
+	}
+	if err == nil {
+		err = os.Remove(file)
+	}
+	if err != nil {
+		errs = append(errs, fmt.Errorf("put the IPVS timeouts of %s back: %w", file, err))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,197 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netns"
+
+	"shoal/kernel"
+	"shoal/kernel/ipset"
+	"shoal/kernel/ipvs"
+	"shoal/lb"
+)
+
+// DefaultNetns is the sandbox: `ip netns exec shoal-ingress ipvsadm -ln` looks
+// into it.
+const DefaultNetns = "/run/netns/shoal-ingress"
+
+// Options are the settings of a plane.
+type Options struct {
+	lb.PlaneOptions
+	Netns string // where the sandbox has its name; "": [DefaultNetns]
+}
+
+// DefaultTimeouts are longer than the kernel's where those hurt: it forgets a
+// TCP connection idle for 900 s, which then hangs. A connection with keepalive
+// sends something every 7200 s by default (tcp(7), tcp_keepalive_time).
+var DefaultTimeouts = lb.Timeouts{TCP: 7440 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second}
+
+func (o *Options) fill() {
+	o.Pool = o.Pool.Masked()
+	if o.Netns == "" {
+		o.Netns = DefaultNetns
+	}
+	if o.Timeouts == (lb.Timeouts{}) {
+		o.Timeouts = DefaultTimeouts
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func (o *Options) timeoutsFile() string { return filepath.Join(o.StateDir, "ipvs-timeouts.json") }
+func (o *Options) sandboxParamsFile() string {
+	return filepath.Join(o.StateDir, "ingress-sandbox-sysctl.json")
+}
+
+// Plane carries frontends by IPVS. It is safe for concurrent use; all calls
+// must come from threads in the host's network namespace.
+type Plane struct {
+	opts Options
+	log  *slog.Logger
+
+	mu        sync.Mutex
+	base      *lb.Base // nil: no pass yet
+	endpoints map[netip.Addr]lb.Endpoint
+	host      *space // the VIPs
+	box       *space // the published ports, in the sandbox
+	sandbox   sandbox
+	auditing  bool //  a full pass is not finished
+	bridges   bool // tasks or networks of this host changed
+	failures  *lb.Failures
+
+	between sync.Mutex // held by [Plane.Between]
+}
+
+var _ lb.DataPlane = (*Plane)(nil)
+
+// New checks that the kernel can balance, and makes a Plane for the network
+// namespace of the calling thread. It changes nothing yet, but loads modules.
+// The error says what is missing and how to get it.
+func New(opts Options) (*Plane, error) {
+	if !opts.Pool.IsValid() || !opts.Pool.Addr().Is4() {
+		return nil, fmt.Errorf("pool of VIPs %s: only IPv4 is balanced so far, use a prefix like 10.96.0.0/16", opts.Pool)
+	}
+	opts.fill()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := os.MkdirAll(opts.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
+	h, err := ipvs.New(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := hasSets(); err != nil {
+		h.Close()
+		return nil, err
+	}
+	p := &Plane{
+		opts: opts, log: opts.Log,
+		endpoints: map[netip.Addr]lb.Endpoint{},
+		host:      newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
+		sandbox:  sandbox{path: opts.Netns, ns: netns.None()},
+		failures: lb.NewFailures(),
+	}
+	p.host.ours, p.host.table.ipvs = ours, h
+	p.box.in = p.sandbox.do
+	p.box.wants(setClients, ipset.Entry{Net: linkNet}, 1)
+	if opts.DNS.IsValid() {
+		p.host.wants(setPing, ipset.Addr(opts.DNS), 1)
+	}
+	if opts.Registerer != nil {
+		var already prometheus.AlreadyRegisteredError
+		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
+			h.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func hasSets() error {
+	if _, err := ipset.Names(); err != nil {
+		return fmt.Errorf("this kernel has no IP sets (%w): run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
+	}
+	return nil
+}
+
+// Close lets go of the kernel, which stays as it is.
+func (p *Plane) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.host.table.ipvs.Close()
+	p.closeBox()
+	p.sandbox.close()
+}
+
+// Name is "ipvs".
+func (*Plane) Name() string { return "ipvs" }
+
+// Scheduler is the name: IPVS has them all.
+func (*Plane) Scheduler(name string) string { return name }
+
+// Changed is nil: nothing tells when somebody else changes sets or virtual
+// services.
+func (*Plane) Changed() <-chan struct{} { return nil }
+
+// Redirects tells whether this host redirects a published port already, on all
+// of the frontend's addresses.
+func (p *Plane) Redirects(f *lb.Frontend) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range redirections(f) {
+		if _, has := p.host.held[setPublished.Name][e]; !has {
+			return false
+		}
+	}
+	return true
+}
+
+// Held reads what the virtual services, here and in the sandbox, still have to
+// do with a task.
+func (p *Plane) Held(task netip.Addr) (lb.Held, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	host, err := p.host.table.held(task)
+	if err != nil {
+		return lb.Held{}, err
+	}
+	box, err := p.box.table.held(task)
+	return host.Add(box), err
+}
+
+// Stats reads the counters of virtual services. The kernel brings them up to date
+// every two seconds.
+func (p *Plane) Stats() (map[lb.Key]lb.Stats, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := map[lb.Key]lb.Stats{}
+	for _, s := range []*space{p.host, p.box} {
+		if s.table.ipvs == nil {
+			continue
+		}
+		found, err := s.table.ipvs.Stats()
+		if err != nil {
+			return nil, err
+		}
+		for mark, c := range found {
+			if k, known := s.marks.key(mark); known && s.ours(mark) {
+				all[k] = lb.Stats{
+					Connections: uint64(c.Connections), PacketsIn: uint64(c.PacketsIn), PacketsOut: uint64(c.PacketsOut),
+					BytesIn: c.BytesIn, BytesOut: c.BytesOut,
+				}
+			}
+		}
+	}
+	return all, nil
+}

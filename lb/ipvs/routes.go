@@ -1,0 +1,159 @@
+package ipvs
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shoal/kernel"
+	"shoal/kernel/sysctl"
+	"shoal/lb"
+	"shoal/lb/host"
+)
+
+// rulePriority is that of the routing rules by packets' marks, before the main
+// table and after the local one. Each mark's table has the number of the mark.
+// The rule of the mark without a host's number, into the sandbox, is kept here;
+// those of other hosts are the ingress's.
+const rulePriority = 540
+
+// formerMark is what replies were marked with, and routed by, by versions that
+// gave connections and packets the same marks.
+const formerMark uint32 = 0x54000000
+
+// outside is an address outside, which stands for all of them when the kernel
+// is asked for its routes (RFC 5737, TEST-NET-1).
+var outside = netip.MustParseAddr("192.0.2.1")
+
+// ensureReturn keeps the way by which replies come to the sandbox, and the
+// route to its own address. With self as its source, what a process of this host
+// answers to a UDP request of the sandbox comes from the address that the request
+// went to.
+func ensureReturn(self netip.Addr) error {
+	link, err := netlink.LinkByName(hostDev)
+	if err != nil {
+		return fmt.Errorf("find the device %s: %w", hostDev, err)
+	}
+	rs, err := markRules()
+	if err != nil {
+		return err
+	}
+	index, has := link.Attrs().Index, false
+	var errs []error
+	for _, r := range rs {
+		if r.Mark == lb.PacketMark {
+			has = true
+		} else if r.Mark&lb.MarkKind == formerMark {
+			errs = append(errs, dropRule(r))
+		}
+	}
+	if !has {
+		// The rule first: with it the kernel can be asked what its table says.
+		kernel.Wrote("rule", 1)
+		if err := netlink.RuleAdd(ruleOf(lb.PacketMark)); err != nil {
+			return fmt.Errorf("add the routing rule of mark %#x: %w", lb.PacketMark, err)
+		}
+	}
+	errs = append(errs,
+		ensureRoute(outside, lb.PacketMark, &netlink.Route{
+			LinkIndex: index, Dst: everywhere, Gw: sandboxAddr.AsSlice(), Table: int(lb.PacketMark), Protocol: routeProtocol,
+		}),
+		ensureRoute(sandboxAddr, 0, &netlink.Route{
+			LinkIndex: index, Scope: netlink.SCOPE_LINK, Src: self.AsSlice(), Table: unix.RT_TABLE_MAIN, Protocol: routeProtocol,
+			Dst: &net.IPNet{IP: sandboxAddr.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		}))
+	return errors.Join(errs...)
+}
+
+// ensureRoute keeps a route: the one that the kernel takes to an address, by
+// packets with a mark.
+func ensureRoute(to netip.Addr, mark uint32, want *netlink.Route) error {
+	have, err := host.Lookup(to, mark)
+	if err != nil {
+		return err
+	}
+	if have != nil && have.Table == want.Table && dstOf(have) == dstOf(want) && have.LinkIndex == want.LinkIndex &&
+		have.Gw.Equal(want.Gw) && have.Src.Equal(want.Src) {
+		return nil
+	}
+	kernel.Wrote("route", 1)
+	if err := netlink.RouteReplace(want); err != nil {
+		if want.Src != nil {
+			return fmt.Errorf("add the route to the sandbox, with the source %s: %w; that must be an address of this host", want.Src, err)
+		}
+		return fmt.Errorf("add the route of mark %#x: %w", mark, err)
+	}
+	return nil
+}
+
+func dstOf(r *netlink.Route) string {
+	if r.Dst == nil {
+		return everywhere.String()
+	}
+	return r.Dst.String()
+}
+
+// markRules are the routing rules by marks of the mesh, of this version and of
+// earlier ones.
+func markRules() (found []netlink.Rule, err error) {
+	var all []netlink.Rule
+	for range 10 { // a dump that a change interrupted is repeated
+		if all, err = netlink.RuleList(netlink.FAMILY_V4); !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the routing rules: %w", err)
+	}
+	for _, r := range all {
+		kind := r.Mark & lb.MarkKind
+		if r.Priority == rulePriority && (kind == lb.PacketMark || kind == formerMark) && r.Table == int(r.Mark) {
+			found = append(found, r)
+		}
+	}
+	return found, nil
+}
+
+func ruleOf(mark uint32) *netlink.Rule {
+	mask := lb.MarkMask
+	r := netlink.NewRule()
+	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(mark), mark, &mask
+	return r
+}
+
+// dropRule takes away a rule and the table that it leads to.
+func dropRule(r netlink.Rule) error {
+	kernel.Wrote("route", 1)
+	err := netlink.RouteDel(&netlink.Route{Dst: everywhere, Table: r.Table})
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("delete the route of mark %#x: %w", r.Mark, err)
+	}
+	kernel.Wrote("rule", 1)
+	if err := netlink.RuleDel(ruleOf(r.Mark)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete the routing rule of mark %#x: %w", r.Mark, err)
+	}
+	return nil
+}
+
+// loosen lets packets in by a device that their answers would not leave by: a
+// client's packets come from the sandbox, not from where the client is. The kernel
+// takes the stricter of the device's setting and that for all (ip-sysctl.rst,
+// rp_filter); 2 wins over 1, and 0 asks nothing.
+func loosen(k *sysctl.Keeper, dev string) error {
+	own, err := sysctl.Get(sysctl.IPv4(dev, "rp_filter"))
+	if err != nil {
+		return err
+	}
+	all, err := sysctl.Get(sysctl.IPv4("all", "rp_filter"))
+	if err != nil {
+		return err
+	}
+	if max(own, all) != "1" {
+		return nil
+	}
+	return k.Set(sysctl.IPv4(dev, "rp_filter"), "2")
+}

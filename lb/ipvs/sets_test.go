@@ -1,0 +1,149 @@
+package ipvs
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"shoal/kernel/ipset"
+	"shoal/lb"
+	"shoal/model"
+)
+
+func TestEveryFrontendIsFoundByItsEntry(t *testing.T) {
+	vip := netip.MustParseAddr("10.96.0.1")
+	for _, k := range []lb.Key{
+		{VIP: vip, Protocol: model.TCP}, {VIP: vip, Protocol: model.UDP}, {VIP: vip, Protocol: model.TCP, Port: 80},
+		{VIP: vip, Protocol: model.SCTP, Port: 80}, {Protocol: model.TCP, Port: 80}, {Protocol: model.UDP, Port: 53},
+	} {
+		set, e := where(k)
+		if got, has := keyOf(set, e); got != k || !has {
+			t.Errorf("%s is in set %s as %s", k, set, got)
+		}
+	}
+}
+
+// newTestPlane is a Plane without a kernel.
+func newTestPlane() *Plane {
+	return &Plane{
+		opts: *testOptions(), endpoints: map[netip.Addr]lb.Endpoint{}, failures: lb.NewFailures(),
+		host: newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
+	}
+}
+
+// wanted are all entries of sets without marks, in words.
+func (p *Plane) wanted() (all []string) {
+	for _, s := range []*space{p.host, p.box} {
+		for name, es := range s.want {
+			for e, n := range es {
+				word := fmt.Sprintf("%s %s", name, e.Net)
+				if e.Net2.IsValid() {
+					word += "," + e.Net2.String()
+				}
+				if e.Port != 0 {
+					word += fmt.Sprintf(",%s:%d", model.Protocol(e.Proto), e.Port)
+				}
+				if e.Iface != "" {
+					word += "," + e.Iface
+				}
+				if n > 1 {
+					word += fmt.Sprintf(" ×%d", n)
+				}
+				all = append(all, word)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestSetsFollowTheDeltas(t *testing.T) {
+	addr := netip.MustParseAddr
+	task := func(a string, local bool) lb.Backend {
+		return lb.Backend{Addr: netip.MustParseAddrPort(a), Weight: 1, Local: local}
+	}
+	published := func(proto model.Protocol, port uint16, on string, bs ...lb.Backend) *lb.Frontend {
+		f := &lb.Frontend{Key: lb.Key{Protocol: proto, Port: port}, Backends: bs}
+		if on != "" {
+			f.On = []netip.Addr{addr(on)}
+		}
+		return f
+	}
+	vip := func(proto model.Protocol, bs ...lb.Backend) *lb.Frontend {
+		return &lb.Frontend{Key: lb.Key{VIP: addr("10.96.0.1"), Protocol: proto}, Backends: bs}
+	}
+	all := func(fs ...*lb.Frontend) map[lb.Key]*lb.Frontend {
+		m := map[lb.Key]*lb.Frontend{}
+		for _, f := range fs {
+			m[f.Key] = f
+		}
+		return m
+	}
+	p := newTestPlane()
+	first := lb.Delta{
+		Base: &lb.Base{
+			Networks: []model.Network{{Name: "mesh", Bridge: "shoal0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")}}},
+			Inside:   []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("192.0.2.1/32")},
+			Cluster:  []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
+		},
+		Frontends: all(
+			published(model.TCP, 80, "", task("10.244.1.2:8080", true), task("10.244.2.2:8080", false)),
+			published(model.UDP, 53, "127.0.0.1"),
+			vip(model.TCP, task("10.244.1.2:0", true)), vip(model.UDP, task("10.244.1.2:0", true))),
+		Endpoints: map[netip.Addr]*lb.Endpoint{addr("10.244.1.2"): {Local: true}, addr("10.244.2.2"): {}, addr("192.0.2.1"): {Local: true, Host: true}},
+	}
+	if !p.take(&first) {
+		t.Error("another base changes nothing that frontends stand on")
+	}
+	want := []string{
+		"SHOAL-BRIDGES 10.244.1.0/24,shoal0", "SHOAL-CLUSTER 192.0.2.1/32", "SHOAL-HAIRPIN 10.244.1.2/32,10.244.1.2/32",
+		"SHOAL-IN-CLIENTS 10.244.1.0/24", "SHOAL-IN-CLIENTS 192.0.2.1/32", "SHOAL-IN-INSIDE 10.244.1.0/24", "SHOAL-IN-INSIDE 192.0.2.1/32",
+		"SHOAL-IN-PUBLISHED 0.0.0.0/1,tcp:80", "SHOAL-IN-PUBLISHED 127.0.0.1/32,udp:53", "SHOAL-IN-PUBLISHED 128.0.0.0/1,tcp:80",
+		"SHOAL-IN-TARGETS 10.244.1.2/32,tcp:8080", "SHOAL-LOCAL 10.244.1.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
+		"SHOAL-PING 10.96.0.1/32 ×2", "SHOAL-TASKS 10.244.1.2/32", "SHOAL-TASKS 10.244.2.2/32", "SHOAL-TASKS 192.0.2.1/32",
+	}
+	if d := cmp.Diff(want, p.wanted()); d != "" {
+		t.Errorf("after the first (-want +got):\n%s", d)
+	}
+
+	second := lb.Delta{
+		Frontends: map[lb.Key]*lb.Frontend{
+			{Protocol: model.TCP, Port: 80}:                        published(model.TCP, 80, "192.0.2.1", task("10.244.2.2:8080", false)),
+			{Protocol: model.UDP, Port: 53}:                        nil,
+			{VIP: addr("10.96.0.1"), Protocol: model.TCP}:          nil,
+			{VIP: addr("10.96.0.1"), Protocol: model.UDP}:          vip(model.UDP), // with nothing behind it
+			{VIP: addr("10.96.0.9"), Protocol: model.TCP, Port: 1}: nil,            // never was
+		},
+		Endpoints: map[netip.Addr]*lb.Endpoint{addr("10.244.1.2"): nil, addr("10.244.2.2"): {Local: true}},
+	}
+	if p.take(&second) {
+		t.Error("what frontends stand on changed without another base")
+	}
+	want = []string{
+		"SHOAL-BRIDGES 10.244.1.0/24,shoal0", "SHOAL-CLUSTER 192.0.2.1/32", "SHOAL-HAIRPIN 10.244.2.2/32,10.244.2.2/32",
+		"SHOAL-IN-CLIENTS 10.244.1.0/24", "SHOAL-IN-CLIENTS 192.0.2.1/32", "SHOAL-IN-INSIDE 10.244.1.0/24", "SHOAL-IN-INSIDE 192.0.2.1/32",
+		"SHOAL-IN-PUBLISHED 192.0.2.1/32,tcp:80", "SHOAL-LOCAL 10.244.2.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
+		"SHOAL-TASKS 10.244.2.2/32", "SHOAL-TASKS 192.0.2.1/32",
+	}
+	if d := cmp.Diff(want, p.wanted()); d != "" {
+		t.Errorf("after the second (-want +got):\n%s", d)
+	}
+}
+
+func TestAClientIsInTheNarrowestNetworkThatHasIt(t *testing.T) {
+	held := map[ipset.Entry]uint32{}
+	for _, n := range []string{"10.0.0.0/8", "10.244.1.0/24", "10.244.1.7/32"} {
+		held[ipset.Entry{Net: netip.MustParsePrefix(n)}] = 0
+	}
+	for client, want := range map[string]string{"10.244.1.9": "10.244.1.0/24", "10.244.1.7": "10.244.1.7/32", "10.9.9.9": "10.0.0.0/8"} {
+		if got, has := narrowest(held, netip.MustParseAddr(client)); !has || got.String() != want {
+			t.Errorf("%s is in %s, want %s", client, got, want)
+		}
+	}
+	if got, has := narrowest(held, netip.MustParseAddr("203.0.113.9")); has {
+		t.Errorf("a client outside is in %s", got)
+	}
+}

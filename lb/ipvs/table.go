@@ -1,0 +1,126 @@
+package ipvs
+
+import (
+	"errors"
+	"net/netip"
+
+	"shoal/kernel/ipvs"
+	"shoal/lb"
+)
+
+// table is the virtual services of one network namespace as they are known: as
+// last read, and with every write since that succeeded.
+type table struct {
+	ipvs  *ipvs.Handle             // nil while the namespace is not open
+	known map[uint32]*ipvs.Virtual // by mark
+}
+
+// raise does the first half of a plan. One step that fails does not stop the
+// others: a service that cannot be changed, to a scheduler the kernel does not
+// have for one, is still given its destinations.
+func (t *table) raise(s ipvs.Service, p plan) error {
+	var errs []error
+	if p.put {
+		v, err := t.known[s.Mark], t.ipvs.Put(s)
+		switch {
+		case err == nil && v == nil:
+			t.known[s.Mark] = &ipvs.Virtual{Service: s, Dests: map[netip.AddrPort]ipvs.Dest{}}
+		case err == nil:
+			v.Service = s
+		case v == nil:
+			return err
+		default:
+			errs = append(errs, err)
+		}
+	}
+	for _, d := range p.raise {
+		errs = append(errs, t.weigh(s.Mark, d))
+	}
+	return errors.Join(errs...)
+}
+
+// lower does the second half. A service that is not there, or could not be made,
+// is no error.
+func (t *table) lower(mark uint32, p plan) error {
+	v := t.known[mark]
+	if v == nil {
+		return nil
+	}
+	if p.gone {
+		return t.delete(mark)
+	}
+	var errs []error
+	for _, addr := range p.lower {
+		errs = append(errs, t.weigh(mark, ipvs.Destination{Addr: addr}))
+	}
+	for _, addr := range p.remove {
+		err := t.ipvs.DeleteDestination(mark, addr)
+		if err == nil {
+			delete(v.Dests, addr)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// delete removes a service with all it has.
+func (t *table) delete(mark uint32) error {
+	err := t.ipvs.Delete(mark)
+	if err == nil {
+		delete(t.known, mark)
+	}
+	return err
+}
+
+// count reads the destinations of a known service anew, with what they hold.
+func (t *table) count(mark uint32) error {
+	v := t.known[mark]
+	if v == nil {
+		return nil
+	}
+	dests, err := t.ipvs.Destinations(mark)
+	if err == nil {
+		v.Dests = dests
+	}
+	return err
+}
+
+// held reads what the known services hold to a task, on any of its ports.
+func (t *table) held(task netip.Addr) (lb.Held, error) {
+	var h lb.Held
+	for mark, v := range t.known {
+		if !hasDest(v, task) {
+			continue
+		}
+		dests, err := t.ipvs.Destinations(mark)
+		if err != nil {
+			return lb.Held{}, err
+		}
+		for addr, d := range dests {
+			if addr.Addr() == task {
+				h.Connections += d.Active
+				h.Open = h.Open || d.Weight > 0
+			}
+		}
+	}
+	return h, nil
+}
+
+func hasDest(v *ipvs.Virtual, task netip.Addr) bool {
+	for addr := range v.Dests {
+		if addr.Addr() == task {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *table) weigh(mark uint32, d ipvs.Destination) error {
+	err := t.ipvs.PutDestination(mark, d)
+	if err == nil {
+		known := t.known[mark].Dests[d.Addr]
+		known.Weight = d.Weight
+		t.known[mark].Dests[d.Addr] = known
+	}
+	return err
+}

@@ -1,0 +1,105 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Problem is something that keeps one object from working while the others
+// go on.
+type Problem struct {
+	Node   string    `json:"node"`
+	Code   Code      `json:"code"`             // which problem it is, for programs
+	Kind   string    `json:"kind"`             // "container", "service", "kernel", …
+	Object string    `json:"object"`           // a container's name, a service's ID, …
+	Reason string    `json:"reason"`           // what is wrong and what to do about it, for people
+	Notice bool      `json:"notice,omitempty"` // the object works, but not exactly as was asked for
+	Since  time.Time `json:"since"`
+}
+
+// Code names a kind of problem. It stays the same while the texts change.
+type Code string
+
+// Why a container serves nothing, or not everywhere.
+const (
+	LabelsInvalid      Code = "labels-invalid"      // its labels say what cannot be meant
+	LabelsOfImage      Code = "labels-of-image"     // its labels are its image's alone
+	NetworkAmbiguous   Code = "network-ambiguous"   // it is on several networks and does not say which to use
+	NetworkMissing     Code = "network-missing"     // it is not on the network that it names, or the host has none of that name
+	NetworkUnusable    Code = "network-unusable"    // the host does not reach containers on its network
+	NetworkOwnerGone   Code = "network-owner-gone"  // the container whose network it shares does not run, or was restarted
+	AddressMissing     Code = "address-missing"     // it has no address, or no usable one; likewise a host
+	TaskUnreached      Code = "task-unreached"      // other hosts do not reach its address
+	PublishUnsupported Code = "publish-unsupported" // its port cannot be published in the way that it asks for
+)
+
+// Why a service has no VIP, or not the one that was asked for.
+const (
+	VIPPoolFull    Code = "vip-pool-full"    // all addresses of the pool are taken
+	VIPTaken       Code = "vip-taken"        // the address asked for is another service's
+	VIPReserved    Code = "vip-reserved"     // the address asked for is no service's to have
+	VIPOutsidePool Code = "vip-outside-pool" // the address is not in the pool
+	VIPFixed       Code = "vip-fixed"        // the service has another VIP already, and keeps it
+)
+
+// Why a service is not balanced, or not published.
+const (
+	PortTaken        Code = "port-taken"        // another service has published the port
+	PortInUse        Code = "port-in-use"       // a process of the host, or a rule of somebody else, has the port
+	SchedulerMissing Code = "scheduler-missing" // the kernel has no such scheduler
+	SchedulerNearest Code = "scheduler-nearest" // notice: the data plane has no such scheduler, and uses the nearest one
+)
+
+// What is wrong with hosts and the network between them.
+const (
+	SubnetOverlap   Code = "subnet-overlap"   // a subnet overlaps another one
+	SubnetInvalid   Code = "subnet-invalid"   // a subnet cannot be a host's
+	AddressTaken    Code = "address-taken"    // two hosts have the same address
+	HostUnreachable Code = "host-unreachable" // there is no way to a host's containers
+	RouteMissing    Code = "route-missing"    // the kernel has no route to a host's containers
+	RouteForeign    Code = "route-foreign"    // somebody else has routed a host's subnet elsewhere
+	NetworkFailed   Code = "network-failed"   // the engine's network for containers cannot be set up
+)
+
+// What is wrong with what the agent stands on.
+const (
+	StoreUnreachable  Code = "store-unreachable"   // etcd does not answer
+	DNSListenFailed   Code = "dns-listen-failed"   // the DNS server cannot listen on an address
+	KernelReadFailed  Code = "kernel-read-failed"  // the kernel's tables cannot be read
+	KernelWriteFailed Code = "kernel-write-failed" // the kernel refuses an entry
+	KernelIncomplete  Code = "kernel-incomplete"   // the kernel lacks a module or a feature
+	Unclassified      Code = "unclassified"        // none of the above
+)
+
+// Errorf is as [fmt.Errorf]; the error has the code.
+func (c Code) Errorf(format string, args ...any) error {
+	return c.Of(fmt.Errorf(format, args...))
+}
+
+// Of gives an error the code. Its text stays. Of nil it is nil.
+func (c Code) Of(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &codedError{c, err}
+}
+
+// CodeOf is the code of an error, or of the first one that it wraps which has
+// one; else otherwise.
+func CodeOf(err error, otherwise Code) Code {
+	var coded interface{ ProblemCode() Code }
+	if errors.As(err, &coded) {
+		return coded.ProblemCode()
+	}
+	return otherwise
+}
+
+// codedError is an error with the code of the problem that it becomes.
+type codedError struct {
+	code Code
+	error
+}
+
+func (e *codedError) ProblemCode() Code { return e.code }
+func (e *codedError) Unwrap() error     { return e.error }
