@@ -20,7 +20,7 @@ func with(o lb.PlaneOptions) Options {
 func TestConformance(t *testing.T) {
 	in := func(command string) string { return "nsenter --net=$STATE-netns sh -ec '" + command + "'" }
 	conformance.Run(t, conformance.Plane{
-		New:  func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(with(o)) },
+		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(with(o)) },
 		Down: func(ctx context.Context, o lb.PlaneOptions) error {
 			return errors.Join(host.DropRoute(), Down(ctx, with(o)), host.Down(o.StateDir))
 		},
