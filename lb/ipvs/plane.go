@@ -69,7 +69,7 @@ type Plane struct {
 	host      *space // the VIPs
 	box       *space // the published ports, in the sandbox
 	sandbox   sandbox
-	auditing  bool //  a full pass is not finished
+	auditing  bool // a full pass is not finished
 	bridges   bool // tasks or networks of this host changed
 	failures  *lb.Failures
 
