@@ -136,7 +136,9 @@ func restart(t *testing.T, w *world) {
 	w.some()
 	before := w.state(w.a)
 	w.undisturbed(func() {
-		w.restart(w.a)
+		if n := w.writes(func() { w.restart(w.a) }); n != 0 {
+			t.Errorf("a new process made %d writes before its first pass", n)
+		}
 		w.nothingWritten(w.a, true, "a new process")
 		w.nothingWritten(w.a, false, "its second pass")
 	})

@@ -58,7 +58,9 @@ func strangersTunnel(t *testing.T, w *world) {
 	t.Cleanup(func() {
 		w.client.sh(t, "ip link del fake; ip route replace 10.244.1.0/24 via 192.168.88.11")
 	})
-	pretend := func() { w.shout(w.client, w.names["c1"].addr, w.names["a3"].addr, "from a stranger, through the tunnel") }
+	pretend := func() {
+		w.shout(w.client, w.names["c1"].addr, w.names["a3"].addr, "from a stranger, through the tunnel")
+	}
 	pretend()
 	w.onlyTruth(heard, "c1", "a3")
 	// As a host, it is heard.
