@@ -18,6 +18,7 @@ import (
 
 	"shoal/catalog"
 	"shoal/model"
+	"shoal/store"
 )
 
 // handler is the HTTP API. Every answer is JSON but /metrics; an error is
@@ -160,22 +161,28 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 
 // Status is the agent at a glance.
 type Status struct {
-	Version  string         `json:"version"`
-	Node     string         `json:"node"`
-	Addr     netip.Addr     `json:"addr"`
-	Pid      int            `json:"pid"`
-	Started  time.Time      `json:"started"`
-	Kernel   string         `json:"kernel"`
-	Pool     netip.Prefix   `json:"pool"`
-	DNS      netip.Addr     `json:"dns"`
-	Zone     string         `json:"zone"`
-	Engine   string         `json:"engine"` // "connected", or why not
-	Store    catalog.Status `json:"store"`
-	Nodes    []model.Node   `json:"nodes"`
-	Services int            `json:"services"`
-	Tasks    int            `json:"tasks"`
-	Rotation int            `json:"inRotation"`
-	Problems int            `json:"problems"`
+	Version  string       `json:"version"`
+	Node     string       `json:"node"`
+	Addr     netip.Addr   `json:"addr"`
+	Pid      int          `json:"pid"`
+	Started  time.Time    `json:"started"`
+	Kernel   string       `json:"kernel"`
+	Pool     netip.Prefix `json:"pool"`
+	DNS      netip.Addr   `json:"dns"`
+	Zone     string       `json:"zone"`
+	Engine   string       `json:"engine"` // "connected", or why not
+	Store    StoreStatus  `json:"store"`
+	Nodes    []model.Node `json:"nodes"`
+	Services int          `json:"services"`
+	Tasks    int          `json:"tasks"`
+	Rotation int          `json:"inRotation"`
+	Problems int          `json:"problems"`
+}
+
+// StoreStatus is how the store fares, and what the catalog has of it.
+type StoreStatus struct {
+	store.Health
+	catalog.Status
 }
 
 // ServiceView is a service as the command line shows it.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"os"
 
@@ -21,7 +22,7 @@ func (a *Agent) status() Status {
 	st := Status{
 		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
 		Kernel: kernelRelease(), Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
-		Engine: "connected", Store: a.catalog.Status(), Problems: len(a.problems.list()),
+		Engine: "connected", Store: a.storeStatus(), Problems: len(a.problems.list()),
 	}
 	a.mu.Lock()
 	if a.engine != nil {
@@ -36,6 +37,12 @@ func (a *Agent) status() Status {
 		}
 	}
 	return st
+}
+
+func (a *Agent) storeStatus() StoreStatus {
+	s := StoreStatus{Health: a.store.Health(), Status: a.catalog.Status()}
+	s.LastError = cmp.Or(s.LastError, s.Error)
+	return s
 }
 
 func (a *Agent) services() ([]ServiceView, error) {

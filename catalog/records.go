@@ -29,7 +29,6 @@ type records struct {
 	containers map[string]map[string]*model.Container // by node, by ID
 	services   map[model.ServiceID]ServiceRecord
 	published  map[port]model.ServiceID
-	servers    map[string]string                      // hosts whose etcd serves others, by name -> its endpoint
 	networks   []model.Network                        // of this host
 	tasks      map[model.ServiceID][]*model.Container // those with a task of the service, in no order
 	dead       map[string]time.Time                   // hosts that are held for dead, by name -> since when
@@ -62,7 +61,6 @@ func newRecords(self string) *records {
 		containers: map[string]map[string]*model.Container{},
 		services:   map[model.ServiceID]ServiceRecord{},
 		published:  map[port]model.ServiceID{},
-		servers:    map[string]string{},
 		tasks:      map[model.ServiceID][]*model.Container{},
 		dead:       map[string]time.Time{},
 		changes:    newChanges(),

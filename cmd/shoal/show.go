@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"shoal/agent"
-	"shoal/catalog"
 	"shoal/model"
 )
 
@@ -231,7 +230,7 @@ func exactlyOne(name string) cobra.PositionalArgs {
 }
 
 // storeText is the catalog's store in one line.
-func storeText(s catalog.Status) string {
+func storeText(s agent.StoreStatus) string {
 	kind := "etcd at " + strings.Join(s.Endpoints, ", ")
 	if s.Embedded {
 		kind = "embedded etcd"

@@ -1,4 +1,4 @@
-package catalog
+package store
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"shoal/store/etcd"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -41,8 +43,8 @@ const (
 type server struct {
 	etcd     *embed.Etcd
 	endpoint string       // of its unix socket, for clients
-	apart    bool         // clients are not to ask it: it has no vote yet, or is about to leave
-	quiet    *atomic.Bool // it is about to end: what it says of that is no news
+	unlisted bool         // clients are not sent to it: it has no vote yet, or is about to leave
+	quiet    *atomic.Bool // it is about to end: what it logs of that is no news
 	closing  atomic.Bool
 }
 
@@ -134,15 +136,56 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 			err = fail(fmt.Errorf("%v", p))
 		}
 	}()
-	etcd, err := embed.StartEtcd(c)
+	e, err := embed.StartEtcd(c)
 	if err != nil {
 		return nil, fail(err)
 	}
 	if err := os.Chmod(sock, 0o600); err != nil {
-		stop(etcd)
+		stop(e)
 		return nil, fail(err)
 	}
-	return &server{etcd: etcd, endpoint: "unix://" + sock, quiet: quiet}, nil
+	return &server{etcd: e, endpoint: "unix://" + sock, quiet: quiet}, nil
+}
+
+// id is its member's.
+func (s *server) id() uint64 { return uint64(s.etcd.Server.MemberID()) }
+
+func (s *server) stopped() bool {
+	select {
+	case <-s.etcd.Server.StopNotify():
+		return true
+	default:
+		return s.closing.Load()
+	}
+}
+
+// ready waits until an etcd has a leader and answers.
+func (s *server) ready(ctx context.Context) error {
+	select {
+	case <-s.etcd.Server.ReadyNotify():
+		return nil
+	case <-s.etcd.Server.StopNotify():
+		return errors.New("the embedded etcd stopped; see the log")
+	case <-ctx.Done():
+		return fmt.Errorf("the embedded etcd finds no leader: %w", ctx.Err())
+	}
+}
+
+// moveLeader hands leadership to one of the voters, if this one has it.
+func (s *server) moveLeader(ctx context.Context, voters []uint64) (err error) {
+	srv := s.etcd.Server
+	for _, id := range voters {
+		if srv.Leader() != srv.MemberID() {
+			return nil
+		}
+		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+		err = srv.MoveLeader(rctx, uint64(srv.MemberID()), id)
+		cancel()
+	}
+	if err != nil {
+		return fmt.Errorf("no other voter takes the lead: %w", err)
+	}
+	return nil
 }
 
 // dataDir is where etcd keeps its data.
@@ -168,10 +211,10 @@ func stop(e *embed.Etcd) {
 	e.Close()
 }
 
-// outlived answers how a member is that was removed, and serves for a second
-// more: etcd looks for it among the members then, and its panic
-// (RaftCluster.IsLocalMemberLearner, of 3.7) would be the agent's.
-func outlived(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (reply any, err error) {
+// recoverStatus answers a status request to a member that was removed. It serves
+// for a second more, in which etcd looks for it among the members and panics
+// (RaftCluster.IsLocalMemberLearner, of 3.7).
+func recoverStatus(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (reply any, err error) {
 	if info.FullMethod == etcdserverpb.Maintenance_Status_FullMethodName {
 		defer func() {
 			if p := recover(); p != nil {
