@@ -177,7 +177,7 @@ const maxRecord = 1 << 20
 func (c *Catalog) wantContainer(ctr *model.Container) {
 	key := taskKey(ctr.Node, ctr.ID)
 	delete(c.want, key)
-	if !stored(ctr) {
+	if !needsRecord(ctr) {
 		return
 	}
 	value := encode(ctr)

@@ -44,9 +44,9 @@ func vipKey(a netip.Addr) string            { return vipsRoot + a.String() }
 func subnetKey(p netip.Prefix) string       { return subnetsRoot + p.String() }
 func publishKey(p port) string              { return publishRoot + p.String() }
 
-// stored tells whether a container is worth a record: whether another host
+// needsRecord tells whether a container is worth a record: whether another host
 // would treat its addresses or its tasks otherwise than without one.
-func stored(c *model.Container) bool {
+func needsRecord(c *model.Container) bool {
 	return len(c.Tasks) > 0 || c.Problem != "" || c.Stack != model.DefaultStack
 }
 

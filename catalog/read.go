@@ -81,7 +81,7 @@ func (c *Catalog) list(ctx context.Context) error {
 		c.put(kv)
 	}
 	c.advanceTo(rev)
-	c.subscribers.tellAll()
+	c.subscribers.notifyAll()
 	c.lastErr = nil
 	if !isClosed(c.listed) {
 		close(c.listed)
@@ -151,7 +151,7 @@ func (c *Catalog) apply(r clientv3.WatchResponse) {
 	defer c.mu.Unlock()
 	c.lastErr = nil
 	for _, e := range r.Events {
-		c.subscribers.tell(string(e.Kv.Key))
+		c.subscribers.notify(string(e.Kv.Key))
 		if e.Type == clientv3.EventTypeDelete {
 			c.deleted(string(e.Kv.Key))
 		} else {

@@ -18,20 +18,20 @@ type Role string
 const (
 	RoleAlone    Role = "alone"    // its own etcd, on a unix socket only
 	RoleServer   Role = "server"   // a member of the cluster's etcd, open to other hosts
-	RoleClient   Role = "client"   // asks the etcds of servers
-	RoleExternal Role = "external" // asks an etcd that is the user's
+	RoleClient   Role = "client"   // uses the etcds of servers
+	RoleExternal Role = "external" // uses an etcd that the user runs
 )
 
 // place is where this host finds etcd, as remembered on disk.
 type place struct {
 	Role    Role       `json:"role"`
 	Addr    netip.Addr `json:"addr,omitzero"`     // a server's, as its peers know it
-	Servers []string   `json:"servers,omitempty"` // endpoints of the other hosts' etcds, as last heard
+	Servers []string   `json:"servers,omitempty"` // endpoints of the other hosts' etcds, as last known
 }
 
 func placePath(dir string) string { return filepath.Join(dir, "store.json") }
 
-// readPlace reads what role this host has. One without a role has none yet.
+// readPlace reads the host's place. Its role is empty before the first run.
 func readPlace(dir string) (p place, err error) {
 	b, err := os.ReadFile(placePath(dir))
 	if errors.Is(err, os.ErrNotExist) {

@@ -22,16 +22,15 @@ import (
 )
 
 const (
-	// Every change of a task is a revision, and old ones are read only by a
-	// watch that was away; one that was away for longer lists again.
+	// Every change of a task is a revision. Only a watch that was interrupted
+	// reads old ones; one that was interrupted for longer lists again.
 	etcdKeepRevisions = "10000"
 	// Past its quota etcd takes no more writes. 10,000 services with three
 	// tasks each fill some 40 MB, and the revisions kept as much again.
 	etcdQuota = 2 << 30
-	// Raft's log is held in memory from one snapshot to the next, with so many
-	// entries beyond for a follower that is behind, and gone through at a
-	// start. With the defaults, 10,000 and 5,000, that takes seconds after a
-	// busy time.
+	// Raft's log is kept in memory from one snapshot to the next, with some
+	// entries more for a follower that is behind, and replayed at a start. With
+	// the defaults, 10,000 and 5,000, that takes seconds after a busy time.
 	etcdSnapshotCount  = 1000
 	etcdCatchUpEntries = 500
 
@@ -66,7 +65,7 @@ type serverConfig struct {
 
 // startServer starts etcd. It is reached through the socket dir/etcd.sock, and
 // by other hosts if there are any: a voter alone needs no address for peers.
-// It does not wait for a leader to be elected, clients do.
+// It does not wait until a leader is elected; clients do.
 func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	data, sock := dataDir(sc.dir), filepath.Join(sc.dir, "etcd.sock")
 	fail := func(err error) error {
@@ -83,8 +82,8 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	if err := os.Chmod(data, 0o700); err != nil {
 		return nil, fail(err)
 	}
-	// A killed agent leaves its socket behind. The lock on the state folder
-	// tells that nobody serves it any more.
+	// A killed agent leaves its socket behind. Whoever holds the lock on the
+	// state folder knows that nobody serves it any more.
 	if err := os.Remove(sock); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fail(err)
 	}
@@ -98,8 +97,7 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	c.ListenPeerUrls = nil
 	// A member has to have an address, listened on or not.
 	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
-	// A voter alone waits for one election timeout, for nobody, before it
-	// serves.
+	// A voter alone waits for one election timeout before it serves.
 	c.TickMs, c.ElectionMs = 50, 250
 	if sc.peers != nil {
 		sc.peers.configure(c)
@@ -199,9 +197,9 @@ func (s *server) close() {
 	}
 }
 
-// stop stops an etcd. Its own Close waits until its listeners are served, and
-// they are not before it has found a leader: of one whose peers are away it would
-// wait for ever.
+// stop stops an etcd. Its own Close waits until its listeners are served, which
+// they are only once it has found a leader: with its peers away, Close alone
+// would wait for ever.
 func stop(e *embed.Etcd) {
 	select {
 	case <-e.Server.ReadyNotify():

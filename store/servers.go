@@ -16,8 +16,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A server announces itself by a record in etcd: SERVER's name under this prefix,
-// and a serverRecord as JSON.
+// A server announces itself by a record in etcd: its name under this prefix, with
+// a serverRecord as JSON.
 const serversRoot = "/shoal/v1/servers/"
 
 func serverKey(node string) string { return serversRoot + node }
@@ -26,7 +26,7 @@ type serverRecord struct {
 	Endpoint string `json:"endpoint"`
 }
 
-// entry is a record as etcd has it.
+// entry is a server's record as etcd has it.
 type entry struct {
 	endpoint string
 	value    string

@@ -24,7 +24,7 @@ import (
 type Options struct {
 	Node     string       // this host's name
 	StateDir string       // root's only: etcd's data, its socket, the host's role. One process at a time
-	Etcd     []string     // endpoints of an etcd of the user's; none: one that hosts run themselves
+	Etcd     []string     // endpoints of an etcd that the user runs; none: hosts run one themselves
 	TLS      *tls.Config  // for Etcd
 	Peers    *Peers       // how the embedded etcds of several hosts reach each other; nil: this host stays alone
 	Join     []string     // endpoints of servers of the cluster to join, "https://ADDR:2379"; in a later run not needed
@@ -52,7 +52,7 @@ type Store struct {
 
 	roleLock  chan struct{} // of capacity 1: held by what changes the role of this host
 	routeLock sync.Mutex    // of the client's endpoints and the file that keeps them; taken before mu
-	changed   chan struct{} // of capacity 1: this host's record may not say any more what it is
+	changed   chan struct{} // of capacity 1: this host's record in etcd may have to change
 
 	mu       sync.Mutex
 	place    place
