@@ -107,14 +107,17 @@ func hasVote(members []*member, node string) bool {
 	return slices.ContainsFunc(members, func(m *member) bool { return m.Name == node && !m.IsLearner })
 }
 
-// RemoveServer takes the vote of a host that is gone for good, and its place in
-// the list of servers. It does nothing for a host that did not serve.
+// RemoveServer takes a host that is gone for good from the list of servers, and
+// then its vote. It does nothing for a host that did not serve.
 func (s *Store) RemoveServer(ctx context.Context, node string) error {
 	if s.Role() == RoleExternal {
 		return nil
 	}
 	members, err := s.members(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.unlist(ctx, node); err != nil {
 		return err
 	}
 	for _, m := range members {
@@ -124,10 +127,7 @@ func (s *Store) RemoveServer(ctx context.Context, node string) error {
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
-	defer cancel()
-	_, err = s.client.Delete(ctx, serverKey(node))
-	return etcd.Unreachable(err)
+	return nil
 }
 
 // Member is a host that serves the store.

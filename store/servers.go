@@ -156,6 +156,20 @@ func (s *Store) writeRecord(ctx context.Context) error {
 	return err
 }
 
+// unlist removes another host's record. This host's client leaves that host at
+// once.
+func (s *Store) unlist(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+	defer cancel()
+	if _, err := s.client.Delete(ctx, serverKey(node)); err != nil {
+		return etcd.Unreachable(err)
+	}
+	s.mu.Lock()
+	delete(s.servers, node)
+	s.mu.Unlock()
+	return s.setEndpoints(nil)
+}
+
 // encode writes JSON. None of the types can fail to be written.
 func encode(v any) string {
 	b, err := json.Marshal(v)
