@@ -4,10 +4,12 @@ package ipvs
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"shoal/lb"
 	"shoal/lb/conformance"
+	"shoal/lb/host"
 )
 
 // with gives each host of the suite a sandbox of its own.
@@ -18,8 +20,10 @@ func with(o lb.PlaneOptions) Options {
 func TestConformance(t *testing.T) {
 	in := func(command string) string { return "nsenter --net=$STATE-netns sh -ec '" + command + "'" }
 	conformance.Run(t, conformance.Plane{
-		New:  func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(with(o)) },
-		Down: func(ctx context.Context, o lb.PlaneOptions) error { return Down(ctx, with(o)) },
+		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(with(o)) },
+		Down: func(ctx context.Context, o lb.PlaneOptions) error {
+			return errors.Join(host.DropRoute(), Down(ctx, with(o)), host.Down(o.StateDir))
+		},
 		State: "[ -e $STATE-netns ] && " + in(`iptables-save | sed "s/\[[0-9:]*\]//;/^#/d"; ipset save | sort | sed "s/ initval [^ ]*//"
 			ipvsadm-save -n | sort; ip route; ip addr show scope link`) + "; true",
 		Direct: "IPVS recognises a reply by its two ends, and takes that of a direct connection for one of a connection to the VIP that it remembers",

@@ -17,7 +17,10 @@ import (
 	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
+	"shoal/kernel/watch"
 	"shoal/lb"
+	"shoal/lb/host"
+	"shoal/model"
 )
 
 // DefaultNetns is the sandbox: `ip netns exec shoal-ingress ipvsadm -ln` looks
@@ -69,6 +72,9 @@ type Plane struct {
 	bridges   bool // tasks or networks of this host changed
 	failures  *lb.Failures
 
+	changed <-chan struct{}
+	unwatch context.CancelFunc
+
 	between sync.Mutex // held by [Plane.Between]
 }
 
@@ -108,10 +114,16 @@ func New(opts Options) (*Plane, error) {
 	if opts.DNS.IsValid() {
 		p.host.wants(setPing, ipset.Addr(opts.DNS), 1)
 	}
+	watching, unwatch := context.WithCancel(context.Background())
+	p.unwatch = unwatch
+	if p.changed, err = watch.Start(watching, interest()); err != nil {
+		p.Close()
+		return nil, err
+	}
 	if opts.Registerer != nil {
 		var already prometheus.AlreadyRegisteredError
 		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
-			h.Close()
+			p.Close()
 			return nil, err
 		}
 	}
@@ -120,7 +132,7 @@ func New(opts Options) (*Plane, error) {
 
 func hasSets() error {
 	if _, err := ipset.Names(); err != nil {
-		return fmt.Errorf("this kernel has no IP sets (%w): run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
+		return model.KernelIncomplete.Errorf("this kernel has no IP sets (%w): run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
 	}
 	return nil
 }
@@ -129,6 +141,7 @@ func hasSets() error {
 func (p *Plane) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.unwatch()
 	p.host.table.ipvs.Close()
 	p.closeBox()
 	p.sandbox.close()
@@ -140,9 +153,17 @@ func (*Plane) Name() string { return "ipvs" }
 // Scheduler is the name: IPVS has them all.
 func (*Plane) Scheduler(name string) string { return name }
 
-// Changed is nil: nothing tells when somebody else changes sets or virtual
-// services.
-func (*Plane) Changed() <-chan struct{} { return nil }
+// Changed is signalled when routes, routing rules or the sandbox's link change.
+// Of sets, virtual services and iptables rules nothing is told.
+func (p *Plane) Changed() <-chan struct{} { return p.changed }
+
+func interest() watch.Interest {
+	in := host.Interest()
+	in.Devices = func(name string) bool { return name == hostDev }
+	in.Protocols = append(in.Protocols, routeProtocol)
+	in.Priorities = append(in.Priorities, rulePriority)
+	return in
+}
 
 // Redirects tells whether this host redirects a published port already, on all
 // of the frontend's addresses.

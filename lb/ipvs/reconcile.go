@@ -14,6 +14,7 @@ import (
 	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/lb"
+	"shoal/model"
 	"shoal/reconcile"
 )
 
@@ -54,7 +55,7 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 
 	full = full || !p.host.read
 	p.auditing = p.auditing || full
-	err := p.host.auditAll(full)
+	err := model.KernelReadFailed.Of(p.host.auditAll(full))
 	p.failures.Put(lb.Object{Part: partHost}, err, now)
 	if err != nil {
 		return p.result(now) // what is wanted is not lost
@@ -64,7 +65,7 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 	}
 	if p.failures.Err(lb.Object{Part: partBox}) == nil {
 		known := p.box.read
-		err := p.box.auditAll(full)
+		err := model.KernelReadFailed.Of(p.box.auditAll(full))
 		p.failures.Put(lb.Object{Part: partBox}, err, now)
 		if err == nil && !known {
 			p.host.touchSet(setPublished.Name) // it may have been left to this pass
