@@ -60,11 +60,11 @@ COMMIT
 const flush = `for t in raw mangle nat filter; do iptables -t $t -F; iptables -t $t -X; done
 iptables -P INPUT ACCEPT; iptables -P FORWARD ACCEPT`
 
-// edit has rules of others there until the test ends: "TABLE -A CHAIN …"; or,
-// with -D, not there.
+// edit has rules of others there until the test ends: "TABLE -A CHAIN …", or -I
+// for the first one; with -D, not there.
 func (w *world) edit(h *host, rules ...string) {
 	w.t.Helper()
-	other := strings.NewReplacer(" -A ", " -D ", " -D ", " -A ")
+	other := strings.NewReplacer(" -A ", " -D ", " -I ", " -D ", " -D ", " -A ")
 	put := func(rule string) error {
 		table, rule, _ := strings.Cut(rule, " ")
 		return iptables("*" + table + "\n" + rule + "\nCOMMIT\n")

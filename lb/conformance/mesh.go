@@ -98,8 +98,8 @@ func meshMasquerade(t *testing.T, w *world) {
 // one of its own.
 func othersMarks(t *testing.T, w *world) {
 	for _, h := range w.hosts {
-		w.edit(h, "mangle -A PREROUTING -p udp -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-			"mangle -A POSTROUTING -p udp -m mark --mark 0xca6c -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff")
+		w.edit(h, "mangle -I PREROUTING -p udp -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+			"mangle -I POSTROUTING -p udp -m mark --mark 0xca6c -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff")
 	}
 	w.wide()
 	for _, network := range []string{"tcp", "udp"} {
