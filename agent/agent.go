@@ -24,6 +24,7 @@ import (
 	"shoal/dnsd"
 	"shoal/dockerwatch"
 	"shoal/fabric"
+	"shoal/fabric/iptables"
 	"shoal/ingress"
 	"shoal/kernel/ipvs"
 	"shoal/lb"
@@ -204,7 +205,10 @@ func newAgent(ctx context.Context, c Config, problems *problems, version string,
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}
-	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
+	if a.fabric, err = fabric.New(fabric.Options{
+		Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload,
+		Firewall: iptables.New(log.With("part", "fabric")), Log: log.With("part", "fabric"),
+	}); err != nil {
 		return nil, &ConfigError{err}
 	}
 	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
@@ -267,7 +271,14 @@ func (c *Config) ingress(log *slog.Logger) ingress.Options {
 	return ingress.Options{
 		Pool: c.Pool, StateDir: c.StateDir, Log: log.With("part", "ingress"),
 		Timeouts: ipvs.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
-		VTEPMAC:  func(n model.Node) model.MAC { return fabric.VTEPMAC(n.Addr) },
+		VTEPMAC: func(n model.Node) (other model.MAC) { // beside that of its network card
+			for _, m := range fabric.Senders(c.Backend, n) {
+				if m != n.MAC {
+					other = m
+				}
+			}
+			return other
+		},
 	}
 }
 
@@ -450,7 +461,8 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	}
 	return errors.Join(
 		ingress.Down(ctx, c.ingress(log)),
-		fabric.Down(ctx),
+		fabric.Down(),
+		iptables.Down(ctx),
 		lb.Down(ctx, lb.Options{Pool: c.Pool, StateDir: c.StateDir, Log: log}),
 		removeNetwork(ctx, c, log),
 	)

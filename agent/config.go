@@ -15,6 +15,7 @@ import (
 
 	"shoal/dockerwatch"
 	"shoal/fabric"
+	"shoal/fabric/vxlan"
 	"shoal/model"
 )
 
@@ -82,8 +83,8 @@ func Defaults() Config {
 		SubnetBits: 24,
 		Network:    meshNetwork,
 		Backend:    fabric.Auto,
-		VXLANPort:  fabric.DefaultPort,
-		VNI:        fabric.DefaultVNI,
+		VXLANPort:  vxlan.DefaultPort,
+		VNI:        vxlan.DefaultVNI,
 
 		// Linux probes an idle connection with SO_KEEPALIVE first after
 		// tcp_keepalive_time = 7200 s (ip-sysctl): the balancer must not

@@ -1,6 +1,6 @@
 //go:build e2e
 
-package fabric
+package fabric_test
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -25,7 +26,29 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	. "shoal/fabric"
+	"shoal/fabric/iptables"
 	"shoal/model"
+)
+
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func ipNet(s string) *net.IPNet {
+	_, n, _ := net.ParseCIDR(s)
+	return n
+}
+
+var (
+	hostA = model.Node{Name: "a", Number: 1, Addr: addr("10.1.0.1"), Subnet: prefix("10.244.1.0/24"), Alive: true}
+	hostB = model.Node{Name: "b", Number: 2, Addr: addr("10.1.0.2"), Subnet: prefix("10.244.2.0/24"), Alive: true}
+	hostC = model.Node{Name: "c", Number: 3, Addr: addr("10.2.0.3"), Subnet: prefix("10.244.3.0/24"), Alive: true}
+)
+
+// The chains of the firewall.
+const (
+	chain   = "SHOAL-FABRIC"
+	chainIn = "SHOAL-FABRIC-IN"
 )
 
 // space is a network namespace.
@@ -251,6 +274,7 @@ func (w *world) addHost(n model.Node) {
 func (h *host) restart(o Options) {
 	h.t.Helper()
 	var err error
+	o.Firewall = iptables.New(slog.New(slog.DiscardHandler))
 	if h.fabric, err = New(o); err != nil {
 		h.t.Fatal(err)
 	}
