@@ -195,7 +195,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 		return nil, err
 	}
 	if a.balancer, err = lb.New(lb.Options{
-		DNS: c.DNS, DNSPeers: c.DNSPeers, Recognise: recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
+		DNS: c.DNS, DNSPeers: c.DNSPeers, Recognise: c.recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
 	}, a.plane); err != nil {
 		return nil, err
 	}
@@ -224,7 +224,10 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}
-	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
+	if a.fabric, err = fabric.New(fabric.Options{
+		Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload,
+		Firewall: a.plane, Log: log.With("part", "fabric"),
+	}); err != nil {
 		return nil, &ConfigError{err}
 	}
 	if err := a.openCatalog(ctx, etcdTLS, waitsFor); err != nil {
@@ -287,12 +290,11 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 
 // ingress are the settings of the routing mesh.
 func (c *Config) ingress(log *slog.Logger) ingress.Options {
-	return ingress.Options{Pool: c.Pool, Recognise: recognise, StateDir: c.StateDir, Log: log.With("part", "ingress")}
+	return ingress.Options{Pool: c.Pool, Recognise: c.recognise, StateDir: c.StateDir, Log: log.With("part", "ingress")}
 }
 
-// recognise tells by which Ethernet addresses a host's packets come out of
-// tunnels.
-func recognise(n model.Node) []model.MAC { return []model.MAC{fabric.VTEPMAC(n.Addr)} }
+// recognise tells by which Ethernet addresses a host's packets come to this one.
+func (c *Config) recognise(n model.Node) []model.MAC { return fabric.Senders(c.Backend, n) }
 
 // close lets go of the store and the kernel, which stays as it is.
 func (a *Agent) close() {
@@ -481,7 +483,7 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	}
 	return errors.Join(
 		ingress.Down(ctx, c.ingress(log)),
-		fabric.Down(ctx),
+		fabric.Down(),
 		downPlanes(ctx, c.planeOptions(log, nil)),
 		removeNetwork(ctx, c, log),
 	)

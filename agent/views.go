@@ -10,8 +10,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"shoal/api"
+	"shoal/catalog"
 	"shoal/diagnose"
 	"shoal/model"
+	"shoal/store"
 )
 
 // backend is what the API serves.
@@ -61,7 +63,7 @@ func (a *Agent) status() api.Status {
 	st := api.Status{
 		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
 		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
-		Engine: "connected", Store: a.storeStatus(),
+		Engine: "connected", Store: storeStatus(a.store.Health(), a.catalog.Status()),
 	}
 	for _, p := range a.problems.List() {
 		if p.Notice {
@@ -112,8 +114,7 @@ func (a *Agent) tasks() ([]model.Task, error) {
 }
 
 // storeStatus is the store's account of itself, and the catalog's.
-func (a *Agent) storeStatus() api.StoreStatus {
-	h, s := a.store.Health(), a.catalog.Status()
+func storeStatus(h store.Health, s catalog.Status) api.StoreStatus {
 	return api.StoreStatus{
 		Endpoints: h.Endpoints, Embedded: h.Embedded, Role: string(h.Role), Connected: h.Connected,
 		Leader: h.Leader, Version: h.Version, DBSize: h.DBSize, Revision: s.Revision,
