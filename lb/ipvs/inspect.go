@@ -169,6 +169,9 @@ func (p *Plane) inspectSandbox(ctx context.Context, k lb.Key, v *lb.View) (broke
 	_, e := where(k)
 	given := held[e]
 	mark, _ := p.box.marks.of(k)
+	if given == 0 && table[mark] == nil && len(v.On) == 0 {
+		return broken, nil // nobody publishes it
+	}
 	f := lb.FrontView{Key: k, Open: given != 0}
 	addService(&f, table[mark])
 	f.Steps = []lb.Step{

@@ -65,10 +65,11 @@ type Plane struct {
 	mu        sync.Mutex
 	base      *lb.Base // nil: no pass yet
 	endpoints map[netip.Addr]lb.Endpoint
+	withheld  map[lb.Key]*lb.Frontend
 	host      *space // the VIPs
 	box       *space // the published ports, in the sandbox
 	sandbox   sandbox
-	auditing  bool //  a full pass is not finished
+	auditing  bool // a full pass is not finished
 	bridges   bool // tasks or networks of this host changed
 	failures  *lb.Failures
 
@@ -103,8 +104,8 @@ func New(opts Options) (*Plane, error) {
 	}
 	p := &Plane{
 		opts: opts, log: opts.Log,
-		endpoints: map[netip.Addr]lb.Endpoint{},
-		host:      newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
+		endpoints: map[netip.Addr]lb.Endpoint{}, withheld: map[lb.Key]*lb.Frontend{},
+		host: newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
 		sandbox:  sandbox{path: opts.Netns, ns: netns.None()},
 		failures: lb.NewFailures(),
 	}

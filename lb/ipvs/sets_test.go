@@ -29,7 +29,7 @@ func TestEveryFrontendIsFoundByItsEntry(t *testing.T) {
 // newTestPlane is a Plane without a kernel.
 func newTestPlane() *Plane {
 	return &Plane{
-		opts: *testOptions(), endpoints: map[netip.Addr]lb.Endpoint{}, failures: lb.NewFailures(),
+		opts: *testOptions(), endpoints: map[netip.Addr]lb.Endpoint{}, withheld: map[lb.Key]*lb.Frontend{}, failures: lb.NewFailures(),
 		host: newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
 	}
 }
@@ -117,6 +117,7 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 			{VIP: addr("10.96.0.1"), Protocol: model.UDP}:          vip(model.UDP), // with nothing behind it
 			{VIP: addr("10.96.0.9"), Protocol: model.TCP, Port: 1}: nil,            // never was
 		},
+		Withheld:  all(published(model.TCP, 81, "", task("10.244.2.2:81", true))),
 		Endpoints: map[netip.Addr]*lb.Endpoint{addr("10.244.1.2"): nil, addr("10.244.2.2"): {Local: true}},
 	}
 	if p.take(&second) {
@@ -125,7 +126,7 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 	want = []string{
 		"SHOAL-BRIDGES 10.244.1.0/24,shoal0", "SHOAL-CLUSTER 192.0.2.1/32", "SHOAL-HAIRPIN 10.244.2.2/32,10.244.2.2/32",
 		"SHOAL-IN-CLIENTS 10.244.1.0/24", "SHOAL-IN-CLIENTS 192.0.2.1/32", "SHOAL-IN-INSIDE 10.244.1.0/24", "SHOAL-IN-INSIDE 192.0.2.1/32",
-		"SHOAL-IN-PUBLISHED 192.0.2.1/32,tcp:80", "SHOAL-LOCAL 10.244.2.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
+		"SHOAL-IN-PUBLISHED 192.0.2.1/32,tcp:80", "SHOAL-IN-TARGETS 10.244.2.2/32,tcp:81", "SHOAL-LOCAL 10.244.2.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
 		"SHOAL-TASKS 10.244.2.2/32", "SHOAL-TASKS 192.0.2.1/32",
 	}
 	if d := cmp.Diff(want, p.wanted()); d != "" {
