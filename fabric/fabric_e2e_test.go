@@ -442,9 +442,12 @@ func TestAMissingFacilityIsOneSentence(t *testing.T) {
 		t.Errorf("problem: %+v", p)
 	}
 	c.Close()
-	if ps = w.reconcile("a", false); len(ps) != 0 { // what failed is tried again
-		t.Errorf("problems: %+v", ps)
-	}
+	lab.Eventually(t, 30*time.Second, "what failed is tried again", func() error {
+		if ps := w.reconcile("a", false); len(ps) > 0 {
+			return fmt.Errorf("problems: %+v", ps)
+		}
+		return nil
+	})
 }
 
 func TestInspectTellsWhatTheKernelDoes(t *testing.T) {
