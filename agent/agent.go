@@ -31,6 +31,7 @@ import (
 	lb "shoal/lb/ipvs"
 	"shoal/model"
 	"shoal/reconcile"
+	"shoal/store"
 	"shoal/vip"
 )
 
@@ -44,6 +45,7 @@ type Agent struct {
 	metrics  *metrics
 	problems *diagnose.Problems
 
+	store    *store.Store
 	catalog  *catalog.Catalog
 	dns      *dnsd.Server
 	member   *membership
@@ -221,17 +223,11 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	return a, nil
 }
 
-// openCatalog opens the store and finds out who this host is in the cluster;
+// openCatalog opens the store and the catalog in it, and finds out who this host is in the cluster;
 // which of them is first depends on whose etcd it is.
 func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor func(string, ...any)) error {
 	c, log := a.config, a.log.With("part", "cluster")
-	o := catalog.Options{
-		Self: model.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
-		Etcd: c.Etcd, TLS: etcdTLS, Log: a.log.With("part", "catalog"), Registerer: a.registry,
-	}
-	if c.Network == meshNetwork {
-		o.SubnetPool = c.SubnetPool // else each host has what its engine has
-	}
+	o := store.Options{Node: c.Node, StateDir: c.StateDir, Etcd: c.Etcd, TLS: etcdTLS, Log: a.log.With("part", "store")}
 	var id *cluster.Identity
 	var err error
 	if len(c.Etcd) == 0 {
@@ -242,25 +238,36 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 			return err
 		}
 		f := id.Files()
-		o.Peers = &catalog.Peers{
+		o.Peers = &store.Peers{
 			Addr: c.Advertise, CertFile: f.Cert, KeyFile: f.Key, CAFile: f.CA, TLS: id.ClientTLS(),
 			CRLFile: f.CRL, Revoked: id.CheckRevoked,
 		}
 	}
 	waitsFor("the store: its etcd's start")
-	if a.catalog, err = catalog.Open(ctx, o); err != nil {
+	if a.store, err = store.Open(ctx, o); err != nil {
 		return err
+	}
+	co := catalog.Options{
+		Self: model.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
+		Client: a.store.Client(), RemoveServer: a.store.RemoveServer,
+		Log: a.log.With("part", "catalog"), Registerer: a.registry,
+	}
+	if c.Network == meshNetwork {
+		co.SubnetPool = c.SubnetPool // else each host has what its engine has
+	}
+	if a.catalog, err = catalog.Open(ctx, co); err != nil {
+		return errors.Join(err, a.store.Close())
 	}
 	if id == nil {
 		waitsFor("the etcd at %s", strings.Join(c.Etcd, ", "))
 		id, err = identifyByStore(ctx, c, a.catalog.KV(), etcdTLS, log)
-	} else if len(c.Join) > 0 && a.catalog.Role() == catalog.RoleAlone {
+	} else if len(c.Join) > 0 && a.store.Role() == store.RoleAlone {
 		err = badSetting("--join: this host runs a cluster of its own already, kept in %s: stop the agent and remove that folder to join another", c.StateDir)
 	}
 	if err != nil {
-		return errors.Join(err, a.catalog.Close())
+		return errors.Join(err, a.closeStore())
 	}
-	a.member = newMembership(c, id, a.catalog, log)
+	a.member = newMembership(c, id, a.store, a.catalog, log)
 	a.inspect = a.inspector()
 	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
@@ -277,11 +284,16 @@ func (c *Config) ingress(log *slog.Logger) ingress.Options {
 
 // close lets go of the store and the kernel, which stays as it is.
 func (a *Agent) close() {
-	if err := a.catalog.Close(); err != nil {
+	if err := a.closeStore(); err != nil {
 		a.log.Warn("close the store", "error", err)
 	}
 	a.ingress.Close()
 	a.balancer.Close()
+}
+
+func (a *Agent) closeStore() error {
+	a.catalog.Close()
+	return a.store.Close()
 }
 
 // follow runs the passes of a part in a loop of its own, repairing after each

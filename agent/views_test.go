@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
 
 	"shoal/catalog"
+	"shoal/store"
 )
 
 func TestTheAPIIsServedWhole(t *testing.T) {
@@ -19,12 +21,31 @@ func TestTheAPIIsServedWhole(t *testing.T) {
 	}
 }
 
-// TestTheStoresStatusIsPassedOnWhole: with every field, by the same names.
+// TestTheStoresStatusIsPassedOnWhole: with every field of the store and of the catalog, by the same names in JSON.
 func TestTheStoresStatusIsPassedOnWhole(t *testing.T) {
+	var h store.Health
 	var s catalog.Status
-	from := reflect.ValueOf(&s).Elem()
-	for i := range from.NumField() {
-		switch f := from.Field(i); f.Kind() {
+	fill(reflect.ValueOf(&h).Elem())
+	fill(reflect.ValueOf(&s).Elem())
+	h.Error = "" // is not passed on beside the catalog's
+	want := map[string]any{}
+	for _, part := range []any{h, s} {
+		decodeInto(t, part, &want)
+	}
+	got := map[string]any{}
+	decodeInto(t, storeStatus(h, s), &got)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("passed on is %v, of %v", got, want)
+	}
+	if got := storeStatus(store.Health{Error: "away"}, catalog.Status{}); got.LastError != "away" {
+		t.Errorf("the store's error is passed on as %q", got.LastError)
+	}
+}
+
+// fill sets every field.
+func fill(v reflect.Value) {
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
 		case reflect.String:
 			f.SetString("x")
 		case reflect.Bool:
@@ -37,18 +58,15 @@ func TestTheStoresStatusIsPassedOnWhole(t *testing.T) {
 			f.SetInt(1)
 		}
 	}
-	to := reflect.ValueOf(storeStatus(s))
-	if to.NumField() != from.NumField() {
-		t.Errorf("%d fields of %d", to.NumField(), from.NumField())
+}
+
+func decodeInto(t *testing.T, from any, to *map[string]any) {
+	t.Helper()
+	b, err := json.Marshal(from)
+	if err == nil {
+		err = json.Unmarshal(b, to)
 	}
-	for i := range from.NumField() {
-		name := from.Type().Field(i).Name
-		if f := to.FieldByName(name); !f.IsValid() || f.IsZero() {
-			t.Errorf("%s is not passed on", name)
-			continue
-		}
-		if f, _ := to.Type().FieldByName(name); f.Tag != from.Type().Field(i).Tag {
-			t.Errorf("%s is tagged %s, was %s", name, f.Tag, from.Type().Field(i).Tag)
-		}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
