@@ -29,8 +29,8 @@ var lifeTests = []test{
 const state = `nft -s list ruleset 2>/dev/null | tr ',{}' '\n' | sed 's/^[[:space:]]*//;s/[[:space:]]*$//;s/^elements = *//' | sort
 iptables-save | sed 's/\[[0-9:]*\]//;/^#/d'
 ipset save 2>/dev/null | sort | sed 's/ initval [^ ]*//'
-ip rule; ip route show table all | sort
-ip -d -o link | sed 's/^[0-9]*: //;s/\(hello\|tcn\|topology\|gc\)_timer *[0-9.]*//g' | grep -o '^[^ ]*\|nf_call_iptables [01]\|hairpin o[nf]*' | sort
+ip rule; ip -4 route show table all | sort
+ip -d -o link | sed 's/^[0-9]*: //;s/@if[0-9]*:/:/;s/\(hello\|tcn\|topology\|gc\)_timer *[0-9.]*//g' | grep -o '^[^ ]*\|nf_call_iptables [01]\|hairpin o[nf]*' | sort
 [ -e /proc/net/ip_vs ] && { ipvsadm-save -n | sort; ipvsadm -l --timeout; }
 sysctl -a 2>/dev/null | grep '^net\.\(ipv4\|bridge\|netfilter\)\.' | grep -v 'conntrack_count\|tcp_fastopen_key'
 true`

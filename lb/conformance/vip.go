@@ -230,7 +230,7 @@ func vipPasses(t *testing.T, w *world) {
 		w.reconcile()
 		w.evenly("a4", "tcp", vip+":80", w.names["a4"].addr, c.task)
 	}
-	w.by("a4", "tcp", vip+":443", "a1") // no port is named any more
+	w.by("a4", "tcp", vip+":9000", "a1") // no port is named any more
 }
 
 func sctpVIP(t *testing.T, w *world) {

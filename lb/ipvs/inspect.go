@@ -73,7 +73,10 @@ func (p *Plane) inspectVIP(vip netip.Addr, have rules.State, broken []string) (*
 			}
 		}
 	}
-	slices.SortFunc(v.Fronts, func(x, y lb.FrontView) int { return x.Key.Compare(y.Key) })
+	slices.SortFunc(v.Fronts, func(x, y lb.FrontView) int {
+		named := func(f lb.FrontView) int { return min(int(f.Key.Port), 1) }
+		return cmp.Or(cmp.Compare(named(x), named(y)), x.Key.Compare(y.Key))
+	})
 	return v, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,7 +77,8 @@ type Plane struct {
 	changed <-chan struct{}
 	unwatch context.CancelFunc
 
-	between sync.Mutex // held by [Plane.Between]
+	between sync.Mutex  // held where passing is
+	passing *lb.Between // between hosts; nil: not told yet
 }
 
 var _ lb.DataPlane = (*Plane)(nil)
@@ -171,8 +173,12 @@ func interest() watch.Interest {
 func (p *Plane) Redirects(f *lb.Frontend) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	held := p.host.held[setPublished.Name]
 	for _, e := range redirections(f) {
-		if _, has := p.host.held[setPublished.Name][e]; !has {
+		if !slices.ContainsFunc(append(every, e.Net), func(n netip.Prefix) bool {
+			_, has := held[ipset.Entry{Net: n, Proto: e.Proto, Port: e.Port}]
+			return has && n.Contains(e.Net.Addr())
+		}) {
 			return false
 		}
 	}

@@ -148,3 +148,35 @@ func TestAClientIsInTheNarrowestNetworkThatHasIt(t *testing.T) {
 		t.Errorf("a client outside is in %s", got)
 	}
 }
+
+func TestAPortIsRedirectedWhereAnEntryHasTheAddress(t *testing.T) {
+	p := newTestPlane()
+	on := func(addrs ...string) *lb.Frontend {
+		f := &lb.Frontend{Key: lb.Key{Protocol: model.TCP, Port: 80}}
+		for _, a := range addrs {
+			f.On = append(f.On, netip.MustParseAddr(a))
+		}
+		return f
+	}
+	for _, tc := range []struct {
+		held *lb.Frontend
+		want map[*lb.Frontend]bool
+	}{
+		{on(), map[*lb.Frontend]bool{on(): true, on("192.0.2.1"): true, on("127.0.0.1", "192.0.2.1"): true}},
+		{on("127.0.0.1"), map[*lb.Frontend]bool{on(): false, on("192.0.2.1"): false, on("127.0.0.1"): true, on("127.0.0.1", "192.0.2.1"): false}},
+	} {
+		held := entries{}
+		for _, e := range redirections(tc.held) {
+			held[e] = 0
+		}
+		p.host.held[setPublished.Name] = held
+		for f, want := range tc.want {
+			if got := p.Redirects(f); got != want {
+				t.Errorf("with entries for %v: redirected on %v: %t, want %t", tc.held.On, f.On, got, want)
+			}
+		}
+		if other := (&lb.Frontend{Key: lb.Key{Protocol: model.UDP, Port: 80}}); p.Redirects(other) {
+			t.Error("another protocol's port is redirected")
+		}
+	}
+}
