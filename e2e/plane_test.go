@@ -75,6 +75,8 @@ var planes = map[string]plane{
 			"nft add rule ip others prerouting ip daddr 192.0.2.8 ct mark set 0x7",
 		},
 		breakages: [][]string{
+			{"iptables -F", "iptables -t raw -F"},
+			{"iptables -t raw -F SHOAL-PASS", "iptables -I FORWARD -j DROP"}, // what firewalls do: ours must stand before it
 			{"nft delete table ip shoal"},
 			{"nft flush table ip shoal"},
 			{"nft flush map ip shoal slots", "nft flush map ip shoal backends"},
@@ -144,7 +146,7 @@ func kernelCounters(h *host) map[string]int {
 	if lab.Plane() == kernel.NFTables {
 		for _, line := range nftLines(h.Exec("nft", "-a", "list", "table", "ip", "shoal")) {
 			name := nftCounter.ReplaceAllString(line, "")
-			if m := nftCounter.FindStringSubmatch(line); m != nil {
+			if m := nftCounter.FindStringSubmatch(line); m != nil && !strings.Contains(line, " expires ") {
 				count("packets of "+name, m[1])
 			}
 			if strings.Contains(line, "# handle ") {
@@ -169,5 +171,5 @@ func kernelCounters(h *host) map[string]int {
 
 var (
 	ruleCounter = regexp.MustCompile(`^\[(\d+):\d+\] (-A .*)$`)
-	nftCounter  = regexp.MustCompile(`(?:counter )?packets (\d+) bytes \d+| expires \S+`)
+	nftCounter  = regexp.MustCompile(`(?:counter )?packets (\d+) bytes \d+`)
 )

@@ -19,7 +19,7 @@ import (
 // cluster and alive, and a plane on host a, or on each.
 func (w *world) begin(t *testing.T, mesh bool) {
 	t.Helper()
-	w.t = t
+	w.t, w.late = t, 0
 	w.services = map[string]*model.Service{}
 	w.nodes, w.dead = w.hosts, map[string]bool{}
 	w.up = w.hosts[:1]
@@ -27,6 +27,9 @@ func (w *world) begin(t *testing.T, mesh bool) {
 		if mesh || h == w.a || h.dp != nil {
 			w.pass(h, false)
 		}
+	}
+	if t.Failed() {
+		t.FailNow()
 	}
 	if mesh {
 		w.up = w.hosts

@@ -38,7 +38,7 @@ func closedToTheLink(t *testing.T, w *world) {
 func forged(t *testing.T, w *world) {
 	shields := rulesOf(w.a.engineRules(), "raw")
 	for _, engine := range []string{"that shields containers in raw", "that does not"} {
-		t.Run("an engine "+engine, func(t *testing.T) {
+		w.sub("an engine "+engine, func(t *testing.T) {
 			if strings.HasSuffix(engine, "not") {
 				for _, r := range shields {
 					w.edit(w.a, strings.Replace(r, " -A ", " -D ", 1))

@@ -168,7 +168,7 @@ var anyBreaks = []Break{
 func repairs(t *testing.T, w *world) {
 	w.some()
 	for _, b := range append(anyBreaks, w.plane.Breaks...) {
-		t.Run(b.Name, func(t *testing.T) {
+		w.sub(b.Name, func(t *testing.T) {
 			before := w.state(w.a)
 			w.a.must(t, func() error { return b.Do(w.a.opts) })
 			broken := w.state(w.a)

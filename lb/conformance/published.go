@@ -46,7 +46,7 @@ func everyHost(t *testing.T, w *world) {
 	w.wide()
 	for _, network := range []string{"tcp", "udp"} {
 		for _, h := range w.hosts {
-			t.Run(network+" by "+h.name, func(*testing.T) {
+			w.sub(network+" by "+h.name, func(*testing.T) {
 				w.evenly("client", network, h.at(8000), clientAddr, "a1", "b1", "c1")
 			})
 		}

@@ -199,9 +199,7 @@ func (w *world) answers(n int, from, network, to string, client netip.Addr) map[
 		a, err := w.names[from].ask(network, to)
 		if err != nil {
 			w.t.Errorf("%s → %s/%s: %v", from, to, network, err)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break // the next ones would take as long
-			}
+			w.timedOut(err)
 			continue
 		}
 		if client.IsValid() && a.client != client {
@@ -210,6 +208,17 @@ func (w *world) answers(n int, from, network, to string, client netip.Addr) map[
 		got[a.task]++
 	}
 	return got
+}
+
+// timedOut ends a test in which too much was waited for in vain.
+func (w *world) timedOut(err error) {
+	w.t.Helper()
+	if e, ok := errors.AsType[net.Error](err); !ok || !e.Timeout() {
+		return
+	}
+	if w.late++; w.late >= 3 {
+		w.t.Fatal("too much times out: the rest of the test is left out")
+	}
 }
 
 // evenly asks every task's share twice: each must answer as often.
@@ -244,6 +253,7 @@ func (w *world) refused(from, network, to string) {
 		took = time.Since(start)
 		if !errors.Is(err, unix.ECONNREFUSED) {
 			w.t.Errorf("%s → %s/%s: answer %v, error %v after %v; want connection refused", from, to, network, a, err, took.Round(time.Millisecond))
+			w.timedOut(err)
 			return
 		}
 		if took < soon {

@@ -36,7 +36,7 @@ func everyClient(t *testing.T, w *world) {
 	w.three()
 	for _, network := range []string{"tcp", "udp"} {
 		for _, from := range []string{"a4", "x2", "a"} { // on the bridges of the tasks, and the host itself
-			t.Run(network+" from "+from, func(*testing.T) {
+			w.sub(network+" from "+from, func(*testing.T) {
 				w.evenly(from, network, vip+":80", w.names[from].addr, "a1", "a2", "x1")
 			})
 		}

@@ -49,6 +49,7 @@ type world struct {
 	hosts  []*host
 	names  map[string]*namespace // hosts, containers and the client
 	up     []*host               // those whose planes this test uses
+	late   int                   // how often this test waited in vain
 
 	revision uint64
 	nodes    []*host // that are in the cluster

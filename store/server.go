@@ -1,0 +1,224 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"shoal/store/etcd"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// Every change of a task is a revision. Only a watch that was interrupted
+	// reads old ones; one that was interrupted for longer lists again.
+	etcdKeepRevisions = "10000"
+	// Past its quota etcd takes no more writes. 10,000 services with three
+	// tasks each fill some 40 MB, and the revisions kept as much again.
+	etcdQuota = 2 << 30
+	// Raft's log is kept in memory from one snapshot to the next, with some
+	// entries more for a follower that is behind, and replayed at a start. With
+	// the defaults, 10,000 and 5,000, that takes seconds after a busy time.
+	etcdSnapshotCount  = 1000
+	etcdCatchUpEntries = 500
+
+	// sockaddr_un holds 108 bytes, one of them the closing zero (unix(7)).
+	maxSocketPath = 107
+)
+
+// server is the etcd inside this process.
+type server struct {
+	etcd     *embed.Etcd
+	endpoint string       // of its unix socket, for clients
+	unlisted bool         // clients are not sent to it: it has no vote yet, or is about to leave
+	quiet    *atomic.Bool // it is about to end: what it logs of that is no news
+	closing  atomic.Bool
+}
+
+// serverConfig says how etcd is started.
+type serverConfig struct {
+	dir  string // its data is in dir/etcd
+	name string
+	// peers is how other hosts reach it; nil: not at all.
+	peers *Peers
+	// join are the peer URLs of the members it becomes one of, by name, itself
+	// among them; nil: it has data, or is the first.
+	join map[string]string
+	// unchecked leaves out that all voters are connected for 5 s before one
+	// more is added or removed.
+	unchecked bool
+	// unsynced leaves out waiting for the disk.
+	unsynced bool
+}
+
+// startServer starts etcd. It is reached through the socket dir/etcd.sock, and
+// by other hosts if there are any: a voter alone needs no address for peers.
+// It does not wait until a leader is elected; clients do.
+func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
+	data, sock := dataDir(sc.dir), filepath.Join(sc.dir, "etcd.sock")
+	fail := func(err error) error {
+		return fmt.Errorf("start the embedded etcd on %s: %w; if its data is damaged, move the folder away: "+
+			"shoal then starts with an empty one, and services get new VIPs", data, err)
+	}
+	if len(sock) > maxSocketPath {
+		return nil, fmt.Errorf("start the embedded etcd: the path of its socket %s has %d characters, %d is the most; "+
+			"use a state folder with a shorter path", sock, len(sock), maxSocketPath)
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fail(err)
+	}
+	if err := os.Chmod(data, 0o700); err != nil {
+		return nil, fail(err)
+	}
+	// A killed agent leaves its socket behind. Whoever holds the lock on the
+	// state folder knows that nobody serves it any more.
+	if err := os.Remove(sock); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fail(err)
+	}
+
+	c := embed.NewConfig()
+	c.Name = sc.name
+	c.Dir = data
+	client := url.URL{Scheme: "unix", Path: sock}
+	c.ListenClientUrls = []url.URL{client}
+	c.AdvertiseClientUrls = []url.URL{client}
+	c.ListenPeerUrls = nil
+	// A member has to have an address, listened on or not.
+	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
+	// A voter alone waits for one election timeout before it serves.
+	c.TickMs, c.ElectionMs = 50, 250
+	if sc.peers != nil {
+		sc.peers.configure(c)
+	}
+	c.InitialCluster = c.InitialClusterFromName(sc.name)
+	if sc.join != nil {
+		var members []string
+		for name, u := range sc.join {
+			members = append(members, name+"="+u)
+		}
+		c.InitialCluster = strings.Join(members, ",")
+		c.ClusterState = embed.ClusterStateFlagExisting
+	}
+	c.InitialClusterToken = "shoal"
+	c.StrictReconfigCheck = !sc.unchecked
+	c.UnsafeNoFsync = sc.unsynced
+	c.AutoCompactionMode = embed.CompactorModeRevision
+	c.AutoCompactionRetention = etcdKeepRevisions
+	c.QuotaBackendBytes = etcdQuota
+	c.SnapshotCount = etcdSnapshotCount
+	c.SnapshotCatchUpEntries = etcdCatchUpEntries
+	c.EnableGRPCGateway = false
+	// On a small disk a commit takes longer than etcd likes; that alone is no
+	// news.
+	c.WarningApplyDuration = time.Second
+	c.WarningUnaryRequestDuration = time.Second
+	quiet := new(atomic.Bool)
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(log, quiet))
+
+	// etcd panics on some kinds of damage, and exits on others; zapLogger
+	// makes panics of both.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fail(fmt.Errorf("%v", p))
+		}
+	}()
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		return nil, fail(err)
+	}
+	if err := os.Chmod(sock, 0o600); err != nil {
+		stop(e)
+		return nil, fail(err)
+	}
+	return &server{etcd: e, endpoint: "unix://" + sock, quiet: quiet}, nil
+}
+
+// id is its member's.
+func (s *server) id() uint64 { return uint64(s.etcd.Server.MemberID()) }
+
+func (s *server) stopped() bool {
+	select {
+	case <-s.etcd.Server.StopNotify():
+		return true
+	default:
+		return s.closing.Load()
+	}
+}
+
+// ready waits until an etcd has a leader and answers.
+func (s *server) ready(ctx context.Context) error {
+	select {
+	case <-s.etcd.Server.ReadyNotify():
+		return nil
+	case <-s.etcd.Server.StopNotify():
+		return errors.New("the embedded etcd stopped; see the log")
+	case <-ctx.Done():
+		return fmt.Errorf("the embedded etcd finds no leader: %w", ctx.Err())
+	}
+}
+
+// moveLeader hands leadership to one of the voters, if this one has it.
+func (s *server) moveLeader(ctx context.Context, voters []uint64) (err error) {
+	srv := s.etcd.Server
+	for _, id := range voters {
+		if srv.Leader() != srv.MemberID() {
+			return nil
+		}
+		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+		err = srv.MoveLeader(rctx, uint64(srv.MemberID()), id)
+		cancel()
+	}
+	if err != nil {
+		return fmt.Errorf("no other voter takes the lead: %w", err)
+	}
+	return nil
+}
+
+// dataDir is where etcd keeps its data.
+func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
+
+// close stops etcd with everything written. Closing twice does nothing.
+func (s *server) close() {
+	s.quiet.Store(true)
+	if !s.closing.Swap(true) {
+		stop(s.etcd)
+	}
+}
+
+// stop stops an etcd. Its own Close waits until its listeners are served, which
+// they are only once it has found a leader: with its peers away, Close alone
+// would wait for ever.
+func stop(e *embed.Etcd) {
+	select {
+	case <-e.Server.ReadyNotify():
+	default:
+		e.Server.HardStop()
+	}
+	e.Close()
+}
+
+// recoverStatus answers a status request to a member that was removed. It serves
+// for a second more, in which etcd looks for it among the members and panics
+// (RaftCluster.IsLocalMemberLearner, of 3.7).
+func recoverStatus(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (reply any, err error) {
+	if info.FullMethod == etcdserverpb.Maintenance_Status_FullMethodName {
+		defer func() {
+			if p := recover(); p != nil {
+				reply, err = nil, status.Errorf(codes.FailedPrecondition, "it was removed from the store: %v", p)
+			}
+		}()
+	}
+	return handle(ctx, r)
+}
