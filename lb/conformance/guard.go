@@ -50,43 +50,7 @@ func forged(t *testing.T, w *world) {
 				w.a.set(t, "2", "net/ipv4/conf/eth0/rp_filter")
 			})
 			w.three()
-<<<<<<< HEAD
 			heard := w.hearAll("a1", "x1", "a3") // a3 is no task
-=======
-			heard := make(chan string, 100)
-			for _, name := range []string{"a1", "x1", "a3"} { // a3 is no task
-				n := w.names[name]
-				n.must(t, func() error {
-					c, err := net.ListenPacket("udp4", ":81")
-					if err != nil {
-						return err
-					}
-					t.Cleanup(func() { c.Close() })
-					go func() {
-						b := make([]byte, 100)
-						for {
-							k, _, err := c.ReadFrom(b)
-							if err != nil {
-								return
-							}
-							heard <- string(b[:k])
-						}
-					}()
-					return nil
-				})
-			}
-			send := func(from *namespace, source, to netip.Addr, what string) {
-				from.must(t, func() error {
-					c, err := net.ListenPacket("udp4", netip.AddrPortFrom(source, 0).String())
-					if err != nil {
-						return err
-					}
-					defer c.Close()
-					_, err = c.WriteTo([]byte(what), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 81)))
-					return err
-				})
-			}
->>>>>>> ipvs
 			// But for containers of b: their packets come by the link, without a tunnel.
 			for _, source := range []netip.Addr{clientAddr, w.names["a4"].addr, w.names["a2"].addr, w.names["x2"].addr, w.names["c1"].addr,
 				netip.MustParseAddr("10.244.1.200"), netip.MustParseAddr("172.30.0.200")} {
