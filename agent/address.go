@@ -88,7 +88,7 @@ func (w *addrWatch) watch(ctx context.Context, node string, problems *diagnose.P
 	if err != nil {
 		return err
 	}
-	for pause := lookSeldom; ; {
+	for pause := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
 			return nil

@@ -32,6 +32,7 @@ import (
 	"shoal/lb/host"
 	"shoal/model"
 	"shoal/reconcile"
+	"shoal/store"
 	"shoal/vip"
 )
 
@@ -45,6 +46,7 @@ type Agent struct {
 	metrics  *metrics
 	problems *diagnose.Problems
 
+	store    *store.Store
 	catalog  *catalog.Catalog
 	dns      *dnsd.Server
 	member   *membership
@@ -193,7 +195,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 		return nil, err
 	}
 	if a.balancer, err = lb.New(lb.Options{
-		DNS: c.DNS, DNSPeers: c.DNSPeers, Recognise: recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
+		DNS: c.DNS, DNSPeers: c.DNSPeers, Recognise: c.recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
 	}, a.plane); err != nil {
 		return nil, err
 	}
@@ -222,7 +224,10 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}
-	if a.fabric, err = fabric.New(fabric.Options{Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload, Log: log.With("part", "fabric")}); err != nil {
+	if a.fabric, err = fabric.New(fabric.Options{
+		Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload,
+		Firewall: a.plane, Log: log.With("part", "fabric"),
+	}); err != nil {
 		return nil, &ConfigError{err}
 	}
 	if err := a.openCatalog(ctx, etcdTLS, waitsFor); err != nil {
@@ -233,17 +238,11 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	return a, nil
 }
 
-// openCatalog opens the store and finds out who this host is in the cluster;
+// openCatalog opens the store and the catalog in it, and finds out who this host is in the cluster;
 // which of them is first depends on whose etcd it is.
 func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor func(string, ...any)) error {
 	c, log := a.config, a.log.With("part", "cluster")
-	o := catalog.Options{
-		Self: model.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
-		Etcd: c.Etcd, TLS: etcdTLS, Log: a.log.With("part", "catalog"), Registerer: a.registry,
-	}
-	if c.Network == meshNetwork {
-		o.SubnetPool = c.SubnetPool // else each host has what its engine has
-	}
+	o := store.Options{Node: c.Node, StateDir: c.StateDir, Etcd: c.Etcd, TLS: etcdTLS, Log: a.log.With("part", "store")}
 	var id *cluster.Identity
 	var err error
 	if len(c.Etcd) == 0 {
@@ -254,25 +253,36 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 			return err
 		}
 		f := id.Files()
-		o.Peers = &catalog.Peers{
+		o.Peers = &store.Peers{
 			Addr: c.Advertise, CertFile: f.Cert, KeyFile: f.Key, CAFile: f.CA, TLS: id.ClientTLS(),
 			CRLFile: f.CRL, Revoked: id.CheckRevoked,
 		}
 	}
 	waitsFor("the store: its etcd's start")
-	if a.catalog, err = catalog.Open(ctx, o); err != nil {
+	if a.store, err = store.Open(ctx, o); err != nil {
 		return err
+	}
+	co := catalog.Options{
+		Self: model.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
+		Client: a.store.Client(), RemoveServer: a.store.RemoveServer,
+		Log: a.log.With("part", "catalog"), Registerer: a.registry,
+	}
+	if c.Network == meshNetwork {
+		co.SubnetPool = c.SubnetPool // else each host has what its engine has
+	}
+	if a.catalog, err = catalog.Open(ctx, co); err != nil {
+		return errors.Join(err, a.store.Close())
 	}
 	if id == nil {
 		waitsFor("the etcd at %s", strings.Join(c.Etcd, ", "))
 		id, err = identifyByStore(ctx, c, a.catalog.KV(), etcdTLS, log)
-	} else if len(c.Join) > 0 && a.catalog.Role() == catalog.RoleAlone {
+	} else if len(c.Join) > 0 && a.store.Role() == store.RoleAlone {
 		err = badSetting("--join: this host runs a cluster of its own already, kept in %s: stop the agent and remove that folder to join another", c.StateDir)
 	}
 	if err != nil {
-		return errors.Join(err, a.catalog.Close())
+		return errors.Join(err, a.closeStore())
 	}
-	a.member = newMembership(c, id, a.catalog, log)
+	a.member = newMembership(c, id, a.store, a.catalog, log)
 	a.inspect = a.inspector()
 	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
@@ -280,19 +290,23 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 
 // ingress are the settings of the routing mesh.
 func (c *Config) ingress(log *slog.Logger) ingress.Options {
-	return ingress.Options{Pool: c.Pool, Recognise: recognise, StateDir: c.StateDir, Log: log.With("part", "ingress")}
+	return ingress.Options{Pool: c.Pool, Recognise: c.recognise, StateDir: c.StateDir, Log: log.With("part", "ingress")}
 }
 
-// recognise tells by which Ethernet addresses a host's packets come out of
-// tunnels.
-func recognise(n model.Node) []model.MAC { return []model.MAC{fabric.VTEPMAC(n.Addr)} }
+// recognise tells by which Ethernet addresses a host's packets come to this one.
+func (c *Config) recognise(n model.Node) []model.MAC { return fabric.Senders(c.Backend, n) }
 
 // close lets go of the store and the kernel, which stays as it is.
 func (a *Agent) close() {
-	if err := a.catalog.Close(); err != nil {
+	if err := a.closeStore(); err != nil {
 		a.log.Warn("close the store", "error", err)
 	}
 	a.plane.Close()
+}
+
+func (a *Agent) closeStore() error {
+	a.catalog.Close()
+	return a.store.Close()
 }
 
 // follow runs the passes of a part in a loop of its own, repairing after each
@@ -469,7 +483,7 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	}
 	return errors.Join(
 		ingress.Down(ctx, c.ingress(log)),
-		fabric.Down(ctx),
+		fabric.Down(),
 		downPlanes(ctx, c.planeOptions(log, nil)),
 		removeNetwork(ctx, c, log),
 	)

@@ -16,6 +16,7 @@ import (
 	"shoal/api"
 	"shoal/dockerwatch"
 	"shoal/fabric"
+	"shoal/fabric/vxlan"
 	"shoal/model"
 )
 
@@ -85,8 +86,8 @@ func Defaults() Config {
 		SubnetBits: 24,
 		Network:    meshNetwork,
 		Backend:    fabric.Auto,
-		VXLANPort:  fabric.DefaultPort,
-		VNI:        fabric.DefaultVNI,
+		VXLANPort:  vxlan.DefaultPort,
+		VNI:        vxlan.DefaultVNI,
 
 		DataPlane: planeAuto,
 

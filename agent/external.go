@@ -10,8 +10,8 @@ import (
 	"net/url"
 	"time"
 
-	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/store"
 )
 
 // identifyByStore finds out who this host is where the store is an etcd of the
@@ -43,7 +43,7 @@ func identifyByStore(ctx context.Context, c Config, store cluster.Store, etcdTLS
 }
 
 // external tells whether the store is an etcd of the user's.
-func (m *membership) external() bool { return m.store.Role() == catalog.RoleExternal }
+func (m *membership) external() bool { return m.store.Role() == store.RoleExternal }
 
 // reach connects to endpoints of an etcd as its client does, and tells what is
 // in the way where none of them can be spoken to.

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"shoal/catalog"
 	"shoal/cluster"
 )
 
@@ -25,8 +24,8 @@ func TestHostsOfOneEtcdAreEqual(t *testing.T) {
 	var first *cluster.Identity
 	for i, node := range []string{"a", "b"} {
 		c := Config{Node: node, Advertise: netip.AddrFrom4([4]byte{127, 0, 78, byte(i + 1)}), StateDir: stateDir(t), Etcd: []string{endpoint}}
-		store := openStore(t, c, func(o *catalog.Options) { o.Etcd = c.Etcd })
-		id, err := identifyByStore(t.Context(), c, store.KV(), nil, testLog(t))
+		s, cat := openStore(t, c)
+		id, err := identifyByStore(t.Context(), c, cat.KV(), nil, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +35,7 @@ func TestHostsOfOneEtcdAreEqual(t *testing.T) {
 		if !id.HoldsCA() || id.CAFingerprint() != first.CAFingerprint() {
 			t.Errorf("%s is not what the first is", node)
 		}
-		m := newMembership(c, id, store, testLog(t))
+		m := newMembership(c, id, s, cat, testLog(t))
 		if members, err := m.reg.Members(t.Context()); err != nil || len(members) != i+1 {
 			t.Errorf("the members are %v, %v", members, err)
 		}

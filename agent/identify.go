@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"shoal/catalog"
 	"shoal/cluster"
+	"shoal/store"
 )
 
 // welcome is what a host that joins has to know of the store.
@@ -58,7 +58,7 @@ func joinAgain(ctx context.Context, c Config, old *cluster.Identity, log *slog.L
 // comeBack ends what a host began that died while it joined: it has an identity,
 // by which it is let in again, and does not know yet where the store is.
 func comeBack(ctx context.Context, c Config, id *cluster.Identity, log *slog.Logger) (endpoints []string, err error) {
-	if has, err := catalog.HasPlace(c.StateDir); has || err != nil || id.HoldsCA() {
+	if has, err := store.HasPlace(c.StateDir); has || err != nil || id.HoldsCA() {
 		return nil, err
 	}
 	if len(c.Join) == 0 {
@@ -85,11 +85,11 @@ func askForStore(ctx context.Context, id *cluster.Identity, hosts []netip.AddrPo
 }
 
 func storeOf(w *cluster.Welcome) ([]string, error) {
-	var store welcome
-	if err := json.Unmarshal(w.Cluster, &store); err != nil || len(store.Endpoints) == 0 {
+	var at welcome
+	if err := json.Unmarshal(w.Cluster, &at); err != nil || len(at.Endpoints) == 0 {
 		return nil, errors.New("the cluster did not say where its store is")
 	}
-	return store.Endpoints, nil
+	return at.Endpoints, nil
 }
 
 // joinHosts are the hosts that --join names.

@@ -19,20 +19,22 @@ import (
 	"shoal/diagnose"
 	"shoal/lb"
 	"shoal/model"
+	"shoal/store"
 )
 
 // membership is this host's part in the cluster. A lone host has an identity;
 // it listens for hosts that join while there is a token to join by, and to
 // nothing else. The first that joins has it open the store, and all other ports.
 type membership struct {
-	config Config
-	log    *slog.Logger
-	store  *catalog.Catalog
-	id     *cluster.Identity
-	reg    *cluster.Registry
-	server *cluster.Server
-	tasks  func(netip.Addr) (lb.Held, error)                                                 // what this host still has to do with a task; set before start
-	trace  func(ctx context.Context, q diagnose.Question, asked bool) (diagnose.Part, error) // this host's part of one; likewise
+	config  Config
+	log     *slog.Logger
+	store   *store.Store
+	catalog *catalog.Catalog
+	id      *cluster.Identity
+	reg     *cluster.Registry
+	server  *cluster.Server
+	tasks   func(netip.Addr) (lb.Held, error)                                                 // what this host still has to do with a task; set before start
+	trace   func(ctx context.Context, q diagnose.Question, asked bool) (diagnose.Part, error) // this host's part of one; likewise
 
 	judged chan struct{} // closed once the other hosts' lives are known
 	once   sync.Once     // closes it
@@ -48,29 +50,29 @@ type membership struct {
 	work *errgroup.Group
 }
 
-func newMembership(c Config, id *cluster.Identity, store *catalog.Catalog, log *slog.Logger) *membership {
-	m := &membership{config: c, log: log, store: store, id: id, judged: make(chan struct{})}
-	m.reg = cluster.NewRegistry(store.KV())
+func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.Catalog, log *slog.Logger) *membership {
+	m := &membership{config: c, log: log, store: s, catalog: cat, id: id, judged: make(chan struct{})}
+	m.reg = cluster.NewRegistry(cat.KV())
 	m.server = cluster.NewServer(cluster.ServerOptions{
 		Identity: id, Registry: m.reg,
 		Cluster: func(ctx context.Context, _ string) (json.RawMessage, error) {
-			if !store.Connected() { // who asks has others to ask, and need not wait
+			if !s.Connected() { // who asks has others to ask, and need not wait
 				return nil, model.ErrAway
 			}
-			members, err := store.Members(ctx)
+			members, err := s.Members(ctx)
 			if err != nil {
 				return nil, err
 			}
 			var w welcome
-			for _, s := range members {
-				if s.Voter && s.Endpoint != "" {
-					w.Endpoints = append(w.Endpoints, s.Endpoint)
+			for _, member := range members {
+				if member.Voter && member.Endpoint != "" {
+					w.Endpoints = append(w.Endpoints, member.Endpoint)
 				}
 			}
 			return json.Marshal(w)
 		},
 		Open:      m.receive,
-		MayHoldCA: store.HasVote,
+		MayHoldCA: s.HasVote,
 	})
 	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))
 	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))
@@ -93,7 +95,7 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 		return nil
 	})
 	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
-	if m.store.Role() == catalog.RoleAlone {
+	if m.store.Role() == store.RoleAlone {
 		m.judge()
 		g.Go(func() error { m.await(ctx); return nil })
 		return nil
@@ -107,7 +109,7 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 func (m *membership) receive(ctx context.Context) error {
 	m.door.Lock()
 	defer m.door.Unlock()
-	if m.store.Role() == catalog.RoleAlone {
+	if m.store.Role() == store.RoleAlone {
 		if err := m.store.Serve(ctx); err != nil {
 			return err
 		}
@@ -119,7 +121,7 @@ func (m *membership) receive(ctx context.Context) error {
 // they could join by, until one has.
 func (m *membership) await(ctx context.Context) {
 	changed := m.reg.WatchTokens(ctx)
-	for m.store.Role() == catalog.RoleAlone {
+	for m.store.Role() == store.RoleAlone {
 		again := time.After(m.tend(ctx))
 		select {
 		case <-again:
@@ -136,7 +138,7 @@ func (m *membership) tend(ctx context.Context) (again time.Duration) {
 	m.door.Lock()
 	defer m.door.Unlock()
 	last, err := m.lastToken(ctx)
-	if err != nil || m.store.Role() != catalog.RoleAlone {
+	if err != nil || m.store.Role() != store.RoleAlone {
 		return time.Second
 	}
 	if again = time.Until(last); again > 0 {
@@ -210,7 +212,7 @@ func (m *membership) enrol(ctx context.Context) {
 	}
 }
 
-// watchLives tells the store which hosts live.
+// watchLives tells the store and the catalog which hosts live.
 func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness) {
 	go func() {
 		bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -238,6 +240,7 @@ func (m *membership) tell(live *cluster.Liveness) {
 		alive[p.Node] = p.Alive
 	}
 	m.store.SetAlive(alive)
+	m.catalog.SetAlive(alive)
 }
 
 // A client that has no store looks for it so often.
@@ -256,7 +259,7 @@ func (m *membership) seek(ctx context.Context) {
 		case <-time.After(pause):
 		}
 		hosts := m.elsewhere()
-		if len(hosts) == 0 || m.store.Role() != catalog.RoleClient {
+		if len(hosts) == 0 || m.store.Role() != store.RoleClient {
 			pause = seekFirst
 			continue
 		}
@@ -299,7 +302,7 @@ func (m *membership) elsewhere() (hosts []netip.AddrPort) {
 // peers are the other hosts' addresses, as the catalog knows them.
 func (m *membership) peers() map[string]netip.Addr {
 	all := map[string]netip.Addr{}
-	if s := m.store.Snapshot(); s != nil {
+	if s := m.catalog.Snapshot(); s != nil {
 		for _, n := range s.Nodes {
 			if n.Name != m.config.Node {
 				all[n.Name] = n.Addr

@@ -23,16 +23,18 @@ import (
 	"shoal/catalog"
 	"shoal/lab/wait"
 	"shoal/model"
+	"shoal/store"
 )
 
 // member is a host on a loopback address, as far as it takes part in a cluster.
 type member struct {
-	t     *testing.T
-	c     Config
-	log   *slog.Logger
-	store *catalog.Catalog
-	m     *membership
-	end   func()
+	t       *testing.T
+	c       Config
+	log     *slog.Logger
+	store   *store.Store
+	catalog *catalog.Catalog
+	m       *membership
+	end     func()
 }
 
 // newMember is host number n. The ports are fixed: another run of these tests at
@@ -63,9 +65,9 @@ func (h *member) tryStart() error {
 	if err := a.openCatalog(ctx, nil, func(string, ...any) {}); err != nil {
 		return err
 	}
-	h.store, h.m = a.catalog, a.member
-	h.store.SetLocal(model.Local{})
-	h.eventually("it has a Snapshot", func() bool { return h.store.Snapshot() != nil })
+	h.store, h.catalog, h.m = a.store, a.catalog, a.member
+	h.catalog.SetLocal(model.Local{})
+	h.eventually("it has a Snapshot", func() bool { return h.catalog.Snapshot() != nil })
 	g := new(errgroup.Group)
 	err := h.m.start(ctx, g)
 	h.end = func() {
@@ -74,7 +76,7 @@ func (h *member) tryStart() error {
 			h.t.Error(err)
 		}
 		h.m.stop()
-		if err := h.store.Close(); err != nil {
+		if err := a.closeStore(); err != nil {
 			h.t.Error(err)
 		}
 	}
@@ -114,7 +116,7 @@ func (h *member) eventually(what string, ok func() bool) {
 func (h *member) knows(other *member) {
 	h.t.Helper()
 	h.eventually(fmt.Sprintf("%s is at %s", other.c.Node, other.c.Advertise), func() bool {
-		s := h.store.Snapshot()
+		s := h.catalog.Snapshot()
 		return s != nil && slices.ContainsFunc(s.Nodes, func(n model.Node) bool {
 			return n.Name == other.c.Node && n.Addr == other.c.Advertise
 		})
@@ -136,7 +138,7 @@ func TestAHostThatDiedWhileItJoinedJoinsByTheSameCommand(t *testing.T) {
 	}
 	b.c.Join = join
 	b.start()
-	if got := b.store.Role(); got != catalog.RoleClient {
+	if got := b.store.Role(); got != store.RoleClient {
 		t.Errorf("it is %s", got)
 	}
 	if b.m.id.Key() != first.Key() {

@@ -13,7 +13,7 @@ import (
 
 // nodes are all hosts as this one sees them.
 func (m *membership) nodes(ctx context.Context) ([]api.NodeView, error) {
-	s := m.store.Snapshot()
+	s := m.catalog.Snapshot()
 	if s == nil {
 		return nil, errNoSnapshot
 	}
@@ -78,7 +78,7 @@ func (m *membership) removeNode(ctx context.Context, name string) error {
 	if name == m.config.Node {
 		return fmt.Errorf("%s is this host: run shoal node rm on another, with this one's agent stopped", name)
 	}
-	err := m.store.RemoveNode(ctx, name, m.silent(name))
+	err := m.catalog.RemoveNode(ctx, name, m.silent(name))
 	if err != nil && !errors.Is(err, catalog.ErrNoNode) {
 		return err
 	}

@@ -25,8 +25,11 @@ type kind struct {
 // kinds are the data planes, the one that auto prefers in front.
 var kinds = []kind{
 	{
-		name: "ipvs", available: ipvs.Available, down: ipvs.Down,
-		open: func(o lb.PlaneOptions) (lb.DataPlane, error) { return ipvs.New(o) },
+		name: "ipvs", available: ipvs.Available,
+		open: func(o lb.PlaneOptions) (lb.DataPlane, error) { return ipvs.New(ipvs.Options{PlaneOptions: o}) },
+		down: func(ctx context.Context, o lb.PlaneOptions) error {
+			return ipvs.Down(ctx, ipvs.Options{PlaneOptions: o})
+		},
 	},
 	{
 		name: "nftables", available: nft.Available, down: nft.Down,
@@ -121,7 +124,7 @@ func (c *Config) planeOptions(log *slog.Logger, reg prometheus.Registerer) lb.Pl
 
 // downPlanes removes what any data plane has in the kernel.
 func downPlanes(ctx context.Context, o lb.PlaneOptions) error {
-	var errs []error
+	errs := []error{host.DropRoute()} // first, see there
 	for _, k := range kinds {
 		errs = append(errs, k.down(ctx, o))
 	}

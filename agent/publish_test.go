@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"testing"
 
@@ -19,18 +17,8 @@ func TestOnePortLearnsThatTheStoreIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	dir, err := os.MkdirTemp("", "agent")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
 	self := model.Node{Name: "a"}
-	c, err := catalog.Open(t.Context(), catalog.Options{Self: self, StateDir: dir, Etcd: []string{silent.Addr().String()},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	_, c := openStore(t, Config{Node: self.Name, StateDir: stateDir(t), Etcd: []string{silent.Addr().String()}})
 
 	web := model.ServiceID{Stack: "shop", Name: "web"}
 	task := model.Task{Service: web, Node: "a", State: model.Running}

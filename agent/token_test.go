@@ -13,6 +13,7 @@ import (
 	"shoal/catalog"
 	"shoal/cluster"
 	"shoal/model"
+	"shoal/store"
 )
 
 // stateDir is a folder for a host's state. Its path is short: there is a socket in it.
@@ -28,19 +29,22 @@ func stateDir(t *testing.T) string {
 
 func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
-// openStore opens the catalog of a host.
-func openStore(t *testing.T, c Config, change ...func(*catalog.Options)) *catalog.Catalog {
+// openStore opens the store of a host, and the catalog in it.
+func openStore(t *testing.T, c Config) (*store.Store, *catalog.Catalog) {
 	t.Helper()
-	o := catalog.Options{Self: model.Node{Name: c.Node, Addr: c.Advertise}, StateDir: c.StateDir, Log: testLog(t)}
-	for _, f := range change {
-		f(&o)
-	}
-	store, err := catalog.Open(t.Context(), o)
+	s, err := store.Open(t.Context(), store.Options{Node: c.Node, StateDir: c.StateDir, Etcd: c.Etcd, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
-	return store
+	t.Cleanup(func() { s.Close() })
+	cat, err := catalog.Open(t.Context(), catalog.Options{
+		Self: model.Node{Name: c.Node, Addr: c.Advertise}, StateDir: c.StateDir, Client: s.Client(), Log: testLog(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cat.Close)
+	return s, cat
 }
 
 func TestATokenThatNobodyCanUseIsNotLeftBehind(t *testing.T) {
@@ -49,7 +53,8 @@ func TestATokenThatNobodyCanUseIsNotLeftBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newMembership(c, id, openStore(t, c), testLog(t))
+	s, cat := openStore(t, c)
+	m := newMembership(c, id, s, cat, testLog(t))
 	taken, err := net.Listen("tcp", netip.AddrPortFrom(c.Advertise, cluster.DefaultPort).String())
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"shoal/catalog"
 	"shoal/diagnose"
 	"shoal/model"
+	"shoal/store"
 )
 
 // backend is what the API serves.
@@ -61,7 +63,7 @@ func (a *Agent) status() api.Status {
 	st := api.Status{
 		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
 		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
-		Engine: "connected", Store: storeStatus(a.catalog.Status()),
+		Engine: "connected", Store: storeStatus(a.store.Health(), a.catalog.Status()),
 	}
 	for _, p := range a.problems.List() {
 		if p.Notice {
@@ -111,12 +113,12 @@ func (a *Agent) tasks() ([]model.Task, error) {
 	return tasks, nil
 }
 
-// storeStatus is the catalog's account of itself as the API has it.
-func storeStatus(s catalog.Status) api.StoreStatus {
+// storeStatus is the store's account of itself, and the catalog's.
+func storeStatus(h store.Health, s catalog.Status) api.StoreStatus {
 	return api.StoreStatus{
-		Endpoints: s.Endpoints, Embedded: s.Embedded, Role: string(s.Role), Connected: s.Connected,
-		Leader: s.Leader, Version: s.Version, DBSize: s.DBSize, Revision: s.Revision,
+		Endpoints: h.Endpoints, Embedded: h.Embedded, Role: string(h.Role), Connected: h.Connected,
+		Leader: h.Leader, Version: h.Version, DBSize: h.DBSize, Revision: s.Revision,
 		Lease: s.Lease, Unsaved: s.Unsaved, Unreadable: s.Unreadable, FromCache: s.FromCache,
-		Snapshot: s.Snapshot, SnapshotAge: s.SnapshotAge, Waiting: s.Waiting, LastError: s.LastError,
+		Snapshot: s.Snapshot, SnapshotAge: s.SnapshotAge, Waiting: s.Waiting, LastError: cmp.Or(s.LastError, h.Error),
 	}
 }

@@ -43,7 +43,7 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 			},
 			func(k containerKey) (c model.Container, ok bool) {
 				if p := r.containers[k.node][k.id]; p != nil {
-					return r.seenContainer(*p), true
+					return r.viewContainer(*p), true
 				}
 				return c, false
 			}, (*model.Container).Equal)
@@ -60,8 +60,8 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 	if !changed {
 		return prev
 	}
-	if ch.askers || ch.nodes || prev.Stacks == nil {
-		s.Stacks = r.askers(s.Containers)
+	if ch.addrs || ch.nodes || prev.Stacks == nil {
+		s.Stacks = r.stacksByAddr(s.Containers)
 	}
 	return &s
 }
@@ -81,7 +81,7 @@ func (r *records) service(id model.ServiceID) (model.Service, bool) {
 	for _, c := range containers {
 		for _, t := range c.Tasks {
 			if t.Service == id {
-				s.Tasks = append(s.Tasks, r.seen(t))
+				s.Tasks = append(s.Tasks, r.view(t))
 			}
 		}
 	}
@@ -98,9 +98,9 @@ func (r *records) service(id model.ServiceID) (model.Service, bool) {
 	return s, true
 }
 
-// askers maps the addresses of containers to their stacks. An address that only
+// stacksByAddr maps the addresses of containers to their stacks. An address that only
 // its own host reaches may be on several: here it is this host's container.
-func (r *records) askers(containers []model.Container) map[netip.Addr]string {
+func (r *records) stacksByAddr(containers []model.Container) map[netip.Addr]string {
 	m := make(map[netip.Addr]string, len(containers))
 	for i := range containers {
 		for _, a := range containers[i].Addrs {

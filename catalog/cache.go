@@ -154,7 +154,7 @@ func (c *Catalog) keepCache(ctx context.Context) {
 	for range snapshots {
 		start := time.Now()
 		if err := c.writeCache(); err != nil {
-			c.log.Warn("the state could not be saved for a start without etcd", "err", err)
+			c.log.Warn("the state could not be saved for a start without etcd", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -163,7 +163,7 @@ func (c *Catalog) keepCache(ctx context.Context) {
 	}
 	if c.Snapshot() != nil {
 		if err := c.writeCache(); err != nil {
-			c.log.Warn("the state could not be saved for a start without etcd", "err", err)
+			c.log.Warn("the state could not be saved for a start without etcd", "error", err)
 		}
 	}
 }

@@ -3,47 +3,37 @@ package catalog
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"shoal/model"
+	"shoal/store/etcd"
 
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/keepalive"
 )
 
-// Options say where the catalog is kept.
+// Options say whose catalog it is and where it is kept.
 type Options struct {
 	Self       model.Node            // this host; Alive is taken for granted. Subnet, Number, MAC: zero ones are those of the last run
-	StateDir   string                // root's only: etcd's data, its socket, the disk cache. One process at a time
-	Etcd       []string              // endpoints of an etcd of the user's; none: one in this process
-	TLS        *tls.Config           // for Etcd
-	Peers      *Peers                // how the embedded etcds of several hosts reach each other; nil: this host stays alone
-	Join       []string              // endpoints of servers of the cluster to join, "https://ADDR:2379"; in a later run not needed
+	StateDir   string                // of the disk cache. It exists, and no other process uses it
+	Client     *etcd.Client          // of the etcd that keeps the records; it stays open until after Close
 	SubnetPool netip.Prefix          // other hosts' subnets have to be of it; zero: of a private range
 	LeaseTTL   time.Duration         // how long this host's tasks are remembered without it; 0: a week
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 
-	// Of tests, which are in more of a hurry:
+	// RemoveServer takes the vote of a host in the store before RemoveNode
+	// forgets the host; nil: hosts do not serve the store.
+	RemoveServer func(ctx context.Context, node string) error
 
-	cacheAfter time.Duration // how long etcd is waited for before the state of the last run will do; 0: 3 s
-	unchecked  bool          // embedded etcds change their members before all are connected for 5 s
-	unsynced   bool          // embedded etcds do not wait for the disk
+	cacheAfter time.Duration // how long etcd is waited for before the state of the last run will do; 0: 3 s. For tests
 }
 
 // Catalog keeps this host's part of the catalog in etcd, and the whole of it in
@@ -51,20 +41,15 @@ type Options struct {
 type Catalog struct {
 	o       Options
 	log     *slog.Logger
-	lock    *os.File
-	client  *clientv3.Client
-	conns   conns // of client
+	client  *etcd.Client
 	metrics *metrics
-	run     context.Context // until Close
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
-	closing  sync.Once
-	closeErr error
+	closing sync.Once
 
 	changed chan struct{} // of capacity 1: the records are not what the Snapshot says
 	unsaved chan struct{} // of capacity 1: etcd may not be what it should
-	moved   chan struct{} // of capacity 1: etcd may have to be asked elsewhere
 	relist  chan struct{} // of capacity 1: what was watched may be gone
 	known   chan struct{} // closed once the records hold the cluster's state
 	listed  chan struct{} // closed once that came from etcd
@@ -73,20 +58,15 @@ type Catalog struct {
 	published atomic.Pointer[time.Time]
 
 	subscribers subscribers
-	hosting     chan struct{} // of capacity 1: held by what changes the role of this host
-	wiring      sync.Mutex    // of endpoints and the file that keeps them; taken before mu
 
 	mu         sync.Mutex
-	place      place
-	found      []string // endpoints that other hosts named, see Found
-	server     *server  // nil: none runs in this process
 	self       model.Node
 	records    *records
 	localKnown bool
 	cached     *cache                     // what the last run knew; nil: nothing, or not needed any more
 	inEtcd     map[string]model.Container // this host's containers, by key, until localKnown
 	want       map[string]uint64          // key -> fingerprint of what etcd should hold of this host
-	have       map[string]holding         // key -> what it holds
+	have       map[string]keptRecord      // key -> what it holds
 	unreadable map[string]int64           // key -> revision of a record that does not parse
 	seen       int64                      // etcd's revision that the records are at
 	advance    chan struct{}              // closed, and made anew, when seen grows
@@ -95,8 +75,8 @@ type Catalog struct {
 	mailboxes  map[chan *model.Snapshot]struct{}
 }
 
-// holding is a record of this host as etcd has it.
-type holding struct {
+// keptRecord is a record of this host as etcd has it.
+type keptRecord struct {
 	sum   uint64 // fingerprint of its value
 	lease clientv3.LeaseID
 }
@@ -105,13 +85,12 @@ var seed = maphash.MakeSeed()
 
 func fingerprint(value string) uint64 { return maphash.String(seed, value) }
 
-// Open starts the catalog. An embedded etcd that cannot be started is an error;
-// an external one may be away: the catalog connects when it is there, and
-// until then goes by what it knew when last it ran.
+// Open starts the catalog. Etcd may be away: until it is there, the catalog goes
+// by what it knew when last it ran.
 //
 // The context bounds Open, not the life of the Catalog: that ends with Close.
-func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
-	if err := checkNodeName(o.Self.Name); err != nil {
+func Open(ctx context.Context, o Options) (*Catalog, error) {
+	if err := model.CheckNodeName(o.Self.Name); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -124,17 +103,16 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 	c := &Catalog{
 		o:          o,
 		log:        o.Log,
+		client:     o.Client,
 		changed:    make(chan struct{}, 1),
 		unsaved:    make(chan struct{}, 1),
-		moved:      make(chan struct{}, 1),
-		hosting:    make(chan struct{}, 1),
 		relist:     make(chan struct{}, 1),
 		known:      make(chan struct{}),
 		listed:     make(chan struct{}),
 		records:    newRecords(o.Self.Name),
 		inEtcd:     map[string]model.Container{},
 		want:       map[string]uint64{},
-		have:       map[string]holding{},
+		have:       map[string]keptRecord{},
 		unreadable: map[string]int64{},
 		advance:    make(chan struct{}),
 		mailboxes:  map[chan *model.Snapshot]struct{}{},
@@ -142,23 +120,9 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 	c.records.subnets = o.SubnetPool
 	c.setSelf(o.Self)
 	c.snapshot.Store(new(model.Snapshot))
-	defer func() {
-		if err != nil {
-			c.closeFiles()
-		}
-	}()
-
-	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state folder: %w", err)
-	}
-	if c.lock, err = lockDir(o.StateDir); err != nil {
-		return nil, err
-	}
-	if err := c.settle(); err != nil {
-		return nil, err
-	}
+	var err error
 	if c.cached, err = readCache(c.cachePath(), o.Self.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
-		c.log.Warn("the state of the last run is of no use", "err", err)
+		c.log.Warn("the state of the last run is of no use", "error", err)
 	}
 	if c.cached != nil {
 		c.adopt(c.cached.node(o.Self.Name))
@@ -168,50 +132,11 @@ func Open(ctx context.Context, o Options) (_ *Catalog, err error) {
 	}
 
 	run, cancel := context.WithCancel(context.Background())
-	c.run, c.cancel = run, cancel
-	for _, work := range []func(context.Context){c.publish, c.read, c.write, c.keepCache, c.steer} {
+	c.cancel = cancel
+	for _, work := range []func(context.Context){c.publish, c.read, c.write, c.keepCache} {
 		c.done.Go(func() { work(run) })
 	}
-	if c.server != nil {
-		c.guard(c.server)
-	}
 	return c, nil
-}
-
-// keepaliveTimeout is how long a connection may leave something unanswered.
-const keepaliveTimeout = 5 * time.Second
-
-// newClient makes a client that comes back within a second or two after an etcd
-// that was away for hours, and finds out about a connection that died silently.
-// It logs nothing: what fails for good, its callers are told.
-func newClient(endpoints []string, t *tls.Config, cs *conns, opts ...grpc.DialOption) (*clientv3.Client, error) {
-	retry := backoff.DefaultConfig
-	retry.MaxDelay = time.Second
-	return clientv3.New(clientv3.Config{
-		Endpoints: endpoints,
-		TLS:       t,
-		Logger:    zap.NewNop(),
-		DialOptions: append([]grpc.DialOption{
-			grpc.WithContextDialer(cs.dial),
-			// With the handshake of TLS, for which a busy host may need its time.
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 10 * time.Second}),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: keepaliveTimeout}),
-		}, opts...),
-	})
-}
-
-// lockDir keeps a second agent off the state folder: etcd would wait for its
-// data without end.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the state folder: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("the state folder %s is in use by another agent: stop that one, or give this one a folder of its own", dir)
-	}
-	return f, nil
 }
 
 // SetLocal tells what the engine of this host says, the whole of it. It is in
@@ -252,7 +177,7 @@ const maxRecord = 1 << 20
 func (c *Catalog) wantContainer(ctr *model.Container) {
 	key := taskKey(ctr.Node, ctr.ID)
 	delete(c.want, key)
-	if !stored(ctr) {
+	if !needsRecord(ctr) {
 		return
 	}
 	value := encode(ctr)
@@ -295,36 +220,15 @@ func (c *Catalog) RestoreLocal() bool {
 	return true
 }
 
-// Close stops the catalog and an embedded etcd. This host's records stay in
-// etcd: an agent that stops leaves its tasks where they are, and traffic goes
-// on.
-func (c *Catalog) Close() error {
+// Close stops the catalog. This host's records stay in etcd: an agent that stops
+// leaves its tasks where they are, and traffic goes on.
+func (c *Catalog) Close() {
 	c.closing.Do(func() {
 		c.cancel()
-		c.hosting <- struct{}{} // for good: no change of roles is under way
 		c.done.Wait()
 		c.closeMailboxes()
-		c.closeErr = c.closeFiles()
+		c.metrics.unregister()
 	})
-	return c.closeErr
-}
-
-func (c *Catalog) closeFiles() error {
-	c.metrics.unregister()
-	var err error
-	if c.client != nil {
-		err = c.client.Close()
-	}
-	if c.server != nil {
-		c.server.close()
-	}
-	if c.lock != nil {
-		c.lock.Close()
-	}
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // wake signals without waiting: a signal not yet taken stands for this one too.

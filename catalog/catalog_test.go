@@ -16,13 +16,13 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"shoal/lab/wait"
 	"shoal/model"
+	"shoal/store/etcd"
 )
 
-// shortDir is a folder whose path is short enough for a socket in it.
+// shortDir is a folder whose path is short enough for a socket in it (unix(7)).
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cat")
@@ -64,38 +64,39 @@ func inAHurry(o *Options) { o.cacheAfter = 500 * time.Millisecond }
 // open opens the catalog of a host, and closes it with the test.
 func open(t *testing.T, node, dir string, change ...func(*Options)) *Catalog {
 	t.Helper()
-	o := Options{Self: model.Node{Name: node, Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, node[0] - 'a', 0}), 24)}, StateDir: dir, unsynced: true,
+	o := Options{Self: model.Node{Name: node, Addr: netip.MustParseAddr("192.0.2.1"), Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, node[0] - 'a', 0}), 24)}, StateDir: dir,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, f := range change {
 		f(&o)
+	}
+	if o.Client == nil {
+		at(t, etcdServer(t, shortDir(t)).endpoint)(&o)
 	}
 	c, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(c.Close)
 	return c
 }
 
-func at(endpoint string) func(*Options) {
-	return func(o *Options) { o.Etcd = []string{endpoint} }
+// at has a catalog kept in the etcd at that endpoint.
+func at(t *testing.T, endpoint string) func(*Options) {
+	t.Helper()
+	c := client(t, endpoint)
+	return func(o *Options) { o.Client = c }
 }
 
-// etcdServer starts an etcd that is not a Catalog's own.
-func etcdServer(t *testing.T, dir string) *server {
+// beside has a catalog kept where another one is.
+func beside(t *testing.T, c *Catalog) func(*Options) {
 	t.Helper()
-	s, err := startServer(serverConfig{dir: dir, name: "etcd", unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.close)
-	return s
+	return at(t, c.client.Endpoints()[0])
 }
 
-// client is one to look into an etcd with.
-func client(t *testing.T, endpoint string) *clientv3.Client {
+// client makes a client of an etcd.
+func client(t *testing.T, endpoint string) *etcd.Client {
 	t.Helper()
-	c, err := newClient([]string{endpoint}, nil, new(conns))
+	c, err := etcd.Dial([]string{endpoint}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func tasks(c *Catalog, name string) string {
 
 func local(c ...model.Container) model.Local { return model.Local{Containers: c} }
 
-func revision(t *testing.T, c *clientv3.Client) int64 {
+func revision(t *testing.T, c *etcd.Client) int64 {
 	t.Helper()
 	r, err := c.Get(t.Context(), root)
 	if err != nil {
@@ -154,7 +155,7 @@ func revision(t *testing.T, c *clientv3.Client) int64 {
 func TestHostsSeeEachOthersTasks(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
-	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	b := open(t, "b", shortDir(t), beside(t, a))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "plain", "10.0.0.9")))
 	b.SetLocal(local(ctr("b", "2", "10.0.1.1", "web")))
 	for _, c := range []*Catalog{a, b} {
@@ -166,9 +167,6 @@ func TestHostsSeeEachOthersTasks(t *testing.T) {
 	}
 	a.SetLocal(local())
 	eventually(t, "one task is left", func() bool { return tasks(b, "web") == "b/2" })
-	if _, err := os.Stat(filepath.Join(a.o.StateDir, "etcd.sock")); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestNoSnapshotBeforeEngineAndEtcdAreKnown(t *testing.T) {
@@ -181,7 +179,7 @@ func TestNoSnapshotBeforeEngineAndEtcdAreKnown(t *testing.T) {
 	c.SetLocal(local())
 	eventually(t, "a snapshot", func() bool { return c.Snapshot() != nil })
 
-	c = open(t, "a", shortDir(t), at("unix:///nonexistent/etcd.sock"), inAHurry)
+	c = open(t, "a", shortDir(t), at(t, "unix:///nonexistent/etcd.sock"), inAHurry)
 	c.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	if c.RestoreLocal(); c.Snapshot() != nil || !strings.Contains(c.Status().Waiting, "etcd") {
 		t.Errorf("snapshot %v, waiting for %q", c.Snapshot(), c.Status().Waiting)
@@ -217,7 +215,7 @@ func TestWatchIsAMailbox(t *testing.T) {
 func TestBurstsBecomeFewSnapshotsAndNothingNewNone(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
-	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	b := open(t, "b", shortDir(t), beside(t, a))
 	b.SetLocal(local())
 	settled(t, b)
 	var many []model.Container
@@ -297,9 +295,9 @@ func TestBuildingTakesATenthOfTheTimeInABurst(t *testing.T) {
 
 func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir, kept := shortDir(t), at(t, etcdServer(t, shortDir(t)).endpoint)
 	containers := local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", "10.0.0.2", "db"))
-	a := open(t, "a", dir)
+	a := open(t, "a", dir, kept)
 	a.SetLocal(containers)
 	settled(t, a)
 	if _, err := a.ClaimVIP(t.Context(), model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
@@ -311,11 +309,9 @@ func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
 	})
 	settled(t, a)
 	before, rev, lease := a.Snapshot(), revision(t, a.client), a.Status().Lease
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
+	a.Close()
 
-	a = open(t, "a", dir)
+	a = open(t, "a", dir, kept)
 	a.SetLocal(containers)
 	settled(t, a)
 	if after := a.Snapshot(); !same(before, after) {
@@ -331,8 +327,8 @@ func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
 
 func TestRestoreLocal(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
-	a := open(t, "a", dir)
+	dir, kept := shortDir(t), at(t, etcdServer(t, shortDir(t)).endpoint)
+	a := open(t, "a", dir, kept)
 	if a.RestoreLocal() {
 		t.Error("a new host had something to restore")
 	}
@@ -340,7 +336,7 @@ func TestRestoreLocal(t *testing.T) {
 	settled(t, a)
 	before := a.Snapshot()
 	a.Close()
-	a = open(t, "a", dir)
+	a = open(t, "a", dir, kept)
 	if !a.RestoreLocal() {
 		t.Fatal("nothing to restore")
 	}
@@ -355,11 +351,11 @@ func TestRestoreLocal(t *testing.T) {
 func TestStartsFromDiskWhileEtcdIsAway(t *testing.T) {
 	t.Parallel()
 	etcdDir, dir := shortDir(t), shortDir(t)
-	etcd := etcdServer(t, etcdDir)
-	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	server := etcdServer(t, etcdDir)
+	b := open(t, "b", shortDir(t), at(t, server.endpoint))
 	b.SetLocal(local(ctr("b", "2", "10.0.1.1", "web")))
 	settled(t, b)
-	a := open(t, "a", dir, at(etcd.endpoint))
+	a := open(t, "a", dir, at(t, server.endpoint))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	web, vip := model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.1")
 	if _, err := b.ClaimVIP(t.Context(), web, vip); err != nil {
@@ -375,10 +371,10 @@ func TestStartsFromDiskWhileEtcdIsAway(t *testing.T) {
 	before := a.Snapshot()
 	a.Close()
 	b.Close()
-	etcd.close()
+	server.close()
 
 	start := time.Now()
-	a = open(t, "a", dir, at(etcd.endpoint), inAHurry)
+	a = open(t, "a", dir, at(t, server.endpoint), inAHurry)
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("Open took %v", took)
 	}
@@ -389,19 +385,19 @@ func TestStartsFromDiskWhileEtcdIsAway(t *testing.T) {
 	if !same(before, a.Snapshot()) {
 		t.Errorf("before %+v, after %+v", before, a.Snapshot())
 	}
-	if s := a.Status(); s.Connected || !s.FromCache || s.LastError == "" {
+	if s := a.Status(); a.client.Connected() || !s.FromCache {
 		t.Errorf("status %+v", s)
 	}
 	// The host's own containers go on coming and going.
 	a.SetLocal(local(ctr("a", "3", "10.0.0.3", "web")))
 	eventually(t, "the new one", func() bool { return tasks(a, "web") == "a/3 b/2" })
 
-	etcd = etcdServer(t, etcdDir)
+	server = etcdServer(t, etcdDir)
 	settled(t, a)
 	if s := a.Status(); s.FromCache || s.LastError != "" {
 		t.Errorf("status %+v", s)
 	}
-	if r, err := client(t, etcd.endpoint).Get(t.Context(), taskKey("a", "3")); err != nil || len(r.Kvs) != 1 {
+	if r, err := client(t, server.endpoint).Get(t.Context(), taskKey("a", "3")); err != nil || len(r.Kvs) != 1 {
 		t.Errorf("etcd was not told: %v, %v", r, err)
 	}
 }
@@ -421,42 +417,6 @@ func TestCacheOfAnotherHostOrDamagedIsNotUsed(t *testing.T) {
 			t.Errorf("%s: used: %+v", content, c)
 		}
 	}
-}
-
-func TestStateFolderInUse(t *testing.T) {
-	t.Parallel()
-	dir := shortDir(t)
-	open(t, "a", dir)
-	_, err := Open(t.Context(), Options{Self: model.Node{Name: "a"}, StateDir: dir})
-	if err == nil || !strings.Contains(err.Error(), "in use by another agent") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestDamagedEtcdDataIsAClearError(t *testing.T) {
-	t.Parallel()
-	dir := shortDir(t)
-	a := open(t, "a", dir)
-	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
-	settled(t, a)
-	a.Close()
-	wals, err := filepath.Glob(filepath.Join(dir, "etcd/member/wal/*.wal"))
-	if err != nil || len(wals) == 0 {
-		t.Fatal(wals, err)
-	}
-	f, err := os.OpenFile(wals[0], os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, 4096), 100); err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	_, err = Open(t.Context(), Options{Self: model.Node{Name: "a"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err == nil || !strings.Contains(err.Error(), "move the folder away") {
-		t.Errorf("got %v", err)
-	}
-	t.Log(err)
 }
 
 func TestNodeNamesThatCannotBeKeys(t *testing.T) {

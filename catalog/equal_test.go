@@ -118,7 +118,6 @@ func TestRecordsKeepEveryField(t *testing.T) {
 	c, n, rec, claim := filled[model.Container](t), filled[model.Node](t), filled[ServiceRecord](t), filled[model.PortClaim](t)
 	claim.Port, claim.Protocol = 53, model.UDP
 	n.Problem, n.ProblemCode = "", "" // are this host's finding
-	server := serverRecord{"https://192.0.2.9:2379"}
 	for key, test := range map[string]struct {
 		value any // to be written
 		read  func(entry) any
@@ -128,7 +127,6 @@ func TestRecordsKeepEveryField(t *testing.T) {
 		nodeKey("x"):      {n, func(e entry) any { return *e.node }, n},
 		serviceKey(model.ServiceID{Stack: "x", Name: "x"}): {rec, func(e entry) any { return *e.service }, rec},
 		publishKey(port{model.UDP, 53}):                    {claim.Service, func(e entry) any { return *e.published }, claim},
-		serverKey("x"):                                     {server, func(e entry) any { return *e.server }, server},
 		taskKey("x", "x") + "/no such thing":               {},
 	} {
 		e, err := decode(key, []byte(encode(test.value)))
@@ -156,7 +154,7 @@ func TestRecordsKeepEveryField(t *testing.T) {
 func TestStatesAndChoicesOfTasksReachOtherHosts(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
-	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	b := open(t, "b", shortDir(t), beside(t, a))
 	b.SetLocal(local())
 	for i, state := range []model.State{model.Starting, model.Running, model.Unhealthy, model.Paused, model.Draining} {
 		c := ctr("a", "1", "10.0.0.1", "web")

@@ -1,8 +1,6 @@
 package catalog
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -16,16 +14,13 @@ import (
 
 	"shoal/model"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
-	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	b := open(t, "b", shortDir(t), beside(t, a))
 	var mu sync.Mutex
 	given := map[model.ServiceID]netip.Addr{}
 	var work sync.WaitGroup
@@ -68,23 +63,23 @@ func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
 func TestResumesAfterCompaction(t *testing.T) {
 	t.Parallel()
 	dir, away := shortDir(t), shortDir(t)
-	etcd := etcdServer(t, dir)
-	a := open(t, "a", shortDir(t), at(etcd.endpoint))
-	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	server := etcdServer(t, dir)
+	a := open(t, "a", shortDir(t), at(t, server.endpoint))
+	b := open(t, "b", shortDir(t), at(t, server.endpoint))
 	a.SetLocal(local())
 	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")))
 	eventually(t, "b's tasks", func() bool { return tasks(a, "web") == "b/1 b/2" })
 	settled(t, b)
 	b.Close()
-	etcd.close()
+	server.close()
 
 	// The same data, where the catalog does not see it: one task goes, one
 	// comes, and the history of that is thrown away.
 	if err := os.Rename(filepath.Join(dir, "etcd"), filepath.Join(away, "etcd")); err != nil {
 		t.Fatal(err)
 	}
-	etcd = etcdServer(t, away)
-	cl := client(t, etcd.endpoint)
+	server = etcdServer(t, away)
+	cl := client(t, server.endpoint)
 	c := ctr("b", "3", "10.0.1.3", "web")
 	if _, err := cl.Delete(t.Context(), taskKey("b", "1")); err != nil {
 		t.Fatal(err)
@@ -96,7 +91,7 @@ func TestResumesAfterCompaction(t *testing.T) {
 	if _, err := cl.Compact(t.Context(), r.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
-	etcd.close()
+	server.close()
 	if err := os.Rename(filepath.Join(away, "etcd"), filepath.Join(dir, "etcd")); err != nil {
 		t.Fatal(err)
 	}
@@ -106,12 +101,12 @@ func TestResumesAfterCompaction(t *testing.T) {
 
 func TestLostLeaseIsGrantedAnewWithAllRecords(t *testing.T) {
 	t.Parallel()
-	etcd := etcdServer(t, shortDir(t))
-	a := open(t, "a", shortDir(t), at(etcd.endpoint))
+	server := etcdServer(t, shortDir(t))
+	a := open(t, "a", shortDir(t), at(t, server.endpoint))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", "10.0.0.2", "web")))
 	settled(t, a)
 	old := a.Status().Lease
-	cl := client(t, etcd.endpoint)
+	cl := client(t, server.endpoint)
 	a.mu.Lock()
 	lease := a.lease
 	a.mu.Unlock()
@@ -149,7 +144,7 @@ func TestRecordsOutliveAnAgentForTheirLease(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
 	a.SetLocal(local())
-	b := open(t, "b", shortDir(t), at(a.server.endpoint), func(o *Options) { o.LeaseTTL = 2 * time.Second })
+	b := open(t, "b", shortDir(t), beside(t, a), func(o *Options) { o.LeaseTTL = 2 * time.Second })
 	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web")))
 	if _, err := a.ClaimVIP(t.Context(), model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.1")); err != nil {
 		t.Fatal(err)
@@ -172,31 +167,31 @@ func TestRecordsOutliveAnAgentForTheirLease(t *testing.T) {
 func TestEtcdRestarts(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	etcd := etcdServer(t, dir)
+	server := etcdServer(t, dir)
 	// That the lease is gone is noticed when it is to be kept, at a third of it.
 	lease := func(o *Options) { o.LeaseTTL = 15 * time.Second }
-	a := open(t, "a", shortDir(t), at(etcd.endpoint), lease)
-	b := open(t, "b", shortDir(t), at(etcd.endpoint), lease)
+	a := open(t, "a", shortDir(t), at(t, server.endpoint), lease)
+	b := open(t, "b", shortDir(t), at(t, server.endpoint), lease)
 	for i, c := range []*Catalog{a, b} {
 		c.SetLocal(local(ctr(c.o.Self.Name, "1", fmt.Sprintf("10.0.%d.1", i), "web")))
 	}
 	for _, c := range []*Catalog{a, b} {
 		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/1" })
 	}
-	etcd.close()
+	server.close()
 	b.SetLocal(local(ctr("b", "2", "10.0.1.2", "web")))
 	eventually(t, "b sees its own change with etcd away", func() bool { return tasks(b, "web") == "a/1 b/2" })
 	if got := tasks(a, "web"); got != "a/1 b/1" {
 		t.Errorf("with etcd away: %q", got)
 	}
-	etcd = etcdServer(t, dir)
+	server = etcdServer(t, dir)
 	eventually(t, "b's new task", func() bool { return tasks(a, "web") == "a/1 b/2" })
 	settled(t, a)
 	settled(t, b)
 
 	// An etcd that comes back with nothing is told everything again, and
 	// watched though its revisions are lower than those seen.
-	cl := client(t, etcd.endpoint)
+	cl := client(t, server.endpoint)
 	for range 100 {
 		if _, err := cl.Put(t.Context(), root+"unknown", ""); err != nil {
 			t.Fatal(err)
@@ -206,7 +201,7 @@ func TestEtcdRestarts(t *testing.T) {
 	for _, c := range []*Catalog{a, b} {
 		eventually(t, "the newest revision is seen", func() bool { return c.Status().Revision >= rev })
 	}
-	etcd.close()
+	server.close()
 	if err := os.RemoveAll(filepath.Join(dir, "etcd")); err != nil {
 		t.Fatal(err)
 	}
@@ -221,8 +216,8 @@ func TestEtcdRestarts(t *testing.T) {
 
 func TestUnreadableRecordsHarmNobody(t *testing.T) {
 	t.Parallel()
-	etcd := etcdServer(t, shortDir(t))
-	cl := client(t, etcd.endpoint)
+	server := etcdServer(t, shortDir(t))
+	cl := client(t, server.endpoint)
 	good, stray := ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")
 	bad := ctr("b", "4", "10.0.1.2", "web")
 	bad.Tasks[0].Service.Name = "Not A Label"
@@ -241,7 +236,7 @@ func TestUnreadableRecordsHarmNobody(t *testing.T) {
 		}
 	}
 	log := new(logBuffer)
-	a := open(t, "a", shortDir(t), at(etcd.endpoint), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(log, nil)) })
+	a := open(t, "a", shortDir(t), at(t, server.endpoint), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(log, nil)) })
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	settled(t, a)
 	if got := tasks(a, "web"); got != "a/1 b/1" {
@@ -315,35 +310,14 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestAwayTellsSilenceFromRefusal(t *testing.T) {
-	for err, want := range map[error]bool{
-		context.DeadlineExceeded:                            true,
-		fmt.Errorf("read: %w", context.DeadlineExceeded):    true,
-		status.Error(codes.Unavailable, "refused"):          true,
-		rpctypes.ErrNoLeader:                                true,
-		rpctypes.ErrTimeoutDueToLeaderFail:                  true,
-		context.Canceled:                                    false,
-		rpctypes.ErrNoSpace:                                 false,
-		rpctypes.ErrMemberNotFound:                          false,
-		status.Error(codes.PermissionDenied, "certificate"): false,
-	} {
-		if got := away(err); errors.Is(got, model.ErrAway) != want || !errors.Is(got, err) {
-			t.Errorf("%v: %v", err, got)
-		}
-	}
-	if away(nil) != nil {
-		t.Error("no error is one")
-	}
-}
-
 func TestAnOutageLongerThanTheLeasesLosesNobody(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	etcd := etcdServer(t, dir)
+	server := etcdServer(t, dir)
 	const ttl = 6 * time.Second // an agent is back within half of that
 	lease := func(o *Options) { o.LeaseTTL = ttl }
-	a := open(t, "a", shortDir(t), at(etcd.endpoint), lease)
-	b := open(t, "b", shortDir(t), at(etcd.endpoint), lease)
+	a := open(t, "a", shortDir(t), at(t, server.endpoint), lease)
+	b := open(t, "b", shortDir(t), at(t, server.endpoint), lease)
 	for i, c := range []*Catalog{a, b} {
 		c.SetLocal(local(ctr(c.o.Self.Name, "1", fmt.Sprintf("10.0.%d.1", i), "web")))
 	}
@@ -352,14 +326,14 @@ func TestAnOutageLongerThanTheLeasesLosesNobody(t *testing.T) {
 		settled(t, c)
 	}
 	before := a.Snapshot().Revision
-	etcd.close()
+	server.close()
 	<-time.After(ttl + time.Second)
-	etcd = etcdServer(t, dir)
+	server = etcdServer(t, dir)
 	for _, c := range []*Catalog{a, b} {
 		settled(t, c)
 	}
 	// Their leases are the old ones, and are kept again.
-	cl := client(t, etcd.endpoint)
+	cl := client(t, server.endpoint)
 	for _, c := range []*Catalog{a, b} {
 		least := int64(ttl)
 		eventually(t, "the lease of "+c.o.Self.Name+" is kept", func() bool {

@@ -17,7 +17,7 @@ import (
 //	vips/ADDR             ServiceID of the service that holds it
 //	publish/PROTO/PORT    ServiceID of the service that holds it
 //	subnets/CIDR          subnetRecord
-//	servers/NODE          serverRecord, of hosts whose embedded etcd serves others
+//	servers/NODE          what package store keeps
 //	cluster/…             what others keep, by [Catalog.KV]
 //
 // A host's tasks are gone from etcd once it was away for the time of its lease,
@@ -34,7 +34,6 @@ const (
 	vipsRoot     = root + "vips/"
 	publishRoot  = root + "publish/"
 	subnetsRoot  = root + "subnets/"
-	serversRoot  = root + "servers/"
 	kvRoot       = root + "cluster/"
 )
 
@@ -43,20 +42,11 @@ func taskKey(node, container string) string { return tasksRoot + node + "/" + co
 func serviceKey(id model.ServiceID) string  { return servicesRoot + id.String() }
 func vipKey(a netip.Addr) string            { return vipsRoot + a.String() }
 func subnetKey(p netip.Prefix) string       { return subnetsRoot + p.String() }
-func serverKey(node string) string          { return serversRoot + node }
 func publishKey(p port) string              { return publishRoot + p.String() }
 
-// checkNodeName reports why s cannot be part of a key.
-func checkNodeName(s string) error {
-	if s == "" || len(s) > 253 || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == '/' || c >= 0x7f }) {
-		return fmt.Errorf("node name %q: use 1 to 253 ASCII characters without blanks and slashes, as in a host name", s)
-	}
-	return nil
-}
-
-// stored tells whether a container is worth a record: whether another host
+// needsRecord tells whether a container is worth a record: whether another host
 // would treat its addresses or its tasks otherwise than without one.
-func stored(c *model.Container) bool {
+func needsRecord(c *model.Container) bool {
 	return len(c.Tasks) > 0 || c.Problem != "" || c.Stack != model.DefaultStack
 }
 
@@ -67,9 +57,6 @@ type entry struct {
 	id        model.ServiceID // of service
 	service   *ServiceRecord
 	published *model.PortClaim
-
-	server     *serverRecord
-	serverNode string // of server
 }
 
 // decode reads a record. Of keys that are none of ours, and of those that only
@@ -111,12 +98,6 @@ func decode(key string, value []byte) (e entry, err error) {
 	case "publish":
 		claim, err := decodeClaim(rest, value)
 		return entry{published: claim}, err
-	case "servers":
-		rec := new(serverRecord)
-		if err := json.Unmarshal(value, rec); err != nil {
-			return e, err
-		}
-		return entry{server: rec, serverNode: rest}, checkEndpoint(rec.Endpoint)
 	}
 	return e, nil
 }

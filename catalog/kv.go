@@ -65,13 +65,13 @@ func (kv KV) Commit(ctx context.Context, unchanged map[string]int64, write map[s
 }
 
 // Watch returns a channel that receives when keys beginning with prefix may have
-// changed; several changes may be told as one. It is closed when ctx ends, and
+// changed; several changes may come as one. It is closed when ctx ends, and
 // not before.
 func (kv KV) Watch(ctx context.Context, prefix string) <-chan struct{} {
 	return kv.c.subscribers.add(ctx, kvRoot+prefix)
 }
 
-// subscribers are told of changes below a prefix. The catalog's own watch finds
+// subscribers are notified of changes below a prefix. The catalog's own watch finds
 // these changes: one stream serves all.
 type subscribers struct {
 	mu       sync.Mutex
@@ -95,8 +95,8 @@ func (s *subscribers) add(ctx context.Context, prefix string) <-chan struct{} {
 	return ch
 }
 
-// tell tells of a change of a key.
-func (s *subscribers) tell(key string) {
+// notify notifies of a change of a key.
+func (s *subscribers) notify(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ch, prefix := range s.prefixes {
@@ -106,8 +106,8 @@ func (s *subscribers) tell(key string) {
 	}
 }
 
-// tellAll tells that anything may have changed.
-func (s *subscribers) tellAll() {
+// notifyAll notifies that anything may have changed.
+func (s *subscribers) notifyAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ch := range s.prefixes {

@@ -39,7 +39,7 @@ func newMetrics(c *Catalog, r prometheus.Registerer) (*metrics, error) {
 			return float64(c.snapshot.Load().Revision)
 		}),
 		gauge("etcd_connected", "1 while there is a connection to etcd.", func() float64 {
-			if c.Connected() {
+			if c.client.Connected() {
 				return 1
 			}
 			return 0

@@ -54,9 +54,7 @@ func (c *Catalog) adopt(old model.Node) {
 
 // SetAlive tells which hosts live, by name; one that is not among them counts
 // as alive, as does this one. The tasks of a dead host are [model.Lost] in Snapshots
-// until it lives again; in etcd and in memory they stay what they are. An
-// embedded etcd on a dead host is asked no more, without waiting for
-// connections to it to fail.
+// until it lives again; in etcd and in memory they stay what they are.
 func (c *Catalog) SetAlive(alive map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,11 +64,10 @@ func (c *Catalog) SetAlive(alive map[string]bool) {
 	}
 	c.records.setAlive(told, time.Now().UTC().Truncate(time.Second))
 	wake(c.changed)
-	wake(c.moved)
 }
 
-// RemoveNode forgets a host: its record, its tasks, its subnet, and, if it
-// served the embedded etcd, its vote. It is refused while the host is alive,
+// RemoveNode forgets a host: first its vote in the store, by
+// [Options].RemoveServer, then its record, its tasks and its subnet. It is refused while the host is alive,
 // unless its agent is known to be stopped: one that runs would write all of it
 // again. If nothing is remembered of it, the error is [ErrNoNode].
 func (c *Catalog) RemoveNode(ctx context.Context, name string, agentStopped bool) error {
@@ -94,8 +91,10 @@ func (c *Catalog) removeNode(ctx context.Context, name string, agentStopped bool
 	if known && !dead && !agentStopped {
 		return errors.New("it is alive; stop its agent first (shoal agent, or its container or unit), and wait some seconds")
 	}
-	if err := c.removeMember(ctx, name); err != nil {
-		return err
+	if c.o.RemoveServer != nil {
+		if err := c.o.RemoveServer(ctx, name); err != nil {
+			return err
+		}
 	}
 	held, _, err := c.heldSubnets(ctx)
 	if err != nil {
@@ -111,7 +110,6 @@ func (c *Catalog) removeNode(ctx context.Context, name string, agentStopped bool
 	}
 	ops := []clientv3.Op{
 		clientv3.OpDelete(nodeKey(name)),
-		clientv3.OpDelete(serverKey(name)),
 		clientv3.OpDelete(taskKey(name, ""), clientv3.WithPrefix()),
 	}
 	for p, rec := range held {
@@ -154,7 +152,7 @@ func (c *Catalog) claimSubnet(ctx context.Context, pool netip.Prefix, bits int, 
 		if !has {
 			return netip.Prefix{}, 0, err
 		}
-		c.log.Warn("etcd could not be asked for this host's subnet; it keeps the one it had", "subnet", last, "err", err)
+		c.log.Warn("etcd could not be asked for this host's subnet; it keeps the one it had", "subnet", last, "error", err)
 		return last, number, nil
 	}
 	if has {

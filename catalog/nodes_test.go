@@ -43,7 +43,7 @@ func TestTasksOfADeadHostAreLostAndBackAtOnce(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	a := open(t, "a", dir)
-	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	b := open(t, "b", shortDir(t), beside(t, a))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	sick := ctr("b", "3", "10.0.1.2", "web")
 	sick.Tasks[0].State = model.Unhealthy
@@ -104,9 +104,9 @@ func TestTasksOfADeadHostAreLostAndBackAtOnce(t *testing.T) {
 func TestSetSelfReachesSnapshotsAndOtherHosts(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	etcd := etcdServer(t, shortDir(t))
-	a := open(t, "a", dir, at(etcd.endpoint))
-	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	server := etcdServer(t, shortDir(t))
+	a := open(t, "a", dir, at(t, server.endpoint))
+	b := open(t, "b", shortDir(t), at(t, server.endpoint))
 	a.SetLocal(local())
 	b.SetLocal(local())
 	subnet := netip.MustParsePrefix("10.244.7.0/24")
@@ -138,16 +138,16 @@ func TestSetSelfReachesSnapshotsAndOtherHosts(t *testing.T) {
 
 	// A restart keeps what it is not told, so that the others see no change:
 	// with the cache or without it.
-	etcdRev := revision(t, client(t, etcd.endpoint))
+	etcdRev := revision(t, client(t, server.endpoint))
 	moved := func(o *Options) { o.Self.Addr = netip.MustParseAddr("192.0.2.77") }
 	for _, folder := range []string{dir, shortDir(t)} {
-		a = open(t, "a", folder, at(etcd.endpoint), untold, moved)
+		a = open(t, "a", folder, at(t, server.endpoint), untold, moved)
 		a.SetLocal(local())
 		eventually(t, "a sees it", known(a))
 		settled(t, a)
 		a.Close()
 	}
-	if r := revision(t, client(t, etcd.endpoint)); r != etcdRev {
+	if r := revision(t, client(t, server.endpoint)); r != etcdRev {
 		t.Errorf("%d writes", r-etcdRev)
 	}
 }
@@ -158,7 +158,7 @@ func untold(o *Options) { o.Self.Subnet = netip.Prefix{} }
 func TestTasksOnNetworksOfTheirHostAloneAreUnreached(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
-	b := open(t, "b", shortDir(t), at(a.server.endpoint), untold)
+	b := open(t, "b", shortDir(t), beside(t, a), untold)
 	// Both hosts have a network of the same addresses, and b's leased one besides.
 	shared := func(c model.Container, stack string) model.Container {
 		c.Stack = stack
@@ -254,13 +254,13 @@ func TestPickSubnet(t *testing.T) {
 func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	t.Parallel()
 	etcdDir := shortDir(t)
-	etcd := etcdServer(t, etcdDir)
+	server := etcdServer(t, etcdDir)
 	pool := netip.MustParsePrefix("10.244.0.0/16")
 	const hosts = 6
 	all, dirs := make([]*Catalog, hosts), make([]string, hosts)
 	for i := range all {
 		dirs[i] = shortDir(t)
-		all[i] = open(t, fmt.Sprintf("n%d", i), dirs[i], at(etcd.endpoint), untold)
+		all[i] = open(t, fmt.Sprintf("n%d", i), dirs[i], at(t, server.endpoint), untold)
 		all[i].SetLocal(local())
 	}
 	var mu sync.Mutex
@@ -289,13 +289,13 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	}
 	settled(t, all[0])
 	all[0].Close()
-	c := open(t, "n0", dirs[0], at(etcd.endpoint), untold)
+	c := open(t, "n0", dirs[0], at(t, server.endpoint), untold)
 	if p, n, err := c.ClaimSubnet(t.Context(), pool, 24, []netip.Prefix{given[numbers[0]]}); n != numbers[0] || err != nil {
 		t.Errorf("after a restart: %s, %d, %v", p, n, err)
 	}
 	c.Close()
-	etcd.close()
-	c = open(t, "n0", dirs[0], at(etcd.endpoint), untold, inAHurry)
+	server.close()
+	c = open(t, "n0", dirs[0], at(t, server.endpoint), untold, inAHurry)
 	if p, n, err := c.ClaimSubnet(t.Context(), pool, 24, nil); p != given[numbers[0]] || n != numbers[0] || err != nil {
 		t.Errorf("without etcd: %s, %d, %v", p, n, err)
 	}
@@ -309,7 +309,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 func TestRemoveNode(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
-	b := open(t, "b", shortDir(t), at(a.server.endpoint))
+	b := open(t, "b", shortDir(t), beside(t, a))
 	a.SetLocal(local())
 	b.SetLocal(local(ctr("b", "2", "10.0.1.1", "web")))
 	eventually(t, "b's task", func() bool { return tasks(a, "web") == "b/2" })
@@ -340,9 +340,9 @@ func TestRemoveNode(t *testing.T) {
 func TestPortsOfTheMesh(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	etcd := etcdServer(t, shortDir(t))
-	a := open(t, "a", dir, at(etcd.endpoint))
-	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	server := etcdServer(t, shortDir(t))
+	a := open(t, "a", dir, at(t, server.endpoint))
+	b := open(t, "b", shortDir(t), at(t, server.endpoint))
 	a.SetLocal(local())
 	b.SetLocal(local())
 	shop, blog := model.ServiceID{Stack: "shop", Name: "web"}, model.ServiceID{Stack: "blog", Name: "front"}
@@ -405,8 +405,8 @@ func TestPortsOfTheMesh(t *testing.T) {
 	eventually(t, "only blog's is left", published(b, want[1]))
 	eventually(t, "only blog's is left", published(a, want[1]))
 	a.Close()
-	etcd.close()
-	a = open(t, "a", dir, at(etcd.endpoint), inAHurry)
+	server.close()
+	a = open(t, "a", dir, at(t, server.endpoint), inAHurry)
 	a.SetLocal(local())
 	eventually(t, "it is known from disk", published(a, want[1]))
 }
@@ -414,9 +414,9 @@ func TestPortsOfTheMesh(t *testing.T) {
 // TestAPortIsReleasedByManyAtOnce has several hosts let go of a port that is claimed anew meanwhile: none takes the new claim.
 func TestAPortIsReleasedByManyAtOnce(t *testing.T) {
 	t.Parallel()
-	etcd := etcdServer(t, shortDir(t))
-	a := open(t, "a", shortDir(t), at(etcd.endpoint))
-	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	server := etcdServer(t, shortDir(t))
+	a := open(t, "a", shortDir(t), at(t, server.endpoint))
+	b := open(t, "b", shortDir(t), at(t, server.endpoint))
 	a.SetLocal(local())
 	b.SetLocal(local())
 	for i := range 50 {
@@ -455,9 +455,9 @@ func TestAPortIsReleasedByManyAtOnce(t *testing.T) {
 func TestKV(t *testing.T) {
 	t.Parallel()
 	etcdDir := shortDir(t)
-	etcd := etcdServer(t, etcdDir)
-	a := open(t, "a", shortDir(t), at(etcd.endpoint))
-	b := open(t, "b", shortDir(t), at(etcd.endpoint))
+	server := etcdServer(t, etcdDir)
+	a := open(t, "a", shortDir(t), at(t, server.endpoint))
+	b := open(t, "b", shortDir(t), at(t, server.endpoint))
 	a.SetLocal(local())
 	settled(t, a)
 	kv := a.KV()
@@ -501,7 +501,7 @@ func TestKV(t *testing.T) {
 	if n := len(a.Status().Unreadable); n != 0 {
 		t.Errorf("%d unreadable records", n)
 	}
-	etcd.close()
+	server.close()
 	etcdServer(t, etcdDir)
 	eventually(t, "the store is back", func() bool {
 		_, err := kv.Commit(t.Context(), nil, map[string][]byte{"members/a": []byte("x")})
@@ -511,44 +511,5 @@ func TestKV(t *testing.T) {
 	case <-members:
 	case <-time.After(10 * time.Second):
 		t.Error("not told of a change after the store was away")
-	}
-}
-
-func TestChooseEndpoints(t *testing.T) {
-	servers := map[string]string{"b": "B", "c": "C"}
-	dead := func(names ...string) map[string]time.Time {
-		m := map[string]time.Time{}
-		for _, n := range names {
-			m[n] = epoch
-		}
-		return m
-	}
-	for name, tc := range map[string]struct {
-		own     string
-		servers map[string]string
-		dead    map[string]time.Time
-		found   []string
-		want    string
-	}{
-		"alone":                             {own: "A", want: "A"},
-		"a client that knows nobody yet":    {want: "R"},
-		"a client":                          {servers: servers, want: "B C"},
-		"a client, one server is dead":      {servers: servers, dead: dead("b", "x"), want: "C"},
-		"a client, all are dead":            {servers: servers, dead: dead("b", "c"), want: "B C"},
-		"a server":                          {own: "A", servers: servers, want: "A B C"},
-		"a server, one other is dead":       {own: "A", servers: servers, dead: dead("c"), want: "A B"},
-		"a server cut off from the others":  {own: "A", servers: servers, dead: dead("b", "c"), want: "A"},
-		"a server that is apart is no help": {servers: servers, dead: dead("c"), want: "B"},
-		"a client that knows nobody finds":  {found: []string{"F", "R"}, want: "F R"},
-		"a client whose servers moved":      {servers: servers, dead: dead("b", "c"), found: []string{"F"}, want: "F"},
-		"a client, one server moved":        {servers: servers, dead: dead("b"), found: []string{"F"}, want: "F C"},
-	} {
-		remembered := []string{"R"}
-		if tc.own != "" {
-			remembered = nil
-		}
-		if got := strings.Join(choose(tc.own, tc.servers, tc.dead, remembered, tc.found), " "); got != tc.want {
-			t.Errorf("%s: %q, want %q", name, got, tc.want)
-		}
 	}
 }

@@ -5,20 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"shoal/model"
+	"shoal/store/etcd"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-const (
-	requestTimeout = 5 * time.Second // of one request to etcd
-	listPage       = 2000            // records a request
-	retryAtMost    = 2 * time.Second // between attempts
-)
+const listPage = 2000 // records a request
 
 var errRelist = errors.New("the records may have been replaced")
 
@@ -26,7 +22,7 @@ var errRelist = errors.New("the records may have been replaced")
 // there on, through lost connections. It lists again when what it missed is
 // compacted, or the lease was lost and with it perhaps everything.
 func (c *Catalog) read(ctx context.Context) {
-	retry := retrier{}
+	var retry etcd.Backoff
 	listed := false
 	for ctx.Err() == nil {
 		var err error
@@ -35,7 +31,7 @@ func (c *Catalog) read(ctx context.Context) {
 		}
 		if err == nil {
 			listed = true
-			err = c.watch(ctx, retry.reset)
+			err = c.watch(ctx, retry.Reset)
 		}
 		switch {
 		case errors.Is(err, errRelist), errors.Is(err, rpctypes.ErrCompacted):
@@ -44,7 +40,7 @@ func (c *Catalog) read(ctx context.Context) {
 			continue
 		case ctx.Err() == nil:
 			c.failed(fmt.Errorf("read the catalog from etcd: %w", err))
-			retry.wait(ctx)
+			retry.Wait(ctx)
 		}
 	}
 }
@@ -54,7 +50,7 @@ func (c *Catalog) list(ctx context.Context) error {
 	var kvs []*mvccpb.KeyValue
 	var rev int64
 	for from, end := root, clientv3.GetPrefixRangeEnd(root); ; {
-		rctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 		r, err := c.client.Get(rctx, from, clientv3.WithRange(end), clientv3.WithLimit(listPage), clientv3.WithRev(rev))
 		cancel()
 		if err != nil {
@@ -85,7 +81,7 @@ func (c *Catalog) list(ctx context.Context) error {
 		c.put(kv)
 	}
 	c.advanceTo(rev)
-	c.subscribers.tellAll()
+	c.subscribers.notifyAll()
 	c.lastErr = nil
 	if !isClosed(c.listed) {
 		close(c.listed)
@@ -95,7 +91,6 @@ func (c *Catalog) list(ctx context.Context) error {
 	}
 	wake(c.changed)
 	wake(c.unsaved)
-	wake(c.moved)
 	return nil
 }
 
@@ -115,9 +110,6 @@ func (c *Catalog) keys() []string {
 	}
 	for p := range c.records.published {
 		keys = append(keys, publishKey(p))
-	}
-	for name := range c.records.servers {
-		keys = append(keys, serverKey(name))
 	}
 	for key := range c.have {
 		keys = append(keys, key)
@@ -159,7 +151,7 @@ func (c *Catalog) apply(r clientv3.WatchResponse) {
 	defer c.mu.Unlock()
 	c.lastErr = nil
 	for _, e := range r.Events {
-		c.subscribers.tell(string(e.Kv.Key))
+		c.subscribers.notify(string(e.Kv.Key))
 		if e.Type == clientv3.EventTypeDelete {
 			c.deleted(string(e.Kv.Key))
 		} else {
@@ -183,7 +175,7 @@ func (c *Catalog) advanceTo(rev int64) {
 
 // own tells whether a key is this host's to write.
 func (c *Catalog) own(key string) bool {
-	return key == nodeKey(c.o.Self.Name) || key == serverKey(c.o.Self.Name) || strings.HasPrefix(key, taskKey(c.o.Self.Name, ""))
+	return key == nodeKey(c.o.Self.Name) || strings.HasPrefix(key, taskKey(c.o.Self.Name, ""))
 }
 
 // put takes a record from etcd. Of this host's own, what etcd says is compared
@@ -193,7 +185,7 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
 	own := c.own(key)
 	if own {
-		c.have[key] = holding{fingerprint(string(kv.Value)), clientv3.LeaseID(kv.Lease)}
+		c.have[key] = keptRecord{fingerprint(string(kv.Value)), clientv3.LeaseID(kv.Lease)}
 		if c.localKnown && key != nodeKey(c.o.Self.Name) {
 			return
 		}
@@ -201,7 +193,7 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	e, err := decode(key, kv.Value)
 	if err != nil {
 		if c.unreadable[key] == 0 {
-			c.log.Error("a record in etcd is passed over: it cannot be read", "key", key, "err", err)
+			c.log.Error("a record in etcd is passed over: it cannot be read", "key", key, "error", err)
 		}
 		c.unreadable[key] = kv.ModRevision
 		return
@@ -212,7 +204,6 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 		c.inEtcd[key] = *e.container
 	case own && e.node != nil:
 		c.adopt(*e.node)
-	case own:
 	case e.node != nil:
 		c.records.putNode(*e.node)
 	case e.container != nil:
@@ -222,9 +213,6 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 		c.records.putService(e.id, *e.service)
 	case e.published != nil:
 		c.records.putPublished(*e.published)
-	case e.server != nil:
-		c.records.servers[e.serverNode] = e.server.Endpoint
-		wake(c.moved)
 	}
 }
 
@@ -236,11 +224,6 @@ func (c *Catalog) deleted(key string) {
 		delete(c.inEtcd, key)
 		return
 	}
-	c.forget(key)
-}
-
-// forget takes from the records what a key stood for.
-func (c *Catalog) forget(key string) {
 	if name, ok := strings.CutPrefix(key, nodesRoot); ok {
 		c.records.deleteNode(name)
 	}
@@ -258,10 +241,6 @@ func (c *Catalog) forget(key string) {
 			c.records.deletePublished(p)
 		}
 	}
-	if name, ok := strings.CutPrefix(key, serversRoot); ok {
-		delete(c.records.servers, name)
-		wake(c.moved)
-	}
 }
 
 // failed notes, and logs when it is news, what is wrong with etcd.
@@ -269,21 +248,8 @@ func (c *Catalog) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lastErr == nil {
-		c.log.Warn("trouble with etcd; the last state stays in use, and attempts go on", "err", err)
+		c.log.Warn("trouble with etcd; the last state stays in use, and attempts go on", "error", err)
 	}
 	c.lastErr = err
 	c.metrics.failed()
-}
-
-// retrier waits longer with every failure in a row.
-type retrier struct{ delay time.Duration }
-
-func (r *retrier) reset() { r.delay = 0 }
-
-func (r *retrier) wait(ctx context.Context) {
-	r.delay = min(max(2*r.delay, 50*time.Millisecond), retryAtMost)
-	select {
-	case <-ctx.Done():
-	case <-time.After(r.delay):
-	}
 }

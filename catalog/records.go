@@ -29,10 +29,9 @@ type records struct {
 	containers map[string]map[string]*model.Container // by node, by ID
 	services   map[model.ServiceID]ServiceRecord
 	published  map[port]model.ServiceID
-	servers    map[string]string                      // hosts whose etcd serves others, by name -> its endpoint
 	networks   []model.Network                        // of this host
 	tasks      map[model.ServiceID][]*model.Container // those with a task of the service, in no order
-	dead       map[string]time.Time                   // hosts that are held for dead, by name -> since when
+	dead       map[string]time.Time                   // hosts that are considered dead, by name -> since when
 	subnets    netip.Prefix                           // see Options.SubnetPool
 	hosts      []model.Node                           // as this host sees them, by name; up to date after takeChanges
 
@@ -44,7 +43,7 @@ type changes struct {
 	nodes      bool
 	networks   bool
 	published  bool
-	askers     bool // an address came, left, or changed its stack
+	addrs      bool // an address came, left, or changed its stack
 	containers map[containerKey]struct{}
 	services   map[model.ServiceID]struct{}
 }
@@ -62,7 +61,6 @@ func newRecords(self string) *records {
 		containers: map[string]map[string]*model.Container{},
 		services:   map[model.ServiceID]ServiceRecord{},
 		published:  map[port]model.ServiceID{},
-		servers:    map[string]string{},
 		tasks:      map[model.ServiceID][]*model.Container{},
 		dead:       map[string]time.Time{},
 		changes:    newChanges(),
@@ -76,7 +74,7 @@ func newChanges() changes {
 // takeChanges returns what changed since it was last called.
 func (r *records) takeChanges() changes {
 	if r.changes.nodes {
-		r.judgeNodes()
+		r.refreshHosts()
 	}
 	ch := r.changes
 	r.changes = newChanges()
@@ -97,9 +95,9 @@ func (r *records) deleteNode(name string) {
 	}
 }
 
-// judgeNodes makes hosts of the nodes. Where one has another address or subnet,
+// refreshHosts makes hosts of the nodes. Where one has another address or subnet,
 // its tasks may be seen otherwise: what one host has can cost another its own.
-func (r *records) judgeNodes() {
+func (r *records) refreshHosts() {
 	was := r.hosts
 	r.hosts = slices.SortedFunc(maps.Values(r.nodes), func(a, b model.Node) int { return strings.Compare(a.Name, b.Name) })
 	for i := range r.hosts {
@@ -109,12 +107,12 @@ func (r *records) judgeNodes() {
 	model.CheckSubnets(r.hosts, r.self, r.subnets)
 	for _, n := range r.hosts {
 		if o := find(was, n.Name); o == nil || o.Addr != n.Addr || o.Subnet != n.Subnet {
-			r.touch(n.Name)
+			r.markNode(n.Name)
 		}
 	}
 	for _, n := range was {
 		if find(r.hosts, n.Name) == nil {
-			r.touch(n.Name)
+			r.markNode(n.Name)
 		}
 	}
 }
@@ -134,20 +132,20 @@ func (r *records) setAlive(alive map[string]bool, now time.Time) {
 	for name := range r.dead {
 		if up, told := alive[name]; up || !told {
 			delete(r.dead, name)
-			r.touch(name)
+			r.markNode(name)
 		}
 	}
 	for name, up := range alive {
 		if _, known := r.dead[name]; !up && !known {
 			r.dead[name] = now
-			r.touch(name)
+			r.markNode(name)
 		}
 	}
 }
 
-// touch marks all that is seen otherwise when a host dies or comes back, or has
+// markNode marks all that is seen otherwise when a host dies or comes back, or has
 // another address or subnet.
-func (r *records) touch(node string) {
+func (r *records) markNode(node string) {
 	r.changes.nodes = true
 	for id, c := range r.containers[node] {
 		if len(c.Tasks) > 0 {
@@ -159,8 +157,8 @@ func (r *records) touch(node string) {
 	}
 }
 
-// seen is a task as this host sees it.
-func (r *records) seen(t model.Task) model.Task {
+// view is a task as this host sees it.
+func (r *records) view(t model.Task) model.Task {
 	if since, dead := r.dead[t.Node]; dead {
 		t.State, t.Since = model.Lost, since
 	} else if !r.reached(t.Node, t.Addr) {
@@ -176,12 +174,12 @@ func (r *records) reached(node string, a netip.Addr) bool {
 	return node == r.self || n == nil || n.Reached(a)
 }
 
-// seenContainer is a container with its tasks as this host sees them.
-func (r *records) seenContainer(c model.Container) model.Container {
+// viewContainer is a container with its tasks as this host sees them.
+func (r *records) viewContainer(c model.Container) model.Container {
 	if c.Node != r.self && len(c.Tasks) > 0 {
 		c.Tasks = slices.Clone(c.Tasks)
 		for i := range c.Tasks {
-			c.Tasks[i] = r.seen(c.Tasks[i])
+			c.Tasks[i] = r.view(c.Tasks[i])
 		}
 	}
 	return c
@@ -202,7 +200,7 @@ func (r *records) putContainer(ctr model.Container) bool {
 	r.containers[c.Node][c.ID] = c
 	r.changes.containers[containerKey{c.Node, c.ID}] = struct{}{}
 	if old == nil || old.Stack != c.Stack || !slices.Equal(old.Addrs, c.Addrs) {
-		r.changes.askers = true
+		r.changes.addrs = true
 	}
 	for i := range c.Tasks {
 		id := c.Tasks[i].Service
@@ -225,7 +223,7 @@ func (r *records) deleteContainer(node, id string) {
 		delete(r.containers, node)
 	}
 	r.changes.containers[containerKey{node, id}] = struct{}{}
-	r.changes.askers = true
+	r.changes.addrs = true
 }
 
 // unlink takes a container from the services it has tasks of.

@@ -10,11 +10,10 @@ import (
 	"time"
 
 	"shoal/model"
+	"shoal/store/etcd"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 const (
@@ -41,9 +40,9 @@ func (c *Catalog) write(ctx context.Context) {
 		return
 	case <-c.listed: // now it is known what is there, and under which lease
 	}
-	retry := retrier{}
+	var retry etcd.Backoff
 	for ctx.Err() == nil {
-		err := c.holdLease(ctx, retry.reset)
+		err := c.holdLease(ctx, retry.Reset)
 		if ctx.Err() != nil {
 			return
 		}
@@ -53,7 +52,7 @@ func (c *Catalog) write(ctx context.Context) {
 			wake(c.relist)
 		}
 		c.failed(fmt.Errorf("write this host's records to etcd: %w", err))
-		retry.wait(ctx)
+		retry.Wait(ctx)
 	}
 }
 
@@ -97,7 +96,7 @@ func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
 // acquireLease takes up the lease this host's records are under, so that a
 // restart writes nothing, or has a new one granted if that has run out.
 func (c *Catalog) acquireLease(ctx context.Context) (clientv3.LeaseID, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 	defer cancel()
 	c.mu.Lock()
 	lease := c.lease
@@ -128,10 +127,10 @@ func (c *Catalog) acquireLease(ctx context.Context) (clientv3.LeaseID, error) {
 }
 
 func (c *Catalog) renew(ctx context.Context, lease clientv3.LeaseID) (*clientv3.LeaseKeepAliveResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 	defer cancel()
 	r, err := c.client.KeepAliveOnce(ctx, lease)
-	return r, away(err)
+	return r, etcd.Unreachable(err)
 }
 
 func (c *Catalog) setLease(id clientv3.LeaseID) {
@@ -187,7 +186,7 @@ func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
 func (c *Catalog) drift(lease clientv3.LeaseID) []clientv3.Op {
 	var ops []clientv3.Op
 	for key, sum := range c.want {
-		want := holding{sum: sum}
+		want := keptRecord{sum: sum}
 		if strings.HasPrefix(key, tasksRoot) {
 			want.lease = lease
 		}
@@ -207,9 +206,6 @@ func (c *Catalog) drift(lease clientv3.LeaseID) []clientv3.Op {
 func (c *Catalog) value(key string) string {
 	if id, ok := strings.CutPrefix(key, taskKey(c.o.Self.Name, "")); ok {
 		return encode(c.records.containers[c.o.Self.Name][id])
-	}
-	if key == serverKey(c.o.Self.Name) {
-		return encode(c.serverRecord())
 	}
 	return encode(c.self)
 }
@@ -256,31 +252,18 @@ func (c *Catalog) writeIdle(ctx context.Context, idle map[model.ServiceID]Servic
 	return rev, lost, nil
 }
 
-// away makes an [model.ErrAway] of an error that says no more than that etcd does not
-// answer, or that none of its members leads.
-func away(err error) error {
-	code := status.Code(err)
-	if e := (rpctypes.EtcdError{}); errors.As(err, &e) {
-		code = e.Code()
-	}
-	if code == codes.Unavailable || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w (%w)", model.ErrAway, err)
-	}
-	return err
-}
-
 // commit runs one transaction.
 func (c *Catalog) commit(ctx context.Context, conds []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 	defer cancel()
 	r, err := c.client.Txn(ctx).If(conds...).Then(then...).Else(otherwise...).Commit()
-	return r, away(err)
+	return r, etcd.Unreachable(err)
 }
 
 // await waits until the records are at a revision of etcd that holds one of
 // ours.
 func (c *Catalog) await(ctx context.Context, rev int64) error {
-	timeout := time.After(requestTimeout)
+	timeout := time.After(etcd.RequestTimeout)
 	for {
 		c.mu.Lock()
 		seen, advance := c.seen, c.advance

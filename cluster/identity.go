@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shoal/internal/statefile"
 	"shoal/model"
 )
 
@@ -363,18 +364,9 @@ func dialFrom(a netip.Addr) *net.Dialer {
 }
 
 func writeFile(dir, name string, data []byte) error {
-	f, err := os.CreateTemp(dir, "."+name+"-*") // of mode 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
+	path := filepath.Join(dir, name)
+	if err := statefile.Write(path, data); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"shoal/catalog"
 	"shoal/lab/wait"
 	"shoal/model"
+	"shoal/store"
 )
 
 // memStore is a Store in memory.
@@ -112,13 +113,17 @@ func etcdStore(t *testing.T) Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	c, err := catalog.Open(t.Context(), catalog.Options{
-		Self: model.Node{Name: "etcd"}, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	s, err := store.Open(t.Context(), store.Options{Node: "etcd", StateDir: dir, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { s.Close() })
+	c, err := catalog.Open(t.Context(), catalog.Options{Self: model.Node{Name: "etcd"}, StateDir: dir, Client: s.Client(), Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
 	return c.KV()
 }
 

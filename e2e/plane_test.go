@@ -45,7 +45,7 @@ var planes = map[string]plane{
 			{"iptables -F", "iptables -t mangle -F", "iptables -t nat -F", "iptables -t raw -F"},
 			{"iptables -t mangle -F SHOAL-MARK", "iptables -I FORWARD -j DROP"}, // what firewalls do: ours must stand before it
 			{"ip route del local 10.96.0.0/16 table local", "ipset flush SHOAL-HAIRPIN"},
-			{"ipvsadm -C", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
+			{"ipvsadm -C", "ip link set docker0 type bridge nf_call_iptables 0"},
 			{"ipset flush SHOAL-VIP", "ipset flush SHOAL-VIP-PORT", "ipset flush SHOAL-NETS", "sysctl -w net.ipv4.vs.conntrack=0"},
 			{"ip link del shoal-ingress", "ipset flush SHOAL-IN-PUBLISHED"},
 		},
@@ -75,6 +75,8 @@ var planes = map[string]plane{
 			"nft add rule ip others prerouting ip daddr 192.0.2.8 ct mark set 0x7",
 		},
 		breakages: [][]string{
+			{"iptables -F", "iptables -t raw -F"},
+			{"iptables -t raw -F SHOAL-PASS", "iptables -I FORWARD -j DROP"}, // what firewalls do: ours must stand before it
 			{"nft delete table ip shoal"},
 			{"nft flush table ip shoal"},
 			{"nft flush map ip shoal slots", "nft flush map ip shoal backends"},
@@ -144,7 +146,7 @@ func kernelCounters(h *host) map[string]int {
 	if lab.Plane() == kernel.NFTables {
 		for _, line := range nftLines(h.Exec("nft", "-a", "list", "table", "ip", "shoal")) {
 			name := nftCounter.ReplaceAllString(line, "")
-			if m := nftCounter.FindStringSubmatch(line); m != nil {
+			if m := nftCounter.FindStringSubmatch(line); m != nil && !strings.Contains(line, " expires ") {
 				count("packets of "+name, m[1])
 			}
 			if strings.Contains(line, "# handle ") {
@@ -169,5 +171,5 @@ func kernelCounters(h *host) map[string]int {
 
 var (
 	ruleCounter = regexp.MustCompile(`^\[(\d+):\d+\] (-A .*)$`)
-	nftCounter  = regexp.MustCompile(`(?:counter )?packets (\d+) bytes \d+| expires \S+`)
+	nftCounter  = regexp.MustCompile(`(?:counter )?packets (\d+) bytes \d+`)
 )

@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,41 +8,39 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/fabric/transport"
 	"shoal/kernel"
-	"shoal/kernel/ipset"
-	"shoal/kernel/rules"
 )
 
 // found is what the kernel has.
 type found struct {
 	state
-	index   map[string]int  // devices
-	missing map[string]bool // sets
+	index map[string]int // devices
 }
 
-// read reads all that is the fabric's but the rules.
-func read() (found, error) {
-	f := found{newState(), map[string]int{}, map[string]bool{}}
+// read reads all that is the fabric's; of the devices that none of the tunnels
+// has, only that they are there.
+func read(tunnels map[string]transport.Tunnel) (found, error) {
+	f := found{newState(), map[string]int{}}
 	names, err := deviceNames()
 	if err != nil {
 		return found{}, err
 	}
 	for index, name := range names {
 		f.index[name] = index
-	}
-	for _, name := range []string{vxlanName, ipipName} {
-		d, index, exists, err := readDevice(name)
+		if !ownDevice(name) {
+			continue
+		}
+		d, err := readDevice(name, tunnels[name])
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			continue
+		}
 		if err != nil {
 			return found{}, err
 		}
-		if !exists {
-			continue
-		}
-		f.devices[name], f.index[name] = d, index
-		if d.kind == "vxlan" {
-			if f.neigh, f.fdb, err = neighbours(index); err != nil {
-				return found{}, err
-			}
+		f.devices[name] = d
+		if err := f.readNeighbours(name, index); err != nil {
+			return found{}, err
 		}
 	}
 	routes, err := listRoutes()
@@ -59,71 +56,42 @@ func read() (found, error) {
 			f.foreign[dst] = fmt.Sprintf("dev %s proto %s", names[r.LinkIndex], r.Protocol)
 		}
 	}
-	return f, f.readSets()
-}
-
-func (f *found) readSets() error {
-	for _, s := range []ipset.Set{setNets, setHosts} {
-		entries, err := ipset.List(s.Name)
-		if errors.Is(err, ipset.ErrNotExist) {
-			f.missing[s.Name] = true
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for e := range entries {
-			if s == setNets {
-				f.nets[e.Net] = struct{}{}
-			} else {
-				f.hosts[e.Net.Addr()] = struct{}{}
-			}
-		}
-	}
-	var exists bool
-	var err error
-	f.links, exists, err = readLinkSet()
-	f.missing[setLinks] = err == nil && !exists
-	return err
+	return f, nil
 }
 
 // applier writes changes and remembers what failed.
 type applier struct {
-	index map[string]int // devices, with those that were made
-	paths []path
+	tunnels map[string]transport.Tunnel
+	index   map[string]int // devices, with those that were made
+	paths   []path
 
-	parts map[string]error // "iptables", "shoal.vxlan", … -> why
+	parts map[string]error // "firewall", "shoal.vxlan", … -> why
 	peers map[string]error // host -> why
 }
 
-// apply writes the changes; what it says was wrong with the rules. What fails
-// for one peer leaves the others alone, and ends the work for that peer: its
-// route, which comes last, is not written.
-func (a *applier) apply(ctx context.Context, c *changes, chains []rules.Chain, missing map[string]bool) (wrong []string) {
-	a.part("ipset", a.fillSets(c, missing))
-	wrong, err := rules.Keep(ctx, chains)
-	a.part("iptables", err)
-
-	for _, d := range c.dropDevices {
-		a.part(d.name, dropDevice(d.name))
+// apply writes the changes. What fails for one peer leaves the others alone,
+// and ends the work for that peer: its route, which comes last, is not written.
+func (a *applier) apply(c *changes) {
+	for _, name := range c.dropDevices {
+		a.part(name, dropDevice(name))
 	}
 	for _, d := range c.makeDevices {
-		a.part(d.name, makeDevice(d))
-		if l, err := netlink.LinkByName(d.name); err == nil {
-			a.index[d.name] = l.Attrs().Index
+		a.part(d.Name, makeDevice(a.tunnels[d.Name], d))
+		if l, err := netlink.LinkByName(d.Name); err == nil {
+			a.index[d.Name] = l.Attrs().Index
 		}
 	}
 	for _, d := range c.setDevices {
-		a.part(d.to.name, setDevice(d.from, d.to))
+		a.part(d.to.Name, setDevice(a.tunnels[d.to.Name], d.from, d.to))
 	}
-	for mac, host := range c.putFDB {
-		a.peer(host, vxlanName, func(index int) error {
-			return written("fdb", fmt.Sprintf("write the forwarding entry %s dst %s", mac, host), netlink.NeighSet(fdbEntry(index, mac, host)))
+	for k, host := range c.putFDB {
+		a.peer(host, k.dev, func(index int) error {
+			return written("fdb", fmt.Sprintf("write the forwarding entry %s dst %s", k.mac, host), netlink.NeighSet(fdbEntry(index, k.mac, host)))
 		})
 	}
-	for host, mac := range c.putNeigh {
-		a.peer(host, vxlanName, func(index int) error {
-			return written("neighbour", fmt.Sprintf("write the neighbour %s lladdr %s", host, mac), netlink.NeighSet(neighEntry(index, host, mac)))
+	for k, mac := range c.putNeigh {
+		a.peer(k.host, k.dev, func(index int) error {
+			return written("neighbour", fmt.Sprintf("write the neighbour %s lladdr %s", k.host, mac), netlink.NeighSet(neighEntry(index, k.host, mac)))
 		})
 	}
 	for dst, r := range c.putRoutes {
@@ -143,21 +111,19 @@ func (a *applier) apply(ctx context.Context, c *changes, chains []rules.Chain, m
 			return written("route", "remove the route "+dst.String(), netlink.RouteDel(routeTo(dst, r, index)))
 		}))
 	}
-	for host, mac := range c.dropNeigh {
-		a.part("neighbour "+host.String(), a.on(vxlanName, func(index int) error {
-			return written("neighbour", "remove the neighbour "+host.String(), netlink.NeighDel(neighEntry(index, host, mac)))
+	for k, mac := range c.dropNeigh {
+		a.part("neighbour "+k.host.String(), a.on(k.dev, func(index int) error {
+			return written("neighbour", "remove the neighbour "+k.host.String(), netlink.NeighDel(neighEntry(index, k.host, mac)))
 		}))
 	}
-	for mac, host := range c.dropFDB {
-		a.part("forwarding entry "+mac.String(), a.on(vxlanName, func(index int) error {
-			return written("fdb", "remove the forwarding entry "+mac.String(), netlink.NeighDel(fdbEntry(index, mac, host)))
+	for k, host := range c.dropFDB {
+		a.part("forwarding entry "+k.mac.String(), a.on(k.dev, func(index int) error {
+			return written("fdb", "remove the forwarding entry "+k.mac.String(), netlink.NeighDel(fdbEntry(index, k.mac, host)))
 		}))
 	}
-	for _, d := range c.oldDevices {
-		a.part(d.name, dropDevice(d.name))
+	for _, name := range c.oldDevices {
+		a.part(name, dropDevice(name))
 	}
-	a.part("ipset", a.drainSets(c))
-	return wrong
 }
 
 // written counts a write; what is gone already (ENOENT, ESRCH) was to be
@@ -186,7 +152,7 @@ func (a *applier) peer(host netip.Addr, dev string, write func(index int) error)
 		}
 		if a.peers[p.peer.Name] == nil {
 			if err := a.on(dev, write); err != nil {
-				a.peers[p.peer.Name] = fmt.Errorf("reach host %s by %s: %w", p.peer.Name, p.backend, err)
+				a.peers[p.peer.Name] = fmt.Errorf("reach host %s by %s: %w", p.peer.Name, p.by.Name(), err)
 			}
 		}
 		return
@@ -209,86 +175,21 @@ func routeTo(dst netip.Prefix, r route, index int) *netlink.Route {
 	}
 }
 
-func (a *applier) fillSets(c *changes, missing map[string]bool) error {
-	for _, s := range []ipset.Set{setNets, setHosts} {
-		if missing[s.Name] {
-			if err := ipset.Create(s); err != nil {
-				return fmt.Errorf("%w; run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
-			}
-		}
-	}
-	if missing[setLinks] {
-		if err := createLinkSet(); err != nil {
-			return err
-		}
-	}
-	errs := []error{
-		change(ipset.Put, setNets, netEntries(c.putNets)),
-		change(ipset.Put, setHosts, hostEntries(c.putHosts)),
-	}
-	for _, e := range c.putLinks {
-		errs = append(errs, changeLinkSet(e, true))
-	}
-	return errors.Join(errs...)
-}
-
-func (a *applier) drainSets(c *changes) error {
-	errs := []error{
-		change(ipset.Remove, setNets, netEntries(c.dropNets)),
-		change(ipset.Remove, setHosts, hostEntries(c.dropHosts)),
-	}
-	for _, e := range c.dropLinks {
-		errs = append(errs, changeLinkSet(e, false))
-	}
-	return errors.Join(errs...)
-}
-
-type entries = map[ipset.Entry]uint32
-
-func change(do func(ipset.Set, entries) map[ipset.Entry]error, s ipset.Set, es entries) error {
-	var errs []error
-	for _, err := range do(s, es) {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-func netEntries(nets []netip.Prefix) entries {
-	es := entries{}
-	for _, n := range nets {
-		es[ipset.Entry{Net: n}] = 0
-	}
-	return es
-}
-
-func hostEntries(hosts []netip.Addr) entries {
-	es := entries{}
-	for _, h := range hosts {
-		es[ipset.Addr(h)] = 0
-	}
-	return es
-}
-
 // Down takes everything away that any Fabric made in the network namespace of
-// the calling thread. Nothing of ours there is not an error; connections
-// between containers of different hosts end.
-func Down(ctx context.Context) error {
-	var errs []error
-	have, err := read()
-	errs = append(errs, err)
-	a := &applier{index: have.index, parts: map[string]error{}}
+// the calling thread, but for what its firewall made. Nothing of ours there is
+// not an error; connections between containers of different hosts end.
+func Down() error {
+	have, err := read(nil)
+	errs := []error{err}
+	a := &applier{index: have.index}
 	c := diff(newState(), have.state)
 	for dst, r := range c.dropRoutes {
 		errs = append(errs, a.on(r.dev, func(index int) error {
 			return written("route", "remove the route "+dst.String(), netlink.RouteDel(routeTo(dst, r, index)))
 		}))
 	}
-	for _, d := range c.oldDevices {
-		errs = append(errs, dropDevice(d.name))
-	}
-	errs = append(errs, rules.Remove(ctx, chain, chainIn))
-	for _, name := range []string{setNets.Name, setHosts.Name, setLinks} {
-		errs = append(errs, ipset.Destroy(name))
+	for _, name := range c.oldDevices {
+		errs = append(errs, dropDevice(name))
 	}
 	return errors.Join(errs...)
 }

@@ -2,55 +2,26 @@ package fabric
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 
+	"shoal/fabric/hostgw"
+	"shoal/fabric/ipip"
+	"shoal/fabric/transport"
+	"shoal/fabric/vxlan"
 	"shoal/model"
 )
 
-// Backend is a way to carry packets to other hosts.
+// Backend is the setting by which way packets go to other hosts: a transport,
+// or [Auto].
 type Backend string
 
 // The backends.
 const (
-	HostGW Backend = "host-gw" // by a route through the peer, on a link shared with it
-	VXLAN  Backend = "vxlan"   // Ethernet in UDP
-	IPIP   Backend = "ipip"    // IP in IP
-	Auto   Backend = "auto"    // for each peer, host-gw where it is on a link of ours, else vxlan
+	HostGW Backend = hostgw.Name // by a route through the peer, on a link shared with it
+	VXLAN  Backend = vxlan.Name  // Ethernet in UDP
+	IPIP   Backend = ipip.Name   // IP in IP
+	Auto   Backend = "auto"      // for each peer, host-gw where it is on a link of ours, else vxlan
 )
-
-// backend is one way to carry packets to other hosts.
-type backend interface {
-	// overhead is what it adds to a packet, in octets.
-	overhead() int
-
-	// device is the tunnel it needs on this host, whose network card has that
-	// MTU; nil: none.
-	device(self model.Node, mtu int) *device
-
-	// outer matches the packets of its tunnel, in a rule; "": it has none.
-	outer() string
-
-	// path is the way to a peer, on a host with these links.
-	path(peer model.Node, links []link) (path, error)
-}
-
-// path is the way to one peer.
-type path struct {
-	peer    model.Node
-	backend Backend
-	dev     string // the device that its packets leave and come in by
-}
-
-// link is an address of this host, with the network it is in.
-type link struct {
-	dev   string
-	addr  netip.Addr
-	net   netip.Prefix // masked
-	mtu   int
-	mac   model.MAC
-	ether bool // every host on it is reached by its Ethernet address
-}
 
 // ParseBackend reads the name of a backend.
 func ParseBackend(s string) (Backend, error) {
@@ -61,18 +32,30 @@ func ParseBackend(s string) (Backend, error) {
 	return "", fmt.Errorf("backend %q: use one of %s", s, strings.Join([]string{string(Auto), string(HostGW), string(VXLAN), string(IPIP)}, ", "))
 }
 
-// backends are those that a setting may use, the one to be tried first in
+// transports are those that a setting may use, the one to be tried first in
 // front. Their devices are kept whether a peer needs them or not.
-func (o *Options) backends() []backend {
+func (o *Options) transports() []transport.Transport {
+	v := vxlan.VXLAN{VNI: o.VNI, Port: o.Port, ChecksumOff: o.ChecksumOff}
 	switch o.Backend {
 	case HostGW:
-		return []backend{hostGW{}}
+		return []transport.Transport{hostgw.HostGW{}}
 	case IPIP:
-		return []backend{ipip{}}
+		return []transport.Transport{ipip.IPIP{}}
 	case VXLAN:
-		return []backend{o.vxlan()}
+		return []transport.Transport{v}
 	}
-	return []backend{hostGW{etherOnly: true}, o.vxlan()}
+	return []transport.Transport{hostgw.HostGW{EtherOnly: true}, v}
+}
+
+// tunnels are the tunnels of the transports, by the names of their devices.
+func (o *Options) tunnels() map[string]transport.Tunnel {
+	ts := map[string]transport.Tunnel{}
+	for _, tr := range o.transports() {
+		if t := tr.Tunnel(); t != nil {
+			ts[t.Name()] = t
+		}
+	}
+	return ts
 }
 
 // MTU is that of the containers' network where packets between hosts leave by
@@ -82,8 +65,20 @@ func (o *Options) backends() []backend {
 func MTU(b Backend, nic int) int {
 	o := Options{Backend: b}
 	most := 0
-	for _, b := range o.backends() {
-		most = max(most, b.overhead())
+	for _, t := range o.transports() {
+		most = max(most, t.Overhead())
 	}
 	return nic - most
+}
+
+// Senders are the Ethernet addresses that packets of a host may come in with.
+// There is none where only the source of an outer packet tells whose they are.
+func Senders(b Backend, host model.Node) (macs []model.MAC) {
+	o := Options{Backend: b}
+	for _, t := range o.transports() {
+		if m := t.Sender(host); m != (model.MAC{}) {
+			macs = append(macs, m)
+		}
+	}
+	return macs
 }

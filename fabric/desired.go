@@ -1,36 +1,43 @@
 package fabric
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 
-	"shoal/kernel/rules"
+	"shoal/fabric/transport"
+	"shoal/lb"
 	"shoal/model"
 )
 
 // state is what the fabric has in the kernel, or should have.
 type state struct {
-	devices map[string]device         // by name
-	fdb     map[model.MAC]netip.Addr  // on shoal.vxlan: tunnel end -> host
-	neigh   map[netip.Addr]model.MAC  // on shoal.vxlan: host -> tunnel end
-	routes  map[netip.Prefix]route    // by destination
-	nets    map[netip.Prefix]struct{} // SHOAL-FABRIC-NETS: subnets of the other hosts
-	hosts   map[netip.Addr]struct{}   // SHOAL-FABRIC-HOSTS: addresses of the other hosts
-	links   map[linkEntry]struct{}    // SHOAL-FABRIC-LINKS: who comes in by which device
-	foreign map[netip.Prefix]string   // routes of others, with what they are; only read
-	chains  []rules.Chain             // only wanted; package rules reads them itself
+	devices map[string]transport.Device // by name
+	fdb     map[fdbKey]netip.Addr       // forwarding entries: tunnel end -> host
+	neigh   map[neighKey]model.MAC      // neighbours: host -> tunnel end
+	routes  map[netip.Prefix]route      // by destination
+	foreign map[netip.Prefix]string     // routes of others, with what they are; only read
 }
+
+// fdbKey and neighKey are what there can be one entry for, on a device.
+type (
+	fdbKey struct {
+		dev string
+		mac model.MAC
+	}
+	neighKey struct {
+		dev  string
+		host netip.Addr
+	}
+)
 
 func newState() state {
 	return state{
-		devices: map[string]device{},
-		fdb:     map[model.MAC]netip.Addr{},
-		neigh:   map[netip.Addr]model.MAC{},
+		devices: map[string]transport.Device{},
+		fdb:     map[fdbKey]netip.Addr{},
+		neigh:   map[neighKey]model.MAC{},
 		routes:  map[netip.Prefix]route{},
-		nets:    map[netip.Prefix]struct{}{},
-		hosts:   map[netip.Addr]struct{}{},
-		links:   map[linkEntry]struct{}{},
 		foreign: map[netip.Prefix]string{},
 	}
 }
@@ -42,34 +49,11 @@ type route struct {
 	dev string
 }
 
-// linkEntry is a source and the device its packets come in by.
-type linkEntry struct {
-	net netip.Prefix
-	dev string
-}
-
-// device is a tunnel device.
-type device struct {
-	name string
-
-	// What it is made with; it takes another device to change it.
-	kind  string // "vxlan" or "ipip"
-	local netip.Addr
-	vni   int       // vxlan
-	port  uint16    // vxlan
-	mac   model.MAC // vxlan
-
-	// What can be changed.
-	mtu         int
-	addr        netip.Addr // the source of what the host itself sends
-	up          bool
-	loose       bool // rp_filter 2: published ports bring clients' own addresses through tunnels
-	checksumOff bool // vxlan: no checksum offload
-}
-
-// fixed is the device without what can be changed.
-func (d device) fixed() device {
-	return device{name: d.name, kind: d.kind, local: d.local, vni: d.vni, port: d.port, mac: d.mac}
+// path is the way to one peer.
+type path struct {
+	peer model.Node
+	by   transport.Transport
+	dev  string // the device that its packets leave and come in by
 }
 
 // inputs are what of a Snapshot matters here. Whether a host is alive does
@@ -98,24 +82,22 @@ func (in inputs) equal(o inputs) bool {
 
 // desired is what the kernel of host in.self should have, by which way each
 // peer is reached, and why others cannot be.
-func desired(o Options, in inputs, links []link) (want state, paths []path, failed map[object]error) {
+func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []path, failed map[object]error) {
 	want, failed = newState(), map[object]error{}
 	refuse := func(node string, err error) {
 		failed[object{kind: "node", name: node, refused: err.Error()}] = err
 	}
-	links = slices.DeleteFunc(slices.Clone(links), func(l link) bool {
-		return slices.ContainsFunc(in.networks, func(n model.Network) bool { return n.Bridge == l.dev })
+	addrs = slices.DeleteFunc(slices.Clone(addrs), func(a transport.Addr) bool {
+		return slices.ContainsFunc(in.networks, func(n model.Network) bool { return n.Bridge == a.Device })
 	})
 
 	tunnels := true
-	if own := linkOf(in.self.Addr, links); own == nil {
+	if own := find(in.self.Addr, addrs); own == nil {
 		tunnels = false
 		refuse(in.self.Name, fmt.Errorf("the host's address %s is on none of its devices, so no tunnel can start from it: name one that is with --advertise", in.self.Addr))
 	} else {
-		for _, b := range o.backends() {
-			if d := b.device(in.self, own.mtu); d != nil {
-				want.devices[d.name] = *d
-			}
+		for name, t := range o.tunnels() {
+			want.devices[name] = t.Device(in.self, own.MTU)
 		}
 	}
 	if err := model.Overlap(in.self, in.nodes); err != nil {
@@ -125,8 +107,8 @@ func desired(o Options, in inputs, links []link) (want state, paths []path, fail
 		if peer.Name == in.self.Name || !peer.Subnet.IsValid() {
 			continue
 		}
-		p, err := way(o, in, peer, links)
-		if err == nil && p.backend != HostGW && !tunnels {
+		p, err := way(o, in, peer, addrs)
+		if err == nil && p.by.Tunnel() != nil && !tunnels {
 			continue // said once above
 		}
 		if err != nil {
@@ -136,18 +118,11 @@ func desired(o Options, in inputs, links []link) (want state, paths []path, fail
 		paths = append(paths, p)
 		want.add(p)
 	}
-	// Where the containers' packets come from, before they go to other hosts.
-	for _, n := range in.networks {
-		if slices.Contains(n.Subnets, in.self.Subnet) {
-			want.links[linkEntry{in.self.Subnet, n.Bridge}] = struct{}{}
-		}
-	}
-	want.chains = chains(o, in.self.Subnet)
 	return want, paths, failed
 }
 
-// way is how a peer is reached, by the first backend that can.
-func way(o Options, in inputs, peer model.Node, links []link) (p path, err error) {
+// way is how a peer is reached, by the first transport that can.
+func way(o Options, in inputs, peer model.Node, addrs []transport.Addr) (p path, err error) {
 	if !peer.Addr.Is4() || !peer.Subnet.Addr().Is4() {
 		return path{}, fmt.Errorf("host %s has address %s and subnet %s: only IPv4 is carried between hosts", peer.Name, peer.Addr, peer.Subnet)
 	}
@@ -163,15 +138,16 @@ func way(o Options, in inputs, peer model.Node, links []link) (p path, err error
 	if err := shadowed(in.self, peer, in.networks); err != nil {
 		return path{}, err
 	}
-	for _, l := range links {
-		if l.net.Overlaps(peer.Subnet) {
+	for _, a := range addrs {
+		if a.Net.Overlaps(peer.Subnet) {
 			return path{}, fmt.Errorf("the subnet %s of host %s overlaps %s on device %s of this host, %s: give %[2]s another subnet",
-				peer.Subnet, peer.Name, l.net, l.dev, in.self.Name)
+				peer.Subnet, peer.Name, a.Net, a.Device, in.self.Name)
 		}
 	}
-	for _, b := range o.backends() {
-		if p, err = b.path(peer, links); err == nil {
-			return p, nil
+	for _, t := range o.transports() {
+		var dev string
+		if dev, err = t.Reach(peer, addrs); err == nil {
+			return path{peer, t, dev}, nil
 		}
 	}
 	return path{}, err
@@ -179,18 +155,46 @@ func way(o Options, in inputs, peer model.Node, links []link) (p path, err error
 
 // add puts in what it takes to reach a peer.
 func (s *state) add(p path) {
-	subnet, host := p.peer.Subnet.Masked(), p.peer.Addr
-	s.nets[subnet] = struct{}{}
-	s.hosts[host] = struct{}{}
-	s.routes[subnet] = route{via: host, dev: p.dev}
-	s.links[linkEntry{subnet, p.dev}] = struct{}{}
-	if p.backend == HostGW {
-		// The peer's own processes send from its own address.
-		s.links[linkEntry{netip.PrefixFrom(host, host.BitLen()), p.dev}] = struct{}{}
+	host := p.peer.Addr
+	s.routes[p.peer.Subnet.Masked()] = route{via: host, dev: p.dev}
+	if t := p.by.Tunnel(); t != nil {
+		if mac, ok := t.Neighbour(p.peer); ok {
+			s.neigh[neighKey{p.dev, host}] = mac
+			s.fdb[fdbKey{p.dev, mac}] = host
+		}
 	}
-	if p.backend == VXLAN {
-		mac := VTEPMAC(host)
-		s.neigh[host] = mac
-		s.fdb[mac] = host
+}
+
+// between is what passes the rules of this host.
+func between(o Options, in inputs, paths []path) lb.Between {
+	b := lb.Between{Own: in.self.Subnet.Masked()}
+	for _, p := range paths {
+		subnet, host := p.peer.Subnet.Masked(), p.peer.Addr
+		b.Nets = append(b.Nets, subnet)
+		b.Hosts = append(b.Hosts, host)
+		b.Links = append(b.Links, lb.Link{Net: subnet, Device: p.dev})
+		if p.by.Tunnel() == nil {
+			// The peer's own processes send from its own address.
+			b.Links = append(b.Links, lb.Link{Net: netip.PrefixFrom(host, host.BitLen()), Device: p.dev})
+		}
 	}
+	// Where the containers' packets come from, before they go to other hosts.
+	for _, n := range in.networks {
+		if slices.Contains(n.Subnets, in.self.Subnet) {
+			b.Links = append(b.Links, lb.Link{Net: b.Own, Device: n.Bridge})
+		}
+	}
+	for _, t := range o.transports() {
+		if t := t.Tunnel(); t != nil {
+			protocol, port := t.Outer()
+			b.Tunnels = append(b.Tunnels, lb.Tunnel{Protocol: protocol, Port: port})
+		}
+	}
+	slices.SortFunc(b.Nets, netip.Prefix.Compare)
+	slices.SortFunc(b.Hosts, netip.Addr.Compare)
+	slices.SortFunc(b.Links, func(x, y lb.Link) int {
+		return cmp.Or(x.Net.Compare(y.Net), cmp.Compare(x.Device, y.Device))
+	})
+	b.Links = slices.Compact(b.Links)
+	return b
 }

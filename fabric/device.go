@@ -5,99 +5,85 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/fabric/transport"
 	"shoal/kernel"
 	"shoal/kernel/sysctl"
 	"shoal/model"
 )
 
-// readDevice is one of our devices as it is; false: it is not there.
-func readDevice(name string) (d device, index int, exists bool, err error) {
-	l, err := netlink.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return device{}, 0, false, nil
+// readDevice is a device as it is; nil: no tunnel knows of what kind it is.
+func readDevice(name string, t transport.Tunnel) (d transport.Device, err error) {
+	fail := func(what string, err error) (transport.Device, error) {
+		return transport.Device{}, fmt.Errorf("read the device %s: %s%w", name, what, err)
 	}
+	l, err := netlink.LinkByName(name)
 	if err != nil {
-		return device{}, 0, false, fmt.Errorf("read the device %s: %w", name, err)
+		return fail("", err)
 	}
 	at := l.Attrs()
-	d = device{name: name, kind: l.Type(), mtu: at.MTU, up: at.Flags&net.FlagUp != 0}
-	switch l := l.(type) {
-	case *netlink.Vxlan:
-		vxlanDevice(l, &d)
-		on, err := txChecksum(name)
-		if err != nil {
-			return device{}, 0, false, err
+	d = transport.Device{Name: name, MTU: at.MTU, Up: at.Flags&net.FlagUp != 0}
+	if t != nil {
+		if d.Made, d.Feature, err = t.Read(l); err != nil {
+			return fail("", err)
 		}
-		d.checksumOff = !on
-	case *netlink.Iptun:
-		ipipDevice(l, &d)
 	}
 	addrs, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
 	if err != nil {
-		return device{}, 0, false, fmt.Errorf("list the addresses of %s: %w", name, err)
+		return fail("list its addresses: ", err)
 	}
 	if len(addrs) == 1 { // more than one is as wrong as none
-		d.addr = addrOf(addrs[0].IP)
+		d.Addr = addrOf(addrs[0].IP)
 	}
 	rpFilter, err := sysctl.Get(sysctl.IPv4(name, "rp_filter"))
 	if err != nil {
-		return device{}, 0, false, err
+		return fail("", err)
 	}
-	d.loose = rpFilter == "2"
-	return d, at.Index, true, nil
+	d.Loose = rpFilter == "2"
+	return d, nil
 }
 
 // makeDevice makes a device that is not there, ready for use.
-func makeDevice(d device) error {
-	l, hint := ipipLink(&d), ipipHint
-	if d.kind == "vxlan" {
-		l, hint = vxlanLink(&d), func(err error) error { return vxlanHint(&d, err) }
-	}
+func makeDevice(t transport.Tunnel, d transport.Device) error {
 	kernel.Wrote("link", 1)
-	if err := netlink.LinkAdd(l); err != nil {
-		return fmt.Errorf("make the device %s: %w", d.name, hint(err))
+	if err := netlink.LinkAdd(t.Link(d)); err != nil {
+		return fmt.Errorf("make the device %s: %w", d.Name, t.Hint(d, err))
 	}
-	have, _, _, err := readDevice(d.name)
+	have, err := readDevice(d.Name, t)
 	if err == nil {
-		err = setDevice(have, d)
+		err = setDevice(t, have, d)
 	}
 	if err != nil {
-		return hint(err)
+		return t.Hint(d, err)
 	}
 	return nil
 }
 
 // setDevice changes what can be changed.
-func setDevice(have, want device) error {
-	l, err := netlink.LinkByName(want.name)
+func setDevice(t transport.Tunnel, have, want transport.Device) error {
+	l, err := netlink.LinkByName(want.Name)
 	if err != nil {
-		return fmt.Errorf("find the device %s: %w", want.name, err)
+		return fmt.Errorf("find the device %s: %w", want.Name, err)
 	}
-	do := func(facility, what string, differ bool, f func() error) {
+	do := func(what string, differ bool, f func() error) {
 		if err == nil && differ {
-			kernel.Wrote(facility, 1)
+			kernel.Wrote("link", 1)
 			if err = f(); err != nil {
-				err = fmt.Errorf("device %s: %s: %w", want.name, what, err)
+				err = fmt.Errorf("device %s: %s%w", want.Name, what, err)
 			}
 		}
 	}
-	do("link", fmt.Sprintf("set its MTU to %d", want.mtu), have.mtu != want.mtu, func() error {
-		return netlink.LinkSetMTU(l, want.mtu)
-	})
-	if err == nil && have.loose != want.loose {
-		err = sysctl.Set(sysctl.IPv4(want.name, "rp_filter"), "2")
+	do(fmt.Sprintf("set its MTU to %d: ", want.MTU), have.MTU != want.MTU, func() error { return netlink.LinkSetMTU(l, want.MTU) })
+	if err == nil && have.Loose != want.Loose {
+		err = sysctl.Set(sysctl.IPv4(want.Name, "rp_filter"), "2")
 	}
-	do("link", "set checksum offload", have.checksumOff != want.checksumOff, func() error {
-		return setTxChecksum(want.name, !want.checksumOff)
-	})
-	do("link", "give it the address "+want.addr.String(), have.addr != want.addr, func() error {
-		return setAddr(l, want.addr)
-	})
-	do("link", "set it up", have.up != want.up, func() error { return netlink.LinkSetUp(l) })
+	do("", have.Feature != want.Feature, func() error { return t.SetFeature(want) })
+	do("give it the address "+want.Addr.String()+": ", have.Addr != want.Addr, func() error { return setAddr(l, want.Addr) })
+	do("set it up: ", have.Up != want.Up, func() error { return netlink.LinkSetUp(l) })
 	return err
 }
 
@@ -131,9 +117,9 @@ func dropDevice(name string) error {
 	return nil
 }
 
-// readLinks are the addresses of this host's devices, but for its tunnels and
+// readAddrs are the addresses of this host's devices, but for its tunnels and
 // the loopback device.
-func readLinks() ([]link, error) {
+func readAddrs() ([]transport.Addr, error) {
 	list, err := retry(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
@@ -146,25 +132,35 @@ func readLinks() ([]link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var links []link
+	var found []transport.Addr
 	for _, a := range addrs {
 		at := byIndex[a.LinkIndex]
 		if at == nil || at.Flags&net.FlagLoopback != 0 || ownDevice(at.Name) || !prefixOf(a.IPNet).IsValid() {
 			continue
 		}
-		l := link{dev: at.Name, addr: addrOf(a.IP), net: prefixOf(a.IPNet).Masked(), mtu: at.MTU}
+		l := transport.Addr{Device: at.Name, Addr: addrOf(a.IP), Net: prefixOf(a.IPNet).Masked(), MTU: at.MTU}
 		if a.Peer != nil && prefixOf(a.Peer).IsValid() { // point to point: the far end's network
-			l.net = prefixOf(a.Peer).Masked()
+			l.Net = prefixOf(a.Peer).Masked()
 		}
-		if len(at.HardwareAddr) == len(l.mac) && at.EncapType == "ether" {
-			l.mac, l.ether = model.MAC(at.HardwareAddr), true
+		if len(at.HardwareAddr) == len(l.MAC) && at.EncapType == "ether" {
+			l.MAC, l.Ether = model.MAC(at.HardwareAddr), true
 		}
-		links = append(links, l)
+		found = append(found, l)
 	}
-	return links, nil
+	return found, nil
 }
 
-func ownDevice(name string) bool { return name == vxlanName || name == ipipName }
+// find is the entry of one of this host's addresses; nil: it has it not.
+func find(a netip.Addr, addrs []transport.Addr) *transport.Addr {
+	for i := range addrs {
+		if addrs[i].Addr == a {
+			return &addrs[i]
+		}
+	}
+	return nil
+}
+
+func ownDevice(name string) bool { return strings.HasPrefix(name, transport.Prefix) }
 
 // Card is a device of this host.
 type Card struct {
@@ -176,18 +172,18 @@ type Card struct {
 
 // NIC is the device of this host that has the address.
 func NIC(addr netip.Addr) (Card, error) {
-	links, err := readLinks()
+	addrs, err := readAddrs()
 	if err != nil {
 		return Card{}, err
 	}
-	own := linkOf(addr, links)
+	own := find(addr, addrs)
 	if own == nil {
 		return Card{}, fmt.Errorf("no device of this host has the address %s: name one that is with --advertise", addr)
 	}
-	c := Card{Name: own.dev, MAC: own.mac, MTU: own.mtu}
-	for _, l := range links {
-		if l.dev == own.dev {
-			c.Prefixes = append(c.Prefixes, netip.PrefixFrom(l.addr, l.net.Bits()))
+	c := Card{Name: own.Device, MAC: own.MAC, MTU: own.MTU}
+	for _, a := range addrs {
+		if a.Device == own.Device {
+			c.Prefixes = append(c.Prefixes, netip.PrefixFrom(a.Addr, a.Net.Bits()))
 		}
 	}
 	return c, nil

@@ -6,18 +6,19 @@
 // the hosts that it could not reach.
 //
 // It owns, in the network namespace of the host: the routes of the main table
-// with protocol [RouteProtocol]; the devices shoal.vxlan and shoal.ipip with
-// everything on them; the iptables chains SHOAL-FABRIC and SHOAL-FABRIC-IN; the
-// ipsets SHOAL-FABRIC-*. [Down] takes all of that away. It touches no other
-// route, rule, device or set, no kernel parameter but those of its own devices,
-// and nothing inside a container. Making the containers' network is the
-// engine's work; [MTU] tells what it must look like.
+// with protocol [RouteProtocol], and the devices whose names begin with "shoal."
+// with everything on them. [Down] takes all of that away. It touches no other
+// route or device, no kernel parameter but those of its own devices, and nothing
+// inside a container. The rules that let its packets pass are written by a
+// [Firewall]. Making the containers' network is the engine's work; [MTU] tells
+// what it must look like.
 //
 // # How a host is reached
 //
 // Every host is reached by one route, "SUBNET via ADDRESS dev DEVICE", the
-// address being the one that all hosts know it by; the backends differ in the
-// device:
+// address being the one that all hosts know it by. Transports differ in the
+// device. Each is a package of its own, which tells ([transport.Transport]) and
+// does not decide:
 //
 //	host-gw  the network card that has the peer on its link; nothing is added to a packet
 //	vxlan    shoal.vxlan: Ethernet in UDP (RFC 7348), 50 octets
@@ -26,7 +27,7 @@
 //
 // With vxlan a peer takes a neighbour and a forwarding entry too, both static:
 // nothing is learnt, asked for or flooded. The Ethernet address of a host's
-// tunnel end is made of its IP address ([VTEPMAC]), so whoever knows one knows
+// tunnel end is made of its IP address ([vxlan.VTEPMAC]), so whoever knows one knows
 // the other. What grows with the cluster grows with hosts, never with
 // containers.
 //
@@ -42,20 +43,20 @@
 // A container's address in a packet proves nothing. Packets of other hosts'
 // containers are let past the rules by which the engine shields containers
 // (FORWARD; raw from version 28 on) only if they come from that host's subnet
-// and over the device that leads to it: set SHOAL-FABRIC-LINKS holds the pairs,
-// and one rule asks it. Packets to the tunnels are taken from addresses of hosts
-// of the cluster only (SHOAL-FABRIC-HOSTS); from others they are dropped. So
-// whoever is behind a router, off the hosts' own link, cannot pass for a
-// container by its source address, unless the routers between let him pass for
-// a host too. On a link that is shared with others, host-gw believes whoever
+// and over the device that leads to it ([lb.Between]). Packets to the tunnels are
+// taken from addresses of hosts of the cluster only; from others they are
+// dropped. So whoever is behind a router, off the hosts' own link, cannot pass
+// for a container by its source address, unless the routers between let him pass
+// for a host too. On a link that is shared with others, host-gw believes whoever
 // sends from a container's address: nothing tells such packets from a host's.
 // Tunnels are neither encrypted nor signed. What is not trusted is not dropped
 // either; it meets the engine's own rules.
 //
-// The jumps to the chains stand first in the built-in ones, in filter FORWARD
-// before DOCKER-USER: what is let past does not come by DOCKER-USER, all else
-// does. A rule that must hold for packets of other hosts' containers too belongs
-// in mangle FORWARD, which comes before filter and where nothing is ours.
+// With iptables, the jumps to these rules stand first in the built-in chains, in
+// filter FORWARD before DOCKER-USER: what is let past does not come by
+// DOCKER-USER, all else does. A rule that must hold for packets of other hosts'
+// containers too belongs in mangle FORWARD, which comes before filter and where
+// nothing is ours.
 //
 // The port of vxlan must therefore be shoal's alone, and with ipip no other
 // IPIP tunnel can end on the host, unless its far end is a host of the cluster.

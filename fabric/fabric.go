@@ -8,7 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"shoal/kernel/rules"
+	"shoal/fabric/transport"
+	"shoal/fabric/vxlan"
 	"shoal/kernel/watch"
 	"shoal/model"
 	"shoal/reconcile"
@@ -22,24 +23,20 @@ const RouteProtocol = 0x53
 // devices, and its routes.
 func Interest() watch.Interest {
 	return watch.Interest{
-		Devices:   func(name string) bool { return strings.HasPrefix(name, devicePrefix) },
+		Devices:   func(name string) bool { return strings.HasPrefix(name, transport.Prefix) },
 		Protocols: []uint8{RouteProtocol},
 	}
 }
 
-// devicePrefix begins the name of every device of the fabric.
-const devicePrefix = "shoal."
-
 // Options are the settings of the fabric. They must be the same on all hosts.
 type Options struct {
 	Backend Backend // "": [Auto]
-	VNI     int     // of vxlan, 1 to 2²⁴-1; 0: [DefaultVNI]
-	Port    uint16  // of vxlan, UDP; 0: [DefaultPort]
+	VNI     int     // of vxlan, 1 to 2²⁴-1; 0: [vxlan.DefaultVNI]
+	Port    uint16  // of vxlan, UDP; 0: [vxlan.DefaultPort]
 
-	// ChecksumOff has the processor make the checksums of what goes into
-	// vxlan (tx-checksum-ip-generic off), for network cards that get them
-	// wrong: then pings pass and TCP does not.
-	ChecksumOff bool
+	ChecksumOff bool // of vxlan: [vxlan.VXLAN]
+
+	Firewall Firewall // nil: there is none to be kept
 
 	Log *slog.Logger // nil: none
 }
@@ -58,7 +55,7 @@ type Fabric struct {
 
 // object is what can fail by itself.
 type object struct {
-	kind, name string // "node" and a host, or "kernel" and a part of it: "iptables", "shoal.vxlan", …
+	kind, name string // "node" and a host, or "kernel" and a part of it: "firewall", "shoal.vxlan", …
 	refused    string // why nothing was tried, where it was not; an object can be refused for several reasons
 }
 
@@ -71,13 +68,13 @@ func New(o Options) (*Fabric, error) {
 		return nil, err
 	}
 	if o.VNI == 0 {
-		o.VNI = DefaultVNI
+		o.VNI = vxlan.DefaultVNI
 	}
 	if o.VNI < 1 || o.VNI >= 1<<24 {
 		return nil, fmt.Errorf("VNI %d: use a number from 1 to %d", o.VNI, 1<<24-1)
 	}
 	if o.Port == 0 {
-		o.Port = DefaultPort
+		o.Port = vxlan.DefaultPort
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -123,20 +120,26 @@ func (f *Fabric) pass(ctx context.Context, in inputs) map[object]error {
 	cannot := func(err error) map[object]error {
 		return map[object]error{{kind: "kernel", name: "fabric"}: err}
 	}
-	links, err := readLinks()
+	addrs, err := readAddrs()
 	if err != nil {
 		return cannot(err)
 	}
-	want, paths, failed := desired(f.opts, in, links)
-	have, err := read()
+	want, paths, failed := desired(f.opts, in, addrs)
+	tunnels := f.opts.tunnels()
+	have, err := read(tunnels)
 	if err != nil {
 		return cannot(err)
 	}
 	c := diff(want, have.state)
-	a := &applier{index: have.index, paths: paths, parts: map[string]error{}, peers: map[string]error{}}
-	wrong := a.apply(ctx, &c, want.chains, have.missing)
-	if !c.empty() || len(wrong) > 0 {
-		f.log.Info("network between hosts written", "changes", c.String(), "rules", rules.Brief(wrong))
+	a := &applier{tunnels: tunnels, index: have.index, paths: paths, parts: map[string]error{}, peers: map[string]error{}}
+	ruled := false
+	if f.opts.Firewall != nil {
+		ruled, err = f.opts.Firewall.Between(ctx, between(f.opts, in, paths))
+		a.part("firewall", err)
+	}
+	a.apply(&c)
+	if !c.empty() || ruled {
+		f.log.Info("network between hosts written", "changes", c.String(), "firewall", ruled)
 	}
 	for part, err := range a.parts {
 		failed[object{kind: "kernel", name: part}] = err

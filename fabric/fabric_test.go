@@ -7,6 +7,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"shoal/fabric/ipip"
+	"shoal/fabric/transport"
+	"shoal/fabric/vxlan"
+	"shoal/lb"
 	"shoal/model"
 )
 
@@ -25,7 +29,7 @@ var (
 	hostA = node("a", 1, "10.1.0.1", "10.244.1.0/24")
 	hostB = node("b", 2, "10.1.0.2", "10.244.2.0/24")
 	hostC = node("c", 3, "10.2.0.3", "10.244.3.0/24")
-	eth0  = link{dev: "eth0", addr: addr("10.1.0.1"), net: prefix("10.1.0.0/24"), mtu: 1500, ether: true}
+	eth0  = transport.Addr{Device: "eth0", Addr: addr("10.1.0.1"), Net: prefix("10.1.0.0/24"), MTU: 1500, Ether: true}
 	mesh  = model.Network{Name: "mesh", Bridge: "br-mesh", Subnets: []netip.Prefix{prefix("10.244.1.0/24")}}
 )
 
@@ -38,31 +42,31 @@ func options(t *testing.T, b Backend) Options {
 }
 
 func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
-	wg := link{dev: "wg0", addr: addr("10.2.0.1"), net: prefix("10.2.0.0/24"), mtu: 1420}
-	narrow := link{dev: "eth1", addr: addr("10.1.0.5"), net: prefix("10.1.0.0/29"), mtu: 1500, ether: true}
-	bridge := link{dev: "br-mesh", addr: addr("10.2.0.1"), net: prefix("10.2.0.0/16"), mtu: 1450, ether: true}
+	wg := transport.Addr{Device: "wg0", Addr: addr("10.2.0.1"), Net: prefix("10.2.0.0/24"), MTU: 1420}
+	narrow := transport.Addr{Device: "eth1", Addr: addr("10.1.0.5"), Net: prefix("10.1.0.0/29"), MTU: 1500, Ether: true}
+	bridge := transport.Addr{Device: "br-mesh", Addr: addr("10.2.0.1"), Net: prefix("10.2.0.0/16"), MTU: 1450, Ether: true}
 	for _, tt := range []struct {
 		name    string
 		backend Backend
-		links   []link
+		addrs   []transport.Addr
 		want    map[string]string // peer -> backend and device, or part of the reason why not
 	}{
-		{"auto", Auto, []link{eth0}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
-		{"auto takes the narrowest link", Auto, []link{eth0, narrow}, map[string]string{"b": "host-gw eth1", "c": "vxlan shoal.vxlan"}},
-		{"auto takes no link without Ethernet", Auto, []link{eth0, wg}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
-		{"a containers' bridge is no link", Auto, []link{eth0, bridge}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
-		{"host-gw", HostGW, []link{eth0}, map[string]string{"b": "host-gw eth0", "c": "10.2.0.3 is on no link of this host"}},
-		{"host-gw takes any link", HostGW, []link{eth0, wg}, map[string]string{"b": "host-gw eth0", "c": "host-gw wg0"}},
-		{"vxlan", VXLAN, []link{eth0}, map[string]string{"b": "vxlan shoal.vxlan", "c": "vxlan shoal.vxlan"}},
-		{"ipip", IPIP, []link{eth0}, map[string]string{"b": "ipip shoal.ipip", "c": "ipip shoal.ipip"}},
+		{"auto", Auto, []transport.Addr{eth0}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"auto takes the narrowest link", Auto, []transport.Addr{eth0, narrow}, map[string]string{"b": "host-gw eth1", "c": "vxlan shoal.vxlan"}},
+		{"auto takes no link without Ethernet", Auto, []transport.Addr{eth0, wg}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"a containers' bridge is no link", Auto, []transport.Addr{eth0, bridge}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"host-gw", HostGW, []transport.Addr{eth0}, map[string]string{"b": "host-gw eth0", "c": "10.2.0.3 is on no link of this host"}},
+		{"host-gw takes any link", HostGW, []transport.Addr{eth0, wg}, map[string]string{"b": "host-gw eth0", "c": "host-gw wg0"}},
+		{"vxlan", VXLAN, []transport.Addr{eth0}, map[string]string{"b": "vxlan shoal.vxlan", "c": "vxlan shoal.vxlan"}},
+		{"ipip", IPIP, []transport.Addr{eth0}, map[string]string{"b": "ipip shoal.ipip", "c": "ipip shoal.ipip"}},
 		{"no device has the host's address", VXLAN, nil, map[string]string{"a": "10.1.0.1 is on none of its devices"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			in := inputs{self: hostA, nodes: []model.Node{hostA, hostB, hostC}, networks: []model.Network{mesh}}
-			want, paths, failed := desired(options(t, tt.backend), in, tt.links)
+			want, paths, failed := desired(options(t, tt.backend), in, tt.addrs)
 			got := map[string]string{}
 			for _, p := range paths {
-				got[p.peer.Name] = string(p.backend) + " " + p.dev
+				got[p.peer.Name] = p.by.Name() + " " + p.dev
 				if r := want.routes[p.peer.Subnet]; r != (route{p.peer.Addr, p.dev}) {
 					t.Errorf("route to %s: %+v", p.peer.Name, r)
 				}
@@ -83,39 +87,48 @@ func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
 
 func TestStateGrowsWithHostsOnly(t *testing.T) {
 	in := inputs{self: hostA, nodes: []model.Node{hostA, hostB, hostC}, networks: []model.Network{mesh}}
-	want, _, _ := desired(options(t, Auto), in, []link{eth0})
-	type set[K comparable] = map[K]struct{}
+	want, paths, _ := desired(options(t, Auto), in, []transport.Addr{eth0})
 	macC := model.MAC{0x02, 0x53, 10, 2, 0, 3}
 	check := func(what string, want, got any) {
-		if d := cmp.Diff(want, got, cmp.AllowUnexported(linkEntry{}, netip.Prefix{}, netip.Addr{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+		t.Helper()
+		if d := cmp.Diff(want, got, cmp.AllowUnexported(fdbKey{}, neighKey{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+			cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 			t.Errorf("%s: %s", what, d)
 		}
 	}
-	check("neighbours", map[netip.Addr]model.MAC{hostC.Addr: macC}, want.neigh)
-	check("forwarding entries", map[model.MAC]netip.Addr{macC: hostC.Addr}, want.fdb)
-	check("subnets", set[netip.Prefix]{hostB.Subnet: {}, hostC.Subnet: {}}, want.nets)
-	check("hosts", set[netip.Addr]{hostB.Addr: {}, hostC.Addr: {}}, want.hosts)
-	check("links", set[linkEntry]{
-		{hostA.Subnet, "br-mesh"}:       {},
-		{hostB.Subnet, "eth0"}:          {},
-		{prefix("10.1.0.2/32"), "eth0"}: {},
-		{hostC.Subnet, "shoal.vxlan"}:   {},
-	}, want.links)
-	if d := want.devices[vxlanName]; d.mtu != 1450 || d.addr != addr("10.244.1.0") || d.mac.String() != "02:53:0a:01:00:01" {
+	check("neighbours", map[neighKey]model.MAC{{vxlan.Device, hostC.Addr}: macC}, want.neigh)
+	check("forwarding entries", map[fdbKey]netip.Addr{{vxlan.Device, macC}: hostC.Addr}, want.fdb)
+	check("what passes", lb.Between{
+		Own: hostA.Subnet, Nets: []netip.Prefix{hostB.Subnet, hostC.Subnet}, Hosts: []netip.Addr{hostB.Addr, hostC.Addr},
+		Links: []lb.Link{
+			{Net: prefix("10.1.0.2/32"), Device: "eth0"}, // host-gw: what the host itself sends
+			{Net: hostA.Subnet, Device: "br-mesh"},
+			{Net: hostB.Subnet, Device: "eth0"},
+			{Net: hostC.Subnet, Device: "shoal.vxlan"},
+		},
+		Tunnels: []lb.Tunnel{{Protocol: 17, Port: vxlan.DefaultPort}},
+	}, between(options(t, Auto), in, paths))
+	if d := want.devices[vxlan.Device]; d.MTU != 1450 || d.Addr != addr("10.244.1.0") {
 		t.Errorf("device: %+v", d)
 	}
-
-	few := want.chains
 	for i := range 200 {
 		in.nodes = append(in.nodes, node("n"+string(rune('0'+i)), uint16(i+4), netip.AddrFrom4([4]byte{10, 3, 0, byte(i)}).String(),
 			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 245, byte(i), 0}), 24).String()))
 	}
-	want, _, _ = desired(options(t, Auto), in, []link{eth0})
-	if len(want.routes) != 202 {
-		t.Fatalf("%d routes for 202 peers", len(want.routes))
+	want, _, _ = desired(options(t, Auto), in, []transport.Addr{eth0})
+	if len(want.routes) != 202 || len(want.devices) != 1 {
+		t.Fatalf("%d routes, %d devices for 202 peers", len(want.routes), len(want.devices))
 	}
-	if d := cmp.Diff(few, want.chains); d != "" {
-		t.Errorf("rules differ with the number of hosts: %s", d)
+}
+
+func TestPacketsOfAHostAreKnownByItsSenders(t *testing.T) {
+	host := hostC
+	host.MAC = model.MAC{0x52, 1, 2, 3, 4, 5}
+	vtep := vxlan.VTEPMAC(host.Addr)
+	for b, want := range map[Backend][]model.MAC{HostGW: {host.MAC}, VXLAN: {vtep}, IPIP: nil, Auto: {host.MAC, vtep}} {
+		if d := cmp.Diff(want, Senders(b, host)); d != "" {
+			t.Errorf("%s: %s", b, d)
+		}
 	}
 }
 
@@ -153,8 +166,8 @@ func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			in := inputs{self: tt.self, nodes: tt.nodes, networks: tt.networks}
 			own := eth0
-			own.addr = tt.self.Addr
-			_, paths, failed := desired(options(t, Auto), in, []link{own})
+			own.Addr = tt.self.Addr
+			_, paths, failed := desired(options(t, Auto), in, []transport.Addr{own})
 			var routed []string
 			for _, p := range paths {
 				routed = append(routed, p.peer.Name)
@@ -176,38 +189,41 @@ func TestOverlapsAreRefusedNamingBothHosts(t *testing.T) {
 
 func TestDiff(t *testing.T) {
 	in := inputs{self: hostA, nodes: []model.Node{hostA, hostB, hostC}, networks: []model.Network{mesh}}
-	want, _, _ := desired(options(t, Auto), in, []link{eth0})
-	macC := VTEPMAC(hostC.Addr)
+	want, _, _ := desired(options(t, Auto), in, []transport.Addr{eth0})
+	macC := vxlan.VTEPMAC(hostC.Addr)
 	for _, tt := range []struct {
 		name   string
 		before func(have *state) // what differs in the kernel
 		want   string
 	}{
-		{"nothing", func(*state) {}, "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
-		{"everything missing", func(s *state) { *s = newState() }, "devices +1 ~0 -0, routes +2 -0, neighbours +1 -0, forwarding entries +1 -0, set entries +8 -0"},
-		{"route deleted", func(s *state) { delete(s.routes, hostC.Subnet) }, "devices +0 ~0 -0, routes +1 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
-		{"route by another device", func(s *state) { s.routes[hostB.Subnet] = route{hostB.Addr, vxlanName} }, "devices +0 ~0 -0, routes +1 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
-		{"neighbour and forwarding entry deleted", func(s *state) { delete(s.neigh, hostC.Addr); delete(s.fdb, macC) },
-			"devices +0 ~0 -0, routes +0 -0, neighbours +1 -0, forwarding entries +1 -0, set entries +0 -0"},
-		{"forwarding entry to another host", func(s *state) { s.fdb[macC] = hostB.Addr }, "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +1 -0, set entries +0 -0"},
+		{"nothing", func(*state) {}, "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0"},
+		{"everything missing", func(s *state) { *s = newState() }, "devices +1 ~0 -0, routes +2 -0, neighbours +1 -0, forwarding entries +1 -0"},
+		{"route deleted", func(s *state) { delete(s.routes, hostC.Subnet) }, "devices +0 ~0 -0, routes +1 -0, neighbours +0 -0, forwarding entries +0 -0"},
+		{"route by another device", func(s *state) { s.routes[hostB.Subnet] = route{hostB.Addr, vxlan.Device} }, "devices +0 ~0 -0, routes +1 -0, neighbours +0 -0, forwarding entries +0 -0"},
+		{"neighbour and forwarding entry deleted", func(s *state) {
+			delete(s.neigh, neighKey{vxlan.Device, hostC.Addr})
+			delete(s.fdb, fdbKey{vxlan.Device, macC})
+		},
+			"devices +0 ~0 -0, routes +0 -0, neighbours +1 -0, forwarding entries +1 -0"},
+		{"forwarding entry to another host", func(s *state) { s.fdb[fdbKey{vxlan.Device, macC}] = hostB.Addr }, "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +1 -0"},
 		{"a host that is gone", func(s *state) {
-			s.add(path{peer: node("d", 4, "10.2.0.4", "10.244.4.0/24"), backend: VXLAN, dev: vxlanName})
-		}, "devices +0 ~0 -0, routes +0 -1, neighbours +0 -1, forwarding entries +0 -1, set entries +0 -3"},
-		{"MTU changed", func(s *state) { d := s.devices[vxlanName]; d.mtu = 1400; s.devices[vxlanName] = d }, "devices +0 ~1 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
-		{"VNI changed: all on the device is written again", func(s *state) { d := s.devices[vxlanName]; d.vni = 7; s.devices[vxlanName] = d },
-			"devices +1 ~0 -1, routes +1 -0, neighbours +1 -0, forwarding entries +1 -0, set entries +0 -0"},
-		{"device of another backend", func(s *state) { s.devices[ipipName] = device{name: ipipName, kind: "ipip"} }, "devices +0 ~0 -1, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+			s.add(path{node("d", 4, "10.2.0.4", "10.244.4.0/24"), vxlan.VXLAN{}, vxlan.Device})
+		}, "devices +0 ~0 -0, routes +0 -1, neighbours +0 -1, forwarding entries +0 -1"},
+		{"MTU changed", func(s *state) { d := s.devices[vxlan.Device]; d.MTU = 1400; s.devices[vxlan.Device] = d }, "devices +0 ~1 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0"},
+		{"VNI changed: all on the device is written again", func(s *state) { s.devices[vxlan.Device] = vxlan.VXLAN{VNI: 7}.Tunnel().Device(hostA, 1500) },
+			"devices +1 ~0 -1, routes +1 -0, neighbours +1 -0, forwarding entries +1 -0"},
+		{"device of another backend", func(s *state) { s.devices[ipip.Device] = transport.Device{Name: ipip.Device} }, "devices +0 ~0 -1, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0"},
 		{"route of somebody else in the way", func(s *state) { delete(s.routes, hostC.Subnet); s.foreign[hostC.Subnet] = "dev eth9 proto static" },
-			"devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0"},
+			"devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			have, _, _ := desired(options(t, Auto), in, []link{eth0})
+			have, _, _ := desired(options(t, Auto), in, []transport.Addr{eth0})
 			tt.before(&have)
 			c := diff(want, have)
 			if c.String() != tt.want {
 				t.Errorf("got  %s\nwant %s", c.String(), tt.want)
 			}
-			if c.empty() != (tt.want == "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0, set entries +0 -0") {
+			if c.empty() != (tt.want == "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0") {
 				t.Errorf("empty: %v", c.empty())
 			}
 			if len(have.foreign) != len(c.refused) {

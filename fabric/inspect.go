@@ -19,13 +19,13 @@ type Hop struct {
 	Device string       `json:"device"`            // "lo": the address is this host's own
 	Via    netip.Addr   `json:"via,omitzero"`      // the next hop; zero: it is on the device's link
 	Src    netip.Addr   `json:"src,omitzero"`      // what the host itself would send from
-	VTEP   *VTEP        `json:"vtep,omitempty"`    // with vxlan: what the kernel's tables make of Via
+	VTEP   *VTEP        `json:"vtep,omitempty"`    // of a tunnel that takes entries for each host: what the kernel's tables make of Via
 	Route  string       `json:"route"`             // the kernel's answer, as `ip route get` prints it
 	Prefix netip.Prefix `json:"prefix,omitzero"`   // the destination of the route that was taken
 	MAC    model.MAC    `json:"mac,omitzero"`      // on the device's link: the neighbour entry; zero: the kernel has not asked for it lately
 }
 
-// VTEP is the far end of the vxlan tunnel, in the kernel's words: zero where it
+// VTEP is the far end of such a tunnel, in the kernel's words: zero where it
 // has no entry, and then nothing arrives.
 type VTEP struct {
 	MAC    model.MAC  `json:"mac,omitzero"`    // the neighbour entry of the next hop
@@ -55,18 +55,23 @@ func (f *Fabric) Inspect(dst netip.Addr) (Hop, error) {
 		h.Ours = fib[0].Protocol == RouteProtocol
 	}
 	if h.Ours {
-		h.Way = HostGW
-		switch h.Device {
-		case ipipName:
-			h.Way = IPIP
-		case vxlanName:
-			h.Way = VXLAN
-			neigh, fdb, err := neighbours(r.LinkIndex)
-			if err != nil {
-				return h, err
+		for _, tr := range f.opts.transports() {
+			t := tr.Tunnel()
+			if t == nil && !ownDevice(h.Device) {
+				h.Way = Backend(tr.Name())
 			}
-			mac := neigh[h.Via]
-			h.VTEP = &VTEP{MAC: mac, Remote: fdb[mac]}
+			if t == nil || t.Name() != h.Device {
+				continue
+			}
+			h.Way = Backend(tr.Name())
+			if _, ok := t.Neighbour(model.Node{Addr: h.Via}); ok {
+				s := newState()
+				if err := s.readNeighbours(h.Device, r.LinkIndex); err != nil {
+					return h, err
+				}
+				mac := s.neigh[neighKey{h.Device, h.Via}]
+				h.VTEP = &VTEP{MAC: mac, Remote: s.fdb[fdbKey{h.Device, mac}]}
+			}
 		}
 	}
 	if !h.Via.IsValid() && h.Device != "lo" {

@@ -1,6 +1,6 @@
 //go:build e2e
 
-package fabric
+package fabric_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -25,8 +26,31 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	. "shoal/fabric"
 	"shoal/lab"
+	"shoal/lb"
+	"shoal/lb/ipvs"
 	"shoal/model"
+)
+
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func ipNet(s string) *net.IPNet {
+	_, n, _ := net.ParseCIDR(s)
+	return n
+}
+
+var (
+	hostA = model.Node{Name: "a", Number: 1, Addr: addr("10.1.0.1"), Subnet: prefix("10.244.1.0/24"), Alive: true}
+	hostB = model.Node{Name: "b", Number: 2, Addr: addr("10.1.0.2"), Subnet: prefix("10.244.2.0/24"), Alive: true}
+	hostC = model.Node{Name: "c", Number: 3, Addr: addr("10.2.0.3"), Subnet: prefix("10.244.3.0/24"), Alive: true}
+)
+
+// The chains of the firewall.
+const (
+	chain   = "SHOAL-FABRIC"
+	chainIn = "SHOAL-FABRIC-IN"
 )
 
 // space is a network namespace.
@@ -255,8 +279,21 @@ func (w *world) addHost(n model.Node) {
 func (h *host) restart(o Options) {
 	h.t.Helper()
 	var err error
+	h.do(func() error {
+		plane, err := ipvs.New(h.plane())
+		o.Firewall = plane
+		return err
+	})
 	if h.fabric, err = New(o); err != nil {
 		h.t.Fatal(err)
+	}
+}
+
+// plane are the settings of the data plane, which is the firewall.
+func (h *host) plane() ipvs.Options {
+	return ipvs.Options{
+		PlaneOptions: lb.PlaneOptions{Pool: prefix("10.96.0.0/16"), StateDir: h.t.TempDir()},
+		Netns:        filepath.Join(h.t.TempDir(), "sandbox"),
 	}
 }
 

@@ -1,12 +1,16 @@
 //go:build e2e
 
-package fabric
+package fabric_test
 
 import (
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	. "shoal/fabric"
+	"shoal/fabric/ipip"
+	"shoal/fabric/vxlan"
 )
 
 func TestTheMarkOfAPacketDoesNotLeadItsTunnelIntoItself(t *testing.T) {
@@ -16,7 +20,7 @@ func TestTheMarkOfAPacketDoesNotLeadItsTunnelIntoItself(t *testing.T) {
 			w.serveAll()
 			w.reconcileAll()
 			a := w.hosts["a"]
-			dev := map[Backend]string{VXLAN: vxlanName, IPIP: ipipName}[backend]
+			dev := map[Backend]string{VXLAN: vxlan.Device, IPIP: ipip.Device}[backend]
 			a.run("", "iptables", "-t", "mangle", "-A", "PREROUTING", "-s", a.addr.String(), "-j", "MARK", "--set-mark", "0x77")
 			a.run("", "ip", "rule", "add", "fwmark", "0x77", "lookup", "77")
 			a.run("", "ip", "route", "add", "default", "via", "10.2.0.3", "dev", dev, "onlink", "table", "77")
@@ -63,7 +67,7 @@ func TestOnlyHostsOfTheClusterAreTrusted(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("a packet from a container's address over the wrong device arrived: %s, %s", before, after)
 	}
-	a.run("", "ipset", "add", setLinks, "10.244.3.0/24,eth0")
+	a.run("", "ipset", "add", "SHOAL-FABRIC-LINKS", "10.244.3.0/24,eth0")
 	_ = w.near.ping(a.addr, 100, 300*time.Millisecond)
 	if count() == before {
 		t.Error("it does not arrive where the device is right: the test shows nothing")
@@ -71,11 +75,11 @@ func TestOnlyHostsOfTheClusterAreTrusted(t *testing.T) {
 	w.reconcileAll()
 	before = count()
 	// The same through the tunnel, from somebody who is no host.
-	w.near.run("", "ip", "link", "add", "fake", "address", VTEPMAC(hostC.Addr).String(), "type", "vxlan", "id", fmt.Sprint(DefaultVNI),
-		"dstport", fmt.Sprint(DefaultPort), "local", "10.1.0.66", "nolearning")
+	w.near.run("", "ip", "link", "add", "fake", "address", vxlan.VTEPMAC(hostC.Addr).String(), "type", "vxlan", "id", fmt.Sprint(vxlan.DefaultVNI),
+		"dstport", fmt.Sprint(vxlan.DefaultPort), "local", "10.1.0.66", "nolearning")
 	w.near.run("", "ip", "link", "set", "fake", "up")
-	w.near.run("", "ip", "neigh", "add", "10.1.0.1", "lladdr", VTEPMAC(hostA.Addr).String(), "dev", "fake")
-	w.near.run("", "bridge", "fdb", "add", VTEPMAC(hostA.Addr).String(), "dev", "fake", "dst", "10.1.0.1")
+	w.near.run("", "ip", "neigh", "add", "10.1.0.1", "lladdr", vxlan.VTEPMAC(hostA.Addr).String(), "dev", "fake")
+	w.near.run("", "bridge", "fdb", "add", vxlan.VTEPMAC(hostA.Addr).String(), "dev", "fake", "dst", "10.1.0.1")
 	w.near.run("", "ip", "route", "replace", "10.244.1.0/24", "via", "10.1.0.1", "dev", "fake", "onlink", "src", "10.244.3.2")
 	_ = w.near.ping(a.addr, 100, 300*time.Millisecond)
 	if after := count(); after != before {

@@ -1,11 +1,11 @@
-// Package kernel holds the small hands that packages write to the kernel
-// with, each in a folder of its own: ipset, ipvs, rules (iptables), sysctl, bridge.
+// Package kernel holds thin wrappers of kernel facilities, each in a folder of
+// its own: ipset, ipvs, rules (iptables), sysctl, bridge.
 //
 // In: what an object of the kernel should be. Out: that object, or an error
-// that says what was being done to what. A hand decides nothing and keeps no
+// that says what was being done to what. A wrapper decides nothing and keeps no
 // belief of its own about the kernel; the packages that use it do.
 //
 // Every write is counted in [Writes], so that a restart with nothing changed
-// can be shown to write nothing. A hand acts in the network namespace of the
+// can be shown to write nothing. A wrapper acts in the network namespace of the
 // thread that calls it.
 package kernel

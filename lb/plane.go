@@ -73,10 +73,17 @@ type Delta struct {
 	Base      *Base                    // nil: as it was
 	Frontends map[Key]*Frontend        // nil: it goes
 	Endpoints map[netip.Addr]*Endpoint // nil: no task has the address any more
+
+	// Withheld are published ports that this host does not take, as somebody else
+	// has them here. Other hosts do, and send to the backends of this one: the plane
+	// leads their replies back. Nil: it is withheld no longer.
+	Withheld map[Key]*Frontend
 }
 
 // Empty tells whether nothing changed.
-func (d *Delta) Empty() bool { return d.Base == nil && len(d.Frontends)+len(d.Endpoints) == 0 }
+func (d *Delta) Empty() bool {
+	return d.Base == nil && len(d.Frontends)+len(d.Endpoints)+len(d.Withheld) == 0
+}
 
 // Result is how a pass ended.
 type Result struct {

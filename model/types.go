@@ -63,6 +63,14 @@ func CheckLabel(s string) error {
 	return nil
 }
 
+// CheckNodeName reports why s cannot name a host: it is part of keys in the store.
+func CheckNodeName(s string) error {
+	if s == "" || len(s) > 253 || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == '/' || c >= 0x7f }) {
+		return fmt.Errorf("node name %q: use 1 to 253 ASCII characters without blanks and slashes, as in a host name", s)
+	}
+	return nil
+}
+
 // Protocol is a transport protocol, by its IANA number.
 type Protocol uint8
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"shoal/catalog"
 	"shoal/lab/wait"
 	"shoal/model"
+	"shoal/store"
 )
 
 // memory is a Store as the catalog is one, and what hosts would see of it.
@@ -203,14 +205,27 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-func open(t *testing.T, dir, node string, etcd ...string) *catalog.Catalog {
+// openStore opens a host's store; without endpoints it runs etcd itself.
+func openStore(t *testing.T, dir, node string, endpoints ...string) *store.Store {
 	t.Helper()
-	c, err := catalog.Open(t.Context(), catalog.Options{Self: model.Node{Name: node}, StateDir: dir + "/" + node, Etcd: etcd,
+	s, err := store.Open(t.Context(), store.Options{Node: node, StateDir: filepath.Join(dir, node), Etcd: endpoints,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// open opens the catalog of a host.
+func open(t *testing.T, dir, node string, s *store.Store) *catalog.Catalog {
+	t.Helper()
+	c, err := catalog.Open(t.Context(), catalog.Options{Self: model.Node{Name: node}, StateDir: filepath.Join(dir, node),
+		Client: s.Client(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
 	return c
 }
 
@@ -219,8 +234,8 @@ func open(t *testing.T, dir, node string, etcd ...string) *catalog.Catalog {
 func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	etcd := open(t, dir, "a")
-	b := open(t, dir, "b", etcd.Status().Endpoints...)
+	server := openStore(t, dir, "a")
+	b := open(t, dir, "b", openStore(t, dir, "b", server.Client().Endpoints()...))
 	b.SetLocal(model.Local{})
 	known := func(ok func(*model.Snapshot) bool) *model.Snapshot {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -234,7 +249,7 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 		return nil
 	}
 	known(func(*model.Snapshot) bool { return true })
-	etcd.Close()
+	server.Close()
 
 	web := id("web")
 	ctr := model.Container{ID: "1", Node: "b", Stack: "s"}
@@ -251,7 +266,7 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 	if len(p) != 1 || p[0].Object != "s/web" || p[0].Node != "b" || p[0].Code != model.StoreUnreachable {
 		t.Fatalf("problems %+v", p)
 	}
-	open(t, dir, "a")
+	openStore(t, dir, "a")
 	wait.For(t, 30*time.Second, "a VIP with etcd back", func() bool { return len(reconcile()) == 0 })
 	known(func(s *model.Snapshot) bool { svc, _ := s.Service(web); return svc.VIP == addr("10.96.0.1") })
 }
@@ -261,8 +276,9 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 func TestTwoHostsOnOneEtcd(t *testing.T) {
 	dir := shortDir(t)
 	const each = 150
-	a := open(t, dir, "a")
-	hosts := map[string]*catalog.Catalog{"a": a, "b": open(t, dir, "b", a.Status().Endpoints...)}
+	server := openStore(t, dir, "a")
+	a, b := open(t, dir, "a", server), open(t, dir, "b", openStore(t, dir, "b", server.Client().Endpoints()...))
+	hosts := map[string]*catalog.Catalog{"a": a, "b": b}
 	var work sync.WaitGroup
 	for node, c := range hosts {
 		var l model.Local

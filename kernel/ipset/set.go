@@ -65,12 +65,18 @@ var revisions = map[string]struct{ plain, mark uint8 }{
 
 // Create makes a set that does not exist.
 func Create(s Set) error {
+	kernel.Wrote("ipset", 1)
+	return Try(s)
+}
+
+// Try is as [Create], in a network namespace that is thrown away: it is not
+// counted as a write.
+func Try(s Set) error {
 	r := revisions[s.Type].plain
 	if s.Mark {
 		r = revisions[s.Type].mark
 	}
 	o := netlink.IpsetCreateOptions{Revision: r, Skbinfo: s.Mark, MaxElements: s.MaxElem}
-	kernel.Wrote("ipset", 1)
 	if err := netlink.IpsetCreate(s.Name, s.Type, o); err != nil {
 		return fmt.Errorf("create set %s (%s): %w", s.Name, s.Type, err)
 	}

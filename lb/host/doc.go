@@ -9,5 +9,5 @@
 //
 // It owns one local route, of protocol 83. What else it changes is the host's:
 // [Down] puts that back, after any number of restarts, whichever plane changed
-// it.
+// it. A plane that another one takes over from leaves all of it to that one.
 package host

@@ -10,11 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
+	"shoal/kernel/watch"
 	"shoal/lb"
 )
 
 // routeProtocol marks the route as ours ("proto 83" in ip route).
 const routeProtocol = 83
+
+// Interest is what of the kernel's notifications concerns every plane.
+func Interest() watch.Interest {
+	return watch.Interest{Addresses: true, Protocols: []uint8{routeProtocol}}
+}
 
 // Route makes every address of the pool local to this host, whose own address
 // is self. With it the host's own processes talk to a VIP from the host's
@@ -77,8 +83,8 @@ func RouteStep(pool netip.Prefix, vip netip.Addr) (lb.Step, error) {
 	return s, nil
 }
 
-// DropRoute removes the route of the pool, whichever pool it is of. A plane that
-// goes does so before its rules go, without which the route would open every
+// DropRoute removes the route of the pool, whichever pool it is of. Before the
+// last plane goes, it must be gone: without a plane's rules it would open every
 // listener of the host.
 func DropRoute() error {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4,

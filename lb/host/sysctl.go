@@ -43,8 +43,8 @@ func Netfilter(ctx context.Context) error {
 	return sysctl.Set(everyBridge, "0")
 }
 
-// Down puts the kernel's parameters back, and how bridges and their ports
-// forward. Nothing to put back is not an error.
+// Down removes the route of the pool, and puts back the kernel's parameters and
+// how bridges and their ports forward. Nothing of that there is not an error.
 func Down(dir string) error {
-	return errors.Join(downPorts(dir), downBridges(dir), Sysctls(dir).Restore())
+	return errors.Join(DropRoute(), downPorts(dir), downBridges(dir), Sysctls(dir).Restore())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -14,49 +15,57 @@ import (
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/rules"
+	"shoal/kernel/sysctl"
 	"shoal/lb"
 	"shoal/lb/host"
 )
 
-// Down takes everything away that any Plane with these options made in the
-// network namespace of the calling thread, the sandbox with it, and puts back what
-// is the host's. Nothing of ours there is not an error; connections through VIPs
-// and published ports end.
+// Down takes away what any Plane with these options made in the network
+// namespace of the calling thread, the sandbox with it. Nothing of that there is
+// not an error; connections through VIPs and published ports end. What is the
+// host's stays: another plane may be using it, else see [host.Down].
 func Down(ctx context.Context, opts Options) error {
 	opts.fill()
 	var errs []error
 	do := func(err error) { errs = append(errs, err) }
 
-	do(host.DropRoute()) // first, see there
 	var names []string
 	for _, c := range slices.Concat(vipChains(&opts, new(lb.Base)), meshChains(opts.Pool, nil), betweenChains(&lb.Between{})) {
 		names = append(names, c.Name)
 	}
-	do(rules.Remove(ctx, names...))
+	if err := rules.Remove(ctx, names...); !errors.Is(err, exec.ErrNotFound) { // without iptables there are none
+		do(err)
+	}
 	do(downLink())
 	do(removeNamespace(opts.Netns))
-	rs, err := markRules()
-	do(err)
-	for _, r := range rs {
-		if r.Mark == lb.PacketMark || r.Mark&lb.MarkKind == formerMark {
-			do(dropRule(r))
-		}
-	}
+	do(dropReturn())
 	if ipvs.Loaded() {
 		do(downIPVS(ctx, opts.timeoutsFile()))
 	}
-	for _, s := range slices.Backward(slices.Concat(hostSets, betweenSets)) {
-		do(ipset.Destroy(s.Name))
+	if hasSets() == nil {
+		for _, s := range slices.Backward(slices.Concat(hostSets, betweenSets)) {
+			do(ipset.Destroy(s.Name))
+		}
+	}
+	for _, name := range slices.Concat(paramNames(ipvsParams), []string{sysctl.IPv4(hostDev, "route_localnet"), sysctl.IPv4(hostDev, "rp_filter")}) {
+		do(host.Sysctls(opts.StateDir).PutBack(name))
 	}
 	if err := os.Remove(opts.sandboxParamsFile()); !errors.Is(err, os.ErrNotExist) {
 		do(err)
 	}
-	do(host.Down(opts.StateDir))
 	return errors.Join(errs...)
 }
 
+func paramNames(ps []param) (names []string) {
+	for _, p := range ps {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 // downLink removes the link to the sandbox, and what the host remembers of
-// connections that went there.
+// connections that went there, and came from there. A plane that does without a
+// sandbox rewrites destinations here; its connections stay.
 func downLink() error {
 	link, err := netlink.LinkByName(hostDev)
 	if isNotFound(err) {
@@ -70,7 +79,7 @@ func downLink() error {
 		return fmt.Errorf("delete the device %s: %w", hostDev, err)
 	}
 	return forget(func(f *netlink.ConntrackFlow) bool {
-		return f.Reverse.SrcIP.Equal(sandboxAddr.AsSlice()) || f.Mark&lb.MarkKind == lb.ConnMark
+		return f.Reverse.SrcIP.Equal(sandboxAddr.AsSlice()) || f.Mark&lb.MarkMask == lb.ConnMark && f.Reverse.SrcIP.Equal(f.Forward.DstIP)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"shoal/kernel/sysctl"
 	"shoal/lb"
 	"shoal/lb/host"
+	"shoal/model"
 )
 
 // param is a kernel parameter and the value that the plane needs.
@@ -43,7 +44,7 @@ func (p *Plane) ensure(ctx context.Context, now time.Time) {
 	}
 	dir := p.opts.StateDir
 	part := func(name string, err error) { p.failures.Put(lb.Object{Part: name}, err, now) }
-	part("br_netfilter", host.Netfilter(ctx))
+	part("br_netfilter", model.KernelIncomplete.Of(host.Netfilter(ctx)))
 	part("sysctl net.ipv4.ip_forward", host.Forward(dir))
 	for _, param := range ipvsParams {
 		part("sysctl "+param.name, host.Sysctls(dir).Set(param.name, param.value))
@@ -55,6 +56,7 @@ func (p *Plane) ensure(ctx context.Context, now time.Time) {
 		part("sysctl rp_filter of "+hostDev, loosen(host.Sysctls(dir), hostDev))
 		part("route to the sandbox", ensureReturn(p.base.Self.Addr))
 	}
+	part("iptables between hosts", p.repairBetween(ctx))
 	err := p.keepRules(ctx, p.chains())
 	part("iptables", err)
 	if err != nil {

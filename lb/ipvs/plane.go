@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,10 @@ import (
 	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
+	"shoal/kernel/watch"
 	"shoal/lb"
+	"shoal/lb/host"
+	"shoal/model"
 )
 
 // DefaultNetns is the sandbox: `ip netns exec shoal-ingress ipvsadm -ln` looks
@@ -62,14 +66,19 @@ type Plane struct {
 	mu        sync.Mutex
 	base      *lb.Base // nil: no pass yet
 	endpoints map[netip.Addr]lb.Endpoint
+	withheld  map[lb.Key]*lb.Frontend
 	host      *space // the VIPs
 	box       *space // the published ports, in the sandbox
 	sandbox   sandbox
-	auditing  bool //  a full pass is not finished
+	auditing  bool // a full pass is not finished
 	bridges   bool // tasks or networks of this host changed
 	failures  *lb.Failures
 
-	between sync.Mutex // held by [Plane.Between]
+	changed <-chan struct{}
+	unwatch context.CancelFunc
+
+	between sync.Mutex  // held where passing is
+	passing *lb.Between // between hosts; nil: not told yet
 }
 
 var _ lb.DataPlane = (*Plane)(nil)
@@ -97,8 +106,8 @@ func New(opts Options) (*Plane, error) {
 	}
 	p := &Plane{
 		opts: opts, log: opts.Log,
-		endpoints: map[netip.Addr]lb.Endpoint{},
-		host:      newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
+		endpoints: map[netip.Addr]lb.Endpoint{}, withheld: map[lb.Key]*lb.Frontend{},
+		host: newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
 		sandbox:  sandbox{path: opts.Netns, ns: netns.None()},
 		failures: lb.NewFailures(),
 	}
@@ -108,10 +117,16 @@ func New(opts Options) (*Plane, error) {
 	if opts.DNS.IsValid() {
 		p.host.wants(setPing, ipset.Addr(opts.DNS), 1)
 	}
+	watching, unwatch := context.WithCancel(context.Background())
+	p.unwatch = unwatch
+	if p.changed, err = watch.Start(watching, interest()); err != nil {
+		p.Close()
+		return nil, err
+	}
 	if opts.Registerer != nil {
 		var already prometheus.AlreadyRegisteredError
 		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
-			h.Close()
+			p.Close()
 			return nil, err
 		}
 	}
@@ -120,7 +135,7 @@ func New(opts Options) (*Plane, error) {
 
 func hasSets() error {
 	if _, err := ipset.Names(); err != nil {
-		return fmt.Errorf("this kernel has no IP sets (%w): run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
+		return model.KernelIncomplete.Errorf("this kernel has no IP sets (%w): run `modprobe ip_set` on the host, or install the package with the kernel's extra modules", err)
 	}
 	return nil
 }
@@ -129,6 +144,7 @@ func hasSets() error {
 func (p *Plane) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.unwatch()
 	p.host.table.ipvs.Close()
 	p.closeBox()
 	p.sandbox.close()
@@ -140,17 +156,29 @@ func (*Plane) Name() string { return "ipvs" }
 // Scheduler is the name: IPVS has them all.
 func (*Plane) Scheduler(name string) string { return name }
 
-// Changed is nil: nothing tells when somebody else changes sets or virtual
-// services.
-func (*Plane) Changed() <-chan struct{} { return nil }
+// Changed is signalled when routes, routing rules or the sandbox's link change.
+// Of sets, virtual services and iptables rules nothing is told.
+func (p *Plane) Changed() <-chan struct{} { return p.changed }
+
+func interest() watch.Interest {
+	in := host.Interest()
+	in.Devices = func(name string) bool { return name == hostDev }
+	in.Protocols = append(in.Protocols, routeProtocol)
+	in.Priorities = append(in.Priorities, rulePriority)
+	return in
+}
 
 // Redirects tells whether this host redirects a published port already, on all
 // of the frontend's addresses.
 func (p *Plane) Redirects(f *lb.Frontend) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	held := p.host.held[setPublished.Name]
 	for _, e := range redirections(f) {
-		if _, has := p.host.held[setPublished.Name][e]; !has {
+		if !slices.ContainsFunc(append(every, e.Net), func(n netip.Prefix) bool {
+			_, has := held[ipset.Entry{Net: n, Proto: e.Proto, Port: e.Port}]
+			return has && n.Contains(e.Net.Addr())
+		}) {
 			return false
 		}
 	}

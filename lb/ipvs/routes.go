@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,10 +22,6 @@ import (
 // those of other hosts are the ingress's.
 const rulePriority = 540
 
-// formerMark is what replies were marked with, and routed by, by versions that
-// gave connections and packets the same marks.
-const formerMark uint32 = 0x54000000
-
 // outside is an address outside, which stands for all of them when the kernel
 // is asked for its routes (RFC 5737, TEST-NET-1).
 var outside = netip.MustParseAddr("192.0.2.1")
@@ -38,27 +35,19 @@ func ensureReturn(self netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("find the device %s: %w", hostDev, err)
 	}
-	rs, err := markRules()
+	index := link.Attrs().Index
+	has, err := hasRule()
 	if err != nil {
 		return err
-	}
-	index, has := link.Attrs().Index, false
-	var errs []error
-	for _, r := range rs {
-		if r.Mark == lb.PacketMark {
-			has = true
-		} else if r.Mark&lb.MarkKind == formerMark {
-			errs = append(errs, dropRule(r))
-		}
 	}
 	if !has {
 		// The rule first: with it the kernel can be asked what its table says.
 		kernel.Wrote("rule", 1)
-		if err := netlink.RuleAdd(ruleOf(lb.PacketMark)); err != nil {
+		if err := netlink.RuleAdd(ownRule()); err != nil {
 			return fmt.Errorf("add the routing rule of mark %#x: %w", lb.PacketMark, err)
 		}
 	}
-	errs = append(errs,
+	return errors.Join(
 		ensureRoute(outside, lb.PacketMark, &netlink.Route{
 			LinkIndex: index, Dst: everywhere, Gw: sandboxAddr.AsSlice(), Table: int(lb.PacketMark), Protocol: routeProtocol,
 		}),
@@ -66,7 +55,6 @@ func ensureReturn(self netip.Addr) error {
 			LinkIndex: index, Scope: netlink.SCOPE_LINK, Src: self.AsSlice(), Table: unix.RT_TABLE_MAIN, Protocol: routeProtocol,
 			Dst: &net.IPNet{IP: sandboxAddr.AsSlice(), Mask: net.CIDRMask(32, 32)},
 		}))
-	return errors.Join(errs...)
 }
 
 // ensureRoute keeps a route: the one that the kernel takes to an address, by
@@ -97,9 +85,8 @@ func dstOf(r *netlink.Route) string {
 	return r.Dst.String()
 }
 
-// markRules are the routing rules by marks of the mesh, of this version and of
-// earlier ones.
-func markRules() (found []netlink.Rule, err error) {
+// hasRule tells whether there is a routing rule into the sandbox.
+func hasRule() (has bool, err error) {
 	var all []netlink.Rule
 	for range 10 { // a dump that a change interrupted is repeated
 		if all, err = netlink.RuleList(netlink.FAMILY_V4); !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
@@ -107,34 +94,35 @@ func markRules() (found []netlink.Rule, err error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the routing rules: %w", err)
+		return false, fmt.Errorf("list the routing rules: %w", err)
 	}
-	for _, r := range all {
-		kind := r.Mark & lb.MarkKind
-		if r.Priority == rulePriority && (kind == lb.PacketMark || kind == formerMark) && r.Table == int(r.Mark) {
-			found = append(found, r)
-		}
-	}
-	return found, nil
+	return slices.ContainsFunc(all, func(r netlink.Rule) bool {
+		return r.Priority == rulePriority && r.Mark == lb.PacketMark && r.Table == int(lb.PacketMark)
+	}), nil
 }
 
-func ruleOf(mark uint32) *netlink.Rule {
+func ownRule() *netlink.Rule {
 	mask := lb.MarkMask
 	r := netlink.NewRule()
-	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(mark), mark, &mask
+	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(lb.PacketMark), lb.PacketMark, &mask
 	return r
 }
 
-// dropRule takes away a rule and the table that it leads to.
-func dropRule(r netlink.Rule) error {
+// dropReturn takes away the rule into the sandbox and the table that it leads
+// to.
+func dropReturn() error {
+	has, err := hasRule()
+	if err != nil || !has {
+		return err
+	}
 	kernel.Wrote("route", 1)
-	err := netlink.RouteDel(&netlink.Route{Dst: everywhere, Table: r.Table})
+	err = netlink.RouteDel(&netlink.Route{Dst: everywhere, Table: int(lb.PacketMark)})
 	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("delete the route of mark %#x: %w", r.Mark, err)
+		return fmt.Errorf("delete the route of mark %#x: %w", lb.PacketMark, err)
 	}
 	kernel.Wrote("rule", 1)
-	if err := netlink.RuleDel(ruleOf(r.Mark)); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete the routing rule of mark %#x: %w", r.Mark, err)
+	if err := netlink.RuleDel(ownRule()); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete the routing rule of mark %#x: %w", lb.PacketMark, err)
 	}
 	return nil
 }

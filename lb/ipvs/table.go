@@ -4,8 +4,11 @@ import (
 	"errors"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"shoal/kernel/ipvs"
 	"shoal/lb"
+	"shoal/model"
 )
 
 // table is the virtual services of one network namespace as they are known: as
@@ -22,6 +25,9 @@ func (t *table) raise(s ipvs.Service, p plan) error {
 	var errs []error
 	if p.put {
 		v, err := t.known[s.Mark], t.ipvs.Put(s)
+		if errors.Is(err, unix.ENOENT) {
+			err = model.SchedulerMissing.Errorf("%w: this kernel has no scheduler of that name; load its module, or choose another", err)
+		}
 		switch {
 		case err == nil && v == nil:
 			t.known[s.Mark] = &ipvs.Virtual{Service: s, Dests: map[netip.AddrPort]ipvs.Dest{}}

@@ -66,6 +66,7 @@ func (w *surroundings) chains() []chain {
 		{name: "peers", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), goTo("pass")),
 			on("on the link", in(ethSource, macs), goTo("pass")),
+			rest,
 		}},
 		{name: "recognise", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), packetMark(r0), mask(r0, lb.MarkMask), lookUp(r0, origins, 0)),
@@ -216,10 +217,9 @@ func (w *surroundings) raw() []rule {
 		on("and nobody else is", within(source, loopback), elsewhere, drop),
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
 		on("this host's tasks to anybody", in(source, local), in(byDevice, bridges), goTo("pass")),
-		on("other hosts' published ports to its tasks", in(frontendOf, targets), jump("peers")),
 	}
 	rs = append(rs, w.fromHosts()...)
-	return append(rs, rest)
+	return append(rs, on("other hosts' published ports to its tasks", in(frontendOf, targets), goTo("peers")), rest)
 }
 
 // natPost says who keeps its address. Docker would masquerade what leaves its

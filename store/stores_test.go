@@ -1,10 +1,9 @@
-package catalog
+package store
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -24,23 +23,15 @@ type store struct {
 
 func userStore(t *testing.T) store {
 	dir := shortDir(t)
-	etcd := etcdServer(t, dir)
-	return store{at(etcd.endpoint), etcd.close, func() { etcdServer(t, dir) }}
+	server := etcdServer(t, dir, nil)
+	return store{at(server.endpoint), server.close, func() { etcdServer(t, dir, nil) }}
 }
 
 func userStoreOverTLS(t *testing.T) store {
 	cl, dir := newCluster(t), shortDir(t)
 	peers := cl.peers("e", dir)
-	start := func() *server {
-		s, err := startServer(serverConfig{dir: dir, name: "etcd", peers: peers, unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.close)
-		return s
-	}
 	use := func(o *Options) { o.Etcd, o.TLS = []string{cl.endpoint("e")}, peers.TLS }
-	return store{use, start().close, func() { start() }}
+	return store{use, etcdServer(t, dir, peers).close, func() { etcdServer(t, dir, peers) }}
 }
 
 func clusterStore(t *testing.T) store {
@@ -50,7 +41,7 @@ func clusterStore(t *testing.T) store {
 		t.Fatal(err)
 	}
 	use := func(o *Options) {
-		o.Self.Addr, o.Peers = cl.addr(o.Self.Name), cl.peers(o.Self.Name, o.StateDir)
+		o.Peers = cl.peers(o.Node, o.StateDir)
 		cl.join("s")(o)
 	}
 	return store{use, func() { s.Close() }, func() { cl.open("s") }}
@@ -68,10 +59,10 @@ func TestEveryKindOfStoreDoes(t *testing.T) {
 			s := start(t)
 			dirs := map[string]string{"a": shortDir(t), "b": shortDir(t)}
 			a, b := open(t, "a", dirs["a"], s.use), open(t, "b", dirs["b"], s.use)
-			a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
-			b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web")))
-			for _, c := range []*Catalog{a, b} {
-				eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/1" })
+			a.SetLocal(local(ctr("a", "1", "10.0.0.1")))
+			b.SetLocal(local(ctr("b", "1", "10.0.1.1")))
+			for _, c := range []*host{a, b} {
+				eventually(t, "both tasks", func() bool { return tasks(c) == "a/1 b/1" })
 				settled(t, c)
 			}
 
@@ -91,23 +82,23 @@ func TestEveryKindOfStoreDoes(t *testing.T) {
 			lease, rev := a.Status().Lease, revision(t, b.client)
 			a.Close()
 			a = open(t, "a", dirs["a"], s.use)
-			a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+			a.SetLocal(local(ctr("a", "1", "10.0.0.1")))
 			settled(t, a)
 			if got := revision(t, b.client); got != rev || a.Status().Lease != lease {
 				t.Errorf("%d writes, lease %s, was %s", got-rev, a.Status().Lease, lease)
 			}
 
 			s.down()
-			a.SetLocal(local(ctr("a", "2", "10.0.0.2", "web")))
-			eventually(t, "a sees its own change", func() bool { return tasks(a, "web") == "a/2 b/1" })
-			if got := tasks(b, "web"); got != "a/1 b/1" {
+			a.SetLocal(local(ctr("a", "2", "10.0.0.2")))
+			eventually(t, "a sees its own change", func() bool { return tasks(a) == "a/2 b/1" })
+			if got := tasks(b); got != "a/1 b/1" {
 				t.Errorf("b sees %q", got)
 			}
 			s.up()
-			eventually(t, "b sees it, with the store back", func() bool { return tasks(b, "web") == "a/2 b/1" })
-			for _, c := range []*Catalog{a, b} {
+			eventually(t, "b sees it, with the store back", func() bool { return tasks(b) == "a/2 b/1" })
+			for _, c := range []*host{a, b} {
 				settled(t, c)
-				eventually(t, "all is well", func() bool { return c.Status().LastError == "" })
+				eventually(t, "all is well", func() bool { return lastError(c) == "" })
 			}
 		})
 	}
@@ -119,7 +110,7 @@ func ours() string {
 	var all []string
 	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 		of := func(pkg string) bool { return strings.Contains(g, pkg) }
-		if (of("shoal/catalog.") || of("go.etcd.io/etcd/server/") || of("google.golang.org/grpc")) && !of("testing.tRunner") {
+		if (of("shoal/catalog.") || of("shoal/store") || of("go.etcd.io/etcd/server/") || of("google.golang.org/grpc")) && !of("testing.tRunner") {
 			all = append(all, g)
 		}
 	}
@@ -147,7 +138,7 @@ func TestNothingRunsOnOnceClosed(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	for _, c := range []*Catalog{a, b, nowhere, tooLate} {
+	for _, c := range []*host{a, b, nowhere, tooLate} {
 		c.Watch(t.Context())
 		c.KV().Watch(t.Context(), "members/")
 		c.Members(ctx)
@@ -155,7 +146,7 @@ func TestNothingRunsOnOnceClosed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := Open(t.Context(), Options{Self: model.Node{Name: "e"}, StateDir: shortDir(t), Join: []string{"x"}}); err == nil {
+	if _, err := Open(t.Context(), Options{Node: "e", StateDir: shortDir(t), Join: []string{"x"}}); err == nil {
 		t.Error("opened with an endpoint that is none")
 	}
 	limited, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -1,4 +1,4 @@
-package catalog
+package store
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shoal/store/etcd"
+
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
@@ -20,16 +22,15 @@ import (
 )
 
 const (
-	// Every change of a task is a revision, and old ones are read only by a
-	// watch that was away; one that was away for longer lists again.
+	// Every change of a task is a revision. Only a watch that was interrupted
+	// reads old ones; one that was interrupted for longer lists again.
 	etcdKeepRevisions = "10000"
 	// Past its quota etcd takes no more writes. 10,000 services with three
 	// tasks each fill some 40 MB, and the revisions kept as much again.
 	etcdQuota = 2 << 30
-	// Raft's log is held in memory from one snapshot to the next, with so many
-	// entries beyond for a follower that is behind, and gone through at a
-	// start. With the defaults, 10,000 and 5,000, that takes seconds after a
-	// busy time.
+	// Raft's log is kept in memory from one snapshot to the next, with some
+	// entries more for a follower that is behind, and replayed at a start. With
+	// the defaults, 10,000 and 5,000, that takes seconds after a busy time.
 	etcdSnapshotCount  = 1000
 	etcdCatchUpEntries = 500
 
@@ -41,8 +42,8 @@ const (
 type server struct {
 	etcd     *embed.Etcd
 	endpoint string       // of its unix socket, for clients
-	apart    bool         // clients are not to ask it: it has no vote yet, or is about to leave
-	quiet    *atomic.Bool // it is about to end: what it says of that is no news
+	unlisted bool         // clients are not sent to it: it has no vote yet, or is about to leave
+	quiet    *atomic.Bool // it is about to end: what it logs of that is no news
 	closing  atomic.Bool
 }
 
@@ -64,7 +65,7 @@ type serverConfig struct {
 
 // startServer starts etcd. It is reached through the socket dir/etcd.sock, and
 // by other hosts if there are any: a voter alone needs no address for peers.
-// It does not wait for a leader to be elected, clients do.
+// It does not wait until a leader is elected; clients do.
 func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	data, sock := dataDir(sc.dir), filepath.Join(sc.dir, "etcd.sock")
 	fail := func(err error) error {
@@ -81,8 +82,8 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	if err := os.Chmod(data, 0o700); err != nil {
 		return nil, fail(err)
 	}
-	// A killed agent leaves its socket behind. The lock on the state folder
-	// tells that nobody serves it any more.
+	// A killed agent leaves its socket behind. Whoever holds the lock on the
+	// state folder knows that nobody serves it any more.
 	if err := os.Remove(sock); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fail(err)
 	}
@@ -96,8 +97,7 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	c.ListenPeerUrls = nil
 	// A member has to have an address, listened on or not.
 	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
-	// A voter alone waits for one election timeout, for nobody, before it
-	// serves.
+	// A voter alone waits for one election timeout before it serves.
 	c.TickMs, c.ElectionMs = 50, 250
 	if sc.peers != nil {
 		sc.peers.configure(c)
@@ -134,15 +134,56 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 			err = fail(fmt.Errorf("%v", p))
 		}
 	}()
-	etcd, err := embed.StartEtcd(c)
+	e, err := embed.StartEtcd(c)
 	if err != nil {
 		return nil, fail(err)
 	}
 	if err := os.Chmod(sock, 0o600); err != nil {
-		stop(etcd)
+		stop(e)
 		return nil, fail(err)
 	}
-	return &server{etcd: etcd, endpoint: "unix://" + sock, quiet: quiet}, nil
+	return &server{etcd: e, endpoint: "unix://" + sock, quiet: quiet}, nil
+}
+
+// id is its member's.
+func (s *server) id() uint64 { return uint64(s.etcd.Server.MemberID()) }
+
+func (s *server) stopped() bool {
+	select {
+	case <-s.etcd.Server.StopNotify():
+		return true
+	default:
+		return s.closing.Load()
+	}
+}
+
+// ready waits until an etcd has a leader and answers.
+func (s *server) ready(ctx context.Context) error {
+	select {
+	case <-s.etcd.Server.ReadyNotify():
+		return nil
+	case <-s.etcd.Server.StopNotify():
+		return errors.New("the embedded etcd stopped; see the log")
+	case <-ctx.Done():
+		return fmt.Errorf("the embedded etcd finds no leader: %w", ctx.Err())
+	}
+}
+
+// moveLeader hands leadership to one of the voters, if this one has it.
+func (s *server) moveLeader(ctx context.Context, voters []uint64) (err error) {
+	srv := s.etcd.Server
+	for _, id := range voters {
+		if srv.Leader() != srv.MemberID() {
+			return nil
+		}
+		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+		err = srv.MoveLeader(rctx, uint64(srv.MemberID()), id)
+		cancel()
+	}
+	if err != nil {
+		return fmt.Errorf("no other voter takes the lead: %w", err)
+	}
+	return nil
 }
 
 // dataDir is where etcd keeps its data.
@@ -156,9 +197,9 @@ func (s *server) close() {
 	}
 }
 
-// stop stops an etcd. Its own Close waits until its listeners are served, and
-// they are not before it has found a leader: of one whose peers are away it would
-// wait for ever.
+// stop stops an etcd. Its own Close waits until its listeners are served, which
+// they are only once it has found a leader: with its peers away, Close alone
+// would wait for ever.
 func stop(e *embed.Etcd) {
 	select {
 	case <-e.Server.ReadyNotify():
@@ -168,10 +209,10 @@ func stop(e *embed.Etcd) {
 	e.Close()
 }
 
-// outlived answers how a member is that was removed, and serves for a second
-// more: etcd looks for it among the members then, and its panic
-// (RaftCluster.IsLocalMemberLearner, of 3.7) would be the agent's.
-func outlived(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (reply any, err error) {
+// recoverStatus answers a status request to a member that was removed. It serves
+// for a second more, in which etcd looks for it among the members and panics
+// (RaftCluster.IsLocalMemberLearner, of 3.7).
+func recoverStatus(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (reply any, err error) {
 	if info.FullMethod == etcdserverpb.Maintenance_Status_FullMethodName {
 		defer func() {
 			if p := recover(); p != nil {

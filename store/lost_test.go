@@ -1,4 +1,4 @@
-package catalog
+package store
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"shoal/lab/wait"
 	"shoal/model"
 )
 
@@ -82,9 +83,9 @@ func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
 
 	// One that serves the store and one that does not, both after a restart.
 	closeAll(a, d)
-	var restarted []*Catalog
+	var restarted []*host
 	for _, node := range []string{"a", "d"} {
-		x := cl.open(node, inAHurry)
+		x := cl.open(node)
 		restarted = append(restarted, x)
 		if !x.RestoreLocal() {
 			t.Errorf("%s has nothing to restore", node)
@@ -94,17 +95,17 @@ func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
 			!slices.Equal(got.Nodes, before.Nodes) {
 			t.Errorf("before %+v, after, on %s, %+v", before, node, got)
 		}
-		if s := x.Status(); s.Connected || !s.FromCache {
-			t.Errorf("status of %s: %+v", node, s)
+		if s, up := x.Status(), x.Health(); up.Connected || up.Error == "" || !s.FromCache {
+			t.Errorf("%s: health %+v, status %+v", node, up, s)
 		}
-		x.SetLocal(local(ctr(node, "new", fmt.Sprintf("10.0.%d.9", node[0]-'a'), "web")))
-		eventually(t, "its own come and go", func() bool { return strings.Contains(tasks(x, "web"), node+"/new") })
+		x.SetLocal(local(ctr(node, "new", fmt.Sprintf("10.0.%d.9", node[0]-'a'))))
+		eventually(t, "its own come and go", func() bool { return strings.Contains(tasks(x), node+"/new") })
 	}
 
 	b := cl.start("b")
 	start := time.Now()
 	eventually(t, "b sees the new ones", func() bool {
-		got := tasks(b, "web")
+		got := tasks(b)
 		return strings.HasPrefix(got, "a/new b/1 c/") && strings.HasSuffix(got, "d/new")
 	})
 	t.Logf("reconciled in %v", time.Since(start))
@@ -127,14 +128,14 @@ func TestARemovedServerLosesItsVote(t *testing.T) {
 		t.Fatal(err)
 	}
 	hasVoters(t, a, "a b")
-	for _, x := range []*Catalog{a, b} {
+	for _, x := range []*host{a, b} {
 		eventually(t, "c is forgotten", func() bool {
-			return !strings.Contains(tasks(x, "web"), "c/") && len(x.Snapshot().Nodes) == 2 && len(x.client.Endpoints()) == 2
+			return !strings.Contains(tasks(x), "c/") && len(x.Snapshot().Nodes) == 2 && len(x.client.Endpoints()) == 2
 		})
 	}
 	// One that comes back nevertheless, its certificate still good, finds out.
 	c := cl.start("c")
-	eventually(t, "c is a client", func() bool { return c.Status().Role == RoleClient })
+	eventually(t, "c is a client", func() bool { return c.Role() == RoleClient })
 	settled(t, c)
 	follows(t, c, a)
 	hasVoters(t, a, "a b")
@@ -173,15 +174,15 @@ func TestADeadServerIsLeftAtOnce(t *testing.T) {
 	d.SetAlive(nil)
 	eventually(t, "both are asked", asks("a", "z"))
 	frozen.Store(true)
-	a.SetLocal(local(ctr("a", "news", "10.0.9.1", "web")))
+	a.SetLocal(local(ctr("a", "news", "10.0.9.1")))
 	settled(t, a)
-	if got := tasks(d, "web"); strings.Contains(got, "news") {
+	if got := tasks(d); strings.Contains(got, "news") {
 		t.Fatalf("the watch is not frozen: %s", got)
 	}
 	start := time.Now()
 	d.SetAlive(map[string]bool{"z": false})
 	// The keepalives of the connection fail after 10 s at the soonest.
-	eventuallyWithin(t, 6*time.Second, "d is told by a", func() bool { return strings.Contains(tasks(d, "web"), "a/news") })
+	wait.For(t, 6*time.Second, "d is told by a", func() bool { return strings.Contains(tasks(d), "a/news") })
 	t.Logf("told after %v", time.Since(start))
 	follows(t, d, a)
 }

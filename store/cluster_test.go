@@ -1,4 +1,4 @@
-package catalog
+package store
 
 import (
 	"context"
@@ -18,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -121,24 +120,24 @@ func (c *cluster) peers(node, dir string, more ...netip.Addr) *Peers {
 	}
 }
 
-// open opens the catalog of a host; one that is opened again finds its folder.
-func (c *cluster) open(node string, change ...func(*Options)) *Catalog {
+// open opens the store of a host; one that is opened again finds its folder.
+func (c *cluster) open(node string, change ...func(*Options)) *host {
 	c.t.Helper()
 	if c.dirs[node] == "" {
 		c.dirs[node] = shortDir(c.t)
 	}
 	dir := c.dirs[node]
 	return open(c.t, node, dir, append([]func(*Options){func(o *Options) {
-		o.Self.Addr, o.Peers, o.unchecked = c.addr(node), c.peers(node, dir), !c.checked
+		o.Peers, o.unchecked = c.peers(node, dir), !c.checked
 		o.Log = slog.New(slog.NewTextHandler(io.MultiWriter(c.t.Output(), &c.log), nil)).With("node", node)
 	}}, change...)...)
 }
 
 // start opens a host that has a task of the service web.
-func (c *cluster) start(node string, change ...func(*Options)) *Catalog {
+func (c *cluster) start(node string, change ...func(*Options)) *host {
 	c.t.Helper()
 	h := c.open(node, change...)
-	h.SetLocal(local(ctr(node, "1", fmt.Sprintf("10.0.%d.1", node[0]-'a'), "web")))
+	h.SetLocal(local(ctr(node, "1", fmt.Sprintf("10.0.%d.1", node[0]-'a'))))
 	return h
 }
 
@@ -148,7 +147,7 @@ func (c *cluster) join(node string) func(*Options) {
 
 // voters are the hosts with a vote, as one of them sees it; the leader has a
 // star, one that does not answer is in parentheses.
-func voters(c *Catalog) string {
+func voters(c *host) string {
 	members, err := c.Members(context.Background())
 	if err != nil {
 		return err.Error()
@@ -172,28 +171,15 @@ func voters(c *Catalog) string {
 
 // hasVoters waits until a host knows of these, all up. What it asks may be a
 // little behind the others.
-func hasVoters(t *testing.T, c *Catalog, names string) {
+func hasVoters(t *testing.T, c *host, names string) {
 	t.Helper()
 	eventually(t, "the voters are "+names, func() bool { return leaderless(voters(c)) == names })
 }
 
 func leaderless(s string) string { return strings.ReplaceAll(s, "*", "") }
 
-// follows checks that a change on one host is seen on others, and how fast.
-func follows(t *testing.T, on *Catalog, by ...*Catalog) {
-	t.Helper()
-	node := on.o.Self.Name
-	id := fmt.Sprint(time.Now().UnixNano())
-	start := time.Now()
-	on.SetLocal(local(ctr(node, id, fmt.Sprintf("10.0.%d.1", node[0]-'a'), "web")))
-	for _, c := range by {
-		eventually(t, c.o.Self.Name+" sees a change on "+node, func() bool { return strings.Contains(tasks(c, "web"), node+"/"+id) })
-	}
-	t.Logf("a change on %s was seen after %v", node, time.Since(start))
-}
-
 // revoke has a's etcd refuse b's certificate, and returns b's configuration.
-func (c *cluster) revoke(a, b *Catalog) *tls.Config {
+func (c *cluster) revoke(a, b *host) *tls.Config {
 	c.t.Helper()
 	conf := b.o.Peers.TLS
 	leaf, err := x509.ParseCertificate(conf.Certificates[0].Certificate[0])
@@ -212,17 +198,8 @@ func (c *cluster) revoke(a, b *Catalog) *tls.Config {
 	return conf
 }
 
-// closeAll closes several at once.
-func closeAll(all ...*Catalog) {
-	var done sync.WaitGroup
-	for _, c := range all {
-		done.Go(func() { c.Close() })
-	}
-	done.Wait()
-}
-
 // three are three hosts with a vote each.
-func (c *cluster) three() (h [3]*Catalog) {
+func (c *cluster) three() (h [3]*host) {
 	c.t.Helper()
 	h[0] = c.start("a")
 	if err := h[0].Serve(c.t.Context()); err != nil {
@@ -243,7 +220,7 @@ func (c *cluster) three() (h [3]*Catalog) {
 	}
 	for _, x := range h {
 		settled(c.t, x)
-		eventually(c.t, x.o.Self.Name+" knows all servers", func() bool { return len(x.client.Endpoints()) == 3 })
+		eventually(c.t, x.o.Node+" knows all servers", func() bool { return len(x.client.Endpoints()) == 3 })
 	}
 	return h
 }

@@ -1,4 +1,4 @@
-package catalog
+package store
 
 import (
 	"context"
@@ -11,13 +11,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A connection that is open outlives the certificate it was made with: etcd
-// looks at its CRL in the handshake and not again, and has no means to close a
-// client's connection. So each request is checked, and each message of a stream,
-// to and fro: one that had a watch open hears nothing more by it.
+// An open connection outlives the certificate it was made with: etcd checks its
+// CRL in the handshake and not again, and cannot close a client's connection. So
+// each request is checked, and each message of a stream in both directions: a
+// removed host receives nothing more on a watch it had open.
 
-// revokedOptions have etcd serve no client whose certificate check finds fault
-// with.
+// revokedOptions have etcd refuse clients whose certificate does not pass check.
 func revokedOptions(check func(*x509.Certificate) error) []grpc.ServerOption {
 	verify := func(ctx context.Context) error {
 		p, ok := peer.FromContext(ctx)

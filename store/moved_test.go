@@ -1,4 +1,4 @@
-package catalog
+package store
 
 import (
 	"slices"
@@ -12,7 +12,7 @@ func TestAServerMoves(t *testing.T) {
 	h := cl.three()
 	h[2].Close()
 	dir := cl.dirs["c"]
-	moved := cl.open("c", func(o *Options) { o.Self.Addr, o.Peers = cl.addr("f"), cl.peers("f", dir) })
+	moved := cl.open("c", func(o *Options) { o.Peers = cl.peers("f", dir) })
 	moved.SetLocal(local())
 	settled(t, moved)
 	for _, x := range h[:2] {
@@ -35,11 +35,11 @@ func TestTwoOfThreeServersMoveAtOnce(t *testing.T) {
 	cl := newCluster(t)
 	h := cl.three()
 	closeAll(h[1], h[2])
-	var moved [2]*Catalog
+	var moved [2]*host
 	for i, to := range map[int]string{0: "f", 1: "g"} {
-		node := h[i+1].o.Self.Name
+		node := h[i+1].o.Node
 		dir := cl.dirs[node]
-		moved[i] = cl.start(node, func(o *Options) { o.Self.Addr, o.Peers = cl.addr(to), cl.peers(to, dir) })
+		moved[i] = cl.start(node, func(o *Options) { o.Peers = cl.peers(to, dir) })
 	}
 	for _, x := range moved {
 		settled(t, x)
@@ -60,7 +60,7 @@ func TestTheOnlyServerMoves(t *testing.T) {
 	settled(t, b)
 	a.Close()
 	dir := cl.dirs["a"]
-	moved := cl.start("a", func(o *Options) { o.Self.Addr, o.Peers = cl.addr("f"), cl.peers("f", dir) })
+	moved := cl.start("a", func(o *Options) { o.Peers = cl.peers("f", dir) })
 	settled(t, moved)
 	if err := b.Found([]string{"f:2379"}); err == nil {
 		t.Error("an endpoint without an address was taken")

@@ -1,4 +1,4 @@
-package catalog
+package store
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,13 +17,20 @@ import (
 
 	"shoal/model"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 )
 
 func TestALoneStoreOpensToOthers(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	a := cl.start("a")
+	if _, err := os.Stat(filepath.Join(a.o.StateDir, "etcd.sock")); err != nil {
+		t.Error(err)
+	}
 	web := model.ServiceID{Stack: model.DefaultStack, Name: "web"}
 	if _, err := a.ClaimVIP(t.Context(), web, netip.MustParseAddr("10.96.0.1")); err != nil {
 		t.Fatal(err)
@@ -46,7 +54,7 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 		t.Errorf("serve: %v", err)
 	}
 	l.Close()
-	if s := a.Status(); s.Role != RoleAlone || !s.Connected {
+	if s := a.Health(); s.Role != RoleAlone || !s.Connected {
 		t.Errorf("status %+v", s)
 	}
 
@@ -73,11 +81,11 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 	eventually(t, "a leads", func() bool { return voters(a) == "a*" })
 
 	b := cl.start("b", cl.join("a"))
-	for _, c := range []*Catalog{a, b} {
-		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/1" })
+	for _, c := range []*host{a, b} {
+		eventually(t, "both tasks", func() bool { return tasks(c) == "a/1 b/1" })
 	}
 	settled(t, b)
-	if s := b.Status(); s.Role != RoleClient || s.Embedded || !slices.Equal(s.Endpoints, []string{cl.endpoint("a")}) {
+	if s := b.Health(); s.Role != RoleClient || s.Embedded || !slices.Equal(s.Endpoints, []string{cl.endpoint("a")}) {
 		t.Errorf("status %+v", s)
 	}
 	for name, conf := range map[string]*tls.Config{
@@ -112,7 +120,7 @@ func TestALoneStoreOpensToOthers(t *testing.T) {
 	settled(t, a)
 	settled(t, b)
 	follows(t, b, a)
-	if s := a.Status(); s.Role != RoleServer || a.Serve(t.Context()) != nil {
+	if s := a.Health(); s.Role != RoleServer || a.Serve(t.Context()) != nil {
 		t.Errorf("status %+v", s)
 	}
 }
@@ -134,7 +142,7 @@ func TestARemovedHostHearsNothingMoreOnOpenConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, c := cl.start("b", cl.join("a")), cl.start("c", cl.join("a"))
-	for _, host := range []*Catalog{b, c} {
+	for _, host := range []*host{b, c} {
 		settled(t, host)
 	}
 	follows(t, a, b, c)
@@ -205,10 +213,10 @@ func TestPromoteAndDemote(t *testing.T) {
 
 	// The leader, then another, give up their vote.
 	for n := 3; n > 1; n-- {
-		var leader *Catalog
+		var leader *host
 		eventually(t, "there is a leader", func() bool {
-			for _, x := range []*Catalog{a, b, c} {
-				if strings.Contains(voters(d), x.o.Self.Name+"*") {
+			for _, x := range []*host{a, b, c} {
+				if strings.Contains(voters(d), x.o.Node+"*") {
 					leader = x
 					return true
 				}
@@ -220,26 +228,26 @@ func TestPromoteAndDemote(t *testing.T) {
 		if err != nil || (advice != "") != (n == 3) {
 			t.Fatalf("demote: %q, %v", advice, err)
 		}
-		t.Logf("%s was demoted in %v: %s", leader.o.Self.Name, time.Since(start), advice)
+		t.Logf("%s was demoted in %v: %s", leader.o.Node, time.Since(start), advice)
 		if _, err := os.Stat(dataDir(leader.o.StateDir)); err == nil {
 			t.Error("its data are still there")
 		}
 		follows(t, leader, a, b, c, d)
 		follows(t, d, a, b, c)
-		if s := leader.Status(); s.Role != RoleClient || s.Embedded || slices.Contains(s.Endpoints, cl.endpoint(leader.o.Self.Name)) {
+		if s := leader.Health(); s.Role != RoleClient || s.Embedded || slices.Contains(s.Endpoints, cl.endpoint(leader.o.Node)) {
 			t.Errorf("status %+v", s)
 		}
 	}
-	var last *Catalog
+	var last *host
 	eventually(t, "one is left", func() bool {
-		last = map[string]*Catalog{"a": a, "b": b, "c": c}[leaderless(voters(d))]
+		last = map[string]*host{"a": a, "b": b, "c": c}[leaderless(voters(d))]
 		return last != nil
 	})
 	if _, err := last.Demote(t.Context()); err == nil || !strings.Contains(err.Error(), "only vote") {
 		t.Errorf("the last one: %v", err)
 	}
 	eventually(t, "d asks the last one only", func() bool {
-		return slices.Equal(d.client.Endpoints(), []string{cl.endpoint(last.o.Self.Name)})
+		return slices.Equal(d.client.Endpoints(), []string{cl.endpoint(last.o.Node)})
 	})
 
 	// A client that knows of servers by their own word finds the last after a
@@ -252,29 +260,41 @@ func TestPromoteAndDemote(t *testing.T) {
 	}
 }
 
-// TestARemovedServerIsAsked: its etcd serves on for a second, in which others may ask how it is.
-func TestARemovedServerIsAsked(t *testing.T) {
+// TestARemovedServerIsAskedHowItIs: its etcd serves on for up to a second, and panics when it is asked then.
+func TestARemovedServerIsAskedHowItIs(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	h := cl.three()
 	a, c := h[0], h[2]
 	endpoint := c.server.endpoint
 	removed := make(chan error, 1)
-	go func() { removed <- a.removeMember(t.Context(), "c") }()
+	go func() { removed <- a.RemoveServer(t.Context(), "c") }()
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		_, err := c.ask(ctx, endpoint)
+		_, err := c.status(ctx, endpoint)
 		cancel()
 		if err != nil {
-			if err := <-removed; err != nil {
-				t.Fatal(err)
-			}
-			if !strings.Contains(err.Error(), "it was removed") {
-				t.Errorf("it says %v", err)
-			}
-			return
+			t.Logf("it says %v", err) // or nothing: on a busy machine it has ended by now
+			break
 		}
 	}
+	if err := <-removed; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPanicOfEtcdIsAnErrorForStatusOnly(t *testing.T) {
+	panics := func(context.Context, any) (any, error) { panic("no such member") }
+	_, err := recoverStatus(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: etcdserverpb.Maintenance_Status_FullMethodName}, panics)
+	if grpcstatus.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "it was removed") {
+		t.Errorf("status: %v", err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("the panic of another request was hidden")
+		}
+	}()
+	recoverStatus(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: etcdserverpb.KV_Range_FullMethodName}, panics)
 }
 
 func TestAPromotionThatBrokeOffCanBeRepeated(t *testing.T) {
@@ -309,7 +329,7 @@ func TestAPromotionThatBrokeOffCanBeRepeated(t *testing.T) {
 	if err == nil {
 		t.Error("promoted before the cluster settled")
 	}
-	if s := c.Status(); s.Role != RoleClient || s.Embedded {
+	if s := c.Health(); s.Role != RoleClient || s.Embedded {
 		t.Errorf("status %+v, after %v", s, err)
 	}
 	follows(t, c, a, b)
@@ -352,8 +372,7 @@ func TestJoinIsRefusedWithAStoreOfOnesOwn(t *testing.T) {
 
 func TestAnExternalStoreIsNotOursToChange(t *testing.T) {
 	t.Parallel()
-	etcd := etcdServer(t, shortDir(t))
-	a := open(t, "a", shortDir(t), at(etcd.endpoint))
+	a := open(t, "a", shortDir(t), at(etcdServer(t, shortDir(t), nil).endpoint))
 	a.SetLocal(local())
 	settled(t, a)
 	_, perr := a.Promote(t.Context())
@@ -363,7 +382,7 @@ func TestAnExternalStoreIsNotOursToChange(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if got := a.Status().Role; got != RoleExternal {
+	if got := a.Role(); got != RoleExternal {
 		t.Errorf("role %s", got)
 	}
 }

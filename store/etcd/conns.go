@@ -1,4 +1,4 @@
-package catalog
+package etcd
 
 import (
 	"context"
@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conns are the connections of a client. gRPC closes those to an endpoint that is
-// none any more only when the streams on them have ended, and a watch does not
-// end: to an etcd on a host that died it would hold on until keepalives fail,
-// for 15 s and more.
+// conns are the connections of a client. When an endpoint is removed, gRPC closes
+// the connections to it only once the streams on them have ended, and a watch
+// does not end: the client would stay with an etcd on a dead host until
+// keepalives fail, for 15 s and more.
 type conns struct {
 	mu   sync.Mutex
 	open map[*endpointConn]struct{}
@@ -29,19 +29,19 @@ type endpointConn struct {
 	addr string // as gRPC names it: "HOST:PORT" or "unix:///PATH"
 }
 
-// dialTimeout is how long a host may take to answer; one that comes up just then
-// is asked again by TCP after 1 s (RFC 6298 section 2), after 3 s, after 7 s.
+// dialTimeout is how long a host may take to answer. TCP asks one that just comes
+// up again after 1 s (RFC 6298 section 2), after 3 s, after 7 s.
 const dialTimeout = 2 * time.Second
 
-// dial connects to an address as gRPC names it, straight: an etcd is in reach,
-// whatever proxy the environment names.
+// dial connects to an address as gRPC names it, and never through a proxy that
+// the environment names.
 func (cs *conns) dial(ctx context.Context, addr string) (net.Conn, error) {
 	network, at := "tcp", addr
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, at = "unix", strings.TrimPrefix(path, "//")
 	}
-	// What gRPC sets on its own connections, so that what is unanswered for so
-	// long ends them (tcp(7)).
+	// As gRPC does for connections that it dials itself: TCP closes one on which
+	// data are unacknowledged for so long (tcp(7)).
 	d := net.Dialer{Timeout: dialTimeout, Control: func(network, _ string, c syscall.RawConn) (err error) {
 		if network != "unix" {
 			ctlErr := c.Control(func(fd uintptr) {
@@ -72,8 +72,7 @@ func (c *endpointConn) Close() error {
 	return c.Conn.Close()
 }
 
-// drop closes the connections to an endpoint that is none any more. What was
-// asked over them fails at once, and watches go on elsewhere.
+// drop closes the connections to an endpoint.
 func (cs *conns) drop(endpoint string) {
 	cs.mu.Lock()
 	open := slices.Collect(maps.Keys(cs.open))

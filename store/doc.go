@@ -1,0 +1,22 @@
+// Package store runs the etcd in which a cluster keeps its state, and gives out
+// the client that reaches it, wherever it is.
+//
+// A host has a [Role]: it runs an etcd for itself alone, it is one of the
+// servers of the cluster's etcd, it is a client of those servers, or it uses an
+// etcd that the user runs. [Store.Serve], [Store.Promote] and [Store.Demote]
+// change the role while the host runs.
+//
+// In: how hosts reach and trust each other ([Peers]), which of them are alive
+// ([Store.SetAlive]), and where other hosts say the store is ([Store.Found]).
+// Out: one client of etcd ([Store.Client]), whose endpoints follow the servers
+// as they come, go, move and die. Servers announce themselves by records in
+// etcd itself, which every host watches.
+//
+// What is kept in etcd besides is not this package's business; package catalog
+// has it, and knows only the client.
+//
+// The package owns, in the state folder, etcd's data (etcd/), its socket
+// (etcd.sock), the host's role (store.json) and the lock; in etcd, what is under
+// /shoal/v1/servers/; and on a server TCP ports 2379 and 2380 of the host's
+// address.
+package store

@@ -1,0 +1,45 @@
+package store
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestChooseEndpoints(t *testing.T) {
+	servers := map[string]string{"b": "B", "c": "C"}
+	dead := func(names ...string) map[string]bool {
+		m := map[string]bool{}
+		for _, n := range names {
+			m[n] = true
+		}
+		return m
+	}
+	for name, tc := range map[string]struct {
+		own     string
+		servers map[string]string
+		dead    map[string]bool
+		found   []string
+		want    string
+	}{
+		"alone":                                {own: "A", want: "A"},
+		"a client that knows nobody yet":       {want: "R"},
+		"a client":                             {servers: servers, want: "B C"},
+		"a client, one server is dead":         {servers: servers, dead: dead("b", "x"), want: "C"},
+		"a client, all are dead":               {servers: servers, dead: dead("b", "c"), want: "B C"},
+		"a server":                             {own: "A", servers: servers, want: "A B C"},
+		"a server, one other is dead":          {own: "A", servers: servers, dead: dead("c"), want: "A B"},
+		"a server cut off from the others":     {own: "A", servers: servers, dead: dead("b", "c"), want: "A"},
+		"a server that is unlisted is no help": {servers: servers, dead: dead("c"), want: "B"},
+		"a client that knows nobody finds":     {found: []string{"F", "R"}, want: "F R"},
+		"a client whose servers moved":         {servers: servers, dead: dead("b", "c"), found: []string{"F"}, want: "F"},
+		"a client, one server moved":           {servers: servers, dead: dead("b"), found: []string{"F"}, want: "F C"},
+	} {
+		remembered := []string{"R"}
+		if tc.own != "" {
+			remembered = nil
+		}
+		if got := strings.Join(choose(tc.own, tc.servers, tc.dead, remembered, tc.found), " "); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"shoal/store/etcd"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// A server announces itself by a record in etcd: its name under this prefix, with
+// a serverRecord as JSON.
+const serversRoot = "/shoal/v1/servers/"
+
+func serverKey(node string) string { return serversRoot + node }
+
+type serverRecord struct {
+	Endpoint string `json:"endpoint"`
+}
+
+// entry is a server's record as etcd has it.
+type entry struct {
+	endpoint string
+	value    string
+}
+
+// recheckEvery is how often the records are read again though no change was
+// received: an etcd that was put back to an older state tells of none.
+const recheckEvery = 30 * time.Second
+
+// followServers keeps the list of servers as etcd has it, and this host's own
+// record in etcd as it should be.
+func (s *Store) followServers() {
+	for retry := (etcd.Backoff{}); s.run.Err() == nil; {
+		err := s.syncServers(s.run)
+		if err == nil {
+			retry.Reset()
+			continue
+		}
+		// Package catalog logs that etcd is away.
+		s.log.Debug("read the list of servers from etcd", "error", err)
+		retry.Wait(s.run)
+	}
+}
+
+// syncServers reads the records, puts this host's own right, and waits for a
+// change.
+func (s *Store) syncServers(ctx context.Context) error {
+	r, err := s.get(ctx, serversRoot, clientv3.WithPrefix())
+	if err != nil {
+		return err
+	}
+	s.takeServers(r)
+	if err := s.setEndpoints(nil); err != nil {
+		s.logUnsaved(err)
+	}
+	if err := s.writeRecord(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	events := s.client.Watch(ctx, serversRoot, clientv3.WithPrefix(), clientv3.WithRev(r.Header.Revision+1))
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.changed:
+	case <-time.After(recheckEvery):
+	case r, ok := <-events:
+		if !ok {
+			return errors.New("the watch was closed")
+		}
+		return r.Err()
+	}
+	return nil
+}
+
+func (s *Store) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+	defer cancel()
+	return s.client.Get(ctx, key, opts...)
+}
+
+// takeServers takes over the list of servers from etcd. A record that cannot be
+// read leaves what was known before it.
+func (s *Store) takeServers(r *clientv3.GetResponse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	servers := make(map[string]entry, len(r.Kvs))
+	for _, kv := range r.Kvs {
+		name := strings.TrimPrefix(string(kv.Key), serversRoot)
+		endpoint, err := decodeServer(kv)
+		if err != nil {
+			if kv.ModRevision > s.revision { // else it was logged
+				s.log.Error("a record in etcd is passed over: it cannot be read", "key", string(kv.Key), "error", err)
+			}
+			endpoint = s.servers[name].endpoint
+		}
+		servers[name] = entry{endpoint, string(kv.Value)}
+	}
+	s.servers, s.revision = servers, r.Header.Revision
+}
+
+func decodeServer(kv *mvccpb.KeyValue) (endpoint string, err error) {
+	var rec serverRecord
+	if err := json.Unmarshal(kv.Value, &rec); err != nil {
+		return "", err
+	}
+	return rec.Endpoint, checkEndpoint(rec.Endpoint)
+}
+
+// checkEndpoint reports why a client should not be sent there.
+func checkEndpoint(s string) error {
+	u, err := url.Parse(s)
+	if err != nil {
+		return err
+	}
+	if _, err := netip.ParseAddrPort(u.Host); err != nil || u.Scheme != "https" {
+		return fmt.Errorf("endpoint %q: use https://ADDR:PORT", s)
+	}
+	return nil
+}
+
+// record is what etcd should have of this host; "": nothing.
+func (s *Store) record() string {
+	if s.place.Role != RoleServer || s.server == nil || s.server.unlisted {
+		return ""
+	}
+	u := s.o.Peers.clientURL()
+	return encode(serverRecord{u.String()})
+}
+
+// writeRecord puts this host's record right, if it has to be.
+func (s *Store) writeRecord(ctx context.Context) error {
+	s.mu.Lock()
+	is, want := s.servers[s.o.Node].value, s.record()
+	s.mu.Unlock()
+	if is == want {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+	defer cancel()
+	var err error
+	if want == "" {
+		_, err = s.client.Delete(ctx, serverKey(s.o.Node))
+	} else {
+		_, err = s.client.Put(ctx, serverKey(s.o.Node), want)
+	}
+	return err
+}
+
+// unlist removes another host's record. This host's client leaves that host at
+// once.
+func (s *Store) unlist(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+	defer cancel()
+	if _, err := s.client.Delete(ctx, serverKey(node)); err != nil {
+		return etcd.Unreachable(err)
+	}
+	s.mu.Lock()
+	delete(s.servers, node)
+	s.mu.Unlock()
+	return s.setEndpoints(nil)
+}
+
+// encode writes JSON. None of the types can fail to be written.
+func encode(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
