@@ -32,7 +32,7 @@ func BenchmarkPath(b *testing.B) {
 			for name, measure := range map[string]func(string) float64{"new": s.newConnections, "kept": s.keptRequests} {
 				b.Run(fmt.Sprintf("%s/%d-services", name, n), func(b *testing.B) {
 					var ratios, rates []float64
-					for i := range 12 {
+					for i := range 40 {
 						var direct, vip float64
 						if i%2 == 0 {
 							direct, vip = measure(siteTasks[0]), measure(siteVIP)
@@ -140,8 +140,8 @@ func (s *site) fill(n int) {
 // batch is how many connections or requests are timed together: short, so that
 // both of a pair see the same machine.
 const (
-	newBatch  = 1500
-	keptBatch = 15000
+	newBatch  = 500
+	keptBatch = 3000
 )
 
 func (s *site) newConnections(to string) (perSecond float64) {
