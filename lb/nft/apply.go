@@ -69,6 +69,10 @@ func (p *Plane) settle(d *draft) {
 		take(p.have.frontends[k], false)
 		delete(p.have.frontends, k)
 		delete(p.draining, k)
+		delete(p.have.withheld, k)
+		if w := p.withheld[k]; w != nil {
+			p.have.withheld[k] = w
+		}
 		if n := d.next[k]; n != nil {
 			p.have.frontends[k] = n
 			take(n, true)

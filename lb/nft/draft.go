@@ -15,7 +15,7 @@ type draft struct {
 	rules bool     // all rules, and entries that depend on hosts and networks, are looked at
 
 	around surroundings
-	dirty  map[lb.Key]bool
+	dirty  map[lb.Key]bool      // frontends, and published ports that are withheld
 	moved  []netip.Addr         // endpoints
 	next   map[lb.Key]*frontend // of those that are dirty
 	first  []chain              // that entries lead to
@@ -30,9 +30,12 @@ type draft struct {
 // whole makes a draft of everything.
 func (p *Plane) whole(found *listing) *draft {
 	p.have.frontends, p.have.endpoints = map[lb.Key]*frontend{}, map[netip.Addr]lb.Endpoint{}
-	p.have.shared = map[*set]map[string]int{vips: {}, targets: {}}
+	p.have.shared, p.have.withheld = map[*set]map[string]int{vips: {}, targets: {}}, map[lb.Key]*lb.Frontend{}
 	d := &draft{found: found, dirty: map[lb.Key]bool{}, moved: slices.Collect(maps.Keys(p.endpoints)), shared: counts{}}
 	for k := range p.frontends {
+		d.dirty[k] = true
+	}
+	for k := range p.withheld {
 		d.dirty[k] = true
 	}
 	if p.opts.DNS.IsValid() {
@@ -97,6 +100,14 @@ func (p *Plane) drawFrontends(d *draft, now time.Time) {
 			d.old.merge(own)
 			d.shared.merge(shared, -1)
 			pool.use(o.balancer, -1)
+		}
+		// Of a port that somebody else has here, other hosts' connections come to
+		// this one's tasks all the same.
+		if w := p.have.withheld[k]; w != nil {
+			d.shared.merge(targetsOf(k, w.Backends), -1)
+		}
+		if w := p.withheld[k]; w != nil {
+			d.shared.merge(targetsOf(k, w.Backends), 1)
 		}
 	}
 	if d.found != nil {

@@ -44,9 +44,9 @@ func (f *frontend) entriesOf(number uint16) (own, shared entries) {
 	key := frontendKey(f.Key)
 	for _, b := range f.backends {
 		own.put(backends, slices.Concat(key, endpointOf(b)), be16(uint16(b.Weight)))
-		if f.Published() && b.Local {
-			shared.put(targets, entryKey(b.Addr.Addr().As4(), byte(f.Protocol), b.Addr.Port()), nil)
-		}
+	}
+	if f.Published() {
+		shared.merge(targetsOf(f.Key, f.backends))
 	}
 	for i, b := range f.slots {
 		to, slot := f.backends[b], slices.Concat(key, u32(uint32(i)))
@@ -67,6 +67,18 @@ func (f *frontend) entriesOf(number uint16) (own, shared entries) {
 		shared.put(vips, f.VIP.AsSlice(), nil)
 	}
 	return own, shared
+}
+
+// targetsOf are where connections of a published port reach this host's tasks,
+// whichever host they come by.
+func targetsOf(k lb.Key, bs []lb.Backend) entries {
+	es := entries{}
+	for _, b := range bs {
+		if b.Local {
+			es.put(targets, entryKey(b.Addr.Addr().As4(), byte(k.Protocol), b.Addr.Port()), nil)
+		}
+	}
+	return es
 }
 
 // idOf is a name of 32 bits that a backend has for good, its address and port.

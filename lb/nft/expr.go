@@ -111,6 +111,8 @@ func addressType(source bool, reg uint32) does {
 	return does{&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}}
 }
 
+// value loads a constant, which must be as long as what it stands for: nft(8)
+// ends with a failed assertion else. The rest of the register is zero.
 func value(reg uint32, b []byte) does { return does{&expr.Immediate{Register: reg, Data: b}} }
 
 // frontendOf loads address, protocol and port of what a packet is sent to.

@@ -36,6 +36,7 @@ type Plane struct {
 	begun     bool // by a first Reconcile: before it, frontends are not known
 	around    surroundings
 	frontends map[lb.Key]*lb.Frontend
+	withheld  map[lb.Key]*lb.Frontend // published ports that this host does not take
 	endpoints map[netip.Addr]lb.Endpoint
 
 	have     state
@@ -57,6 +58,7 @@ type state struct {
 	structure  structure
 	around     *surroundings // by which its rules and their sets are
 	frontends  map[lb.Key]*frontend
+	withheld   map[lb.Key]*lb.Frontend
 	endpoints  map[netip.Addr]lb.Endpoint
 	shared     map[*set]map[string]int // entries that several frontends may want: how many do
 	pool       *pool
@@ -81,7 +83,7 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 	p := &Plane{
 		opts: opts, log: opts.Log, failing: lb.NewFailures(),
 		around:    surroundings{opts: opts, base: &lb.Base{Alone: true}},
-		frontends: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
+		frontends: map[lb.Key]*lb.Frontend{}, withheld: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
 		draining: map[lb.Key]bool{}, idle: map[leaver]bool{},
 		closing: make(chan struct{}), carried: map[lb.Key]bool{},
 	}
@@ -225,6 +227,14 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 			delete(p.frontends, k)
 		} else {
 			p.frontends[k] = f
+		}
+	}
+	for k, f := range d.Withheld {
+		dirty[k] = true
+		if f == nil {
+			delete(p.withheld, k)
+		} else {
+			p.withheld[k] = f
 		}
 	}
 	var moved []netip.Addr
