@@ -104,11 +104,9 @@ func (p *Plane) early() error {
 	if err != nil {
 		return err
 	}
-	want, have := p.around.entries(), entries{}
-	changes := plan{}
-	for _, s := range []*set{links, remote, hosts} {
-		have[s] = found.entries[s]
-		changes.diff(entries{s: have[s]}, entries{s: want[s]})
+	want, changes := p.around.entries(), plan{}
+	for _, s := range ofBetween.sets {
+		changes.diff(entries{s: found.entries[s]}, entries{s: want[s]})
 	}
 	b := builder{lib: p.lib}
 	if fresh := !p.have.structure.table; fresh {

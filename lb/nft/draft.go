@@ -68,6 +68,12 @@ func (p *Plane) draw(d *draft, now time.Time) {
 	if d.found != nil {
 		d.old = d.found.entries
 	}
+	if !d.around.told {
+		for _, s := range ofBetween.sets {
+			delete(d.old, s)
+			delete(d.want, s)
+		}
+	}
 	d.plan.diff(d.old, d.want)
 }
 
@@ -154,6 +160,9 @@ func (p *Plane) drawChains(d *draft) {
 	}
 	for _, c := range d.around.chains() {
 		wanted[c.name] = true
+		if have := p.have.structure.chains[c.name]; have != nil && !d.around.told && ofBetween.chains[c.name] {
+			continue
+		}
 		if c.hook == nil {
 			d.first = append(d.first, c)
 		} else {

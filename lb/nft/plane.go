@@ -180,7 +180,10 @@ func (p *Plane) Between(ctx context.Context, b lb.Between) (changed bool, err er
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := kernel.Total()
-	p.around.between = b
+	if !p.around.told {
+		p.have.known = false
+	}
+	p.around.between, p.around.told = b, true
 	err = p.retried(func() error {
 		if !p.begun {
 			return p.early()

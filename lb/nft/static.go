@@ -40,7 +40,15 @@ type surroundings struct {
 	opts    lb.PlaneOptions
 	base    *lb.Base
 	between lb.Between
+	told    bool // what passes between hosts; else it is as the kernel has it
 }
+
+// ofBetween are the sets, and of the chains those, that depend on what passes
+// between hosts.
+var ofBetween = struct {
+	sets   []*set
+	chains map[string]bool
+}{[]*set{links, remote, hosts}, map[string]bool{"raw": true, "nat-post": true, "input": true, "forward": true}}
 
 // server is where this host's DNS server answers other hosts; zero: nowhere.
 func (w *surroundings) server() netip.Addr {
