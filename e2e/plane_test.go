@@ -45,7 +45,7 @@ var planes = map[string]plane{
 			{"iptables -F", "iptables -t mangle -F", "iptables -t nat -F", "iptables -t raw -F"},
 			{"iptables -t mangle -F SHOAL-MARK", "iptables -I FORWARD -j DROP"}, // what firewalls do: ours must stand before it
 			{"ip route del local 10.96.0.0/16 table local", "ipset flush SHOAL-HAIRPIN"},
-			{"ipvsadm -C", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
+			{"ipvsadm -C", "ip link set docker0 type bridge nf_call_iptables 0"},
 			{"ipset flush SHOAL-VIP", "ipset flush SHOAL-VIP-PORT", "ipset flush SHOAL-NETS", "sysctl -w net.ipv4.vs.conntrack=0"},
 			{"ip link del shoal-ingress", "ipset flush SHOAL-IN-PUBLISHED"},
 		},

@@ -83,7 +83,8 @@ func forged(t *testing.T, w *world) {
 					return err
 				})
 			}
-			for _, source := range []netip.Addr{clientAddr, w.names["a4"].addr, w.names["a2"].addr, w.names["x2"].addr, w.names["c1"].addr, // but for b's: whose containers come by the link, without a tunnel, is not to be told there
+			// But for containers of b: their packets come by the link, without a tunnel.
+			for _, source := range []netip.Addr{clientAddr, w.names["a4"].addr, w.names["a2"].addr, w.names["x2"].addr, w.names["c1"].addr,
 				netip.MustParseAddr("10.244.1.200"), netip.MustParseAddr("172.30.0.200")} {
 				if source != clientAddr {
 					own := netip.PrefixFrom(source, 32)

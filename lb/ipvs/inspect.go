@@ -202,7 +202,7 @@ func (p *Plane) Client(addr netip.Addr) (lb.ClientView, error) {
 	return v, p.sandbox.do(func() error {
 		held, err := listed(setClients)
 		if e, has := narrowest(held, v.Addr); has {
-			v.Kept, v.Evidence = false, fmt.Sprintf("the entry %s %s in the sandbox", setClients.Name, e)
+			v.Kept, v.Evidence = false, fmt.Sprintf("%s %s in the sandbox", setClients.Name, e)
 		}
 		return err
 	})
