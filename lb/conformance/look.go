@@ -160,10 +160,6 @@ func inspectBroken(t *testing.T, w *world) {
 		t.Errorf("view of a kernel with nothing of it: %+v", w.inspect(w.a, key(vip, model.TCP, 0)))
 	}
 	w.restart(w.a)
-	w.a.must(t, func() error {
-		_, err := w.a.dp.Between(context.Background(), w.between(w.a))
-		return err
-	})
 	w.pass(w.a, true)
 	if !ok() {
 		t.Errorf("view after the repair: %+v", w.inspect(w.a, key(vip, model.TCP, 0)))
