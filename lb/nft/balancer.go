@@ -179,10 +179,10 @@ func (b balancer) rules() []rule {
 	if b.affinity == 0 {
 		return []rule{balance}
 	}
-	record := func(op uint32, backend uint32) *expr.Dynset {
-		d := &expr.Dynset{SrcRegKey: r0, SetName: affinity.name, Operation: op}
+	record := func(op, backend uint32) *expr.Dynset {
+		d := &expr.Dynset{SrcRegKey: r0, SrcRegData: backend, SetName: affinity.name, Operation: op}
 		if op == unix.NFT_DYNSET_OP_UPDATE {
-			d.SrcRegData, d.Timeout = backend, b.affinity
+			d.Timeout = b.affinity
 		}
 		return d
 	}
@@ -193,12 +193,13 @@ func (b balancer) rules() []rule {
 			does{record(unix.NFT_DYNSET_OP_UPDATE, r4)}, b.send(r4)),
 		on("choose, and remember",
 			source(r0), b.frontend(r1), b.choose(r4), lookUp(r1, slots, r5),
-			does{record(dynsetDelete, 0), record(unix.NFT_DYNSET_OP_UPDATE, r5)}, b.send(r5)),
+			does{record(dynsetDelete, r5), record(unix.NFT_DYNSET_OP_UPDATE, r5)}, b.send(r5)),
 		balance, // no room to remember
 	}
 }
 
-// dynsetDelete takes an entry out of a set (NFT_DYNSET_OP_DELETE).
+// dynsetDelete takes an entry out of a set (NFT_DYNSET_OP_DELETE): an update
+// would leave another backend as it is.
 const dynsetDelete = 2
 
 // pool hands out balancers and their numbers.

@@ -98,3 +98,9 @@ func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestThisKernelHasAllThatIsNeeded(t *testing.T) {
+	if err := Available(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
