@@ -24,10 +24,10 @@ var lifeTests = []test{
 	{"VIPsStayWhenThePlaneIsSwitched", switched, true},
 }
 
-// state prints all that a plane may touch, in an order that does not depend on
-// when it was made, and without what counts by itself.
+// state prints all that a plane may touch, sorted, and without what counts by
+// itself. Whether rules are in the right order packets show.
 const state = `nft -s list ruleset 2>/dev/null | tr ',{}' '\n' | sed 's/^[[:space:]]*//;s/[[:space:]]*$//;s/^elements = *//' | sort
-iptables-save | sed 's/\[[0-9:]*\]//;/^#/d'
+iptables-save | sed 's/\[[0-9:]*\]//;/^#/d' | sort
 ipset save 2>/dev/null | sort | sed 's/ initval [^ ]*//'
 ip rule; ip -4 route show table all | sort
 ip -d -o link | sed 's/^[0-9]*: //;s/@if[0-9]*:/:/;s/\(hello\|tcn\|topology\|gc\)_timer *[0-9.]*//g' | grep -o '^[^ ]*\|nf_call_iptables [01]\|hairpin o[nf]*' | sort
@@ -169,6 +169,7 @@ var anyBreaks = []Break{
 
 func repairs(t *testing.T, w *world) {
 	w.some()
+	w.engineAgain()
 	for i, b := range append(anyBreaks, w.plane.Breaks...) {
 		w.sub(b.Name, func(t *testing.T) {
 			before := w.state(w.a)

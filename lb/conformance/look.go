@@ -67,6 +67,8 @@ func inspectVIP(t *testing.T, w *world) {
 			for i := range f.Backends {
 				f.Backends[i].Active, f.Backends[i].Inactive = 0, 0
 			}
+			// One of weight 0 that never had a connection need not be there.
+			f.Backends = slices.DeleteFunc(f.Backends, func(b lb.BackendView) bool { return b.Weight == 0 })
 			if !slices.Equal(f.Backends, want) {
 				t.Errorf("%s: backends %+v, want %+v", f.Key, f.Backends, want)
 			}
@@ -75,7 +77,7 @@ func inspectVIP(t *testing.T, w *world) {
 			return lb.BackendView{Addr: netip.AddrPortFrom(w.names[task].addr, port), Weight: weight}
 		}
 		backends(v.Fronts[0], to("a2", 0, 1))
-		backends(v.Fronts[2], to("a1", 8080, 3), to("a2", 80, 1), to("x1", 8080, 0))
+		backends(v.Fronts[2], to("a1", 8080, 3), to("a2", 80, 1))
 		backends(v.Fronts[3], to("a1", 80, 3), to("a2", 53, 1))
 	})
 	if n != 0 {

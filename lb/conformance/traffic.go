@@ -100,8 +100,10 @@ type conn struct {
 func (n *namespace) dial(network, to string, from netip.Addr) (c *conn, err error) {
 	err = n.do(func() error {
 		d := net.Dialer{Timeout: patience}
-		if from.IsValid() && network == "udp" {
-			d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+		if network == "udp" {
+			// A port that was used before would belong to a flow of that time.
+			port := 20_000 + n.port.Add(1)%40_000
+			d.LocalAddr = &net.UDPAddr{IP: from.AsSlice(), Port: int(port)}
 		} else if from.IsValid() {
 			d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 		}

@@ -290,6 +290,9 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 	if found != nil {
 		p.draining = map[lb.Key]bool{}
 	}
+	for k := range dirty {
+		delete(p.draining, k)
+	}
 	maps.Copy(p.draining, drainingNow(next))
 	return p.forgetFlows(changes)
 }

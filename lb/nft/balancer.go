@@ -175,26 +175,23 @@ func (b balancer) rules() []rule {
 	if b.scheduler == "" {
 		return []rule{on("refused later", keepDest)}
 	}
-	balance := on("choose", b.frontend(r1), b.choose(r4), lookUp(r1, slots, r5), b.send(r5))
 	if b.affinity == 0 {
-		return []rule{balance}
+		return []rule{on("choose", b.frontend(r1), b.choose(r4), lookUp(r1, slots, r5), b.send(r5))}
 	}
-	record := func(op, backend uint32) *expr.Dynset {
-		d := &expr.Dynset{SrcRegKey: r0, SrcRegData: backend, SetName: affinity.name, Operation: op}
+	record := func(op uint32) *expr.Dynset {
+		d := &expr.Dynset{SrcRegKey: r0, SrcRegData: r4, SetName: affinity.name, Operation: op}
 		if op == unix.NFT_DYNSET_OP_UPDATE {
 			d.Timeout = b.affinity
 		}
 		return d
 	}
-	weighs := &expr.Cmp{Op: expr.CmpOpNeq, Register: r6, Data: u32(0)}
+	update, forget := does{record(unix.NFT_DYNSET_OP_UPDATE)}, does{record(dynsetDelete)}
+	client := append(source(r0), b.frontend(r1)...)
+	chosen := append(append(append(b.choose(r4), lookUp(r1, ids, r4)...), visible(r4)...), lookUp(r1, slots, r5)...)
 	return []rule{
-		on("the client's backend, while it takes connections",
-			source(r0), b.frontend(r1), lookUp(r0, affinity, r4), lookUp(r1, backends, r6), does{weighs},
-			does{record(unix.NFT_DYNSET_OP_UPDATE, r4)}, b.send(r4)),
-		on("choose, and remember",
-			source(r0), b.frontend(r1), b.choose(r4), lookUp(r1, slots, r5),
-			does{record(dynsetDelete, r5), record(unix.NFT_DYNSET_OP_UPDATE, r5)}, b.send(r5)),
-		balance, // no room to remember
+		on("the client's backend, while it takes connections", client, lookUp(r0, affinity, r4), visible(r4), lookUp(r1, slots, r5), update, b.send(r5)),
+		on("choose, and remember", client, chosen, forget, update, b.send(r5)),
+		on("no room to remember", client, chosen, b.send(r5)),
 	}
 }
 

@@ -65,11 +65,12 @@ func (w *surroundings) chains() []chain {
 		{name: "pool", rules: w.pool()},
 		{name: "peers", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), goTo("pass")),
-			on("on the link", ethSource(r0), lookUp(r0, macs, r2), goTo("pass")),
+			on("on the link", in(ethSource, macs), goTo("pass")),
+			rest,
 		}},
 		{name: "recognise", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), packetMark(r0), mask(r0, lb.MarkMask), lookUp(r0, origins, 0)),
-			on("on the link", ethSource(r0), lookUp(r0, macs, r2), lookUp(r2, origins, 0)),
+			on("on the link", ethSource(r0), lookUp(r0, senders, 0)),
 		}},
 		{name: "published-source", rules: []rule{
 			on("this host knows its own addresses", equal(outDevice, name16("lo")), accept),
@@ -130,7 +131,9 @@ func mask(reg, m uint32) does {
 }
 
 // choose finds the balancer of a frontend whose key is in the registers.
-func choose(reg uint32) does { return append(lookUp(reg, services, r4), lookUp(r4, balancers, 0)...) }
+func choose(reg uint32) does {
+	return append(append(lookUp(reg, services, r4), visible(r4)...), lookUp(r4, balancers, 0)...)
+}
 
 var (
 	// vip chooses for what this host and its containers send to the pool. What is
@@ -214,10 +217,9 @@ func (w *surroundings) raw() []rule {
 		on("and nobody else is", within(source, loopback), elsewhere, drop),
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
 		on("this host's tasks to anybody", in(source, local), in(byDevice, bridges), goTo("pass")),
-		on("other hosts' published ports to its tasks", in(frontendOf, targets), jump("peers")),
 	}
 	rs = append(rs, w.fromHosts()...)
-	return append(rs, rest)
+	return append(rs, on("other hosts' published ports to its tasks", in(frontendOf, targets), goTo("peers")), rest)
 }
 
 // natPost says who keeps its address. Docker would masquerade what leaves its
