@@ -169,7 +169,7 @@ var anyBreaks = []Break{
 
 func repairs(t *testing.T, w *world) {
 	w.some()
-	w.engineAgain()
+	w.engineAgain() // other tests may have left its rules in another order
 	for i, b := range append(anyBreaks, w.plane.Breaks...) {
 		w.sub(b.Name, func(t *testing.T) {
 			before := w.state(w.a)

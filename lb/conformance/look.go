@@ -32,8 +32,9 @@ func inspectVIP(t *testing.T, w *world) {
 	spec.Scheduler, spec.Affinity = "wrr", time.Minute
 	w.service("web", vip, spec, "a1", "a2", "x1")
 	w.task("web", "a1").Weight = 3
-	w.task("web", "x1").State = model.Unhealthy
 	w.task("web", "a2").Spec.Ports = nil
+	w.reconcile()
+	w.task("web", "x1").State = model.Unhealthy // it may hold connections
 	w.reconcile()
 	n := w.writes(func() {
 		v := w.inspect(w.a, lb.Key{VIP: netip.MustParseAddr(vip)})
