@@ -1,0 +1,2 @@
+// Package nft is a data plane by nftables.
+package nft
