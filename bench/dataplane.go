@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -121,7 +122,8 @@ func newRig(b *bench) *rig {
 		if err != nil {
 			return err
 		}
-		return netlink.LinkSetUp(lo)
+		self := netlink.NewIPNet(rigNode("a", 1).Addr.AsSlice())
+		return errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, &netlink.Addr{IPNet: self}))
 	})
 	b.Cleanup(func() {
 		_ = r.do(func() error {
@@ -199,13 +201,15 @@ func (r *rig) verify(n int) {
 	}))
 }
 
+func rigNode(name string, number uint16) model.Node {
+	return model.Node{Name: name, Number: number, Alive: true, Addr: nth("192.168.77.10", int(number)),
+		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(number), 0}), 24)}
+}
+
 // snapshot is a cluster with n services, all on another host.
 func (r *rig) snapshot(n int) *model.Snapshot {
-	node := func(name string, number uint16) model.Node {
-		return model.Node{Name: name, Number: number, Alive: true, Addr: nth("192.168.77.10", int(number)),
-			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(number), 0}), 24)}
-	}
-	s := &model.Snapshot{Self: node("a", 1), Nodes: []model.Node{node("a", 1), node(fakeNode, 2)}}
+	self := rigNode("a", 1)
+	s := &model.Snapshot{Self: self, Nodes: []model.Node{self, rigNode(fakeNode, 2)}}
 	for i := range n {
 		svc := model.Service{ID: fakeID(i), VIP: fakeVIP(i)}
 		for task := range fakeTasks {
