@@ -30,7 +30,7 @@ type rest struct {
 
 // rest looks at the agent while nothing happens.
 func (w *world) rest() (r rest) {
-	w.Logf("the agent at rest, %d services", w.fakes+1)
+	w.Logf("the agent at rest, %s", services(w.fakes+1))
 	long := 6 * w.long // 30 s
 	agent, engine := w.host.Agent().Pid(), w.host.Engine().Pid()
 	before := w.metrics()
@@ -149,7 +149,7 @@ func average(all []float64) (sum float64) {
 // reach measures how long a change of one task on another host takes from the store
 // to the kernel, with n services.
 func (w *world) reach(n int) []Row {
-	w.Logf("a task changes, %d services", n)
+	w.Logf("a task changes, %s", services(n))
 	var stored, reached []float64
 	change := func(state model.State, want int) {
 		start := time.Now()
@@ -172,7 +172,7 @@ func (w *world) reach(n int) []Row {
 	var rows []Row
 	for _, p := range []int{50, 99} {
 		ours, store := percentile(reached, p), percentile(stored, p)
-		r := Row{What: fmt.Sprintf("%s services: a task's change on another host, to the kernel, p%d of %d", thousands(n), p, len(reached)),
+		r := Row{What: fmt.Sprintf("%s: a task's change on another host, to the kernel, p%d of %d", services(n), p, len(reached)),
 			Shoal: fmt.Sprintf("%.1f ms", ours), Against: fmt.Sprintf("%.1f ms to write it into the store", store), Ratio: exactly(ours / store)}
 		rows = append(rows, r.within(100*time.Millisecond, time.Duration(ours*1e6)))
 	}

@@ -24,6 +24,10 @@ const (
 	changeAim = 5 * time.Millisecond
 )
 
+// apart is the time between changes: those that come in a burst wait for the kernel
+// to be done with the ones before.
+const apart = 50 * time.Millisecond
+
 // rig is a balancer and its data plane, in this process and in a network namespace of
 // their own, without agent, engine or traffic.
 type rig struct {
@@ -64,7 +68,7 @@ func (b *bench) dataPlane() {
 		b.Logf("from empty: %v, the data plane %v", whole, plane)
 		empty, decided = append(empty, whole.Seconds()), append(decided, plane.Seconds())
 	}
-	label := fmt.Sprintf("data plane, %s services × %d tasks", thousands(n), fakeTasks)
+	label := fmt.Sprintf("data plane, %s × %d tasks", services(n), fakeTasks)
 	b.add([]Row{Row{What: label + " from empty: Snapshot to kernel", Shoal: quartiles("%.2f", " s", empty),
 		Against: quartiles("%.2f", " s", decided) + " of it the data plane"}.within(emptyAim, seconds(empty))})
 	r.verify(n)
@@ -74,6 +78,7 @@ func (b *bench) dataPlane() {
 	for i := range 5 * b.rounds {
 		whole, part := r.pass(r.changed(i%n, i/n%2 == 0), false)
 		change, plane = append(change, us(whole)/1e3), append(plane, us(part)/1e3)
+		time.Sleep(apart)
 	}
 	b.add([]Row{
 		Row{What: fmt.Sprintf("%s: one change, Snapshot to kernel, p50 of %d", label, len(change)), Shoal: quartiles("%.2f", " ms", change),

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -30,28 +29,31 @@ var nftPlane = plane{
 // map slots, from a frontend and a number to a backend.
 type nftLook struct{ *netlink.Conn }
 
-const nftTable = "shoal"
-
 func (l nftLook) vips() (map[netip.Addr]bool, error) {
-	t := &nftables.Table{Name: nftTable, Family: nftables.TableFamilyIPv4}
-	held, err := new(nftables.Conn).GetSetElements(&nftables.Set{Table: t, Name: "vips", KeyType: nftables.TypeIPAddr})
+	found, err := l.Execute(elements("vips", netlink.Dump, nil))
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	all := map[netip.Addr]bool{}
-	for _, e := range held {
-		if addr, ok := netip.AddrFromSlice(e.Key); ok {
-			all[addr] = true
+	for _, m := range found {
+		if e := inside(m.Data[4:], unix.NFTA_SET_ELEM_LIST_ELEMENTS); e != nil {
+			each(e, func(_ uint16, e []byte) {
+				if addr, ok := netip.AddrFromSlice(inside(e, unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE)); ok {
+					all[addr] = true
+				}
+			})
 		}
 	}
 	return all, err
 }
 
 // rotation asks for one slot after the other until there is none. With tasks of
-// one weight, as here, each has one.
+// one weight, as here, each has one. Each part of a key has four bytes or a multiple.
 func (l nftLook) rotation(vip netip.Addr) (n int, err error) {
+	addr := vip.As4()
 	for ; ; n++ {
-		_, err := l.Execute(slot(vip, n))
+		key := slices.Concat(addr[:], []byte{unix.IPPROTO_TCP, 0, 0, 0}, make([]byte, 4), binary.NativeEndian.AppendUint32(nil, uint32(n)))
+		_, err := l.Execute(elements("slots", 0, key))
 		if errors.Is(err, unix.ENOENT) {
 			return n, nil
 		}
@@ -61,29 +63,55 @@ func (l nftLook) rotation(vip netip.Addr) (n int, err error) {
 	}
 }
 
-// slot asks for the backend of a slot of a VIP's TCP ports
-// (linux/netfilter/nf_tables.h, NFT_MSG_GETSETELEM). Each part of a key has four
-// bytes or a multiple.
-func slot(vip netip.Addr, n int) netlink.Message {
-	addr := vip.As4()
-	key := slices.Concat(addr[:], []byte{unix.IPPROTO_TCP, 0, 0, 0}, make([]byte, 4), binary.NativeEndian.AppendUint32(nil, uint32(n)))
+// elements asks for those of a set, or for the one with a key
+// (linux/netfilter/nf_tables.h, NFT_MSG_GETSETELEM).
+func elements(set string, flags netlink.HeaderFlags, key []byte) netlink.Message {
 	e := netlink.NewAttributeEncoder()
-	e.String(unix.NFTA_SET_ELEM_LIST_TABLE, nftTable)
-	e.String(unix.NFTA_SET_ELEM_LIST_SET, "slots")
-	e.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(e *netlink.AttributeEncoder) error {
-		e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error {
-			e.Nested(unix.NFTA_SET_ELEM_KEY, func(e *netlink.AttributeEncoder) error {
-				e.Bytes(unix.NFTA_DATA_VALUE, key)
-				return nil
-			})
-			return nil
-		})
+	e.String(unix.NFTA_SET_ELEM_LIST_TABLE, "shoal")
+	e.String(unix.NFTA_SET_ELEM_LIST_SET, set)
+	if key != nil {
+		nest(e, func(e *netlink.AttributeEncoder) { e.Bytes(unix.NFTA_DATA_VALUE, key) },
+			unix.NFTA_SET_ELEM_LIST_ELEMENTS, unix.NFTA_LIST_ELEM, unix.NFTA_SET_ELEM_KEY)
+	}
+	b, _ := e.Encode() // nothing of it can fail
+	return netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request | flags},
+		Data:   append([]byte{unix.NFPROTO_IPV4, unix.NFNETLINK_V0, 0, 0}, b...),
+	}
+}
+
+// nest writes attributes that are inside others, of which the outermost is the first.
+func nest(e *netlink.AttributeEncoder, write func(*netlink.AttributeEncoder), in ...uint16) {
+	if len(in) == 0 {
+		write(e)
+		return
+	}
+	e.Nested(in[0], func(e *netlink.AttributeEncoder) error {
+		nest(e, write, in[1:]...)
 		return nil
 	})
-	b, _ := e.Encode() // no part of it can fail
-	return netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
-		Data:   append([]byte{unix.NFPROTO_IPV4, unix.NFNETLINK_V0, 0, 0}, b...),
+}
+
+// inside is the attribute that is inside others, of which the outermost is the
+// first; nil: there is none.
+func inside(b []byte, path ...uint16) []byte {
+	for _, want := range path {
+		var found []byte
+		each(b, func(kind uint16, data []byte) {
+			if kind == want {
+				found = data
+			}
+		})
+		b = found
+	}
+	return b
+}
+
+// each visits attributes. What cannot be read is left out.
+func each(b []byte, visit func(kind uint16, data []byte)) {
+	d, err := netlink.NewAttributeDecoder(b)
+	for err == nil && d.Next() {
+		visit(d.Type(), d.Bytes())
 	}
 }
 

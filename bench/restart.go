@@ -14,7 +14,7 @@ import (
 // was left, and once with nothing there.
 func (w *world) restarts() []Row {
 	w.Logf("the agent starts again, nothing has changed")
-	services := thousands(w.fakes + 1)
+	label := "agent, " + services(w.fakes+1)
 	begun := time.Now()
 	w.host.RestartAgent()
 	var m metrics
@@ -23,7 +23,7 @@ func (w *world) restarts() []Row {
 		return err
 	})
 	took := time.Since(begun)
-	unchanged := Row{What: fmt.Sprintf("agent, %s services: unchanged restart after SIGKILL, writes to the kernel", services),
+	unchanged := Row{What: label + ": unchanged restart after SIGKILL, writes to the kernel",
 		Shoal: fmt.Sprintf("%.0f writes; all is compared %.1f s after the start", m.writes, took.Seconds()),
 		Aim:   "0", Met: m.writes == 0}
 
@@ -35,7 +35,7 @@ func (w *world) restarts() []Row {
 	answers := time.Since(begun)
 	w.awaitFakes()
 	took = time.Since(begun)
-	empty := Row{What: fmt.Sprintf("agent, %s services × %d tasks from empty: its start to the kernel having them", services, fakeTasks),
+	empty := Row{What: fmt.Sprintf("%s × %d tasks from empty: its start to the kernel having them", label, fakeTasks),
 		Shoal:   fmt.Sprintf("%.1f s", took.Seconds()),
 		Against: fmt.Sprintf("%.1f s until its API answers", answers.Seconds())}
 	w.vip("web", 1)

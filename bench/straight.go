@@ -25,7 +25,7 @@ func (w *world) straightAfter() []Row {
 	w.portRange(count + count/10)
 	defer w.portRange(0)
 	p := w.client.newProber()
-	make := func(path path, n int) (failed, of int) {
+	ask := func(path path, n int) (failed, of int) {
 		p.startWithin(path, straightPace, straightLimit)
 		p.await(n)
 		probes := p.stop()
@@ -36,9 +36,9 @@ func (w *world) straightAfter() []Row {
 	fresh := w.client.path(webAddr, port)
 	straight := path{w.client, vip.from, netip.AddrPortFrom(webAddr, port)}
 
-	alone, ofAlone := make(fresh, count/2)
-	through, ofThrough := make(vip, count)
-	after, ofAfter := make(straight, count/2)
+	alone, ofAlone := ask(fresh, count/2)
+	through, ofThrough := ask(vip, count)
+	after, ofAfter := ask(straight, count/2)
 	return []Row{{
 		What:    fmt.Sprintf("straight to the task after %s new connections to its VIP, %d/s: failed requests", thousands(ofThrough), time.Second/straightPace),
 		Shoal:   fmt.Sprintf("%d of %s; to the VIP %d", after, thousands(ofAfter), through),

@@ -86,10 +86,10 @@ func newWorld(b *bench) *world {
 // throughVIP measures requests through the VIP of web, and straight to its task, with
 // n services in the kernel.
 func (w *world) throughVIP(n int) []Row {
-	w.Logf("through the VIP, %d services", n)
+	w.Logf("through the VIP, %s", services(n))
 	c := w.contest(w.client.path(w.web, port), w.client.path(webAddr, port))
 	w.contests[n] = c
-	return c.rows("VIP, "+thousands(n)+" services", "straight to the task", vipAims)
+	return c.rows("VIP, "+services(n), "straight to the task", vipAims)
 }
 
 // flatness says what became of the ratios from one service to ten thousand.
@@ -115,5 +115,5 @@ func (w *world) changes(n int) []Row {
 		w.askQuickly(w.client.thread, "eth0")
 		w.stage.prepare(networkName)
 	}
-	return w.stage.changes(thousands(n)+" services", 100*time.Millisecond)
+	return w.stage.changes(services(n), 100*time.Millisecond)
 }
