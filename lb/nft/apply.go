@@ -18,7 +18,7 @@ func (p *Plane) read() (found *listing, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := readStructure(p.lib)
+	s, err := readStructure(p.c, p.lib)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 		f := p.frontends[k]
 		if f != nil {
 			n := &frontend{Frontend: f}
-			n.backends = effective(f, o, found, now)
+			n.backends = p.effective(f, o, found, now)
 			n.slots = slotsOf(scheduler(f.Scheduler), n.backends)
 			if found != nil {
 				had = found.balancers[string(n.services()[0])]
@@ -287,6 +287,10 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 		}
 	}
 	p.have.around, p.have.known = &around, true
+	if found != nil {
+		p.draining = map[lb.Key]bool{}
+	}
+	maps.Copy(p.draining, drainingNow(next))
 	return p.forgetFlows(changes)
 }
 
@@ -342,25 +346,6 @@ func (p *Plane) write(changes plan, found *listing) error {
 		}
 	}
 	return nil
-}
-
-// effective are a frontend's backends without those that are done draining: a
-// draining one that the kernel does not have any more stays away.
-func effective(f *lb.Frontend, old *frontend, found *listing, now time.Time) []lb.Backend {
-	draining := func(b lb.Backend) bool { return b.Weight == 0 && !b.Until.IsZero() }
-	if !slices.ContainsFunc(f.Backends, draining) {
-		return f.Backends
-	}
-	return slices.DeleteFunc(slices.Clone(f.Backends), func(b lb.Backend) bool {
-		if !draining(b) {
-			return false
-		}
-		if found != nil {
-			_, has := found.entries[backends][string(backendKey(f.Key, b))]
-			return !has || !now.Before(b.Until)
-		}
-		return old == nil || !now.Before(b.Until) || !slices.ContainsFunc(old.backends, func(o lb.Backend) bool { return o.Addr == b.Addr })
-	})
 }
 
 // unique drops chains that come twice.

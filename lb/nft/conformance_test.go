@@ -11,7 +11,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Plane{
-		New:  func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(Options{PlaneOptions: o}) },
+		New:  func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(o) },
 		Down: Down,
 		Breaks: []conformance.Break{
 			conformance.Command("the table deleted", "nft delete table ip shoal", true),

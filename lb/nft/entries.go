@@ -145,7 +145,7 @@ func (w *surroundings) entries() entries {
 	for _, p := range w.base.Peers {
 		mark := u32(lb.ConnMark | uint32(p.Number))
 		for _, m := range p.MACs {
-			es.put(macs, append(m[:], 0, 0), mark)
+			es.put(macs, m[:], mark)
 		}
 		es.put(outers, p.Addr.AsSlice(), mark)
 		es.put(origins, mark, []byte(originOf(p)))

@@ -31,8 +31,10 @@ type Plane struct {
 	frontends map[lb.Key]*lb.Frontend
 	endpoints map[netip.Addr]lb.Endpoint
 
-	have    state
-	failing *lb.Failures
+	have     state
+	draining map[lb.Key]bool // frontends with a draining backend
+	idle     map[leaver]bool // draining backends that hold nothing any more
+	failing  *lb.Failures
 }
 
 // state is what the kernel has, as last read and written since.
@@ -67,6 +69,7 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 		opts: opts, log: opts.Log, failing: lb.NewFailures(),
 		around:    surroundings{opts: opts, base: &lb.Base{Alone: true}},
 		frontends: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
+		draining: map[lb.Key]bool{}, idle: map[leaver]bool{},
 	}
 	if err := p.connect(); err != nil {
 		return nil, err
@@ -184,8 +187,11 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 	p.drain(dirty, now)
 	err := p.retried(func() error { return p.apply(dirty, moved, now) })
 	p.failing.Put(lb.Object{Part: "nftables"}, err, now)
-	if full && err == nil {
-		p.host(ctx, now)
+	if full {
+		p.ensure(ctx, now)
+	}
+	if full || d.Base != nil || len(d.Endpoints) > 0 {
+		p.ensureDevices(now)
 	}
 	return lb.Result{Next: p.next(now), Failures: p.failing.List(lb.Object.Compare)}
 }

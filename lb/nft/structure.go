@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 
 	"shoal/kernel"
@@ -50,7 +49,7 @@ func library() (l *nftables.Conn, port uint32, err error) {
 }
 
 // readStructure lists the table's sets, chains and rules.
-func readStructure(l *nftables.Conn) (s structure, err error) {
+func readStructure(c *conn, l *nftables.Conn) (s structure, err error) {
 	s = structure{sets: map[string]*nftables.Set{}, chains: map[string]*builtChain{}}
 	if _, err := l.ListTable(tableName); errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -69,20 +68,14 @@ func readStructure(l *nftables.Conn) (s structure, err error) {
 	if err != nil {
 		return s, fmt.Errorf("list the chains of the table %s: %w", tableName, err)
 	}
-	for _, c := range all {
-		if c.Table == nil || c.Table.Name != tableName {
-			continue
+	comments, err := c.comments()
+	if err != nil {
+		return s, err
+	}
+	for _, f := range all {
+		if f.Table != nil && f.Table.Name == tableName {
+			s.chains[f.Name] = &builtChain{f, comments[f.Name]}
 		}
-		b := &builtChain{Chain: c}
-		rules, err := l.GetRules(table, c)
-		if err != nil {
-			return s, fmt.Errorf("list the chain %s: %w", c.Name, err)
-		}
-		for _, r := range rules {
-			words, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			b.comments = append(b.comments, words)
-		}
-		s.chains[c.Name] = b
 	}
 	return s, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -204,15 +205,7 @@ func (c *conn) list(s *set, visit func(entry)) error {
 	b := message(nil)
 	b = attr(b, unix.NFTA_SET_ELEM_LIST_TABLE, []byte(tableName+"\x00"))
 	b = attr(b, unix.NFTA_SET_ELEM_LIST_SET, []byte(s.name+"\x00"))
-	var found []netlink.Message
-	var err error
-	// A listing that a change came into is repeated.
-	for range 10 {
-		found, err = c.Execute(netlink.Message{Header: header(unix.NFT_MSG_GETSETELEM, netlink.Request|netlink.Dump), Data: b})
-		if !errors.Is(err, unix.EINTR) && !interrupted(found) {
-			break
-		}
-	}
+	found, err := c.dump(unix.NFT_MSG_GETSETELEM, b)
 	if err != nil {
 		return fmt.Errorf("list the set %s: %w", s.name, err)
 	}
@@ -233,6 +226,36 @@ func (c *conn) list(s *set, visit func(entry)) error {
 		visit(entry{key: key})
 	}
 	return nil
+}
+
+// comments lists the table's rules, by chain: the comment of each. The library
+// fails to read some of the rules that it writes.
+func (c *conn) comments() (map[string][]string, error) {
+	found, err := c.dump(unix.NFT_MSG_GETRULE, attr(message(nil), unix.NFTA_RULE_TABLE, []byte(tableName+"\x00")))
+	if err != nil {
+		return nil, fmt.Errorf("list the rules of the table %s: %w", tableName, err)
+	}
+	all := map[string][]string{}
+	for _, m := range found {
+		if len(m.Data) < 4 {
+			continue
+		}
+		chain := string(bytes.TrimRight(inner(m.Data[4:], unix.NFTA_RULE_CHAIN), "\x00"))
+		words, _ := userdata.GetString(inner(m.Data[4:], unix.NFTA_RULE_USERDATA), userdata.TypeComment)
+		all[chain] = append(all[chain], words)
+	}
+	return all, nil
+}
+
+// dump asks for a listing. One that a change came into is repeated.
+func (c *conn) dump(kind int, data []byte) (found []netlink.Message, err error) {
+	for range 10 {
+		found, err = c.Execute(netlink.Message{Header: header(kind, netlink.Request|netlink.Dump), Data: data})
+		if !errors.Is(err, unix.EINTR) && !interrupted(found) {
+			break
+		}
+	}
+	return found, err
 }
 
 // interrupted tells whether the kernel says that the listing is of no one state.

@@ -1,0 +1,100 @@
+//go:build e2e
+
+package nft
+
+import (
+	"net/netip"
+	"runtime"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"shoal/lb"
+	"shoal/model"
+)
+
+// ownNamespace puts the test into a network namespace of its own, for good.
+func ownNamespace(t *testing.T) *conn {
+	t.Helper()
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	c, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// frame makes the table with its sets and rules.
+func frame(t *testing.T, w *surroundings) {
+	t.Helper()
+	l, _, err := library()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.CloseLasting()
+	s := structure{sets: map[string]*nftables.Set{}, chains: map[string]*builtChain{}}
+	b := builder{lib: l}
+	if err := b.frame(&s); err != nil {
+		t.Fatal(err)
+	}
+	b.put(&s, w.chains())
+	if err := b.flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+// some is a host with everything that has entries.
+var some = &surroundings{
+	opts: lb.PlaneOptions{Pool: prefix("10.96.0.0/16"), DNS: netip.MustParseAddr("10.96.0.10"), DNSPeers: netip.MustParseAddr("10.96.0.11")},
+	base: &lb.Base{
+		Self: model.Node{Name: "a", Subnet: prefix("10.244.1.0/24")}, Alone: true,
+		Networks: []model.Network{{Bridge: "br0", Subnets: []netip.Prefix{prefix("10.244.1.0/24"), prefix("10.244.1.0/25")}}, {Bridge: "br1", Subnets: []netip.Prefix{prefix("172.18.0.0/16")}}},
+		Inside:   []netip.Prefix{prefix("10.244.0.0/16"), prefix("192.168.1.1/32"), prefix("192.168.1.2/32"), prefix("255.255.255.0/24")},
+		Cluster:  []netip.Prefix{prefix("10.244.1.0/24")},
+		Peers:    []lb.Peer{{Name: "b", Number: 2, Addr: netip.MustParseAddr("192.168.1.2"), MACs: []model.MAC{{2, 0, 0, 0, 0, 1}}}},
+	},
+	between: lb.Between{
+		Own: prefix("10.244.1.0/24"), Nets: []netip.Prefix{prefix("10.244.2.0/24")}, Hosts: []netip.Addr{netip.MustParseAddr("192.168.1.2")},
+		Links:   []lb.Link{{Net: prefix("10.244.2.0/24"), Device: "eth0"}, {Net: prefix("192.168.1.2/32"), Device: "eth0"}, {Net: prefix("10.244.1.0/24"), Device: "br0"}},
+		Tunnels: []lb.Tunnel{{Protocol: 17, Port: 4789}, {Protocol: 4}},
+	},
+}
+
+func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {
+	c := ownNamespace(t)
+	frame(t, some)
+	want := some.entries()
+	f := &frontend{Frontend: &lb.Frontend{Key: lb.Key{Protocol: model.TCP, Port: 80}, On: []netip.Addr{netip.MustParseAddr("192.168.1.1")}},
+		backends: []lb.Backend{{Addr: netip.MustParseAddrPort("10.244.1.2:8080"), Weight: 3, Local: true}}, slots: []int{0}}
+	own, shared := f.entriesOf(7)
+	want.merge(own)
+	want.merge(shared)
+	want.merge(endpointEntries(netip.MustParseAddr("10.244.1.2"), lb.Endpoint{Local: true}))
+	for _, s := range sets {
+		changes := plan{}
+		changes.diff(entries{}, entries{s: want[s]})
+		for _, steps := range changes.batches(nil) {
+			if err := c.write(steps, 0); err != nil {
+				t.Fatalf("%s: %v", s.name, err)
+			}
+		}
+		got := map[string]string{}
+		if err := c.list(s, func(e entry) { got[e.key] = e.value }); err != nil {
+			t.Errorf("list %s: %v", s.name, err)
+		}
+		if s == affinity {
+			continue
+		}
+		if d := cmp.Diff(want[s], got); d != "" && len(want[s])+len(got) > 0 {
+			t.Errorf("%s: %s", s.name, d)
+		}
+	}
+}
