@@ -25,7 +25,7 @@ type bench struct {
 
 // Options are about a run.
 type Options struct {
-	Part  string // "host" or "cluster", "" for all
+	Part  string // "plane", "host" or "cluster", "" for all
 	Quick bool   // a few rounds only: to see that it works
 }
 
@@ -72,6 +72,7 @@ type section struct {
 
 // parts are what a run measures, in this order.
 var parts = []section{
+	{"plane", (*bench).dataPlane},
 	{"host", (*bench).oneHost},
 	{"cluster", (*bench).manyHosts},
 }
@@ -125,8 +126,8 @@ func (b *bench) header() string {
 	if os.Getenv("LAB_KERNEL") == "uml" {
 		kind = "User-Mode Linux"
 	}
-	return fmt.Sprintf(`Linux %s (%s), %s, processors: %d. The run took %.0f minutes.
+	return fmt.Sprintf(`Data plane %s. Linux %s (%s), %s, processors: %d. The run took %.0f minutes.
 
 A ratio is shoal's figure over the other, the median of all rounds, with their quartiles in brackets.
-`, release, kind, runtime.GOARCH, runtime.NumCPU(), time.Since(b.started).Minutes())
+`, thePlane().name, release, kind, runtime.GOARCH, runtime.NumCPU(), time.Since(b.started).Minutes())
 }
