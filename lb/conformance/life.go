@@ -25,8 +25,9 @@ var lifeTests = []test{
 }
 
 // state prints all that a plane may touch, sorted, and without what counts by
-// itself. Whether rules are in the right order packets show.
-const state = `nft -s list ruleset 2>/dev/null | tr ',{}' '\n' | sed 's/^[[:space:]]*//;s/[[:space:]]*$//;s/^elements = *//' | sort
+// itself and what packets put there for a time. Whether rules are in the right
+// order packets show.
+const state = `nft -s list ruleset 2>/dev/null | tr ',{}' '\n' | sed 's/^[[:space:]]*//;s/[[:space:]]*$//;s/^elements = *//;/^$/d;/^[0-9].* timeout [^ ]* : /d' | sort
 iptables-save | sed 's/\[[0-9:]*\]//;/^#/d' | sort
 ipset save 2>/dev/null | sort | sed 's/ initval [^ ]*//'
 ip rule; ip -4 route show table all | sort

@@ -204,6 +204,7 @@ type pool struct {
 	numbers map[balancer]uint32
 	users   map[balancer]int
 	taken   map[uint32]bool
+	former  map[balancer]uint32 // numbers that are used again, if they are free
 }
 
 func newPool() *pool {
@@ -220,9 +221,12 @@ func (p *pool) adopt(b balancer, number uint32) {
 func (p *pool) use(b balancer, n int) {
 	p.users[b] += n
 	if _, has := p.numbers[b]; !has {
-		number := uint32(len(p.taken)) + 1
-		for p.taken[number] {
-			number++
+		number, had := p.former[b]
+		if !had || p.taken[number] {
+			number = 1
+			for p.taken[number] {
+				number++
+			}
 		}
 		p.adopt(b, number)
 	}

@@ -197,7 +197,10 @@ func (p *Plane) fronts(of lb.Key) (all []lb.FrontView, on []netip.Addr, err erro
 		}
 		all = append(all, *f)
 	}
-	slices.SortFunc(all, func(a, b lb.FrontView) int { return a.Key.Compare(b.Key) })
+	isNamed := func(k lb.Key) uint16 { return min(k.Port, 1) }
+	slices.SortFunc(all, func(a, b lb.FrontView) int {
+		return cmp.Or(cmp.Compare(isNamed(a.Key), isNamed(b.Key)), a.Key.Compare(b.Key)) // all ports first
+	})
 	slices.SortFunc(on, netip.Addr.Compare)
 	return all, on, nil
 }

@@ -115,6 +115,7 @@ func (w *surroundings) hooks() []chain {
 			on("to this host", addressType(false, r0), isLocal, goTo("published")),
 		}},
 		{"nat-post", post, nat, beforeSNAT, w.natPost()},
+		{"nat-input", input, nat, beforeSNAT, w.natInput()},
 		{"input", input, filter, beforeFilter, w.input()},
 		{"input-done", input, filter, afterFilter, done},
 		{"forward", forward, filter, beforeFilter, w.forward()},
@@ -240,6 +241,27 @@ func (w *surroundings) natPost() []rule {
 				outDevice(r0), does{&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: []byte(tunnelDevices)}}, addressType(true, r0), isLocal, masquerade))
 	}
 	return rs
+}
+
+// natInput is for what a published port leads to a process of this host. It
+// answers a datagram from whichever of the host's addresses is nearest to the
+// client: known there is only the one that the datagram went to. The route of the
+// pool says that one, so such a client is given an address of the pool. To
+// clients outside the host has one address.
+func (w *surroundings) natInput() []rule {
+	self := w.base.Self.Addr
+	if !self.Is4() {
+		return nil
+	}
+	published := does{}
+	for _, part := range []does{equal(protocol, []byte{unix.IPPROTO_UDP}), marked(connMark, lb.ConnMark, lb.MarkMask), has(ctStatus, statusDNAT), equal(dest, self.AsSlice())} {
+		published = append(published, part...)
+	}
+	answerable := append(value(r0, w.opts.Pool.Addr().AsSlice()), &expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: r0})
+	return []rule{
+		on("clients inside are answered from this host's address", published, in(source, inside), answerable),
+		on("and its own 127.0.0.1", published, within(source, loopback), answerable),
+	}
 }
 
 // pool is for what is sent to an address of the pool and reaches this host's own
