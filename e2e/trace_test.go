@@ -72,7 +72,7 @@ func TestHostsTraceGoesOverAllHostsOnTheWay(t *testing.T) {
 
 	end := []string{"route n2 " + addr + " dev ", "route n2 neighbour ", "container n2 web-n2", "container n2 default/web, running"}
 	way := func(node string) []string {
-		return append([]string{"name " + node + " " + vip, "VIP " + node + " local", "virtual " + node + " " + plane.service, "task " + node + " web-n2 on n2", "route " + node + " host-gw to host n2"}, end...)
+		return append([]string{"name " + node + " " + vip, "VIP " + node + " local", plane.front + " " + node + " " + plane.service, "task " + node + " web-n2 on n2", "route " + node + " host-gw to host n2"}, end...)
 	}
 	for _, name := range []string{"web", "default/web", "_http._tcp.web"} {
 		e := n1.passes(way("n1"), name)
