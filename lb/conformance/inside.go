@@ -9,6 +9,7 @@ var insideTests = []test{
 	{"ClientsInsideTheClusterAreServedByEveryTask", inside, true},
 	{"AHostsOwnProcessesReachItsPublishedPorts", ownProcesses, true},
 	{"ATaskReachesItselfByAPublishedPort", publishedHairpin, true},
+	{"PortsOfTheLoopbackAddressAreClosedToTheLink", loopback, false},
 }
 
 func inside(t *testing.T, w *world) {
@@ -43,6 +44,29 @@ func publishedHairpin(t *testing.T, w *world) {
 			for _, h := range w.hosts {
 				w.evenly(task, network, h.at(8000), netip.Addr{}, "a1", "b1", "c1")
 			}
+		}
+	}
+}
+
+// loopback has a neighbour who sends to host a what is for 127.0.0.1, and to the
+// plane's own addresses.
+func loopback(t *testing.T, w *world) {
+	w.listen("a", "127.0.0.1:6000")
+	w.service("web", "", publish("127.0.0.1:9000:80/tcp"), "a1")
+	w.reconcile()
+	w.by("a", "tcp", "127.0.0.1:9000", "a1")
+	stranger := w.join("stranger", netip.MustParseAddr("192.168.88.9"), netip.Addr{})
+	t.Cleanup(func() {
+		w.wire.sh(t, "ip link del stranger")
+		stranger.close()
+		delete(w.names, "stranger")
+	})
+	stranger.set(t, "1", "net/ipv4/conf/all/route_localnet")
+	stranger.sh(t, "ip route del local 127.0.0.1 table local; ip route del local 127.0.0.0/8 table local")
+	for _, to := range append([]netip.Addr{netip.MustParseAddr("127.0.0.1")}, w.plane.Inner...) {
+		stranger.sh(t, "ip route add "+to.String()+" via 192.168.88.11 src 192.168.88.9")
+		for _, port := range []uint16{9000, 6000, 80} {
+			w.unreached("stranger", netip.AddrPortFrom(to, port).String())
 		}
 	}
 }

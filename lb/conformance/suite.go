@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 
 	"shoal/kernel"
@@ -27,6 +28,10 @@ type Plane struct {
 	// beside what is seen from the host's namespace; "": nothing. It finds the
 	// plane's StateDir in $STATE.
 	State string
+
+	// Inner are addresses of the plane's own on each host, by which nobody else
+	// reaches anything.
+	Inner []netip.Addr
 
 	// Direct tells why connections to a task's own address may fail after many to
 	// its VIP; "": they must not.

@@ -5,6 +5,7 @@ package ipvs
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"shoal/lb"
@@ -26,6 +27,7 @@ func TestConformance(t *testing.T) {
 		},
 		State: "[ -e $STATE-netns ] && " + in(`iptables-save | sed "s/\[[0-9:]*\]//;/^#/d"; ipset save | sort | sed "s/ initval [^ ]*//"
 			ipvsadm-save -n | sort; ip route; ip -4 -o addr | cut -d" " -f2-7`) + "; true",
+		Inner:  []netip.Addr{sandboxAddr, hostAddr},
 		Direct: "IPVS recognises a reply by its two ends, and takes that of a direct connection for one of a connection to the VIP that it remembers",
 		Breaks: []conformance.Break{
 			conformance.Command("a rule deleted", "iptables -t mangle -S | grep '^-A SHOAL' | head -n 1 | sed 's/^-A/-D/' | xargs iptables -t mangle", false),
@@ -38,6 +40,7 @@ func TestConformance(t *testing.T) {
 			conformance.Command("wrong marks", "ipset add SHOAL-VIP 10.96.0.50 skbmark 0x7 -exist; ipset add SHOAL-VIP 10.96.9.9 skbmark 0x8", false),
 			conformance.Command("IPVS' parameters", "sysctl -qw net.ipv4.vs.conntrack=0; ipvsadm --set 900 0 0", false),
 			conformance.Command("the sandbox's link deleted", "ip link del "+hostDev, true),
+			conformance.Command("strict reverse paths", "sysctl -qw net.ipv4.conf."+hostDev+".rp_filter=1", false),
 			conformance.Command("the sandbox deleted", "umount -l $STATE-netns", false),
 			conformance.Command("the sandbox's rules deleted", in("iptables -t nat -F; iptables -t mangle -F"), false),
 			conformance.Command("the sandbox's sets emptied", in("for s in $(ipset list -n); do ipset flush $s; done"), false),

@@ -14,6 +14,7 @@ import (
 // read lists all that the kernel has of the table but clients' affinity. What is
 // known of frontends is then who has which balancer, by [state.pool].
 func (p *Plane) read() (found *listing, err error) {
+	p.mon.forgive()
 	gen, err := p.c.generation()
 	if err != nil {
 		return nil, err
@@ -257,6 +258,7 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 	if err := p.flush(&b); err != nil {
 		return err
 	}
+	leaving, later := p.split(p.leaves(changes))
 	if err := p.write(changes, found); err != nil {
 		return err
 	}
@@ -318,14 +320,23 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 	}
 	p.have.around, p.have.known = &around, true
 	p.have.withheld = maps.Clone(p.withheld)
+	if c := changes[services]; found != nil && c != nil && len(c.put) > 0 {
+		if err := p.note(); err != nil {
+			p.log.Warn("look for connections of services", "error", err)
+		}
+	}
 	if found != nil {
 		p.draining = map[lb.Key]bool{}
 	}
 	for k := range dirty {
 		delete(p.draining, k)
 	}
-	maps.Copy(p.draining, drainingNow(next))
-	return p.forgetFlows(changes)
+	for k := range drainingNow(next) {
+		p.draining[k] = true
+		p.look = firstLook
+	}
+	p.forgetFlows(leaving, later)
+	return nil
 }
 
 // flush writes to the structure, and keeps count of the generation.

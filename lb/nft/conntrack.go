@@ -56,9 +56,11 @@ func (f *flow) busy() bool {
 const (
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaStatus     = 3
 	ctaProtoInfo  = 4
 	ctaMark       = 8
 	ctaID         = 12
+	ctaStatusMask = 26
 
 	ctaFilter           = 25 // CTA_FILTER, from Linux 5.8 on; ignored before
 	ctaFilterOrigFlags  = 1
@@ -85,13 +87,23 @@ const (
 // query is which flows the kernel is asked for.
 type query []byte
 
-// answeredBy are those that an address answers.
-func answeredBy(backend netip.Addr) query {
-	b := nested(nil, ctaTupleReply, func(b []byte) []byte {
-		return nested(b, ctaTupleIP, func(b []byte) []byte { return attr(b, ctaIPSource, backend.AsSlice()) })
-	})
-	return filter(b, 0, bySource)
+// answeredBy are those that one of some addresses answers. For more than one the
+// kernel is asked for all that were sent elsewhere than to where the client meant.
+func answeredBy[V any](backends map[netip.Addr]V) query {
+	if len(backends) != 1 {
+		b := attr(nil, ctaStatus, be32(statusDNAT))
+		return attr(b, ctaStatusMask, be32(statusDNAT))
+	}
+	for a := range backends {
+		b := nested(nil, ctaTupleReply, func(b []byte) []byte {
+			return nested(b, ctaTupleIP, func(b []byte) []byte { return attr(b, ctaIPSource, a.AsSlice()) })
+		})
+		return filter(b, 0, bySource)
+	}
+	return nil
 }
+
+func onlyBy(backend netip.Addr) query { return answeredBy(map[netip.Addr]bool{backend: true}) }
 
 // sentTo are those to a port.
 func sentTo(p model.Protocol, port uint16) query {
@@ -110,13 +122,9 @@ func filter(b []byte, orig, reply uint32) query {
 }
 
 // flows lists those that the kernel remembers; all for no query. An older kernel
-// may list more than it was asked for.
-func flows(q query, visit func(*flow)) error {
-	c, err := open()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+// may list more than it was asked for. However few they are, the kernel looks
+// through all that it remembers: 20 ms for a table of 262,144 buckets.
+func (c *conn) flows(q query, visit func(*flow)) error {
 	found, err := c.Execute(netlink.Message{
 		Header: netlink.Header{Type: ctnetlink | ctGet, Flags: netlink.Request | netlink.Dump},
 		Data:   message(q),
@@ -177,16 +185,21 @@ func readTuple(b []byte) (from, to netip.AddrPort, p model.Protocol) {
 	return end(inner(ip, ctaIPSource), inner(l4, ctaL4Source)), end(inner(ip, ctaIPDest), inner(l4, ctaL4Dest)), p
 }
 
-// forget deletes flows. One that is gone by itself is no error.
-func forget(fs []*flow) error {
-	if len(fs) == 0 {
-		return nil
-	}
+// flows lists them by a socket of its own.
+func flows(q query, visit func(*flow)) error {
 	c, err := open()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	return c.flows(q, visit)
+}
+
+// forget deletes flows. One that is gone by itself is no error.
+func (c *conn) forget(fs []*flow) error {
+	if len(fs) == 0 {
+		return nil
+	}
 	kernel.Wrote("conntrack", len(fs))
 	var errs []error
 	for _, f := range fs {
@@ -207,13 +220,18 @@ func forget(fs []*flow) error {
 // forgetAll drops what the kernel remembers of connections through VIPs and
 // published ports.
 func forgetAll(pool netip.Prefix) error {
+	c, err := open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	var gone []*flow
-	err := flows(nil, func(f *flow) {
+	err = c.flows(nil, func(f *flow) {
 		if f.mark&lb.MarkKind == lb.ConnMark || pool.IsValid() && pool.Contains(f.dest.Addr()) {
 			gone = append(gone, f)
 		}
 	})
-	return errors.Join(err, forget(gone))
+	return errors.Join(err, c.forget(gone))
 }
 
 // through tells whether a flow came by a frontend, to whichever of its backends.

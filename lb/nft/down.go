@@ -83,7 +83,7 @@ func Available(context.Context) error {
 func try() error {
 	l, _, err := library()
 	if err != nil {
-		return fmt.Errorf("this kernel has no nf_tables (%w): run `modprobe nf_tables` on the host, or install the package with the kernel's extra modules", err)
+		return model.KernelIncomplete.Errorf("this kernel has no nf_tables (%w): run `modprobe nf_tables` on the host, or install the package with the kernel's extra modules", err)
 	}
 	defer l.CloseLasting()
 	base := &lb.Base{Self: tryNode, Alone: true, Peers: []lb.Peer{{Number: 1}}}
@@ -93,7 +93,7 @@ func try() error {
 		between: lb.Between{Own: tryNode.Subnet, Tunnels: []lb.Tunnel{{Protocol: unix.IPPROTO_UDP, Port: 1}}},
 	}
 	s := structure{sets: map[string]*nftables.Set{}, chains: map[string]*builtChain{}}
-	b := builder{lib: l}
+	b := builder{lib: l, trial: true}
 	if err := b.frame(&s); err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func try() error {
 	}
 	b.put(&s, all)
 	if err := b.flush(); err != nil {
-		return fmt.Errorf("this kernel's nf_tables lacks something (%w): Linux 5.10 or later is needed, with the modules nft_chain_nat, nft_ct, nft_fib_ipv4, nft_hash, nft_masq, nft_nat, nft_numgen and nft_reject_ipv4", err)
+		return model.KernelIncomplete.Errorf("this kernel's nf_tables lacks something (%w): Linux 5.10 or later is needed, with the modules nft_chain_nat, nft_ct, nft_fib_ipv4, nft_hash, nft_masq, nft_nat, nft_numgen and nft_reject_ipv4", err)
 	}
 	return nil
 }

@@ -182,7 +182,7 @@ func (p *Plane) fronts(of lb.Key) (all []lb.FrontView, on []netip.Addr, err erro
 		slices.SortFunc(f.Backends, func(a, b lb.BackendView) int { return a.Addr.Compare(b.Addr) })
 		for i := range f.Backends {
 			b := &f.Backends[i]
-			if err := flows(answeredBy(b.Addr.Addr()), func(fl *flow) {
+			if err := c.flows(onlyBy(b.Addr.Addr()), func(fl *flow) {
 				if !fl.at(b.Addr) || !fl.through(k, named) {
 					return
 				}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"shoal/lb"
@@ -25,68 +26,210 @@ type leaver struct {
 	backend netip.AddrPort
 }
 
-// manyLeavers is from how many on one listing of all flows is cheaper than one
-// for each.
-const manyLeavers = 8
+// begun is a UDP port that the host has begun to redirect, on an address or
+// 0.0.0.0.
+type begun struct {
+	addr netip.Addr
+	port uint16
+}
 
-// forgetFlows forgets the flows of backends that a plan has taken away, and UDP
-// flows to ports that the host has begun to redirect: a sender that never pauses
-// would otherwise go on as before for ever.
-func (p *Plane) forgetFlows(changes plan) error {
-	byAddr := map[netip.Addr][]leaver{}
+// leave is who leaves by a plan.
+type leave struct {
+	leavers []leaver
+	begun   []begun
+}
+
+func (l *leave) empty() bool { return len(l.leavers)+len(l.begun) == 0 }
+
+func (l *leave) add(o leave) {
+	l.leavers, l.begun = append(l.leavers, o.leavers...), append(l.begun, o.begun...)
+}
+
+// leaves tells by a plan which backends go, and to which UDP ports the host
+// begins to redirect: a sender that never pauses would otherwise go on as before
+// for ever.
+func (p *Plane) leaves(changes plan) (l leave) {
 	if c := changes[backends]; c != nil {
 		for k := range c.remove {
-			l := leaver{keyOf(k), readEndpoint(k[len(k)-8:])}
-			if v, again := c.put[k]; !again || l.key.Protocol == model.UDP && readNumber(v) == 0 {
-				byAddr[l.backend.Addr()] = append(byAddr[l.backend.Addr()], l)
+			one := leaver{keyOf(k), readEndpoint(k[len(k)-8:])}
+			if v, again := c.put[k]; !again || one.key.Protocol == model.UDP && readNumber(v) == 0 {
+				l.leavers = append(l.leavers, one)
 			}
-		}
-	}
-	var gone []*flow
-	var errs []error
-	see := func(f *flow) {
-		for _, l := range byAddr[f.backend.Addr()] {
-			if f.at(l.backend) && f.through(l.key, p.named) {
-				gone = append(gone, f)
-				return
-			}
-		}
-	}
-	if len(byAddr) > manyLeavers {
-		errs = append(errs, flows(nil, see))
-	} else {
-		for a := range byAddr {
-			errs = append(errs, flows(answeredBy(a), see))
 		}
 	}
 	if c := changes[services]; c != nil {
 		for k := range c.put {
 			_, replaced := c.remove[k]
-			addr, proto, port := readKey(k)
-			if replaced || proto != model.UDP || p.opts.Pool.Contains(addr) {
-				continue
+			if addr, proto, port := readKey(k); !replaced && proto == model.UDP && !p.opts.Pool.Contains(addr) {
+				l.begun = append(l.begun, begun{addr, port})
 			}
-			errs = append(errs, flows(sentTo(proto, port), func(f *flow) {
-				if f.protocol == proto && f.dest.Port() == port && (addr.IsUnspecified() || f.dest.Addr() == addr) &&
-					f.mark&lb.MarkMask != lb.ConnMark && !p.opts.Pool.Contains(f.dest.Addr()) {
-					gone = append(gone, f)
-				}
-			}))
 		}
 	}
-	// An entry that is missed runs out by itself, so this is no reason to do it all
-	// again.
-	if err := errors.Join(append(errs, forget(gone))...); err != nil {
-		p.log.Warn("connections of tasks that are gone", "error", err)
+	return l
+}
+
+// split tells those apart of whose frontends this host has made use: there the
+// flows must be forgotten at once. To look for flows takes the kernel tens of
+// milliseconds, and where there are ten thousand services this host uses few of
+// them. The other frontends' flows are looked for later, in case one was made
+// meanwhile.
+func (p *Plane) split(all leave) (now, later leave) {
+	used := map[lb.Key]bool{}
+	for _, l := range all.leavers {
+		if _, known := used[l.key]; known {
+			continue
+		}
+		used[l.key] = true
+		f := p.have.frontends[l.key]
+		if f == nil || p.carried[l.key] {
+			continue
+		}
+		var keys []string
+		for _, k := range f.services() {
+			keys = append(keys, string(k))
+		}
+		packets, err := p.c.counted(keys)
+		if err != nil {
+			continue
+		}
+		used[l.key] = false
+		for _, n := range packets {
+			used[l.key] = used[l.key] || n > 0
+		}
 	}
-	return nil
+	now.begun = all.begun
+	for _, l := range all.leavers {
+		if used[l.key] {
+			now.leavers = append(now.leavers, l)
+		} else {
+			later.leavers = append(later.leavers, l)
+		}
+	}
+	return now, later
+}
+
+// note finds the frontends that have flows though their counters, which are
+// new, say nothing.
+func (p *Plane) note() error {
+	return flows(answeredBy[bool](nil), func(f *flow) {
+		switch {
+		case p.opts.Pool.Contains(f.dest.Addr()):
+			class := f.protocol
+			if class == model.SCTP {
+				class = model.TCP
+			}
+			p.carried[lb.Key{VIP: f.dest.Addr(), Protocol: f.protocol, Port: f.dest.Port()}] = true
+			p.carried[lb.Key{VIP: f.dest.Addr(), Protocol: class}] = true
+		case p.carries(f):
+			p.carried[lb.Key{Protocol: f.protocol, Port: f.dest.Port()}] = true
+		}
+	})
+}
+
+// forgetFlows has the kernel forget the flows of those who have left. An entry
+// that is missed runs out by itself, so a failure is no reason to do anything
+// again.
+func (p *Plane) forgetFlows(now, later leave) {
+	if !now.empty() {
+		c, err := open()
+		if err == nil {
+			err = p.reap(c, now, func() {})
+			c.Close()
+		}
+		if err != nil {
+			p.log.Warn("forget connections of tasks that are gone", "error", err)
+		}
+	}
+	r := &p.reaper
+	if r.waiting.add(later); !later.empty() && !r.busy {
+		r.busy = true
+		r.running.Go(p.reapLater)
+	}
+}
+
+// reaper looks for flows beside the passes.
+type reaper struct {
+	c       *conn // opened in the right network namespace
+	running sync.WaitGroup
+
+	// guarded as the Plane
+	waiting leave
+	busy    bool
+}
+
+// gathering is how long those who leave are gathered.
+const gathering = 100 * time.Millisecond
+
+func (p *Plane) reapLater() {
+	for {
+		select {
+		case <-time.After(gathering):
+		case <-p.closing:
+		}
+		p.mu.Lock()
+		all := p.reaper.waiting
+		p.reaper.waiting = leave{}
+		p.reaper.busy = !all.empty()
+		p.mu.Unlock()
+		if all.empty() {
+			return
+		}
+		err := p.reap(p.reaper.c, all, func() { p.mu.Lock() })
+		p.mu.Unlock()
+		if err != nil {
+			p.log.Warn("forget connections of tasks that are gone", "error", err)
+		}
+	}
+}
+
+// reap looks for flows and has them forgotten. In between lock is called.
+func (p *Plane) reap(c *conn, l leave, lock func()) error {
+	byAddr := map[netip.Addr][]leaver{}
+	for _, one := range l.leavers {
+		byAddr[one.backend.Addr()] = append(byAddr[one.backend.Addr()], one)
+	}
+	var found, gone []*flow
+	var errs []error
+	if len(byAddr) > 0 {
+		errs = append(errs, c.flows(answeredBy(byAddr), func(f *flow) {
+			if byAddr[f.backend.Addr()] != nil {
+				found = append(found, f)
+			}
+		}))
+	}
+	for _, b := range l.begun {
+		errs = append(errs, c.flows(sentTo(model.UDP, b.port), func(f *flow) {
+			if f.protocol == model.UDP && f.dest.Port() == b.port && (b.addr.IsUnspecified() || f.dest.Addr() == b.addr) && !p.carries(f) {
+				gone = append(gone, f)
+			}
+		}))
+	}
+	lock()
+	for _, f := range found {
+		for _, one := range byAddr[f.backend.Addr()] {
+			if f.at(one.backend) && f.through(one.key, p.named) && !p.serves(one) {
+				gone = append(gone, f)
+				break
+			}
+		}
+	}
+	return errors.Join(append(errs, c.forget(gone))...)
+}
+
+// serves tells whether a backend is there after all.
+func (p *Plane) serves(l leaver) bool {
+	f := p.have.frontends[l.key]
+	return f != nil && slices.ContainsFunc(f.backends, func(b lb.Backend) bool { return b.Addr == l.backend && (b.Weight > 0 || l.key.Protocol != model.UDP) })
 }
 
 // named tells whether there is a frontend.
 func (p *Plane) named(k lb.Key) bool { return p.have.frontends[k] != nil }
 
-// drainLook is how often draining backends are looked at.
-const drainLook = 200 * time.Millisecond
+// Draining backends are looked at soon, and then more and more rarely.
+const (
+	firstLook = 200 * time.Millisecond
+	lastLook  = time.Second
+)
 
 // drain finds the frontends with a draining backend that is idle, or whose time
 // is up: they are to be written anew, without it.
@@ -100,27 +243,31 @@ func (p *Plane) drain(dirty map[lb.Key]bool, now time.Time) {
 			continue
 		}
 		for _, b := range f.backends {
-			if isDraining(b) {
-				byAddr[b.Addr.Addr()] = append(byAddr[b.Addr.Addr()], leaver{k, b.Addr})
-				if !now.Before(b.Until) {
-					dirty[k] = true
-				}
+			if !isDraining(b) {
+				continue
+			}
+			byAddr[b.Addr.Addr()] = append(byAddr[b.Addr.Addr()], leaver{k, b.Addr})
+			if !now.Before(b.Until) {
+				dirty[k] = true
 			}
 		}
 	}
-	for a, ls := range byAddr {
-		busy := map[leaver]bool{}
-		err := flows(answeredBy(a), func(f *flow) {
-			for _, l := range ls {
-				if f.busy() && f.at(l.backend) && f.through(l.key, p.named) {
-					busy[l] = true
-				}
+	if len(byAddr) == 0 {
+		return
+	}
+	busy := map[leaver]bool{}
+	err := flows(answeredBy(byAddr), func(f *flow) {
+		for _, l := range byAddr[f.backend.Addr()] {
+			if f.busy() && f.at(l.backend) && f.through(l.key, p.named) {
+				busy[l] = true
 			}
-		})
-		if err != nil {
-			p.log.Warn("look at connections of a draining task", "task", a, "error", err)
-			continue
 		}
+	})
+	if err != nil {
+		p.log.Warn("look at connections of draining tasks", "error", err)
+		return
+	}
+	for _, ls := range byAddr {
 		for _, l := range ls {
 			if !busy[l] {
 				p.idle[l] = true
@@ -128,6 +275,7 @@ func (p *Plane) drain(dirty map[lb.Key]bool, now time.Time) {
 			}
 		}
 	}
+	p.look = min(2*p.look, lastLook)
 }
 
 func isDraining(b lb.Backend) bool { return b.Weight == 0 && !b.Until.IsZero() }
@@ -156,7 +304,7 @@ func (p *Plane) effective(f *lb.Frontend, old *frontend, found *listing, now tim
 func (p *Plane) next(now time.Time) time.Duration {
 	next := p.failing.Next(now)
 	if len(p.draining) > 0 {
-		next = reconcile.Sooner(next, drainLook)
+		next = reconcile.Sooner(next, p.look)
 	}
 	return next
 }
@@ -170,7 +318,7 @@ func (p *Plane) Held(task netip.Addr) (h lb.Held, err error) {
 			h.Open = h.Open || b.Addr.Addr() == task && b.Weight > 0
 		}
 	}
-	err = flows(answeredBy(task), func(f *flow) {
+	err = flows(onlyBy(task), func(f *flow) {
 		if f.backend.Addr() == task && f.established() && p.carries(f) {
 			h.Connections++
 		}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -17,8 +18,11 @@ type monitor struct {
 	c       *netlink.Conn
 	changed chan struct{}
 
-	mu  sync.Mutex
-	our map[uint32]bool // ports of our sockets
+	mu    sync.Mutex
+	heard *sync.Cond
+	our   map[uint32]bool // ports of our sockets
+	upTo  uint32          // the generation up to which all is heard
+	dirty bool            // somebody else changed the table since forgive, or something was missed
 }
 
 func newMonitor() (*monitor, error) {
@@ -31,6 +35,7 @@ func newMonitor() (*monitor, error) {
 		return nil, fmt.Errorf("listen for changes of nf_tables: %w", err)
 	}
 	m := &monitor{c: c, changed: make(chan struct{}, 1), our: map[uint32]bool{}}
+	m.heard = sync.NewCond(&m.mu)
 	go m.run()
 	return m, nil
 }
@@ -71,28 +76,71 @@ func (m *monitor) run() {
 		ms, err := m.c.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			timer.Reset(quiet) // something was missed
+			m.mu.Lock()
+			m.dirty = true
+			m.mu.Unlock()
+			timer.Reset(quiet)
 			continue
 		case err != nil:
 			return // closed
 		}
-		for _, msg := range ms {
-			if m.foreign(msg) {
-				timer.Reset(quiet)
-				break
-			}
+		if m.take(ms) {
+			timer.Reset(quiet)
 		}
 	}
 }
 
-// foreign tells whether somebody else changed something in the table. In all
-// messages but that of a new generation the first attribute is the table's name.
-func (m *monitor) foreign(msg netlink.Message) bool {
-	if msg.Header.Type&0xff == unix.NFT_MSG_NEWGEN || len(msg.Data) < 4 || msg.Data[0] != unix.NFPROTO_IPV4 {
-		return false
-	}
+// take hears messages, and tells whether any is of a foreign change.
+func (m *monitor) take(ms []netlink.Message) (foreign bool) {
 	m.mu.Lock()
-	ours := m.our[msg.Header.PID]
-	m.mu.Unlock()
-	return !ours && string(bytes.TrimRight(inner(msg.Data[4:], unix.NFTA_TABLE_NAME), "\x00")) == tableName
+	defer m.mu.Unlock()
+	for _, msg := range ms {
+		if len(msg.Data) < 4 {
+			continue
+		}
+		if msg.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
+			if id := inner(msg.Data[4:], unix.NFTA_GEN_ID); len(id) == 4 {
+				m.upTo = binary.BigEndian.Uint32(id)
+				m.heard.Broadcast()
+			}
+		} else if m.foreign(msg) {
+			foreign, m.dirty = true, true
+		}
+	}
+	return foreign
+}
+
+// forgive begins anew: the table is about to be read.
+func (m *monitor) forgive() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dirty = false
+}
+
+// untouched tells whether nobody else changed the table up to a generation,
+// since forgive. It waits a little for what is still under way.
+func (m *monitor) untouched(generation uint32) bool {
+	late := time.AfterFunc(hearing, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.dirty = true
+		m.heard.Broadcast()
+	})
+	defer late.Stop()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for !m.dirty && int32(m.upTo-generation) < 0 {
+		m.heard.Wait()
+	}
+	return !m.dirty
+}
+
+// hearing is how long what was changed may take to be told.
+const hearing = 200 * time.Millisecond
+
+// foreign tells whether somebody else changed something in the table. The first
+// attribute of all these messages is the table's name.
+func (m *monitor) foreign(msg netlink.Message) bool {
+	return msg.Data[0] == unix.NFPROTO_IPV4 && !m.our[msg.Header.PID] &&
+		string(bytes.TrimRight(inner(msg.Data[4:], unix.NFTA_TABLE_NAME), "\x00")) == tableName
 }

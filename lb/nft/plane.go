@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/kernel"
 	"shoal/kernel/watch"
@@ -39,7 +41,12 @@ type Plane struct {
 
 	have     state
 	former   former
+	reaper   reaper
+	closing  chan struct{}
+	closed   sync.Once
+	carried  map[lb.Key]bool // frontends that had flows before they were counted
 	draining map[lb.Key]bool // frontends with a draining backend
+	look     time.Duration   // until they are looked at
 	idle     map[leaver]bool // draining backends that hold nothing any more
 	failing  *lb.Failures
 }
@@ -78,9 +85,18 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 		around:    surroundings{opts: opts, base: &lb.Base{Alone: true}},
 		frontends: map[lb.Key]*lb.Frontend{}, withheld: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
 		draining: map[lb.Key]bool{}, idle: map[leaver]bool{},
+		closing: make(chan struct{}), carried: map[lb.Key]bool{},
 	}
 	if err := p.connect(); err != nil {
+		p.Close()
 		return nil, err
+	}
+	if opts.Registerer != nil {
+		var already prometheus.AlreadyRegisteredError
+		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
+			p.Close()
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -95,12 +111,17 @@ func (p *Plane) connect() (err error) {
 	if p.lib, port, err = library(); err != nil {
 		return err
 	}
+	if p.reaper.c == nil {
+		if p.reaper.c, err = open(); err != nil {
+			return err
+		}
+	}
 	if p.mon == nil {
 		if p.mon, err = newMonitor(); err != nil {
 			return err
 		}
-		var watching context.Context
-		watching, p.unwatch = context.WithCancel(context.Background())
+		watching, unwatch := context.WithCancel(context.Background())
+		p.unwatch = unwatch
 		changed, err := watch.Start(watching, interest())
 		if err != nil {
 			return err
@@ -137,12 +158,21 @@ func (*Plane) Name() string { return "nftables" }
 func (p *Plane) Changed() <-chan struct{} { return p.mon.changed }
 
 // Close lets go of the kernel, which stays as it is.
-func (p *Plane) Close() {
+func (p *Plane) Close() { p.closed.Do(p.close) }
+
+func (p *Plane) close() {
+	close(p.closing)
+	p.reaper.running.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.disconnect()
-	p.unwatch()
-	p.mon.close()
+	if p.reaper.c != nil {
+		p.reaper.c.Close()
+	}
+	if p.mon != nil {
+		p.unwatch()
+		p.mon.close()
+	}
 }
 
 // Between takes in what passes between this host's containers and others.
@@ -245,14 +275,13 @@ func (p *Plane) retried(do func() error) (err error) {
 	return err
 }
 
-// forgetUnlessSame has the kernel read back, unless it says that nobody has
-// changed anything since it was.
+// forgetUnlessSame has the kernel read back, unless it tells that nobody has
+// changed anything of the table since it was.
 func (p *Plane) forgetUnlessSame() {
-	if !p.have.known || p.have.generation == 0 {
+	gen, err := p.c.generation()
+	if err != nil || gen != p.have.generation && !p.mon.untouched(gen) {
 		p.have.known = false
-		return
-	}
-	if gen, err := p.c.generation(); err != nil || gen != p.have.generation {
-		p.have.known = false
+	} else if p.have.known {
+		p.have.generation = gen
 	}
 }

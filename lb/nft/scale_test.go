@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -65,9 +66,12 @@ func TestTenThousandServices(t *testing.T) {
 			endpoints[b.Addr.Addr()] = &lb.Endpoint{}
 		}
 	}
-	pass("from nothing", 5*time.Second, lb.Delta{Base: some.base, Frontends: fs, Endpoints: endpoints}, true)
-	pass("full pass", time.Second, lb.Delta{}, true)
-	pass("full pass again", 100*time.Millisecond, lb.Delta{}, true)
+	pass("from nothing", 10*time.Second, lb.Delta{Base: some.base, Frontends: fs, Endpoints: endpoints}, true)
+	pass("full pass", 10*time.Second, lb.Delta{}, true)
+	if out, err := exec.Command("nft", "add", "table", "ip", "other").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	pass("full pass after others changed what is theirs", 500*time.Millisecond, lb.Delta{}, true)
 	// A task comes, goes, fails; a service comes and goes.
 	k := lb.Key{VIP: netip.MustParseAddr("10.96.20.0"), Protocol: model.TCP}
 	changed := func(f func(*lb.Frontend)) lb.Delta {
@@ -93,7 +97,7 @@ func TestTenThousandServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := kernel.Total()
-	pass("a new process", 5*time.Second, lb.Delta{Base: some.base, Frontends: fs, Endpoints: endpoints}, true)
+	pass("a new process", 10*time.Second, lb.Delta{Base: some.base, Frontends: fs, Endpoints: endpoints}, true)
 	if n := kernel.Total() - before; n != 0 {
 		t.Errorf("a new process makes %d writes", n)
 	}

@@ -103,7 +103,7 @@ func spread(live, shares []int) (slots []int) {
 }
 
 // maglevSizes are the sizes of tables for hashing: primes, so that every
-// backend's order of preference has every slot. The first that has a hundred
+// backend's order of preference has every slot. The first that has fifty
 // times as many slots as there are backends is used, else the last.
 var maglevSizes = []int{251, 1021, 4093}
 
@@ -113,7 +113,7 @@ var maglevSizes = []int{251, 1021, 4093}
 func maglev(live []int, bs []lb.Backend) []int {
 	size := maglevSizes[len(maglevSizes)-1]
 	for _, s := range maglevSizes {
-		if s >= 100*len(live) {
+		if s >= 50*len(live) {
 			size = s
 			break
 		}
