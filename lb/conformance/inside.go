@@ -52,6 +52,7 @@ func publishedHairpin(t *testing.T, w *world) {
 // plane's own addresses.
 func loopback(t *testing.T, w *world) {
 	w.listen("a", "127.0.0.1:6000")
+	w.edit(w.a, "filter -I INPUT -p tcp --dport 6000 -j ACCEPT", "filter -I INPUT -p tcp --dport 9000 -j ACCEPT")
 	w.service("web", "", publish("127.0.0.1:9000:80/tcp"), "a1")
 	w.reconcile()
 	w.by("a", "tcp", "127.0.0.1:9000", "a1")
@@ -62,7 +63,7 @@ func loopback(t *testing.T, w *world) {
 		delete(w.names, "stranger")
 	})
 	stranger.set(t, "1", "net/ipv4/conf/all/route_localnet")
-	stranger.sh(t, "ip route del local 127.0.0.1 table local; ip route del local 127.0.0.0/8 table local")
+	stranger.sh(t, "ip addr del 127.0.0.1/8 dev lo")
 	for _, to := range append([]netip.Addr{netip.MustParseAddr("127.0.0.1")}, w.plane.Inner...) {
 		stranger.sh(t, "ip route add "+to.String()+" via 192.168.88.11 src 192.168.88.9")
 		for _, port := range []uint16{9000, 6000, 80} {

@@ -19,6 +19,7 @@ import (
 var meshTests = []test{
 	{"ContainersOfDifferentHostsSeeEachOther", between, true},
 	{"OnlyHostsOfTheClusterSendIntoTheTunnel", strangersTunnel, true},
+	{"TheMarkOfAPacketDoesNotLeadItsTunnelIntoItself", markedTunnel, true},
 	{"ConnectionsBetweenContainersAreLeftAlone", leftAlone, true},
 	{"HostsThatForwardNothingElseServeAll", forwardNothing, true},
 	{"ClientsKeepTheirAddressWhateverOthersMasquerade", meshMasquerade, true},
@@ -50,6 +51,7 @@ func between(t *testing.T, w *world) {
 // tunnel.
 func strangersTunnel(t *testing.T, w *world) {
 	heard := w.hearAll("a3")
+	w.edit(w.a, fmt.Sprintf("filter -A INPUT -p udp --dport %d -j ACCEPT", tunnelPort)) // a firewall that lets it in
 	w.client.sh(t, fmt.Sprintf(`ip link add fake address %[1]s type vxlan id %[3]d dstport %[4]d local 192.168.88.1 nolearning
 		ip addr add %[5]s/32 dev fake; ip link set fake up
 		ip neigh add 192.168.88.11 lladdr %[2]s dev fake; bridge fdb add %[2]s dev fake dst 192.168.88.11
@@ -74,6 +76,17 @@ func strangersTunnel(t *testing.T, w *world) {
 	case <-heard:
 	case <-time.After(patience):
 		t.Error("not heard as a host either: the test shows nothing")
+	}
+}
+
+// The outer packet of a tunnel inherits the mark of the inner one. Where others
+// route by marks, it would be routed into the tunnel again.
+func markedTunnel(t *testing.T, w *world) {
+	w.edit(w.a, "mangle -A PREROUTING -s "+w.names["a4"].addr.String()+" -j MARK --set-mark 0x77")
+	w.a.sh(t, "ip rule add fwmark 0x77 lookup 77; ip route add default via 192.168.88.13 dev "+tunnel+" onlink table 77")
+	t.Cleanup(func() { w.a.sh(t, "ip rule del fwmark 0x77 lookup 77; ip route flush table 77") })
+	for _, network := range []string{"tcp", "udp"} {
+		w.evenly("a4", network, netip.AddrPortFrom(w.names["c1"].addr, 80).String(), w.names["a4"].addr, "c1")
 	}
 }
 
