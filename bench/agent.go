@@ -62,7 +62,11 @@ func (w *world) processorTime(pid int) time.Duration {
 }
 
 // metrics are some of the agent's.
-type metrics struct{ seconds, passes, writes float64 }
+type metrics struct {
+	seconds, passes float64  // of full passes of the balancer
+	writes          float64  // to the kernel
+	facilities      []string // the lines that tell of writes
+}
 
 func (w *world) metrics() metrics {
 	m, err := w.tryMetrics()
@@ -93,6 +97,7 @@ func (w *world) tryMetrics() (m metrics, err error) {
 		}
 		if strings.HasPrefix(name, "shoal_kernel_writes_total{") && err == nil {
 			m.writes += value
+			m.facilities = append(m.facilities, lines.Text())
 		}
 	}
 	if m.passes == 0 {
