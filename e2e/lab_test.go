@@ -184,12 +184,16 @@ func balanceByMap(t *testing.T, h *lab.Host, task netip.Addr) {
 	file := filepath.Join(h.Dir(), "balance.nft")
 	if err := os.WriteFile(file, []byte(fmt.Sprintf(`table ip shoal {
 	map services {
-		type ipv4_addr . inet_proto . inet_service : verdict
-		elements = { 10.96.0.1 . tcp . 80 : goto balance }
+		type ipv4_addr . inet_proto . inet_service : mark
+		counter
+		elements = { 10.96.0.1 . tcp . 80 : 7 }
+	}
+	map balancers {
+		type mark : verdict
+		elements = { 7 : goto balance }
 	}
 	map slots {
 		type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service
-		counter
 		elements = { 10.96.0.1 . tcp . 80 . 0 : %[1]v . 8000 }
 	}
 	map backends {
@@ -202,7 +206,8 @@ func balanceByMap(t *testing.T, h *lab.Host, task netip.Addr) {
 	}
 	chain output {
 		type nat hook output priority -100
-		ip daddr . ip protocol . th dport vmap @services
+		ct mark set ip daddr . ip protocol . th dport map @services
+		ct mark vmap @balancers
 	}
 }
 `, task)), 0o644); err != nil {

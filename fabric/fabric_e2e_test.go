@@ -436,7 +436,7 @@ func TestAMissingFacilityIsOneSentence(t *testing.T) {
 	if ps = w.reconcile("a", false); len(ps) == 0 {
 		t.Error("it was tried again at once")
 	}
-	wait.For(t, 2*time.Second, "another try", func() bool { return len(w.reconcile("a", false)) == 0 })
+	wait.For(t, 30*time.Second, "another try", func() bool { return len(w.reconcile("a", false)) == 0 })
 }
 
 func TestInspectTellsWhatTheKernelDoes(t *testing.T) {

@@ -4,55 +4,38 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 )
 
-// nftScript prints shoal's table, if there is one, and, after a comma, the host's addresses.
+// nftScript prints shoal's table, if there is one.
 const nftScript = `tables=$(nft list tables ip) || exit
-case "$tables" in *"table ip shoal"*) nft -j -n list table ip shoal || exit ;; esac
-echo
-echo ,
-ip -j -4 address`
+case "$tables" in *"table ip shoal"*) nft -j -n list table ip shoal ;; esac`
 
-// parseNFTables reads these maps of the table, in which a key is an address, a protocol and a port:
+// parseNFTables reads these maps of the table:
 //
-//	services  key: what to do
+//	services  key: the balancer that the packets to it meet
 //	slots     key, number: the task's address and port, once or as often as its weight says
 //	backends  key, the task's address and port: its weight
 //
-// Port 0 of a key is every port that the address has no key of its own for, port 0 of a task the packet's own.
+// A key is an address, a protocol and a port: 0.0.0.0 for a published port, port 0 for every port that a VIP has no key of its
+// own for. Packets to a published port may be led there by the keys of single addresses. A task's port 0 is the packet's own.
 func parseNFTables(out string) ([]Frontend, error) {
-	table, addresses, ok := strings.Cut("\n"+out, "\n,")
-	if !ok {
-		return nil, errTwoParts
-	}
-	own, err := parseAddresses(addresses)
+	table, err := parseMaps(out)
 	if err != nil {
 		return nil, err
 	}
-	maps, err := parseMaps(table)
-	if err != nil {
-		return nil, err
-	}
-	weights := map[nftKey]map[netip.AddrPort]int{}
-	slots := map[nftKey]map[netip.AddrPort]int{} // how many a task has
-	count := func(in map[nftKey]map[netip.AddrPort]int, k nftKey, task netip.AddrPort, n int) {
-		if in[k] == nil {
-			in[k] = map[netip.AddrPort]int{}
-		}
-		in[k][task] += n
-	}
-	keys := map[nftKey]bool{}
-	for _, e := range maps["services"] {
+	led, weights, slots := map[nftKey]bool{}, counts{}, counts{}
+	for _, e := range table["services"] {
 		k, err := e.frontend()
 		if err != nil {
 			return nil, err
 		}
-		keys[k] = true
+		led[k] = true
 	}
-	for _, e := range maps["slots"] {
+	for _, e := range table["slots"] {
 		k, err := e.frontend()
 		if err != nil {
 			return nil, err
@@ -61,10 +44,9 @@ func parseNFTables(out string) ([]Frontend, error) {
 		if err != nil {
 			return nil, err
 		}
-		keys[k] = true
-		count(slots, k, task, 1)
+		slots.add(k, task, 1)
 	}
-	for _, e := range maps["backends"] {
+	for _, e := range table["backends"] {
 		k, err := e.frontend()
 		if err != nil {
 			return nil, err
@@ -77,33 +59,42 @@ func parseNFTables(out string) ([]Frontend, error) {
 		if err != nil {
 			return nil, err
 		}
-		keys[k] = true
-		count(weights, k, task, weight)
+		weights.add(k, task, weight)
 	}
 	var all []Frontend
-	for _, k := range sortedKeys(keys) {
-		f := Frontend{Published: k.addr.IsUnspecified() || k.addr.IsLoopback() || own[k.addr]}
-		for task := range slots[k] {
-			weight := weights[k][task]
-			if weight == 0 {
-				weight = slots[k][task]
+	for _, k := range frontendKeys(slots, weights) {
+		f := Frontend{Published: k.addr.IsUnspecified()}
+		reached := k.ledTo(led)
+		tasks := maps.Clone(weights[k])
+		if tasks == nil {
+			tasks = map[netip.AddrPort]int{}
+		}
+		for task, n := range slots[k] {
+			tasks[task] = cmp.Or(tasks[task], n)
+		}
+		for task, weight := range tasks {
+			if slots[k][task] == 0 || !reached {
+				weight = 0
+			}
+			if task.Port() == 0 {
+				task = netip.AddrPortFrom(task.Addr(), k.port)
 			}
 			f.Backends = append(f.Backends, Backend{task, weight})
-		}
-		for task := range weights[k] {
-			if slots[k][task] == 0 {
-				f.Backends = append(f.Backends, Backend{task, 0})
-			}
-		}
-		for i, b := range f.Backends {
-			if b.Addr.Port() == 0 {
-				f.Backends[i].Addr = netip.AddrPortFrom(b.Addr.Addr(), k.port)
-			}
 		}
 		sortBackends(f.Backends)
 		all = append(all, f)
 	}
 	return all, nil
+}
+
+// counts has a number for each task of each frontend.
+type counts map[nftKey]map[netip.AddrPort]int
+
+func (c counts) add(k nftKey, task netip.AddrPort, n int) {
+	if c[k] == nil {
+		c[k] = map[netip.AddrPort]int{}
+	}
+	c[k][task] += n
 }
 
 // nftKey is a frontend's: address, protocol (as nft tells it) and port.
@@ -113,15 +104,26 @@ type nftKey struct {
 	port  uint16
 }
 
-func sortedKeys(set map[nftKey]bool) []nftKey {
-	var all []nftKey
-	for k := range set {
-		all = append(all, k)
+// ledTo says whether packets are led to the frontend, by keys of services.
+func (k nftKey) ledTo(led map[nftKey]bool) bool {
+	if led[k] {
+		return true
 	}
+	for s := range led {
+		if k.addr.IsUnspecified() && s.proto == k.proto && s.port == k.port {
+			return true
+		}
+	}
+	return false
+}
+
+// frontendKeys are the keys of either, in order.
+func frontendKeys(a, b counts) []nftKey {
+	all := slices.AppendSeq(slices.Collect(maps.Keys(a)), maps.Keys(b))
 	slices.SortFunc(all, func(a, b nftKey) int {
 		return cmp.Or(a.addr.Compare(b.addr), strings.Compare(a.proto, b.proto), cmp.Compare(a.port, b.port))
 	})
-	return all
+	return slices.Compact(all)
 }
 
 // element is one of a map's: a key and a value, each of one part or of several.
@@ -200,32 +202,15 @@ func parseMaps(table string) (map[string][]element, error) {
 	if err := json.Unmarshal([]byte(table), &ruleset); err != nil {
 		return nil, fmt.Errorf("nft said %q: %w", table, err)
 	}
-	maps := map[string][]element{}
+	elements := map[string][]element{}
 	for _, object := range ruleset.NFTables {
 		if object.Map != nil {
 			for _, e := range object.Map.Elem {
-				maps[object.Map.Name] = append(maps[object.Map.Name], element{e[0], e[1]})
+				elements[object.Map.Name] = append(elements[object.Map.Name], element{e[0], e[1]})
 			}
 		}
 	}
-	return maps, nil
-}
-
-// parseAddresses reads what ip -j -4 address says.
-func parseAddresses(text string) (map[netip.Addr]bool, error) {
-	var links []struct {
-		Addrs []struct{ Local netip.Addr } `json:"addr_info"`
-	}
-	if err := json.Unmarshal([]byte(text), &links); err != nil {
-		return nil, fmt.Errorf("ip said %q: %w", text, err)
-	}
-	own := map[netip.Addr]bool{}
-	for _, link := range links {
-		for _, a := range link.Addrs {
-			own[a.Local] = true
-		}
-	}
-	return own, nil
+	return elements, nil
 }
 
 // countConntrack counts connections in what conntrack -L says: those whose replies come from the task, though they were

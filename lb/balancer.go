@@ -48,6 +48,7 @@ type Balancer struct {
 	users     map[netip.Addr]map[Endpoint]int // how many services have the address as what
 	refused   *reconcile.Failures[Key]        // published ports that are not admitted
 	applied   map[Key]*Frontend               // as the plane was told
+	withheld  map[Key]*Frontend               // likewise, of those that are not admitted
 	endpoints map[netip.Addr]Endpoint         // likewise
 }
 
@@ -68,7 +69,7 @@ func New(opts Options, plane DataPlane) (*Balancer, error) {
 		opts: opts, plane: plane,
 		parts: map[model.ServiceID]*part{}, want: map[Key]*Frontend{}, notable: map[model.ServiceID]bool{}, losers: map[model.ServiceID]bool{},
 		users: map[netip.Addr]map[Endpoint]int{}, refused: reconcile.NewFailures[Key](firstRetry, lastRetry),
-		applied: map[Key]*Frontend{}, endpoints: map[netip.Addr]Endpoint{},
+		applied: map[Key]*Frontend{}, withheld: map[Key]*Frontend{}, endpoints: map[netip.Addr]Endpoint{},
 	}
 	if opts.Registerer != nil {
 		if err := register(opts.Registerer, collector{b}); err != nil {
@@ -85,27 +86,36 @@ func (b *Balancer) Reconcile(ctx context.Context, s *model.Snapshot, full bool) 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	d := Delta{Frontends: map[Key]*Frontend{}, Endpoints: map[netip.Addr]*Endpoint{}}
+	d := Delta{Frontends: map[Key]*Frontend{}, Endpoints: map[netip.Addr]*Endpoint{}, Withheld: map[Key]*Frontend{}}
 	touched := b.decide(s, &d)
 	b.admit(ctx, touched, full, now)
 	for k := range touched {
-		f := b.want[k]
+		f, withheld := b.want[k], (*Frontend)(nil)
 		if f != nil && b.refused.Err(k) != nil {
-			f = nil
+			f, withheld = nil, f
 		}
-		if old := b.applied[k]; f == nil && old != nil {
-			d.Frontends[k] = nil
-			delete(b.applied, k)
-		} else if f != nil && (old == nil || !f.equal(old)) {
-			d.Frontends[k] = f
-			b.applied[k] = f
-		}
+		tell(d.Frontends, b.applied, k, f)
+		tell(d.Withheld, b.withheld, k, withheld)
 	}
 	r := b.plane.Reconcile(ctx, d, full)
 	return reconcile.Result{
 		Again:    reconcile.Sooner(r.Next, b.refused.Next(now)),
 		More:     r.More,
 		Problems: b.problems(r.Failures),
+	}
+}
+
+// tell puts a frontend into a delta if it is not as the plane was told; nil: it
+// goes.
+func tell(delta, told map[Key]*Frontend, k Key, f *Frontend) {
+	old := told[k]
+	switch {
+	case f == nil && old != nil:
+		delta[k] = nil
+		delete(told, k)
+	case f != nil && (old == nil || !f.equal(old)):
+		delta[k] = f
+		told[k] = f
 	}
 }
 

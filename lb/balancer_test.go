@@ -46,6 +46,9 @@ func (r *recorder) Reconcile(_ context.Context, d Delta, full bool) Result {
 			r.frontends[k] = f
 		}
 	}
+	for _, k := range sorted(d.Withheld) {
+		r.last = append(r.last, map[bool]string{true: "no longer withheld ", false: "withheld "}[d.Withheld[k] == nil]+k.String())
+	}
 	for a, e := range d.Endpoints {
 		if e == nil {
 			delete(r.endpoints, a)
@@ -193,7 +196,7 @@ func TestAPortThatIsSomebodyElsesIsNotTaken(t *testing.T) {
 	k := Key{Protocol: model.TCP, Port: 8080}
 	s := snapshot(service("web", "", task("b", "10.244.2.2", publish("8080:80/tcp", "8081:80/tcp"))))
 	got := b.Reconcile(t.Context(), s, false)
-	if d := cmp.Diff([]string{"+ web 8081/tcp rr | 10.244.2.2:80 1 local", "base"}, r.last); d != "" {
+	if d := cmp.Diff([]string{"+ web 8081/tcp rr | 10.244.2.2:80 1 local", "withheld 8080/tcp", "base"}, r.last); d != "" {
 		t.Error(d)
 	}
 	if len(got.Problems) != 1 || got.Problems[0].Code != model.PortInUse || b.Refused(k) == nil || got.Again == 0 {
@@ -204,7 +207,7 @@ func TestAPortThatIsSomebodyElsesIsNotTaken(t *testing.T) {
 	}
 	taken = false
 	got = b.Reconcile(t.Context(), s, true)
-	if d := cmp.Diff([]string{"+ web 8080/tcp rr | 10.244.2.2:80 1 local"}, r.last); d != "" || len(got.Problems) > 0 || b.Refused(k) != nil {
+	if d := cmp.Diff([]string{"+ web 8080/tcp rr | 10.244.2.2:80 1 local", "no longer withheld 8080/tcp"}, r.last); d != "" || len(got.Problems) > 0 || b.Refused(k) != nil {
 		t.Errorf("problems %v; %s", got.Problems, d)
 	}
 	taken = true // whoever comes later takes nothing away

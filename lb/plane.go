@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"shoal/model"
 	"shoal/reconcile"
 )
@@ -73,10 +71,17 @@ type Delta struct {
 	Base      *Base                    // nil: as it was
 	Frontends map[Key]*Frontend        // nil: it goes
 	Endpoints map[netip.Addr]*Endpoint // nil: no task has the address any more
+
+	// Withheld are published ports that this host does not take, as somebody else
+	// has them here. Other hosts do, and send to the backends of this one: the plane
+	// leads their replies back. Nil: it is withheld no longer.
+	Withheld map[Key]*Frontend
 }
 
 // Empty tells whether nothing changed.
-func (d *Delta) Empty() bool { return d.Base == nil && len(d.Frontends)+len(d.Endpoints) == 0 }
+func (d *Delta) Empty() bool {
+	return d.Base == nil && len(d.Frontends)+len(d.Endpoints)+len(d.Withheld) == 0
+}
 
 // Result is how a pass ended.
 type Result struct {
@@ -188,8 +193,7 @@ type PlaneOptions struct {
 	Timeouts Timeouts     // how long idle connections are kept; zero: the plane's own defaults
 	StateDir string       // where former values of what is the host's are kept; made if missing
 
-	Log        *slog.Logger          // nil: none
-	Registerer prometheus.Registerer // nil: no metrics
+	Log *slog.Logger // nil: none
 }
 
 // Timeouts are how long a connection may be idle before it is forgotten, in

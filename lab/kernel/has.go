@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"maps"
+	"net"
 	"runtime"
 	"slices"
 
@@ -22,7 +23,8 @@ var facilities = map[string]func() error{
 		return err
 	},
 	"ipip": func() error {
-		return netlink.LinkAdd(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "probe"}, Proto: unix.IPPROTO_IPIP})
+		// Its own end, since the module makes a device without any, tunl0.
+		return netlink.LinkAdd(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "probe"}, Local: net.IPv4(192, 0, 2, 1), Proto: unix.IPPROTO_IPIP})
 	},
 	"dummy": func() error {
 		return netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "probe"}})

@@ -19,7 +19,7 @@ import (
 // cluster and alive, and a plane on host a, or on each.
 func (w *world) begin(t *testing.T, mesh bool) {
 	t.Helper()
-	w.t = t
+	w.t, w.late = t, 0
 	w.services = map[string]*model.Service{}
 	w.nodes, w.dead = w.hosts, map[string]bool{}
 	w.up = w.hosts[:1]
@@ -39,10 +39,12 @@ func (w *world) start(h *host) {
 	if h.dp != nil {
 		return
 	}
-	h.must(w.t, func() (err error) {
-		if h.dp, err = w.plane.New(h.opts); err != nil {
+	h.must(w.t, func() error {
+		dp, err := w.plane.New(h.opts)
+		if err != nil {
 			return err
 		}
+		h.dp = dp
 		if _, err := h.dp.Between(context.Background(), w.between(h)); err != nil {
 			return fmt.Errorf("have traffic between hosts pass: %w", err)
 		}
@@ -199,13 +201,16 @@ func (w *world) repair() {
 	}
 }
 
-// pass is one pass on a host, to its end; there must be no problem. The first
-// of a plane is a full one.
+// pass is one pass on a host, to its end; the test ends where there is a
+// problem. The first pass of a plane is a full one.
 func (w *world) pass(h *host, full bool) reconcile.Result {
 	w.t.Helper()
 	r := w.try(h, full)
 	for _, p := range r.Problems {
 		w.t.Errorf("problem on %s: %s %s: %s", h.name, p.Kind, p.Object, p.Reason)
+	}
+	if len(r.Problems) > 0 {
+		w.t.FailNow()
 	}
 	return r
 }

@@ -38,7 +38,7 @@ func closedToTheLink(t *testing.T, w *world) {
 func forged(t *testing.T, w *world) {
 	shields := rulesOf(w.a.engineRules(), "raw")
 	for _, engine := range []string{"that shields containers in raw", "that does not"} {
-		t.Run("an engine "+engine, func(t *testing.T) {
+		w.sub("an engine "+engine, func(t *testing.T) {
 			if strings.HasSuffix(engine, "not") {
 				for _, r := range shields {
 					w.edit(w.a, strings.Replace(r, " -A ", " -D ", 1))
@@ -50,40 +50,9 @@ func forged(t *testing.T, w *world) {
 				w.a.set(t, "2", "net/ipv4/conf/eth0/rp_filter")
 			})
 			w.three()
-			heard := make(chan string, 100)
-			for _, name := range []string{"a1", "x1", "a3"} { // a3 is no task
-				n := w.names[name]
-				n.must(t, func() error {
-					c, err := net.ListenPacket("udp4", ":81")
-					if err != nil {
-						return err
-					}
-					t.Cleanup(func() { c.Close() })
-					go func() {
-						b := make([]byte, 100)
-						for {
-							k, _, err := c.ReadFrom(b)
-							if err != nil {
-								return
-							}
-							heard <- string(b[:k])
-						}
-					}()
-					return nil
-				})
-			}
-			send := func(from *namespace, source, to netip.Addr, what string) {
-				from.must(t, func() error {
-					c, err := net.ListenPacket("udp4", netip.AddrPortFrom(source, 0).String())
-					if err != nil {
-						return err
-					}
-					defer c.Close()
-					_, err = c.WriteTo([]byte(what), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 81)))
-					return err
-				})
-			}
-			for _, source := range []netip.Addr{clientAddr, w.names["a4"].addr, w.names["a2"].addr, w.names["x2"].addr, w.names["b1"].addr, w.names["c1"].addr,
+			heard := w.hearAll("a1", "x1", "a3") // a3 is no task
+			// But for containers of b: their packets come by the link, without a tunnel.
+			for _, source := range []netip.Addr{clientAddr, w.names["a4"].addr, w.names["a2"].addr, w.names["x2"].addr, w.names["c1"].addr,
 				netip.MustParseAddr("10.244.1.200"), netip.MustParseAddr("172.30.0.200")} {
 				if source != clientAddr {
 					own := netip.PrefixFrom(source, 32)
@@ -91,26 +60,69 @@ func forged(t *testing.T, w *world) {
 					t.Cleanup(func() { w.client.must(t, func() error { return noAddress("lo", own) }) })
 				}
 				for _, to := range []netip.Addr{w.names["a1"].addr, w.names["x1"].addr, w.names["a3"].addr, netip.MustParseAddr(vip)} {
-					send(w.client, source, to, "from "+source.String()+" to "+to.String())
+					w.shout(w.client, source, to, "from "+source.String()+" to "+to.String())
 				}
 			}
-			// Heard after what came before.
-			for _, to := range []string{"a1", "x1", "a3"} {
-				send(w.names["a2"], w.names["a2"].addr, w.names[to].addr, "true")
-			}
-			for trues := 0; trues < 3; {
-				select {
-				case what := <-heard:
-					if what == "true" {
-						trues++
-					} else {
-						t.Errorf("a datagram is heard %s", what)
-					}
-				case <-time.After(patience):
-					t.Fatal("what a container of this host sends is not heard")
-				}
-			}
+			w.onlyTruth(heard, "a2", "a1", "x1", "a3")
 		})
+	}
+}
+
+// hearAll has containers listen for datagrams on port 81, and returns what they
+// hear.
+func (w *world) hearAll(names ...string) <-chan string {
+	w.t.Helper()
+	heard := make(chan string, 100)
+	for _, name := range names {
+		var c net.PacketConn
+		w.names[name].must(w.t, func() (err error) { c, err = net.ListenPacket("udp4", ":81"); return err })
+		w.t.Cleanup(func() { c.Close() })
+		go func() {
+			b := make([]byte, 100)
+			for {
+				n, _, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				heard <- string(b[:n])
+			}
+		}()
+	}
+	return heard
+}
+
+// shout sends a datagram to port 81, from an address of the sender's.
+func (w *world) shout(from *namespace, source, to netip.Addr, what string) {
+	w.t.Helper()
+	from.must(w.t, func() error {
+		c, err := net.ListenPacket("udp4", netip.AddrPortFrom(source, 0).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.WriteTo([]byte(what), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 81)))
+		return err
+	})
+}
+
+// onlyTruth tells that those who listen hear this container, and that nothing
+// was heard before.
+func (w *world) onlyTruth(heard <-chan string, from string, to ...string) {
+	w.t.Helper()
+	for _, name := range to {
+		w.shout(w.names[from], w.names[from].addr, w.names[name].addr, "truth")
+	}
+	for truths := 0; truths < len(to); {
+		select {
+		case what := <-heard:
+			if what == "truth" {
+				truths++
+			} else {
+				w.t.Errorf("a datagram is heard %s", what)
+			}
+		case <-time.After(patience):
+			w.t.Fatalf("what %s sends is not heard", from)
+		}
 	}
 }
 
@@ -136,6 +148,7 @@ func noAddress(device string, a netip.Prefix) error {
 
 func stillDropped(t *testing.T, w *world) {
 	spec := publish("8000:80/tcp")
+	spec.PublishLocal = true // other hosts do not reach x1
 	w.service("web", vip, spec, "a1", "x1")
 	w.reconcile()
 	for _, to := range []string{"a1", "x1", "a3", "x2"} { // tasks, and containers that are none

@@ -1,18 +1,24 @@
 package conformance
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/lb"
 	"shoal/model"
 )
 
 var meshTests = []test{
 	{"ContainersOfDifferentHostsSeeEachOther", between, true},
+	{"OnlyHostsOfTheClusterSendIntoTheTunnel", strangersTunnel, true},
 	{"ConnectionsBetweenContainersAreLeftAlone", leftAlone, true},
 	{"HostsThatForwardNothingElseServeAll", forwardNothing, true},
 	{"ClientsKeepTheirAddressWhateverOthersMasquerade", meshMasquerade, true},
@@ -38,6 +44,46 @@ func between(t *testing.T, w *world) {
 	w.unreached("x1", netip.AddrPortFrom(w.names["a4"].addr, 80).String())
 	w.unreached("b1", netip.AddrPortFrom(w.names["x1"].addr, 80).String())
 	w.unreached("client", netip.AddrPortFrom(w.names["a3"].addr, 80).String())
+}
+
+// strangersTunnel has somebody on the link pretend to be host c's end of the
+// tunnel.
+func strangersTunnel(t *testing.T, w *world) {
+	heard := w.hearAll("a3")
+	w.client.sh(t, fmt.Sprintf(`ip link add fake address %[1]s type vxlan id %[3]d dstport %[4]d local 192.168.88.1 nolearning
+		ip addr add %[5]s/32 dev fake; ip link set fake up
+		ip neigh add 192.168.88.11 lladdr %[2]s dev fake; bridge fdb add %[2]s dev fake dst 192.168.88.11
+		ip route replace 10.244.1.0/24 via 192.168.88.11 dev fake onlink`,
+		tunnelMAC(w.hosts[2].node), tunnelMAC(w.a.node), tunnelNumber, tunnelPort, w.names["c1"].addr))
+	t.Cleanup(func() {
+		w.client.sh(t, "ip link del fake; ip route replace 10.244.1.0/24 via 192.168.88.11")
+	})
+	pretend := func() {
+		w.shout(w.client, w.names["c1"].addr, w.names["a3"].addr, "from a stranger, through the tunnel")
+	}
+	pretend()
+	w.onlyTruth(heard, "c1", "a3")
+	// As a host, it is heard.
+	b := w.between(w.a)
+	b.Hosts = append(b.Hosts, clientAddr)
+	slices.SortFunc(b.Hosts, netip.Addr.Compare)
+	w.tell(b)
+	t.Cleanup(func() { w.tell(w.between(w.a)) })
+	pretend()
+	select {
+	case <-heard:
+	case <-time.After(patience):
+		t.Error("not heard as a host either: the test shows nothing")
+	}
+}
+
+// tell has host a's plane let something else pass between hosts.
+func (w *world) tell(b lb.Between) {
+	w.t.Helper()
+	w.a.must(w.t, func() error {
+		_, err := w.a.dp.Between(context.Background(), b)
+		return err
+	})
 }
 
 func leftAlone(t *testing.T, w *world) {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,7 @@ type namespace struct {
 	addr netip.Addr // by which others reach it
 	work chan func()
 	ns   netns.NsHandle
+	port atomic.Uint32 // the last that UDP was sent from
 }
 
 func newNamespace(t *testing.T, name string, addr netip.Addr) *namespace {

@@ -101,7 +101,7 @@ func hashing(t *testing.T, w *world) {
 	})
 	tasks := []string{"a1", "a2", "a3", "x1"}
 	for _, s := range []string{"sh", "mh"} {
-		t.Run(s, func(t *testing.T) {
+		w.sub(s, func(t *testing.T) {
 			w.service("web", vip, model.Spec{Scheduler: s}, tasks...)
 			w.reconcile()
 			all := func() (who []string) {
@@ -151,7 +151,7 @@ func affinity(t *testing.T, w *world) {
 	w.reconcile()
 	for service, to := range map[string]string{"all": "10.96.0.71:80", "mapped": "10.96.0.72:8000"} {
 		for _, network := range []string{"tcp", "udp"} {
-			t.Run(service+" "+network, func(t *testing.T) {
+			w.sub(service+" "+network, func(t *testing.T) {
 				got := w.answers(6, "a4", network, to, w.names["a4"].addr)
 				if len(got) != 1 {
 					t.Fatalf("answers by task %v, want one task", got)

@@ -96,6 +96,16 @@ func (s *suite) world(t *testing.T, mesh bool) *world {
 	return w
 }
 
+// sub runs a part of a test.
+func (w *world) sub(name string, run func(*testing.T)) {
+	whole := w.t
+	defer func() { w.t = whole }()
+	whole.Run(name, func(t *testing.T) {
+		w.t = t
+		run(t)
+	})
+}
+
 func (s *suite) end() {
 	if s.w != nil {
 		s.w.end()

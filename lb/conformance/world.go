@@ -35,8 +35,9 @@ var served = []int{80, 8080, 9000, 9001, 9002}
 
 // tunnel is the device between hosts a and c; its packets have this port.
 const (
-	tunnel     = "shoal.vxlan"
-	tunnelPort = 8483
+	tunnel       = "shoal.vxlan"
+	tunnelPort   = 8483
+	tunnelNumber = 7
 )
 
 type world struct {
@@ -49,6 +50,7 @@ type world struct {
 	hosts  []*host
 	names  map[string]*namespace // hosts, containers and the client
 	up     []*host               // those whose planes this test uses
+	late   int                   // how often this test waited in vain
 
 	revision uint64
 	nodes    []*host // that are in the cluster
@@ -229,7 +231,7 @@ func tunnelMAC(n model.Node) model.MAC {
 
 func (h *host) makeTunnel(p *host) error {
 	mac, far := tunnelMAC(h.node), tunnelMAC(p.node)
-	l := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: tunnel, MTU: 1450, HardwareAddr: mac[:]}, VxlanId: 7, SrcAddr: h.addr.AsSlice(), Port: tunnelPort}
+	l := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: tunnel, MTU: 1450, HardwareAddr: mac[:]}, VxlanId: tunnelNumber, SrcAddr: h.addr.AsSlice(), Port: tunnelPort}
 	if err := netlink.LinkAdd(l); err != nil {
 		return fmt.Errorf("make a tunnel: %w", err)
 	}

@@ -25,21 +25,39 @@ var (
 // tunnels matches all tunnel devices in a rule, whichever there are.
 const tunnels = "shoal.+"
 
-// Between has traffic between hosts pass. What is new is let in before what is
-// gone is shut out.
+// Between has traffic between hosts pass. Full passes repair it from then on.
 func (p *Plane) Between(ctx context.Context, b lb.Between) (changed bool, err error) {
 	p.between.Lock()
 	defer p.between.Unlock()
 	if !b.Own.IsValid() {
 		return false, nil
 	}
+	p.passing = &b
+	return p.ensureBetween(ctx)
+}
+
+// repairBetween does so again, if it was done before.
+func (p *Plane) repairBetween(ctx context.Context) error {
+	p.between.Lock()
+	defer p.between.Unlock()
+	if p.passing == nil {
+		return nil
+	}
+	_, err := p.ensureBetween(ctx)
+	return err
+}
+
+// ensureBetween keeps sets and rules. What is new is let in before what is gone
+// is shut out.
+func (p *Plane) ensureBetween(ctx context.Context) (changed bool, err error) {
+	b := p.passing
 	type difference struct {
 		set   ipset.Set
 		stale entries
 	}
 	var late []difference
 	var errs []error
-	want := betweenEntries(&b)
+	want := betweenEntries(b)
 	for _, set := range betweenSets {
 		held, err := ipset.List(set.Name)
 		if errors.Is(err, ipset.ErrNotExist) {
@@ -66,7 +84,7 @@ func (p *Plane) Between(ctx context.Context, b lb.Between) (changed bool, err er
 		errs = append(errs, refusal(ipset.Put(set, missing)))
 		late = append(late, difference{set, stale})
 	}
-	wrong, err := rules.Keep(ctx, betweenChains(&b))
+	wrong, err := rules.Keep(ctx, betweenChains(b))
 	errs = append(errs, err)
 	for _, l := range late {
 		errs = append(errs, refusal(ipset.Remove(l.set, l.stale)))

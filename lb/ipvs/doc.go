@@ -1,30 +1,83 @@
-// Package lb is the balancer: it makes the kernel carry what is sent to a VIP
-// to the tasks of the service.
+// Package ipvs is the data plane that balances by IPVS, with ipsets and
+// iptables rules around it.
 //
-// In: Snapshots, through [Balancer.Reconcile]. Out: the kernel of this host,
-// and the problems of the services that it could not serve.
+// In: deltas of frontends, endpoints and their base ([Plane.Reconcile]), and
+// what passes between hosts ([Plane.Between]). Out: the kernel of this host, and
+// dated failures.
 //
-// It owns, in the network namespace of the host: one local route for the pool
-// of VIPs; the ipsets and the iptables chains whose names begin with SHOAL-, but
-// for those with SHOAL-FABRIC and SHOAL-IN, the fabric's and the ingress's;
-// the IPVS services whose mark begins with 0x53; a few sysctls, the IPVS
-// timeouts and the hairpin mode of bridge ports, whose former values it keeps in
-// files. [Down] takes all of that
-// away and puts the values back. It touches no other rule, set, route or
-// service, and nothing inside a container.
+// It owns, in the network namespace of the host: the ipsets and iptables chains
+// whose names begin with SHOAL-, the virtual services whose mark begins with
+// 0x53, the device shoal-ingress, a routing rule of priority 540 by the packet mark
+// 0x55000000 with the table that it leads to, and a route of protocol 84 to the
+// sandbox; and a network namespace, the sandbox, with all that is in it. [Down]
+// takes all of that away. It sets parameters of IPVS and its timeouts, whose
+// former values it keeps in files. What is the host's is kept by package
+// [shoal/lb/host]. It touches no other rule, set, route or service, and nothing
+// inside a container.
 //
-// # The way of a packet to a VIP
+// # The path of a packet to a VIP
 //
-//	mangle PREROUTING/OUTPUT  set SHOAL-VIP… gives the packet the mark of its front
 //	nat PREROUTING/OUTPUT     passed by, before Docker's rules for -p can take it
 //	local route               every address of the pool is this host's
+//	mangle INPUT/OUTPUT       set SHOAL-VIP… gives the packet the mark of its frontend
 //	filter INPUT              from elsewhere than this host and its containers, or for no service: refused
 //	IPVS                      the service of that mark chooses a task, destination NAT
 //	nat POSTROUTING           masqueraded if the task is the client, else untouched
 //	filter FORWARD            the task's replies pass, before Docker's rules drop them
 //
+// IPVS takes the packets of containers at the end of INPUT, and those of this
+// host's own processes in OUTPUT, after mangle. Marks are given no earlier than
+// there, so that rules of others that restore marks in PREROUTING (wg-quick(8)'s)
+// take none away. What a process of the host sends to an address of the pool that
+// is no service's passes OUTPUT as it is, comes back over lo, and is refused in
+// INPUT.
+//
 // These are 38 rules at most, the jumps to them included, for one service or ten
 // thousand.
+//
+// # The path of a request to a published port
+//
+//	on the host the client talks to
+//	  nat PREROUTING/OUTPUT   to an address of the host, set SHOAL-IN-PUBLISHED: DNAT to the sandbox, port kept
+//	in its sandbox
+//	  mangle PREROUTING       set SHOAL-IN-PORTS gives the port's mark
+//	  IPVS                    the service of that mark chooses a task: DNAT to TASK:TARGET
+//	  nat POSTROUTING         a client inside the cluster is given the sandbox's address; any other keeps its own
+//	on the host again
+//	  mangle PREROUTING       the connection remembers: from our sandbox
+//	  route                   to the task, here or by the way its containers are reached
+//	  nat POSTROUTING         the sandbox's own address becomes that of the device it leaves by
+//	on the task's host, if that is another
+//	  raw, mangle, filter     known by the sender's Ethernet address: let in, and remembered with its number
+//
+// The way back is the same backwards. A task's reply to a client outside would
+// go straight there by the routes. What the connection remembers becomes the mark
+// of the reply's packets, and a routing rule for each host leads by that mark to
+// the host whose sandbox the connection came from, and there into the sandbox. The
+// rule into this host's own sandbox is kept here, those to other hosts by the
+// ingress. An ICMP error that a host on the way has to say about the connection
+// goes by the same rules, so that a client learns of a smaller MTU in words that
+// it understands.
+//
+// Rules grow with the hosts of the cluster, by those that recognise a host; never
+// with ports, services or tasks.
+//
+// # Who sent it
+//
+// With host-gw a packet has the Ethernet address of the sender's network card,
+// in a vxlan tunnel that of its tunnel end. In IP-in-IP there is none: there the
+// outer packet is marked by its source address, and the inner one inherits the
+// mark. Only packets to a published target are looked at, and none from inside
+// the cluster: connections between containers are left alone.
+//
+// # The sandbox's address
+//
+// The link to the sandbox has link-local addresses, the same on every host. No
+// address of a container's network is taken, which an engine might give to a
+// container one day, and nothing has to answer ARP for it there. The host
+// masquerades it, so that whoever gets a packet in the sandbox's name can answer
+// it. Packets from elsewhere to that address are dropped: a port of 127.0.0.1
+// would be open by it.
 //
 // # Among the rules of others
 //
@@ -40,8 +93,7 @@
 //
 // No packet is let in for its source address alone, which whoever is on the
 // host's link can forge: that of a container counts only if the packet comes by
-// its bridge (set SHOAL-BRIDGES), that of a task only in a reply. What comes from
-// other hosts' containers is the fabric's and the ingress's to let in.
+// its bridge (set SHOAL-BRIDGES), that of a task only in a reply.
 //
 // A container on a network that other hosts know nothing of, docker0 say, is
 // masqueraded by Docker when its packets go to a task of another host, and that
@@ -50,25 +102,24 @@
 // # DNS
 //
 // On one address of the pool the agent of this host answers. A second one leads,
-// by IPVS, to the DNS servers of the other hosts that live, each at the first
-// address of its containers' subnet ([model.Plan]), where only hosts of the
-// cluster and their containers are let in; to this host's own, if there are no
-// others. While the agent is away a resolver is told so, and goes on to the second
-// address; where there are no others it hears nothing, and asks again.
+// by IPVS, to the DNS servers of the other hosts that live, where only hosts of
+// the cluster and their containers are let in. While the agent is away a resolver
+// is told so, and goes on to the second address; where there are no others it
+// hears nothing, and asks again.
 //
-// # Fronts
+// # UDP
 //
-// What of a VIP is balanced together is a front, with a mark and an IPVS
-// service of its own: a named port; every other TCP and SCTP port; every other
-// UDP port. UDP stands apart since an IPVS destination cannot be closed for one
-// protocol: when a task drains, its TCP connections stay with it at weight 0,
-// and its UDP flows must move at once. IPVS looks a flow up before it looks
-// at weights or marks, so a steady UDP sender stays with a destination of weight
-// 0 for ever (tried); only deleting the destination frees it, and that
-// would cut TCP connections of the same destination. When a destination is deleted the
-// kernel drops its connections and their conntrack entries within a tick (with
-// expire_nodest_conn=1; tried); a datagram in that tick is lost, the next goes
-// to another task.
+// UDP is balanced apart from TCP since an IPVS destination cannot be closed for
+// one protocol: when a task drains, its TCP connections stay with it at weight 0,
+// and its UDP flows must move at once. IPVS looks a flow up before it looks at
+// weights or marks, so a steady UDP sender stays with a destination of weight 0
+// for ever (tried); only deleting the destination frees it, and that would cut TCP
+// connections of the same destination. When a destination is deleted the kernel
+// drops its connections and their conntrack entries within a tick (with
+// expire_nodest_conn=1; tried); a datagram in that tick is lost, the next goes to
+// another task.
+//
+// # Limits
 //
 // IPVS knows an answer by its ends: task and client, address and port. So a
 // client that sends to a task's own address from the port from which it sent
@@ -79,11 +130,12 @@
 //
 // # The kernel remembers
 //
-// The sets are the only record of which front has which mark: a restarted
-// agent reads them back. A front that takes no new connections but still holds
-// some (its last task drains, or is unhealthy) keeps its entry with the bit
-// [parked] in the mark: filter lets established connections in, refuses new ones,
-// and the mark is not lost over a restart.
+// The sets are the only record of which frontend of a VIP has which mark: a
+// restarted agent reads them back. A frontend that takes no new connections but
+// still holds some (its last task drains, or is unhealthy) keeps its entry with
+// the bit [parked] in the mark: filter lets established connections in, refuses new
+// ones, and the mark is not lost over a restart. In the sandbox a mark is the port
+// itself and its protocol, and nothing has to be remembered.
 //
 // IPv4 only: the pool, and the tasks behind it.
 package ipvs

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -32,15 +33,19 @@ func Down(ctx context.Context, opts Options) error {
 	for _, c := range slices.Concat(vipChains(&opts, new(lb.Base)), meshChains(opts.Pool, nil), betweenChains(&lb.Between{})) {
 		names = append(names, c.Name)
 	}
-	do(rules.Remove(ctx, names...))
+	if err := rules.Remove(ctx, names...); !errors.Is(err, exec.ErrNotFound) { // without iptables there are none
+		do(err)
+	}
 	do(downLink())
 	do(removeNamespace(opts.Netns))
 	do(dropReturn())
 	if ipvs.Loaded() {
 		do(downIPVS(ctx, opts.timeoutsFile()))
 	}
-	for _, s := range slices.Backward(slices.Concat(hostSets, betweenSets)) {
-		do(ipset.Destroy(s.Name))
+	if hasSets() == nil {
+		for _, s := range slices.Backward(slices.Concat(hostSets, betweenSets)) {
+			do(ipset.Destroy(s.Name))
+		}
 	}
 	for _, name := range slices.Concat(paramNames(ipvsParams), []string{sysctl.IPv4(hostDev, "route_localnet"), sysctl.IPv4(hostDev, "rp_filter")}) {
 		do(host.Sysctls(opts.StateDir).PutBack(name))

@@ -56,6 +56,7 @@ func (p *Plane) ensure(ctx context.Context, now time.Time) {
 		part("sysctl rp_filter of "+hostDev, loosen(host.Sysctls(dir), hostDev))
 		part("route to the sandbox", ensureReturn(p.base.Self.Addr))
 	}
+	part("iptables between hosts", p.repairBetween(ctx))
 	err := p.keepRules(ctx, p.chains())
 	part("iptables", err)
 	if err != nil {

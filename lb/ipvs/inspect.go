@@ -73,7 +73,10 @@ func (p *Plane) inspectVIP(vip netip.Addr, have rules.State, broken []string) (*
 			}
 		}
 	}
-	slices.SortFunc(v.Fronts, func(x, y lb.FrontView) int { return x.Key.Compare(y.Key) })
+	slices.SortFunc(v.Fronts, func(x, y lb.FrontView) int {
+		named := func(f lb.FrontView) int { return min(int(f.Key.Port), 1) }
+		return cmp.Or(cmp.Compare(named(x), named(y)), x.Key.Compare(y.Key))
+	})
 	return v, nil
 }
 
@@ -143,6 +146,13 @@ func (p *Plane) inspectPublished(ctx context.Context, k lb.Key, have rules.State
 		}
 	}
 	v.Steps = []lb.Step{step, rulesStep("SHOAL-IN", redirect, broken)}
+	for i := range v.Fronts {
+		back, err := returnStep()
+		if err != nil {
+			return nil, err
+		}
+		v.Fronts[i].Steps = append(v.Fronts[i].Steps, back)
+	}
 	return v, nil
 }
 
@@ -169,6 +179,9 @@ func (p *Plane) inspectSandbox(ctx context.Context, k lb.Key, v *lb.View) (broke
 	_, e := where(k)
 	given := held[e]
 	mark, _ := p.box.marks.of(k)
+	if given == 0 && table[mark] == nil && len(v.On) == 0 {
+		return broken, nil // nobody publishes it
+	}
 	f := lb.FrontView{Key: k, Open: given != 0}
 	addService(&f, table[mark])
 	f.Steps = []lb.Step{
@@ -196,7 +209,7 @@ func (p *Plane) Client(addr netip.Addr) (lb.ClientView, error) {
 	return v, p.sandbox.do(func() error {
 		held, err := listed(setClients)
 		if e, has := narrowest(held, v.Addr); has {
-			v.Kept, v.Evidence = false, fmt.Sprintf("the entry %s %s in the sandbox", setClients.Name, e)
+			v.Kept, v.Evidence = false, fmt.Sprintf("%s %s in the sandbox", setClients.Name, e)
 		}
 		return err
 	})

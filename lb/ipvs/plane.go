@@ -2,19 +2,17 @@ package ipvs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netns"
 
-	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/watch"
@@ -65,17 +63,19 @@ type Plane struct {
 	mu        sync.Mutex
 	base      *lb.Base // nil: no pass yet
 	endpoints map[netip.Addr]lb.Endpoint
+	withheld  map[lb.Key]*lb.Frontend
 	host      *space // the VIPs
 	box       *space // the published ports, in the sandbox
 	sandbox   sandbox
-	auditing  bool //  a full pass is not finished
+	auditing  bool // a full pass is not finished
 	bridges   bool // tasks or networks of this host changed
 	failures  *lb.Failures
 
 	changed <-chan struct{}
 	unwatch context.CancelFunc
 
-	between sync.Mutex // held by [Plane.Between]
+	between sync.Mutex  // held where passing is
+	passing *lb.Between // between hosts; nil: not told yet
 }
 
 var _ lb.DataPlane = (*Plane)(nil)
@@ -103,8 +103,8 @@ func New(opts Options) (*Plane, error) {
 	}
 	p := &Plane{
 		opts: opts, log: opts.Log,
-		endpoints: map[netip.Addr]lb.Endpoint{},
-		host:      newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
+		endpoints: map[netip.Addr]lb.Endpoint{}, withheld: map[lb.Key]*lb.Frontend{},
+		host: newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
 		sandbox:  sandbox{path: opts.Netns, ns: netns.None()},
 		failures: lb.NewFailures(),
 	}
@@ -119,13 +119,6 @@ func New(opts Options) (*Plane, error) {
 	if p.changed, err = watch.Start(watching, interest()); err != nil {
 		p.Close()
 		return nil, err
-	}
-	if opts.Registerer != nil {
-		var already prometheus.AlreadyRegisteredError
-		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
-			p.Close()
-			return nil, err
-		}
 	}
 	return p, nil
 }
@@ -170,8 +163,12 @@ func interest() watch.Interest {
 func (p *Plane) Redirects(f *lb.Frontend) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	held := p.host.held[setPublished.Name]
 	for _, e := range redirections(f) {
-		if _, has := p.host.held[setPublished.Name][e]; !has {
+		if !slices.ContainsFunc(append(every, e.Net), func(n netip.Prefix) bool {
+			_, has := held[ipset.Entry{Net: n, Proto: e.Proto, Port: e.Port}]
+			return has && n.Contains(e.Net.Addr())
+		}) {
 			return false
 		}
 	}

@@ -114,6 +114,13 @@ func (p *Plane) take(d *lb.Delta) (foundation bool) {
 		}
 		s.todo.keys[k] = true
 	}
+	for k, f := range d.Withheld {
+		p.countTargets(p.withheld[k], -1)
+		p.countTargets(f, +1)
+		if p.withheld[k] = f; f == nil {
+			delete(p.withheld, k)
+		}
+	}
 	for a, e := range d.Endpoints {
 		if old, had := p.endpoints[a]; had {
 			p.countEndpoint(a, old, -1)
@@ -141,11 +148,21 @@ func (p *Plane) count(f *lb.Frontend, n int) {
 		for _, e := range redirections(f) {
 			p.host.wants(setPublished, e, n)
 		}
-		for _, e := range targets(f) {
-			p.host.wants(setTargets, e, n)
-		}
+		p.countTargets(f, n)
 	case f.Live():
 		p.host.wants(setPing, ipset.Addr(f.VIP), n)
+	}
+}
+
+// countTargets does so for this host's tasks behind a published port.
+func (p *Plane) countTargets(f *lb.Frontend, n int) {
+	if f == nil {
+		return
+	}
+	for _, b := range f.Backends {
+		if b.Local {
+			p.host.wants(setTargets, ipset.AddrPort(b.Addr.Addr(), uint8(f.Protocol), b.Addr.Port()), n)
+		}
 	}
 }
 

@@ -103,13 +103,3 @@ func redirections(f *lb.Frontend) (es []ipset.Entry) {
 	}
 	return es
 }
-
-// targets are the entries of this host's tasks behind a published port.
-func targets(f *lb.Frontend) (es []ipset.Entry) {
-	for _, b := range f.Backends {
-		if b.Local {
-			es = append(es, ipset.AddrPort(b.Addr.Addr(), uint8(f.Protocol), b.Addr.Port()))
-		}
-	}
-	return es
-}

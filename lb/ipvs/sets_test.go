@@ -29,7 +29,7 @@ func TestEveryFrontendIsFoundByItsEntry(t *testing.T) {
 // newTestPlane is a Plane without a kernel.
 func newTestPlane() *Plane {
 	return &Plane{
-		opts: *testOptions(), endpoints: map[netip.Addr]lb.Endpoint{}, failures: lb.NewFailures(),
+		opts: *testOptions(), endpoints: map[netip.Addr]lb.Endpoint{}, withheld: map[lb.Key]*lb.Frontend{}, failures: lb.NewFailures(),
 		host: newSpace(hostSets, newMarks()), box: newSpace(boxSets, portMarks{}),
 	}
 }
@@ -117,6 +117,7 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 			{VIP: addr("10.96.0.1"), Protocol: model.UDP}:          vip(model.UDP), // with nothing behind it
 			{VIP: addr("10.96.0.9"), Protocol: model.TCP, Port: 1}: nil,            // never was
 		},
+		Withheld:  all(published(model.TCP, 81, "", task("10.244.2.2:81", true))),
 		Endpoints: map[netip.Addr]*lb.Endpoint{addr("10.244.1.2"): nil, addr("10.244.2.2"): {Local: true}},
 	}
 	if p.take(&second) {
@@ -125,7 +126,7 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 	want = []string{
 		"SHOAL-BRIDGES 10.244.1.0/24,shoal0", "SHOAL-CLUSTER 192.0.2.1/32", "SHOAL-HAIRPIN 10.244.2.2/32,10.244.2.2/32",
 		"SHOAL-IN-CLIENTS 10.244.1.0/24", "SHOAL-IN-CLIENTS 192.0.2.1/32", "SHOAL-IN-INSIDE 10.244.1.0/24", "SHOAL-IN-INSIDE 192.0.2.1/32",
-		"SHOAL-IN-PUBLISHED 192.0.2.1/32,tcp:80", "SHOAL-LOCAL 10.244.2.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
+		"SHOAL-IN-PUBLISHED 192.0.2.1/32,tcp:80", "SHOAL-IN-TARGETS 10.244.2.2/32,tcp:81", "SHOAL-LOCAL 10.244.2.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
 		"SHOAL-TASKS 10.244.2.2/32", "SHOAL-TASKS 192.0.2.1/32",
 	}
 	if d := cmp.Diff(want, p.wanted()); d != "" {
@@ -145,5 +146,37 @@ func TestAClientIsInTheNarrowestNetworkThatHasIt(t *testing.T) {
 	}
 	if got, has := narrowest(held, netip.MustParseAddr("203.0.113.9")); has {
 		t.Errorf("a client outside is in %s", got)
+	}
+}
+
+func TestAPortIsRedirectedWhereAnEntryHasTheAddress(t *testing.T) {
+	p := newTestPlane()
+	on := func(addrs ...string) *lb.Frontend {
+		f := &lb.Frontend{Key: lb.Key{Protocol: model.TCP, Port: 80}}
+		for _, a := range addrs {
+			f.On = append(f.On, netip.MustParseAddr(a))
+		}
+		return f
+	}
+	for _, tc := range []struct {
+		held *lb.Frontend
+		want map[*lb.Frontend]bool
+	}{
+		{on(), map[*lb.Frontend]bool{on(): true, on("192.0.2.1"): true, on("127.0.0.1", "192.0.2.1"): true}},
+		{on("127.0.0.1"), map[*lb.Frontend]bool{on(): false, on("192.0.2.1"): false, on("127.0.0.1"): true, on("127.0.0.1", "192.0.2.1"): false}},
+	} {
+		held := entries{}
+		for _, e := range redirections(tc.held) {
+			held[e] = 0
+		}
+		p.host.held[setPublished.Name] = held
+		for f, want := range tc.want {
+			if got := p.Redirects(f); got != want {
+				t.Errorf("with entries for %v: redirected on %v: %t, want %t", tc.held.On, f.On, got, want)
+			}
+		}
+		if other := (&lb.Frontend{Key: lb.Key{Protocol: model.UDP, Port: 80}}); p.Redirects(other) {
+			t.Error("another protocol's port is redirected")
+		}
 	}
 }

@@ -31,7 +31,9 @@ func (p *Plane) read() (found *listing, err error) {
 		}
 		return p.read()
 	}
+	p.remember()
 	p.have = state{generation: gen, structure: s, pool: newPool(), taken: map[string]bool{}}
+	p.have.pool.former = p.former.numbers
 	found = &listing{entries: entries{}, packets: map[string]uint64{}, balancers: map[string]balancer{}}
 	for _, each := range sets {
 		if s.sets[each.name] == nil || each == affinity {
@@ -64,6 +66,23 @@ func (p *Plane) read() (found *listing, err error) {
 		}
 	}
 	return found, nil
+}
+
+// former is what frontends had before the kernel was read anew. What others have
+// taken away is made as it was.
+type former struct {
+	balancers map[lb.Key]balancer
+	numbers   map[balancer]uint32
+}
+
+func (p *Plane) remember() {
+	if p.have.pool == nil || len(p.have.frontends) == 0 {
+		return
+	}
+	p.former = former{map[lb.Key]balancer{}, p.have.pool.numbers}
+	for k, f := range p.have.frontends {
+		p.former.balancers[k] = f.balancer
+	}
 }
 
 // listing is what the kernel's sets hold.
@@ -130,9 +149,6 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 			dirty[k] = true
 		}
 		moved = slices.Collect(maps.Keys(p.endpoints))
-		for _, b := range found.balancers {
-			p.have.pool.users[b]++ // until its frontend has taken it
-		}
 	}
 	around := p.around
 	rules := found != nil || p.have.around == nil || !p.have.around.equal(&around)
@@ -158,21 +174,22 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 		}
 	}
 	next := map[lb.Key]*frontend{}
-	for _, k := range slices.SortedFunc(maps.Keys(dirty), lb.Key.Compare) {
-		var had balancer
-		o := p.have.frontends[k]
-		if o != nil {
-			had = o.balancer
+	had := map[lb.Key]balancer{}
+	for k := range dirty {
+		if o := p.have.frontends[k]; o != nil {
+			had[k] = o.balancer
+		} else if b, has := p.found(found, k); has {
+			had[k] = b
+			p.have.pool.users[b]++ // nobody else's, until the frontend has taken it
 		}
-		f := p.frontends[k]
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(dirty), lb.Key.Compare) {
+		o, f := p.have.frontends[k], p.frontends[k]
 		if f != nil {
 			n := &frontend{Frontend: f}
 			n.backends = p.effective(f, o, found, now)
 			n.slots = slotsOf(scheduler(f.Scheduler), n.backends)
-			if found != nil {
-				had = found.balancers[string(n.services()[0])]
-			}
-			n.balancer = p.have.pool.pick(f, len(n.slots), had)
+			n.balancer = p.have.pool.pick(f, len(n.slots), had[k])
 			p.have.pool.use(n.balancer, 1)
 			own, others := n.entriesOf(p.have.pool.numbers[n.balancer])
 			want.merge(own)
@@ -290,6 +307,9 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 	if found != nil {
 		p.draining = map[lb.Key]bool{}
 	}
+	for k := range dirty {
+		delete(p.draining, k)
+	}
 	maps.Copy(p.draining, drainingNow(next))
 	return p.forgetFlows(changes)
 }
@@ -346,6 +366,18 @@ func (p *Plane) write(changes plan, found *listing) error {
 		}
 	}
 	return nil
+}
+
+// found is the balancer that a frontend has in the kernel, or else had.
+func (p *Plane) found(l *listing, k lb.Key) (b balancer, has bool) {
+	f := p.frontends[k]
+	if l == nil || f == nil {
+		return b, false
+	}
+	if b, has = l.balancers[string((&frontend{Frontend: f}).services()[0])]; !has {
+		b, has = p.former.balancers[k]
+	}
+	return b, has
 }
 
 // unique drops chains that come twice.

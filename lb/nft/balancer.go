@@ -175,30 +175,28 @@ func (b balancer) rules() []rule {
 	if b.scheduler == "" {
 		return []rule{on("refused later", keepDest)}
 	}
-	balance := on("choose", b.frontend(r1), b.choose(r4), lookUp(r1, slots, r5), b.send(r5))
 	if b.affinity == 0 {
-		return []rule{balance}
+		return []rule{on("choose", b.frontend(r1), b.choose(r4), lookUp(r1, slots, r5), b.send(r5))}
 	}
-	record := func(op uint32, backend uint32) *expr.Dynset {
-		d := &expr.Dynset{SrcRegKey: r0, SetName: affinity.name, Operation: op}
+	record := func(op uint32) *expr.Dynset {
+		d := &expr.Dynset{SrcRegKey: r0, SrcRegData: r4, SetName: affinity.name, Operation: op}
 		if op == unix.NFT_DYNSET_OP_UPDATE {
-			d.SrcRegData, d.Timeout = backend, b.affinity
+			d.Timeout = b.affinity
 		}
 		return d
 	}
-	weighs := &expr.Cmp{Op: expr.CmpOpNeq, Register: r6, Data: u32(0)}
+	update, forget := does{record(unix.NFT_DYNSET_OP_UPDATE)}, does{record(dynsetDelete)}
+	client := append(source(r0), b.frontend(r1)...)
+	chosen := append(append(append(b.choose(r4), lookUp(r1, ids, r4)...), visible(r4)...), lookUp(r1, slots, r5)...)
 	return []rule{
-		on("the client's backend, while it takes connections",
-			source(r0), b.frontend(r1), lookUp(r0, affinity, r4), lookUp(r1, backends, r6), does{weighs},
-			does{record(unix.NFT_DYNSET_OP_UPDATE, r4)}, b.send(r4)),
-		on("choose, and remember",
-			source(r0), b.frontend(r1), b.choose(r4), lookUp(r1, slots, r5),
-			does{record(dynsetDelete, 0), record(unix.NFT_DYNSET_OP_UPDATE, r5)}, b.send(r5)),
-		balance, // no room to remember
+		on("the client's backend, while it takes connections", client, lookUp(r0, affinity, r4), visible(r4), lookUp(r1, slots, r5), update, b.send(r5)),
+		on("choose, and remember", client, chosen, forget, update, b.send(r5)),
+		on("no room to remember", client, chosen, b.send(r5)),
 	}
 }
 
-// dynsetDelete takes an entry out of a set (NFT_DYNSET_OP_DELETE).
+// dynsetDelete takes an entry out of a set (NFT_DYNSET_OP_DELETE): an update
+// would leave another backend as it is.
 const dynsetDelete = 2
 
 // pool hands out balancers and their numbers.
@@ -206,6 +204,7 @@ type pool struct {
 	numbers map[balancer]uint32
 	users   map[balancer]int
 	taken   map[uint32]bool
+	former  map[balancer]uint32 // numbers that are used again, if they are free
 }
 
 func newPool() *pool {
@@ -222,9 +221,12 @@ func (p *pool) adopt(b balancer, number uint32) {
 func (p *pool) use(b balancer, n int) {
 	p.users[b] += n
 	if _, has := p.numbers[b]; !has {
-		number := uint32(len(p.taken)) + 1
-		for p.taken[number] {
-			number++
+		number, had := p.former[b]
+		if !had || p.taken[number] {
+			number = 1
+			for p.taken[number] {
+				number++
+			}
 		}
 		p.adopt(b, number)
 	}

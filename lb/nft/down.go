@@ -97,10 +97,7 @@ func try() error {
 		return err
 	}
 	all := around.chains()
-	for _, x := range []balancer{
-		closed(ofPort), {form: ofPort, scheduler: "rr", slots: 2, lane: 1}, {form: ofTCP, scheduler: "wrr", slots: 2},
-		{form: ofPublished, scheduler: "sh", slots: 251, affinity: 1e9},
-	} {
+	for _, x := range everyBalancer {
 		all = append(all, chain{name: x.chain(), rules: x.rules()})
 	}
 	b.put(&s, all)
@@ -111,3 +108,9 @@ func try() error {
 }
 
 var tryNode = model.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}
+
+// everyBalancer has one of each kind.
+var everyBalancer = []balancer{
+	closed(ofPort), {form: ofPort, scheduler: "rr", slots: 2, lane: 1}, {form: ofTCP, scheduler: "wrr", slots: 2}, {form: ofUDP, scheduler: "fo", slots: 1},
+	{form: ofPublished, scheduler: "sh", slots: 251, affinity: 1e9}, {form: ofPort, scheduler: "dh", slots: 251},
+}

@@ -48,8 +48,15 @@ func (f *frontend) entriesOf(number uint32) (own, shared entries) {
 			shared.put(targets, entryKey(b.Addr.Addr().As4(), byte(f.Protocol), b.Addr.Port()), nil)
 		}
 	}
+	slot := func(n uint32) []byte { return binary.NativeEndian.AppendUint32(slices.Clone(key), n) }
 	for i, b := range f.slots {
-		own.put(slots, binary.NativeEndian.AppendUint32(slices.Clone(key), uint32(i)), endpointOf(f.backends[b]))
+		to := f.backends[b]
+		if f.Affinity == 0 {
+			own.put(slots, slot(uint32(i)), endpointOf(to))
+			continue
+		}
+		own.put(ids, slot(uint32(i)), u32(idOf(to)))
+		own.put(slots, slot(idOf(to)), endpointOf(to))
 	}
 	for _, k := range f.services() {
 		own.put(services, k, u32(number))
@@ -61,6 +68,13 @@ func (f *frontend) entriesOf(number uint32) (own, shared entries) {
 		shared.put(vips, f.VIP.AsSlice(), nil)
 	}
 	return own, shared
+}
+
+// idOf is a number that a backend has for good. Clients' affinity is to that: a
+// backend that takes no connections has no such slot, and one that comes back has
+// it again.
+func idOf(b lb.Backend) uint32 {
+	return binary.BigEndian.Uint32(b.Addr.Addr().AsSlice()) + 2654435761*uint32(b.Addr.Port())
 }
 
 // services are the keys by which packets find the frontend.
@@ -145,7 +159,8 @@ func (w *surroundings) entries() entries {
 	for _, p := range w.base.Peers {
 		mark := u32(lb.ConnMark | uint32(p.Number))
 		for _, m := range p.MACs {
-			es.put(macs, m[:], mark)
+			es.put(macs, m[:], nil)
+			es.put(senders, m[:], []byte(originOf(p)))
 		}
 		es.put(outers, p.Addr.AsSlice(), mark)
 		es.put(origins, mark, []byte(originOf(p)))

@@ -215,6 +215,18 @@ func lookUp(from uint32, s *set, to uint32) does {
 	return does{&expr.Lookup{SourceRegister: from, SetName: s.name, DestRegister: to, IsDestRegSet: true}}
 }
 
+// visible leaves a register as it is. What was read from a map is not looked up
+// again by anything that nft(8) writes itself, and it has no words for it: asked
+// for the rules, it ends with a failed assertion (1.0.6). So the value goes
+// through the packet's mark, which has its own again in the same rule.
+func visible(reg uint32) does {
+	set := func(from uint32) expr.Any {
+		return &expr.Meta{Key: expr.MetaKeyMARK, Register: from, SourceRegister: true}
+	}
+	get := func(to uint32) expr.Any { return &expr.Meta{Key: expr.MetaKeyMARK, Register: to} }
+	return does{get(r7), set(reg), get(reg), set(r7)}
+}
+
 // Actions.
 
 func take(kind expr.VerdictKind) does { return does{&expr.Verdict{Kind: kind}} }

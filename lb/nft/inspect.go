@@ -125,6 +125,7 @@ func (p *Plane) fronts(of lb.Key) (all []lb.FrontView, on []netip.Addr, err erro
 	}
 	found := map[lb.Key]*lb.FrontView{}
 	slotsSeen := map[lb.Key]int{}
+	counts := map[bool]map[lb.Key]bool{false: {}, true: {}} // with affinity, slots are in ids
 	err = listed(c, services, func(e entry) {
 		addr, proto, port := readKey(e.key)
 		k := lb.Key{VIP: addr, Protocol: proto, Port: port}
@@ -149,17 +150,20 @@ func (p *Plane) fronts(of lb.Key) (all []lb.FrontView, on []netip.Addr, err erro
 			f.Steps[0].Evidence += ", which lets no new connection in: no task is in rotation for it"
 		}
 		slotsSeen[k] = -b.slots
+		counts[b.affinity > 0][k] = true
 		found[k] = f
 	})
 	if err != nil || len(found) == 0 {
 		return nil, on, err
 	}
-	if err := listed(c, slots, func(e entry) {
-		if k := keyOf(e.key); found[k] != nil {
-			slotsSeen[k]++
+	for _, s := range []*set{slots, ids} {
+		if err := listed(c, s, func(e entry) {
+			if k := keyOf(e.key); counts[s == ids][k] {
+				slotsSeen[k]++
+			}
+		}); err != nil {
+			return nil, nil, err
 		}
-	}); err != nil {
-		return nil, nil, err
 	}
 	if err := listed(c, backends, func(e entry) {
 		if f := found[keyOf(e.key)]; f != nil {
@@ -193,7 +197,10 @@ func (p *Plane) fronts(of lb.Key) (all []lb.FrontView, on []netip.Addr, err erro
 		}
 		all = append(all, *f)
 	}
-	slices.SortFunc(all, func(a, b lb.FrontView) int { return a.Key.Compare(b.Key) })
+	isNamed := func(k lb.Key) uint16 { return min(k.Port, 1) }
+	slices.SortFunc(all, func(a, b lb.FrontView) int {
+		return cmp.Or(cmp.Compare(isNamed(a.Key), isNamed(b.Key)), a.Key.Compare(b.Key)) // all ports first
+	})
 	slices.SortFunc(on, netip.Addr.Compare)
 	return all, on, nil
 }

@@ -4,6 +4,7 @@ package nft
 
 import (
 	"net/netip"
+	"os/exec"
 	"runtime"
 	"testing"
 
@@ -95,6 +96,40 @@ func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {
 		}
 		if d := cmp.Diff(want[s], got); d != "" && len(want[s])+len(got) > 0 {
 			t.Errorf("%s: %s", s.name, d)
+		}
+	}
+}
+
+func TestThisKernelHasAllThatIsNeeded(t *testing.T) {
+	if err := Available(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever looks with nft(8) must see the table, not a crash of that program,
+// though it has no words for some of the rules.
+func TestNftPrintsEveryChain(t *testing.T) {
+	ownNamespace(t)
+	frame(t, some)
+	l, _, err := library()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.CloseLasting()
+	b := builder{lib: l}
+	chains := some.chains()
+	for _, x := range everyBalancer {
+		chains = append(chains, chain{name: x.chain(), rules: x.rules()})
+	}
+	b.put(&structure{sets: map[string]*nftables.Set{}, chains: map[string]*builtChain{}}, chains[len(chains)-len(everyBalancer):])
+	if err := b.flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range chains {
+		if out, err := exec.Command("nft", "list", "chain", "ip", tableName, c.name).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", c.name, err, out)
+		} else {
+			t.Logf("%s", out)
 		}
 	}
 }

@@ -49,14 +49,22 @@ func (m *monitor) close() { m.c.Close() }
 // quiet is how long after a foreign change others are taken together with it.
 const quiet = 20 * time.Millisecond
 
-func (m *monitor) run() {
-	tell := func() {
-		select {
-		case m.changed <- struct{}{}:
-		default:
-		}
+func (m *monitor) tell() {
+	select {
+	case m.changed <- struct{}{}:
+	default:
 	}
-	timer := time.AfterFunc(time.Hour, tell)
+}
+
+// also tells of other changes, until there are none any more.
+func (m *monitor) also(changed <-chan struct{}) {
+	for range changed {
+		m.tell()
+	}
+}
+
+func (m *monitor) run() {
+	timer := time.AfterFunc(time.Hour, m.tell)
 	defer timer.Stop()
 	timer.Stop()
 	for {

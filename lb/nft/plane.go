@@ -6,13 +6,16 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/nftables"
 
 	"shoal/kernel"
+	"shoal/kernel/watch"
 	"shoal/lb"
+	"shoal/lb/host"
 )
 
 // Plane keeps the table of one network namespace. It is a [lb.DataPlane].
@@ -23,7 +26,9 @@ type Plane struct {
 	mu  sync.Mutex
 	c   *conn
 	lib *nftables.Conn
-	mon *monitor // nil: the kernel does not tell
+	mon *monitor
+
+	unwatch context.CancelFunc
 
 	// What is wanted.
 	begun     bool // by a first Reconcile: before it, frontends are not known
@@ -32,6 +37,7 @@ type Plane struct {
 	endpoints map[netip.Addr]lb.Endpoint
 
 	have     state
+	former   former
 	draining map[lb.Key]bool // frontends with a draining backend
 	idle     map[leaver]bool // draining backends that hold nothing any more
 	failing  *lb.Failures
@@ -88,13 +94,27 @@ func (p *Plane) connect() (err error) {
 		return err
 	}
 	if p.mon == nil {
-		p.mon, err = newMonitor()
+		if p.mon, err = newMonitor(); err != nil {
+			return err
+		}
+		var watching context.Context
+		watching, p.unwatch = context.WithCancel(context.Background())
+		changed, err := watch.Start(watching, interest())
 		if err != nil {
 			return err
 		}
+		go p.mon.also(changed)
 	}
 	p.mon.own(p.c.port, port)
 	return nil
+}
+
+// interest is what of the host's routing the plane stands on: a tunnel's device
+// that comes must be told what [Plane.ensureDevices] tells.
+func interest() watch.Interest {
+	in := host.Interest()
+	in.Devices = func(name string) bool { return strings.HasPrefix(name, tunnelDevices) }
+	return in
 }
 
 func (p *Plane) disconnect() {
@@ -110,7 +130,8 @@ func (p *Plane) disconnect() {
 // Name is "nftables".
 func (*Plane) Name() string { return "nftables" }
 
-// Changed is signalled when somebody else changed the table.
+// Changed is signalled when somebody else changed the table or a route that the
+// plane stands on. Of rules of iptables nothing is told.
 func (p *Plane) Changed() <-chan struct{} { return p.mon.changed }
 
 // Close lets go of the kernel, which stays as it is.
@@ -118,6 +139,7 @@ func (p *Plane) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.disconnect()
+	p.unwatch()
 	p.mon.close()
 }
 
@@ -145,6 +167,9 @@ func (p *Plane) Redirects(f *lb.Frontend) bool {
 		if _, err := p.read(); err != nil {
 			return false
 		}
+	}
+	if every := frontendKey(f.Key); p.have.taken[string(every)] {
+		return true
 	}
 	for _, k := range (&frontend{Frontend: f}).services() {
 		if !p.have.taken[string(k)] {

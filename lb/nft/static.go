@@ -65,11 +65,12 @@ func (w *surroundings) chains() []chain {
 		{name: "pool", rules: w.pool()},
 		{name: "peers", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), goTo("pass")),
-			on("on the link", ethSource(r0), lookUp(r0, macs, r2), goTo("pass")),
+			on("on the link", in(ethSource, macs), goTo("pass")),
+			rest,
 		}},
 		{name: "recognise", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), packetMark(r0), mask(r0, lb.MarkMask), lookUp(r0, origins, 0)),
-			on("on the link", ethSource(r0), lookUp(r0, macs, r2), lookUp(r2, origins, 0)),
+			on("on the link", ethSource(r0), lookUp(r0, senders, 0)),
 		}},
 		{name: "published-source", rules: []rule{
 			on("this host knows its own addresses", equal(outDevice, name16("lo")), accept),
@@ -114,6 +115,7 @@ func (w *surroundings) hooks() []chain {
 			on("to this host", addressType(false, r0), isLocal, goTo("published")),
 		}},
 		{"nat-post", post, nat, beforeSNAT, w.natPost()},
+		{"nat-input", input, nat, beforeSNAT, w.natInput()},
 		{"input", input, filter, beforeFilter, w.input()},
 		{"input-done", input, filter, afterFilter, done},
 		{"forward", forward, filter, beforeFilter, w.forward()},
@@ -130,7 +132,9 @@ func mask(reg, m uint32) does {
 }
 
 // choose finds the balancer of a frontend whose key is in the registers.
-func choose(reg uint32) does { return append(lookUp(reg, services, r4), lookUp(r4, balancers, 0)...) }
+func choose(reg uint32) does {
+	return append(append(lookUp(reg, services, r4), visible(r4)...), lookUp(r4, balancers, 0)...)
+}
 
 var (
 	// vip chooses for what this host and its containers send to the pool. What is
@@ -214,10 +218,9 @@ func (w *surroundings) raw() []rule {
 		on("and nobody else is", within(source, loopback), elsewhere, drop),
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
 		on("this host's tasks to anybody", in(source, local), in(byDevice, bridges), goTo("pass")),
-		on("other hosts' published ports to its tasks", in(frontendOf, targets), jump("peers")),
 	}
 	rs = append(rs, w.fromHosts()...)
-	return append(rs, rest)
+	return append(rs, on("other hosts' published ports to its tasks", in(frontendOf, targets), goTo("peers")), rest)
 }
 
 // natPost says who keeps its address. Docker would masquerade what leaves its
@@ -238,6 +241,27 @@ func (w *surroundings) natPost() []rule {
 				outDevice(r0), does{&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: []byte(tunnelDevices)}}, addressType(true, r0), isLocal, masquerade))
 	}
 	return rs
+}
+
+// natInput is for what a published port leads to a process of this host. It
+// answers a datagram from whichever of the host's addresses is nearest to the
+// client: known there is only the one that the datagram went to. The route of the
+// pool says that one, so such a client is given an address of the pool. To
+// clients outside the host has one address.
+func (w *surroundings) natInput() []rule {
+	self := w.base.Self.Addr
+	if !self.Is4() {
+		return nil
+	}
+	published := does{}
+	for _, part := range []does{equal(protocol, []byte{unix.IPPROTO_UDP}), marked(connMark, lb.ConnMark, lb.MarkMask), has(ctStatus, statusDNAT), equal(dest, self.AsSlice())} {
+		published = append(published, part...)
+	}
+	answerable := append(value(r0, w.opts.Pool.Addr().AsSlice()), &expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: r0})
+	return []rule{
+		on("clients inside are answered from this host's address", published, in(source, inside), answerable),
+		on("and its own 127.0.0.1", published, within(source, loopback), answerable),
+	}
 }
 
 // pool is for what is sent to an address of the pool and reaches this host's own

@@ -34,11 +34,12 @@ func types(ts ...nftables.SetDatatype) []nftables.SetDatatype { return ts }
 // of a published port, port 0 of all ports, with protocol 6 for SCTP too.
 var (
 	// What frontends are made of.
-	services  = &set{name: "services", key: types(addr, proto, port), data: types(number), counter: true} // where clients connect to -> balancer
-	balancers = &set{name: "balancers", key: types(number), data: types(verdict)}                         // balancer -> its chain
-	slots     = &set{name: "slots", key: types(addr, proto, port, number), data: types(addr, port)}       // frontend, slot -> backend
-	backends  = &set{name: "backends", key: types(addr, proto, port, addr, port), data: types(number)}    // frontend, backend -> weight
-	affinity  = &set{name: "affinity", key: types(addr, addr, proto, port), data: types(addr, port), timeout: true}
+	services  = &set{name: "services", key: types(addr, proto, port), data: types(number), counter: true}       // where clients connect to -> balancer
+	balancers = &set{name: "balancers", key: types(number), data: types(verdict)}                               // balancer -> its chain
+	slots     = &set{name: "slots", key: types(addr, proto, port, number), data: types(addr, port)}             // frontend, slot -> backend
+	backends  = &set{name: "backends", key: types(addr, proto, port, addr, port), data: types(number)}          // frontend, backend -> weight
+	ids       = &set{name: "ids", key: types(addr, proto, port, number), data: types(number)}                   // frontend with affinity, slot -> number of a backend, by which slots has it
+	affinity  = &set{name: "affinity", key: types(addr, addr, proto, port), data: types(number), timeout: true} // client, frontend -> number of a backend
 
 	// What depends on frontends and tasks.
 	vips    = &set{name: "vips", key: types(addr)}                 // addresses of the pool that answer ping
@@ -53,7 +54,8 @@ var (
 	nets    = &set{name: "networks", key: types(addr), interval: true}          // this host's container networks
 	inside  = &set{name: "inside", key: types(addr), interval: true}            // who is inside the cluster
 	cluster = &set{name: "cluster", key: types(addr), interval: true}           // who may ask this host's DNS server
-	macs    = &set{name: "peer-macs", key: types(mac), data: types(number)}     // sender on the link -> mark of its connections
+	macs    = &set{name: "peer-macs", key: types(mac)}                          // other hosts, as senders on the link
+	senders = &set{name: "senders", key: types(mac), data: types(verdict)}      // likewise -> chain that gives their mark to the connection
 	outers  = &set{name: "peer-tunnels", key: types(addr), data: types(number)} // sender of IP in IP -> mark of what is inside
 	origins = &set{name: "origins", key: types(number), data: types(verdict)}   // mark -> chain that gives it to the connection
 	replies = &set{name: "replies", key: types(number), data: types(verdict)}   // mark of a connection -> chain that marks its replies
@@ -63,8 +65,8 @@ var (
 
 	// sets is all of them, in the order in which entries are put; they are removed
 	// in the reverse order. So a service that packets find has its slots.
-	sets = []*set{bridges, nets, inside, cluster, links, remote, hosts, origins, replies, macs, outers,
-		tasks, local, hairpin, targets, affinity, balancers, slots, backends, refused, services, vips}
+	sets = []*set{bridges, nets, inside, cluster, links, remote, hosts, origins, replies, macs, senders, outers,
+		tasks, local, hairpin, targets, affinity, balancers, slots, ids, backends, refused, services, vips}
 	setNamed = func() map[string]*set {
 		m := map[string]*set{}
 		for _, s := range sets {
