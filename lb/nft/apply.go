@@ -209,6 +209,19 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 			p.have.pool.users[n.balancer]++
 		}
 	}
+	if found != nil {
+		p.have.withheld = nil
+	}
+	for k, f := range p.withheld {
+		if p.have.withheld[k] != f {
+			shared.merge(targetsOf(k, f.Backends), 1)
+		}
+	}
+	for k, f := range p.have.withheld {
+		if p.withheld[k] != f {
+			shared.merge(targetsOf(k, f.Backends), -1)
+		}
+	}
 	shared.apply(p.have.shared, old, want)
 
 	// Balancers: those that are new come first, those that nobody uses go last.
@@ -217,18 +230,18 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 	if found != nil {
 		old = found.entries
 		for b, n := range p.have.pool.numbers {
-			want.put(balancers, u32(n), []byte(b.chain()))
+			want.put(balancers, be32(n), []byte(b.chain()))
 			chains = append(chains, chain{name: b.chain(), rules: b.rules()})
 		}
 	} else {
 		for _, n := range next {
 			if b := n.balancer; p.have.structure.chains[b.chain()] == nil {
-				want.put(balancers, u32(p.have.pool.numbers[b]), []byte(b.chain()))
+				want.put(balancers, be32(p.have.pool.numbers[b]), []byte(b.chain()))
 				chains = append(chains, chain{name: b.chain(), rules: b.rules()})
 			}
 		}
 		for _, b := range unused {
-			old.put(balancers, u32(b.number), []byte(b.chain()))
+			old.put(balancers, be32(b.number), []byte(b.chain()))
 		}
 	}
 	changes.diff(old, want)
@@ -304,6 +317,7 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 		}
 	}
 	p.have.around, p.have.known = &around, true
+	p.have.withheld = maps.Clone(p.withheld)
 	if found != nil {
 		p.draining = map[lb.Key]bool{}
 	}

@@ -152,9 +152,9 @@ func (b balancer) frontend(reg uint32) does {
 		if b.form == ofUDP {
 			p = byte(model.UDP)
 		}
-		return append(append(dest(reg), value(reg+1, []byte{p, 0, 0, 0})...), value(reg+2, make([]byte, 4))...)
+		return append(append(dest(reg), value(reg+1, []byte{p})...), value(reg+2, noPort)...)
 	case ofPublished:
-		return append(append(value(reg, make([]byte, 4)), protocol(reg+1)...), toPort(reg+2)...)
+		return append(append(value(reg, noAddr), protocol(reg+1)...), toPort(reg+2)...)
 	}
 	return frontendOf(reg)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -112,5 +113,7 @@ var tryNode = model.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}
 // everyBalancer has one of each kind.
 var everyBalancer = []balancer{
 	closed(ofPort), {form: ofPort, scheduler: "rr", slots: 2, lane: 1}, {form: ofTCP, scheduler: "wrr", slots: 2}, {form: ofUDP, scheduler: "fo", slots: 1},
-	{form: ofPublished, scheduler: "sh", slots: 251, affinity: 1e9}, {form: ofPort, scheduler: "dh", slots: 251},
+	{form: ofPublished, scheduler: "sh", slots: 251, affinity: time.Second}, {form: ofPort, scheduler: "dh", slots: 251},
+	{form: ofTCP, scheduler: "wrr", slots: 2, lane: 1, affinity: time.Second}, {form: ofUDP, scheduler: "mh", slots: 251, affinity: time.Second},
+	{form: ofPort, scheduler: "rr", slots: 1, affinity: time.Second},
 }

@@ -43,11 +43,9 @@ func (f *frontend) entriesOf(number uint32) (own, shared entries) {
 	own, shared = entries{}, entries{}
 	key := frontendKey(f.Key)
 	for _, b := range f.backends {
-		own.put(backends, slices.Concat(key, endpointOf(b)), u32(uint32(b.Weight)))
-		if f.Published() && b.Local {
-			shared.put(targets, entryKey(b.Addr.Addr().As4(), byte(f.Protocol), b.Addr.Port()), nil)
-		}
+		own.put(backends, slices.Concat(key, endpointOf(b)), be32(uint32(b.Weight)))
 	}
+	shared.merge(targetsOf(f.Key, f.backends))
 	slot := func(n uint32) []byte { return binary.NativeEndian.AppendUint32(slices.Clone(key), n) }
 	for i, b := range f.slots {
 		to := f.backends[b]
@@ -59,7 +57,7 @@ func (f *frontend) entriesOf(number uint32) (own, shared entries) {
 		own.put(slots, slot(idOf(to)), endpointOf(to))
 	}
 	for _, k := range f.services() {
-		own.put(services, k, u32(number))
+		own.put(services, k, be32(number))
 		if f.Published() && len(f.slots) == 0 {
 			own.put(refused, k, nil)
 		}
@@ -75,6 +73,18 @@ func (f *frontend) entriesOf(number uint32) (own, shared entries) {
 // it again.
 func idOf(b lb.Backend) uint32 {
 	return binary.BigEndian.Uint32(b.Addr.Addr().AsSlice()) + 2654435761*uint32(b.Addr.Port())
+}
+
+// targetsOf are where this host's tasks of a published port are reached, by
+// whichever host's port.
+func targetsOf(k lb.Key, bs []lb.Backend) entries {
+	es := entries{}
+	for _, b := range bs {
+		if k.Published() && b.Local {
+			es.put(targets, entryKey(b.Addr.Addr().As4(), byte(k.Protocol), b.Addr.Port()), nil)
+		}
+	}
+	return es
 }
 
 // services are the keys by which packets find the frontend.
@@ -239,5 +249,6 @@ func (es entries) merge(o entries) {
 	}
 }
 
-// readNumber reads what [u32] writes.
-func readNumber(s string) uint32 { return binary.NativeEndian.Uint32([]byte(s)) }
+// readNumber reads what [be32] writes: numbers that no packet is compared with
+// are in the order in which nft(8) shows them right.
+func readNumber(s string) uint32 { return binary.BigEndian.Uint32([]byte(s)) }

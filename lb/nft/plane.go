@@ -35,6 +35,7 @@ type Plane struct {
 	around    surroundings
 	frontends map[lb.Key]*lb.Frontend
 	endpoints map[netip.Addr]lb.Endpoint
+	withheld  map[lb.Key]*lb.Frontend
 
 	have     state
 	former   former
@@ -51,6 +52,7 @@ type state struct {
 	around     *surroundings // by which its rules and their sets are
 	frontends  map[lb.Key]*frontend
 	endpoints  map[netip.Addr]lb.Endpoint
+	withheld   map[lb.Key]*lb.Frontend
 	shared     map[*set]map[string]int // entries that several frontends may want: how many do
 	pool       *pool
 	taken      map[string]bool // keys of services that are published ports
@@ -74,7 +76,7 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 	p := &Plane{
 		opts: opts, log: opts.Log, failing: lb.NewFailures(),
 		around:    surroundings{opts: opts, base: &lb.Base{Alone: true}},
-		frontends: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
+		frontends: map[lb.Key]*lb.Frontend{}, withheld: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
 		draining: map[lb.Key]bool{}, idle: map[leaver]bool{},
 	}
 	if err := p.connect(); err != nil {
@@ -195,6 +197,13 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 			delete(p.frontends, k)
 		} else {
 			p.frontends[k] = f
+		}
+	}
+	for k, f := range d.Withheld {
+		if f == nil {
+			delete(p.withheld, k)
+		} else {
+			p.withheld[k] = f
 		}
 	}
 	var moved []netip.Addr
