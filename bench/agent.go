@@ -31,7 +31,10 @@ type rest struct {
 // rest looks at the agent while nothing happens.
 func (w *world) rest() (r rest) {
 	w.Logf("the agent at rest, %s", services(w.fakes+1))
-	long := 6 * w.long // 30 s
+	long := 30 * time.Second
+	if w.quick {
+		long = 3 * time.Second
+	}
 	agent, engine := w.host.Agent().Pid(), w.host.Engine().Pid()
 	before := w.metrics()
 	a, e := w.processorTime(agent), w.processorTime(engine)
