@@ -31,7 +31,10 @@ type rest struct {
 // rest looks at the agent while nothing happens.
 func (w *world) rest() (r rest) {
 	w.Logf("the agent at rest, %s", services(w.fakes+1))
-	long := 6 * w.long // 30 s
+	long := 30 * time.Second
+	if w.quick {
+		long = 3 * time.Second
+	}
 	agent, engine := w.host.Agent().Pid(), w.host.Engine().Pid()
 	before := w.metrics()
 	a, e := w.processorTime(agent), w.processorTime(engine)
@@ -62,7 +65,11 @@ func (w *world) processorTime(pid int) time.Duration {
 }
 
 // metrics are some of the agent's.
-type metrics struct{ seconds, passes, writes float64 }
+type metrics struct {
+	seconds, passes float64  // of full passes of the balancer
+	writes          float64  // to the kernel
+	facilities      []string // the lines that tell of writes
+}
 
 func (w *world) metrics() metrics {
 	m, err := w.tryMetrics()
@@ -93,6 +100,7 @@ func (w *world) tryMetrics() (m metrics, err error) {
 		}
 		if strings.HasPrefix(name, "shoal_kernel_writes_total{") && err == nil {
 			m.writes += value
+			m.facilities = append(m.facilities, lines.Text())
 		}
 	}
 	if m.passes == 0 {

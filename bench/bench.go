@@ -19,6 +19,7 @@ type bench struct {
 	failed   bool
 	rows     []Row
 
+	quick  bool
 	long   time.Duration // of each comparison
 	rounds int           // of what happens again and again
 }
@@ -81,9 +82,9 @@ var parts = []section{
 // progress. It returns the exit status: 0 if every figure was taken, whether or not it meets
 // its aim; 2 if the options are wrong.
 func Run(o Options, table, progress io.Writer) (status int) {
-	b := &bench{progress: progress, started: time.Now(), long: 5 * time.Second, rounds: 20}
+	b := &bench{progress: progress, started: time.Now(), long: 3 * time.Second, rounds: 20}
 	if o.Quick {
-		b.long, b.rounds = 500*time.Millisecond, 3
+		b.quick, b.long, b.rounds = true, 500*time.Millisecond, 3
 	}
 	if o.Part != "" && !slices.ContainsFunc(parts, func(p section) bool { return p.name == o.Part }) {
 		fmt.Fprintf(progress, "bench: there is no part %q\n", o.Part)

@@ -78,10 +78,15 @@ func (w *world) fill(n int) {
 	}
 }
 
-// awaitFakes waits until the kernel has all services.
+// awaitFakes waits until the kernel has all services. It rests for longer than it looks:
+// a list of ten thousand takes its time from who is to fill it.
 func (w *world) awaitFakes() {
+	var pause time.Duration
 	lab.Eventually(w, patience, fmt.Sprintf("%d services are in the kernel", w.fakes+1), func() error {
+		time.Sleep(pause)
+		begun := time.Now()
 		held := w.vips()
+		pause = 9 * time.Since(begun)
 		for i := range w.fakes {
 			if !held[fakeVIP(i)] {
 				return fmt.Errorf("it has %d VIPs, not that of %s", len(held), fakeID(i))

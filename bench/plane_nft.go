@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,13 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/lb"
+	"shoal/lb/host"
 	"shoal/lb/nft"
 )
 
 var nftPlane = plane{
 	name: "nftables", unused: "10.97.100.0",
 	open: func(o lb.PlaneOptions) (lb.DataPlane, error) { return nft.New(o) },
-	down: nft.Down,
+	down: func(ctx context.Context, o lb.PlaneOptions) error {
+		return errors.Join(host.DropRoute(), nft.Down(ctx, o), host.Down(o.StateDir))
+	},
 	look: func() (look, error) {
 		c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 		return nftLook{c}, err

@@ -20,7 +20,10 @@ const (
 // latter for replies to the former for as long as it remembers them.
 func (w *world) straightAfter() []Row {
 	w.Logf("new connections to the VIP, then straight to its task")
-	long := 2 * w.long
+	long := 10 * time.Second
+	if w.quick {
+		long = time.Second
+	}
 	count := int(long / straightPace)
 	w.portRange(count + count/10)
 	defer w.portRange(0)
