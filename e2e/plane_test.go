@@ -53,7 +53,7 @@ var planes = map[string]plane{
 			{"ip link del shoal-ingress", "ipset flush SHOAL-IN-PUBLISHED"},
 		},
 		explained: [][2]string{
-			{"ip route del local 10.96.0.0/16 table local", "name"}, // the DNS server's address is of the pool too
+			// Routes are not among them: the kernel tells of their loss, and the agent mends it first.
 			{"iptables -t mangle -F SHOAL-MARK", "rules"},
 			{"ipset flush SHOAL-VIP-PORT", "balancer"},
 			{"ipvsadm -C", "virtual"},

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -26,7 +27,7 @@ func text(es entries) (lines []string) {
 				case s == backends:
 					key += fmt.Sprintf(" . %s", readEndpoint(rest))
 				case len(rest) == 4:
-					key += fmt.Sprintf(" . %d", readNumber(rest))
+					key += fmt.Sprintf(" . %d", binary.NativeEndian.Uint32([]byte(rest)))
 				}
 			default:
 				for part := range slices.Chunk([]byte(k), 4) {
@@ -35,6 +36,8 @@ func text(es entries) (lines []string) {
 				key = key[1:]
 			}
 			switch {
+			case s == ids: // is looked up in slots, by the packet
+				key += fmt.Sprintf(" : %d", binary.NativeEndian.Uint32([]byte(v)))
 			case len(v) == 4:
 				key += fmt.Sprintf(" : %d", readNumber(v))
 			case len(v) == 8:
