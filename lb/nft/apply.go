@@ -73,7 +73,7 @@ func (p *Plane) read() (found *listing, err error) {
 // taken away is made as it was.
 type former struct {
 	balancers map[lb.Key]balancer
-	numbers   map[balancer]uint32
+	numbers   map[balancer]uint16
 }
 
 func (p *Plane) remember() {
@@ -231,18 +231,18 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 	if found != nil {
 		old = found.entries
 		for b, n := range p.have.pool.numbers {
-			want.put(balancers, be32(n), []byte(b.chain()))
+			want.put(balancers, be16(n), []byte(b.chain()))
 			chains = append(chains, chain{name: b.chain(), rules: b.rules()})
 		}
 	} else {
 		for _, n := range next {
 			if b := n.balancer; p.have.structure.chains[b.chain()] == nil {
-				want.put(balancers, be32(p.have.pool.numbers[b]), []byte(b.chain()))
+				want.put(balancers, be16(p.have.pool.numbers[b]), []byte(b.chain()))
 				chains = append(chains, chain{name: b.chain(), rules: b.rules()})
 			}
 		}
 		for _, b := range unused {
-			old.put(balancers, be32(b.number), []byte(b.chain()))
+			old.put(balancers, be16(b.number), []byte(b.chain()))
 		}
 	}
 	changes.diff(old, want)

@@ -201,18 +201,18 @@ const dynsetDelete = 2
 
 // pool hands out balancers and their numbers.
 type pool struct {
-	numbers map[balancer]uint32
+	numbers map[balancer]uint16
 	users   map[balancer]int
-	taken   map[uint32]bool
-	former  map[balancer]uint32 // numbers that are used again, if they are free
+	taken   map[uint16]bool
+	former  map[balancer]uint16 // numbers that are used again, if they are free
 }
 
 func newPool() *pool {
-	return &pool{numbers: map[balancer]uint32{}, users: map[balancer]int{}, taken: map[uint32]bool{}}
+	return &pool{numbers: map[balancer]uint16{}, users: map[balancer]int{}, taken: map[uint16]bool{}}
 }
 
 // adopt takes in a balancer that the kernel has.
-func (p *pool) adopt(b balancer, number uint32) {
+func (p *pool) adopt(b balancer, number uint16) {
 	p.numbers[b] = number
 	p.taken[number] = true
 }
@@ -235,7 +235,7 @@ func (p *pool) use(b balancer, n int) {
 // numbered is a balancer and its number.
 type numbered struct {
 	balancer
-	number uint32
+	number uint16
 }
 
 // unused drops the balancers that nobody uses.

@@ -84,7 +84,7 @@ func TestALaneIsOneFrontendsOwnWhileThereAreAny(t *testing.T) {
 	if len(gone) != 1 || gone[0].balancer != first || gone[0].number != 1 {
 		t.Errorf("unused: %+v", gone)
 	}
-	p.former = map[balancer]uint32{closed(ofTCP): 99}
+	p.former = map[balancer]uint16{closed(ofTCP): 99}
 	if p.use(closed(ofTCP), 1); p.numbers[closed(ofTCP)] != 99 {
 		t.Errorf("a number that it had before is not used again: %d", p.numbers[closed(ofTCP)])
 	}

@@ -39,25 +39,24 @@ type frontend struct {
 
 // entriesOf are those that a frontend alone has; shared are those that another
 // may want too.
-func (f *frontend) entriesOf(number uint32) (own, shared entries) {
+func (f *frontend) entriesOf(number uint16) (own, shared entries) {
 	own, shared = entries{}, entries{}
 	key := frontendKey(f.Key)
 	for _, b := range f.backends {
-		own.put(backends, slices.Concat(key, endpointOf(b)), be32(uint32(b.Weight)))
+		own.put(backends, slices.Concat(key, endpointOf(b)), be16(uint16(b.Weight)))
 	}
 	shared.merge(targetsOf(f.Key, f.backends))
-	slot := func(n uint32) []byte { return binary.NativeEndian.AppendUint32(slices.Clone(key), n) }
 	for i, b := range f.slots {
-		to := f.backends[b]
+		to, slot := f.backends[b], slices.Concat(key, u32(uint32(i)))
 		if f.Affinity == 0 {
-			own.put(slots, slot(uint32(i)), endpointOf(to))
+			own.put(slots, slot, endpointOf(to))
 			continue
 		}
-		own.put(ids, slot(uint32(i)), u32(idOf(to)))
-		own.put(slots, slot(idOf(to)), endpointOf(to))
+		own.put(ids, slot, idOf(to))
+		own.put(slots, slices.Concat(key, idOf(to)), endpointOf(to))
 	}
 	for _, k := range f.services() {
-		own.put(services, k, be32(number))
+		own.put(services, k, be16(number))
 		if f.Published() && len(f.slots) == 0 {
 			own.put(refused, k, nil)
 		}
@@ -68,11 +67,11 @@ func (f *frontend) entriesOf(number uint32) (own, shared entries) {
 	return own, shared
 }
 
-// idOf is a number that a backend has for good. Clients' affinity is to that: a
-// backend that takes no connections has no such slot, and one that comes back has
-// it again.
-func idOf(b lb.Backend) uint32 {
-	return binary.BigEndian.Uint32(b.Addr.Addr().AsSlice()) + 2654435761*uint32(b.Addr.Port())
+// idOf is a name of 32 bits that a backend has for good, its address and port.
+// Clients' affinity is to that: a backend that takes no connections has no such
+// slot, and one that comes back has it again.
+func idOf(b lb.Backend) []byte {
+	return be32(binary.BigEndian.Uint32(b.Addr.Addr().AsSlice()) + 2654435761*uint32(b.Addr.Port()))
 }
 
 // targetsOf are where this host's tasks of a published port are reached, by
@@ -249,6 +248,5 @@ func (es entries) merge(o entries) {
 	}
 }
 
-// readNumber reads what [be32] writes: numbers that no packet is compared with
-// are in the order in which nft(8) shows them right.
-func readNumber(s string) uint32 { return binary.BigEndian.Uint32([]byte(s)) }
+// readNumber reads what [be16] writes.
+func readNumber(s string) uint16 { return binary.BigEndian.Uint16([]byte(s)) }

@@ -36,10 +36,10 @@ func text(es entries) (lines []string) {
 				key = key[1:]
 			}
 			switch {
-			case s == ids: // is looked up in slots, by the packet
-				key += fmt.Sprintf(" : %d", binary.NativeEndian.Uint32([]byte(v)))
-			case len(v) == 4:
+			case len(v) == 2:
 				key += fmt.Sprintf(" : %d", readNumber(v))
+			case len(v) == 4:
+				key += " : " + netip.AddrFrom4([4]byte([]byte(v))).String()
 			case len(v) == 8:
 				key += fmt.Sprintf(" : %s", readEndpoint(v))
 			}
@@ -80,9 +80,9 @@ func TestEntriesOfAFrontend(t *testing.T) {
 			[]string{"backends 10.96.0.1 . tcp . 80 . 10.244.1.2:8080 : 0", "services 10.96.0.1 . tcp . 80 : 7"},
 		},
 		"with affinity, slots lead to backends by their numbers": {
-			lb.Frontend{Key: lb.Key{VIP: vip, Protocol: model.TCP, Port: 80}, Scheduler: "rr", Affinity: time.Minute, Backends: []lb.Backend{backend("0.0.0.1:0", 1, false)}},
-			[]string{"backends 10.96.0.1 . tcp . 80 . 0.0.0.1:0 : 1", "ids 10.96.0.1 . tcp . 80 . 0 : 1", "services 10.96.0.1 . tcp . 80 : 7",
-				"slots 10.96.0.1 . tcp . 80 . 1 : 0.0.0.1:0", "vips 10.96.0.1"},
+			lb.Frontend{Key: lb.Key{VIP: vip, Protocol: model.TCP, Port: 80}, Scheduler: "rr", Affinity: time.Minute, Backends: []lb.Backend{backend("10.10.10.10:0", 1, false)}},
+			[]string{"backends 10.96.0.1 . tcp . 80 . 10.10.10.10:0 : 1", "ids 10.96.0.1 . tcp . 80 . 0 : 10.10.10.10", "services 10.96.0.1 . tcp . 80 : 7",
+				fmt.Sprintf("slots 10.96.0.1 . tcp . 80 . %d : 10.10.10.10:0", 0x0a0a0a0a), "vips 10.96.0.1"},
 		},
 		"a published port": {
 			lb.Frontend{Key: lb.Key{Protocol: model.TCP, Port: 8080}, Scheduler: "fo", Backends: []lb.Backend{backend("10.244.1.2:80", 1, true), backend("10.244.2.2:80", 2, false)}},

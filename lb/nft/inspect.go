@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel/rules"
 	"shoal/lb"
 	"shoal/lb/host"
 	"shoal/model"
@@ -20,7 +21,7 @@ import (
 func (p *Plane) Inspect(ctx context.Context, k lb.Key) (*lb.View, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rules, err := p.rulesStep()
+	table, err := p.rulesStep(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +33,7 @@ func (p *Plane) Inspect(ctx context.Context, k lb.Key) (*lb.View, error) {
 	v.Fronts = fronts
 	if !k.Published() {
 		route, err := host.RouteStep(p.opts.Pool, k.VIP)
-		v.Steps = []lb.Step{route, rules}
+		v.Steps = []lb.Step{route, table}
 		return v, err
 	}
 	step := lb.Step{What: "host", OK: len(on) > 0, Evidence: "no entry of the map services takes the port"}
@@ -48,12 +49,13 @@ func (p *Plane) Inspect(ctx context.Context, k lb.Key) (*lb.View, error) {
 		}
 		step.Evidence = strings.Join(lines, "\n")
 	}
-	v.Steps = []lb.Step{step, rules}
+	v.Steps = []lb.Step{step, table}
 	return v, nil
 }
 
-// rulesStep compares the table's rules with those that should be there.
-func (p *Plane) rulesStep() (lb.Step, error) {
+// rulesStep compares rules with those that should be there: the table's, and
+// those of iptables.
+func (p *Plane) rulesStep(ctx context.Context) (lb.Step, error) {
 	step := lb.Step{What: "rules"}
 	l, _, err := library()
 	if err != nil {
@@ -74,10 +76,10 @@ func (p *Plane) rulesStep() (lb.Step, error) {
 		return step, nil
 	}
 	var wrong []string
-	rules := 0
+	n := 0
 	for _, c := range p.around.chains() {
 		have := s.chains[c.name]
-		rules += len(c.rules)
+		n += len(c.rules)
 		if have == nil {
 			wrong = append(wrong, "there is no chain "+c.name)
 		} else if !have.is(&c) {
@@ -93,12 +95,20 @@ func (p *Plane) rulesStep() (lb.Step, error) {
 		}
 	}
 	slices.Sort(wrong)
+	if hasIPTables() {
+		have, err := rules.Read(ctx, rules.Tables(iptables)...)
+		if err != nil {
+			return step, err
+		}
+		_, broken := rules.Diff(iptables, have)
+		wrong = append(wrong, broken...)
+	}
 	if len(wrong) > 0 {
 		step.Evidence = strings.Join(wrong, "\n")
 		return step, nil
 	}
 	step.OK = true
-	step.Evidence = fmt.Sprintf("table ip %s: %d rules, as they should be", tableName, rules)
+	step.Evidence = fmt.Sprintf("table ip %s: %d rules, as they should be", tableName, n)
 	return step, nil
 }
 

@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"encoding/json"
 	"net/netip"
 	"os/exec"
 	"runtime"
@@ -128,8 +129,11 @@ func TestNftPrintsEveryChain(t *testing.T) {
 	for _, c := range chains {
 		if out, err := exec.Command("nft", "list", "chain", "ip", tableName, c.name).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v: %s", c.name, err, out)
-		} else {
+		} else if testing.Verbose() {
 			t.Logf("%s", out)
 		}
+	}
+	if out, err := exec.Command("nft", "-j", "-n", "list", "table", "ip", tableName).Output(); err != nil || !json.Valid(out) {
+		t.Errorf("as JSON: %v: %.1000s", err, out)
 	}
 }

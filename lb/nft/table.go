@@ -2,6 +2,7 @@ package nft
 
 import (
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 )
 
 // tableName is the one table, of family ip.
@@ -22,7 +23,8 @@ var (
 	addr    = nftables.TypeIPAddr
 	proto   = nftables.TypeInetProto
 	port    = nftables.TypeInetService
-	number  = nftables.TypeMark // 32 bits in the host's order
+	number  = nftables.TypeMark        // 32 bits in the host's order
+	small   = nftables.TypeInetService // a number up to 65,535, which nft prints as it is only as a port
 	device  = nftables.TypeIFName
 	mac     = nftables.TypeEtherAddr
 	verdict = nftables.TypeVerdict
@@ -34,12 +36,12 @@ func types(ts ...nftables.SetDatatype) []nftables.SetDatatype { return ts }
 // of a published port, port 0 of all ports, with protocol 6 for SCTP too.
 var (
 	// What frontends are made of.
-	services  = &set{name: "services", key: types(addr, proto, port), data: types(number), counter: true}       // where clients connect to -> balancer
-	balancers = &set{name: "balancers", key: types(number), data: types(verdict)}                               // balancer -> its chain
-	slots     = &set{name: "slots", key: types(addr, proto, port, number), data: types(addr, port)}             // frontend, slot -> backend
-	backends  = &set{name: "backends", key: types(addr, proto, port, addr, port), data: types(number)}          // frontend, backend -> weight
-	ids       = &set{name: "ids", key: types(addr, proto, port, number), data: types(number)}                   // frontend with affinity, slot -> number of a backend, by which slots has it
-	affinity  = &set{name: "affinity", key: types(addr, addr, proto, port), data: types(number), timeout: true} // client, frontend -> number of a backend
+	services  = &set{name: "services", key: types(addr, proto, port), data: types(small), counter: true}      // where clients connect to -> balancer
+	balancers = &set{name: "balancers", key: types(small), data: types(verdict)}                              // balancer -> its chain
+	slots     = &set{name: "slots", key: types(addr, proto, port, number), data: types(addr, port)}           // frontend, slot -> backend
+	backends  = &set{name: "backends", key: types(addr, proto, port, addr, port), data: types(small)}         // frontend, backend -> weight
+	ids       = &set{name: "ids", key: types(addr, proto, port, number), data: types(number)}                 // frontend with affinity, slot -> number of a backend, by which slots has it
+	affinity  = &set{name: "affinity", key: types(addr, addr, proto, port), data: types(addr), timeout: true} // client, frontend -> name of a backend
 
 	// What depends on frontends and tasks.
 	vips    = &set{name: "vips", key: types(addr)}                 // addresses of the pool that answer ping
@@ -96,6 +98,9 @@ func (s *set) definition() *nftables.Set {
 	}
 	if len(s.key) == 1 {
 		d.KeyType = s.key[0]
+	}
+	if d.KeyType.Name == number.Name {
+		d.KeyByteOrder = binaryutil.NativeEndian
 	}
 	switch {
 	case s.isVerdict():
