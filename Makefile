@@ -10,8 +10,8 @@ GO      := CGO_ENABLED=0 go
 # will not do, IPVS runs in User-Mode Linux, with that much memory.
 PLANE   := ipvs
 LAB      = bin/lab run --plane $(PLANE) --mem 4G
-# The data planes that `make test` is about.
-TEST_PLANES := ipvs
+# The data planes that `make test` is about, one after the other.
+TEST_PLANES := nftables ipvs
 
 .PHONY: help
 help: ## list the targets
