@@ -144,6 +144,9 @@ func (b balancer) hash(reg uint32) expr.Any {
 	return &expr.Hash{SourceRegister: reg, DestRegister: reg, Length: 4, Modulus: uint32(b.slots), Seed: hashSeed, Type: expr.HashTypeJenkins}
 }
 
+// everyAddress is 0.0.0.0.
+var everyAddress = make([]byte, 4)
+
 // frontend loads the key of the frontend.
 func (b balancer) frontend(reg uint32) does {
 	switch b.form {
@@ -152,9 +155,9 @@ func (b balancer) frontend(reg uint32) does {
 		if b.form == ofUDP {
 			p = byte(model.UDP)
 		}
-		return append(append(dest(reg), value(reg+1, []byte{p})...), value(reg+2, noPort)...)
+		return append(append(dest(reg), value(reg+1, []byte{p})...), value(reg+2, be16(0))...)
 	case ofPublished:
-		return append(append(value(reg, noAddr), protocol(reg+1)...), toPort(reg+2)...)
+		return append(append(value(reg, everyAddress), protocol(reg+1)...), toPort(reg+2)...)
 	}
 	return frontendOf(reg)
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -16,6 +15,7 @@ import (
 	"shoal/kernel"
 	"shoal/kernel/rules"
 	"shoal/lb"
+	"shoal/lb/host"
 	"shoal/model"
 )
 
@@ -25,13 +25,13 @@ func isLink(name string) bool {
 }
 
 // Down takes everything away that any Plane with these options made in the
-// network namespace of the calling thread, but for what every plane has there
-// (package host): another plane may be the one that needs it now. Connections
-// through VIPs and published ports end. Where there is no table of ours nothing
-// was carried by it, and connections are left alone: they are another plane's.
+// network namespace of the calling thread, and puts back what is the host's.
+// Nothing of ours there is not an error; connections through VIPs and published
+// ports end.
 func Down(ctx context.Context, opts lb.PlaneOptions) error {
 	var errs []error
 	do := func(err error) { errs = append(errs, err) }
+	do(host.DropRoute()) // first, see there
 	if hasIPTables() {
 		names := make([]string, len(iptables))
 		for i, c := range iptables {
@@ -39,30 +39,27 @@ func Down(ctx context.Context, opts lb.PlaneOptions) error {
 		}
 		do(rules.Remove(ctx, names...))
 	}
-	had, err := dropTable()
-	do(err)
-	if had {
-		do(forgetAll(opts.Pool))
-	}
+	do(dropTable())
+	do(forgetAll(opts.Pool))
+	do(host.Down(opts.StateDir))
 	return errors.Join(errs...)
 }
 
-// dropTable deletes the table, and tells whether there was one.
-func dropTable() (had bool, err error) {
+func dropTable() error {
 	l, _, err := library()
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer l.CloseLasting()
 	if _, err := l.ListTable(tableName); errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return nil
 	}
 	kernel.Wrote("nftables", 1)
 	l.DelTable(table)
 	if err := l.Flush(); err != nil {
-		return true, fmt.Errorf("delete the table %s: %w", tableName, err)
+		return fmt.Errorf("delete the table %s: %w", tableName, err)
 	}
-	return true, nil
+	return nil
 }
 
 // Available tells what the kernel lacks, nil if nothing: it makes the whole
@@ -115,7 +112,5 @@ var tryNode = model.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}
 // everyBalancer has one of each kind.
 var everyBalancer = []balancer{
 	closed(ofPort), {form: ofPort, scheduler: "rr", slots: 2, lane: 1}, {form: ofTCP, scheduler: "wrr", slots: 2}, {form: ofUDP, scheduler: "fo", slots: 1},
-	{form: ofPublished, scheduler: "sh", slots: 251, affinity: time.Second}, {form: ofPort, scheduler: "dh", slots: 251},
-	{form: ofTCP, scheduler: "wrr", slots: 2, lane: 1, affinity: time.Second}, {form: ofUDP, scheduler: "mh", slots: 251, affinity: time.Second},
-	{form: ofPort, scheduler: "rr", slots: 1, affinity: time.Second},
+	{form: ofPublished, scheduler: "sh", slots: 251, affinity: 1e9}, {form: ofTCP, scheduler: "rr", slots: 2, affinity: 1e9}, {form: ofPort, scheduler: "fo", slots: 1, affinity: 1e9}, {form: ofPort, scheduler: "dh", slots: 251},
 }

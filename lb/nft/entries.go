@@ -45,7 +45,9 @@ func (f *frontend) entriesOf(number uint16) (own, shared entries) {
 	for _, b := range f.backends {
 		own.put(backends, slices.Concat(key, endpointOf(b)), be16(uint16(b.Weight)))
 	}
-	shared.merge(targetsOf(f.Key, f.backends))
+	if f.Published() {
+		shared.merge(targetsOf(f.Key, f.backends))
+	}
 	for i, b := range f.slots {
 		to, slot := f.backends[b], slices.Concat(key, u32(uint32(i)))
 		if f.Affinity == 0 {
@@ -67,23 +69,23 @@ func (f *frontend) entriesOf(number uint16) (own, shared entries) {
 	return own, shared
 }
 
+// targetsOf are where connections of a published port reach this host's tasks,
+// whichever host they come by.
+func targetsOf(k lb.Key, bs []lb.Backend) entries {
+	es := entries{}
+	for _, b := range bs {
+		if b.Local {
+			es.put(targets, entryKey(b.Addr.Addr().As4(), byte(k.Protocol), b.Addr.Port()), nil)
+		}
+	}
+	return es
+}
+
 // idOf is a name of 32 bits that a backend has for good, its address and port.
 // Clients' affinity is to that: a backend that takes no connections has no such
 // slot, and one that comes back has it again.
 func idOf(b lb.Backend) []byte {
 	return be32(binary.BigEndian.Uint32(b.Addr.Addr().AsSlice()) + 2654435761*uint32(b.Addr.Port()))
-}
-
-// targetsOf are where this host's tasks of a published port are reached, by
-// whichever host's port.
-func targetsOf(k lb.Key, bs []lb.Backend) entries {
-	es := entries{}
-	for _, b := range bs {
-		if k.Published() && b.Local {
-			es.put(targets, entryKey(b.Addr.Addr().As4(), byte(k.Protocol), b.Addr.Port()), nil)
-		}
-	}
-	return es
 }
 
 // services are the keys by which packets find the frontend.

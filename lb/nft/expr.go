@@ -111,11 +111,9 @@ func addressType(source bool, reg uint32) does {
 	return does{&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}}
 }
 
+// value loads a constant, which must be as long as what it stands for: nft(8)
+// ends with a failed assertion else. The rest of the register is zero.
 func value(reg uint32, b []byte) does { return does{&expr.Immediate{Register: reg, Data: b}} }
-
-// What stands for every address, and for every port. Each is as long as a real
-// one: nft(8) ends with a failed assertion on a longer one.
-var noAddr, noPort = make([]byte, 4), make([]byte, 2)
 
 // frontendOf loads address, protocol and port of what a packet is sent to.
 func frontendOf(reg uint32) does {

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -332,13 +331,5 @@ func (p *Plane) carries(f *flow) bool {
 	return p.opts.Pool.Contains(f.dest.Addr()) || f.mark&lb.MarkMask == lb.ConnMark
 }
 
-// drainingNow are the frontends of those with a draining backend.
-func drainingNow(fs map[lb.Key]*frontend) map[lb.Key]bool {
-	now := map[lb.Key]bool{}
-	for k := range maps.Keys(fs) {
-		if slices.ContainsFunc(fs[k].backends, isDraining) {
-			now[k] = true
-		}
-	}
-	return now
-}
+// drains tells whether a backend does.
+func (f *frontend) drains() bool { return slices.ContainsFunc(f.backends, isDraining) }

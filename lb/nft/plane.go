@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/kernel"
 	"shoal/kernel/watch"
@@ -34,8 +36,8 @@ type Plane struct {
 	begun     bool // by a first Reconcile: before it, frontends are not known
 	around    surroundings
 	frontends map[lb.Key]*lb.Frontend
+	withheld  map[lb.Key]*lb.Frontend // published ports that this host does not take
 	endpoints map[netip.Addr]lb.Endpoint
-	withheld  map[lb.Key]*lb.Frontend
 
 	have     state
 	former   former
@@ -56,8 +58,8 @@ type state struct {
 	structure  structure
 	around     *surroundings // by which its rules and their sets are
 	frontends  map[lb.Key]*frontend
-	endpoints  map[netip.Addr]lb.Endpoint
 	withheld   map[lb.Key]*lb.Frontend
+	endpoints  map[netip.Addr]lb.Endpoint
 	shared     map[*set]map[string]int // entries that several frontends may want: how many do
 	pool       *pool
 	taken      map[string]bool // keys of services that are published ports
@@ -88,6 +90,13 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 	if err := p.connect(); err != nil {
 		p.Close()
 		return nil, err
+	}
+	if opts.Registerer != nil {
+		var already prometheus.AlreadyRegisteredError
+		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
+			p.Close()
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -221,6 +230,7 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 		}
 	}
 	for k, f := range d.Withheld {
+		dirty[k] = true
 		if f == nil {
 			delete(p.withheld, k)
 		} else {

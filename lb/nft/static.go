@@ -142,12 +142,12 @@ var (
 	// take every address that is local to the host, which VIPs are.
 	vip = []rule{
 		on("a named port", frontendOf(r1), choose(r1)),
-		on("every other port", dest(r1), protocol(r2), value(r3, noPort), choose(r1)),
+		on("every other port", dest(r1), protocol(r2), value(r3, be16(0)), choose(r1)),
 		on("no service", keepDest),
 	}
 	published = []rule{
 		on("on one address", frontendOf(r1), choose(r1)),
-		on("on every address", value(r1, noAddr), protocol(r2), toPort(r3), choose(r1)),
+		on("on every address", value(r1, everyAddress), protocol(r2), toPort(r3), choose(r1)),
 	}
 	// refusal. An unreachable port is to the kernel's SCTP only a hint, after which
 	// it goes on trying; an unreachable protocol ends the association (RFC 9260,
@@ -308,7 +308,7 @@ func (w *surroundings) input() []rule {
 	isNew := has(ctState, expr.CtStateBitNEW)
 	rs = append(rs,
 		on("a published port without a live task", isNew, in(frontendOf, refused), goTo("refuse")),
-		on("on every address", isNew, value(r0, noAddr), protocol(r1), toPort(r2), does{&expr.Lookup{SourceRegister: r0, SetName: refused.name}}, goTo("refuse")),
+		on("on every address", isNew, value(r0, everyAddress), protocol(r1), toPort(r2), does{&expr.Lookup{SourceRegister: r0, SetName: refused.name}}, goTo("refuse")),
 		w.toService(), ofMesh)
 	return append(append(rs, toTargets...), rest)
 }
