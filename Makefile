@@ -10,8 +10,8 @@ GO      := CGO_ENABLED=0 go
 # will not do, IPVS runs in User-Mode Linux, with that much memory.
 PLANE   := ipvs
 LAB      = bin/lab run --plane $(PLANE) --mem 4G
-# The data planes that `make test` is about.
-TEST_PLANES := ipvs
+# The data planes that `make test` is about, one after the other.
+TEST_PLANES := nftables ipvs
 
 .PHONY: help
 help: ## list the targets
@@ -117,7 +117,8 @@ demo-shell: deps tools ## a prompt in a running lab of three hosts, to look arou
 	bin/lab shell --plane $(PLANE) --hosts a,b,c
 
 .PHONY: bench
-bench: deps tools ## measure, and print a table (PART=host or cluster, QUICK=1: a few rounds)
+bench: PLANE := auto
+bench: deps tools ## measure, and print a table (PLANE=ipvs or nftables, PART=plane, host or cluster, QUICK=1: a few rounds)
 	$(GO) build -trimpath -o bin/ ./cmd/bench
 	@$(LAB) --timeout 60m -- bin/bench $(if $(PART),-part $(PART)) $(if $(QUICK),-quick)
 

@@ -187,7 +187,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
 	var err error
-	if a.plane, err = openPlane(ctx, c.DataPlane, c.planeOptions(log, a.registry)); err != nil {
+	if a.plane, err = openPlane(ctx, c.DataPlane, c.planeOptions(log)); err != nil {
 		return nil, err
 	}
 	log.Info("data plane is chosen", "plane", a.plane.Name(), "why", a.plane.why)
@@ -341,7 +341,7 @@ func (a *Agent) balance(ctx context.Context, s *model.Snapshot, full bool) recon
 	r := a.balancer.Reconcile(ctx, s, full)
 	if !r.More && !a.retired {
 		a.retired = true
-		a.plane.retire(ctx, a.config.planeOptions(a.log, nil), a.log)
+		a.plane.retire(ctx, a.config.planeOptions(a.log), a.log)
 	}
 	return r
 }
@@ -484,7 +484,7 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 	return errors.Join(
 		ingress.Down(ctx, c.ingress(log)),
 		fabric.Down(),
-		downPlanes(ctx, c.planeOptions(log, nil)),
+		downPlanes(ctx, c.planeOptions(log)),
 		removeNetwork(ctx, c, log),
 	)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"shoal/kernel"
 	"shoal/model"
 )
 
@@ -34,7 +35,7 @@ func newMetrics(reg *prometheus.Registry, a *Agent) *metrics {
 		ConstLabels: prometheus.Labels{"version": a.version, "go": runtime.Version()},
 	})
 	info.Set(1)
-	reg.MustRegister(m.seconds, m.failures, info, &mesh{a: a},
+	reg.MustRegister(m.seconds, m.failures, info, kernel.Writes, &mesh{a: a},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"shoal/lb"
 	"shoal/lb/host"
 	"shoal/lb/ipvs"
@@ -115,9 +113,9 @@ func (p *plane) retire(ctx context.Context, o lb.PlaneOptions, log *slog.Logger)
 }
 
 // planeOptions are the settings of data planes.
-func (c *Config) planeOptions(log *slog.Logger, reg prometheus.Registerer) lb.PlaneOptions {
+func (c *Config) planeOptions(log *slog.Logger) lb.PlaneOptions {
 	return lb.PlaneOptions{
-		Pool: c.Pool, DNS: c.DNS, DNSPeers: c.DNSPeers, StateDir: c.StateDir, Log: log.With("part", "plane"), Registerer: reg,
+		Pool: c.Pool, DNS: c.DNS, DNSPeers: c.DNSPeers, StateDir: c.StateDir, Log: log.With("part", "plane"),
 		Timeouts: lb.Timeouts{TCP: c.TCPTimeout, TCPFin: c.TCPFinTimeout, UDP: c.UDPTimeout},
 	}
 }

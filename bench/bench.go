@@ -19,13 +19,14 @@ type bench struct {
 	failed   bool
 	rows     []Row
 
+	quick  bool
 	long   time.Duration // of each comparison
 	rounds int           // of what happens again and again
 }
 
 // Options are about a run.
 type Options struct {
-	Part  string // "host" or "cluster", "" for all
+	Part  string // "plane", "host" or "cluster", "" for all
 	Quick bool   // a few rounds only: to see that it works
 }
 
@@ -72,6 +73,7 @@ type section struct {
 
 // parts are what a run measures, in this order.
 var parts = []section{
+	{"plane", (*bench).dataPlane},
 	{"host", (*bench).oneHost},
 	{"cluster", (*bench).manyHosts},
 }
@@ -80,9 +82,9 @@ var parts = []section{
 // progress. It returns the exit status: 0 if every figure was taken, whether or not it meets
 // its aim; 2 if the options are wrong.
 func Run(o Options, table, progress io.Writer) (status int) {
-	b := &bench{progress: progress, started: time.Now(), long: 5 * time.Second, rounds: 20}
+	b := &bench{progress: progress, started: time.Now(), long: 3 * time.Second, rounds: 20}
 	if o.Quick {
-		b.long, b.rounds = 500*time.Millisecond, 3
+		b.quick, b.long, b.rounds = true, 500*time.Millisecond, 3
 	}
 	if o.Part != "" && !slices.ContainsFunc(parts, func(p section) bool { return p.name == o.Part }) {
 		fmt.Fprintf(progress, "bench: there is no part %q\n", o.Part)
@@ -125,8 +127,8 @@ func (b *bench) header() string {
 	if os.Getenv("LAB_KERNEL") == "uml" {
 		kind = "User-Mode Linux"
 	}
-	return fmt.Sprintf(`Linux %s (%s), %s, processors: %d. The run took %.0f minutes.
+	return fmt.Sprintf(`Data plane %s. Linux %s (%s), %s, processors: %d. The run took %.0f minutes.
 
 A ratio is shoal's figure over the other, the median of all rounds, with their quartiles in brackets.
-`, release, kind, runtime.GOARCH, runtime.NumCPU(), time.Since(b.started).Minutes())
+`, thePlane().name, release, kind, runtime.GOARCH, runtime.NumCPU(), time.Since(b.started).Minutes())
 }

@@ -91,6 +91,14 @@ func TestFailuresBeforeTheMomentDoNotCount(t *testing.T) {
 	}
 }
 
+func TestServicesAreCounted(t *testing.T) {
+	for n, want := range map[int]string{1: "1 service", 1000: "1,000 services"} {
+		if got := services(n); got != want {
+			t.Errorf("%d: got %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestThousandsHaveCommas(t *testing.T) {
 	for n, want := range map[int]string{1: "1", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
 		if got := thousands(n); got != want {

@@ -33,6 +33,9 @@ type cluster struct {
 	near, far target
 }
 
+// meshAims are those of a published port.
+var meshAims = aims{kept: 0.85, once: 0.85, bulk: 0.85}
+
 // target is a service with one task.
 type target struct {
 	task      netip.Addr
@@ -44,7 +47,7 @@ type target struct {
 // the hosts share a link.
 func (b *bench) manyHosts() {
 	c := newCluster(b)
-	b.add(c.versus("mesh port, local task", c.outside, c.meshPort(c.near), c.near, 0.85))
+	b.add(c.versus("mesh port, local task", c.outside, c.meshPort(c.near), c.near, meshAims))
 	c.across("host-gw")
 	b.add(c.changes())
 	b.add(c.deaths())
@@ -55,15 +58,15 @@ func (b *bench) manyHosts() {
 // across measures what goes from one host to another by a backend.
 func (c *cluster) across(backend string) {
 	client := c.clients[c.a]
-	c.add(c.versus("mesh port, remote task, "+backend, c.outside, c.meshPort(c.far), c.far, 0.85))
-	c.add(c.versus("VIP, remote task, "+backend, client, netip.AddrPortFrom(c.far.vip, port), c.far, 0.95))
+	c.add(c.versus("mesh port, remote task, "+backend, c.outside, c.meshPort(c.far), c.far, meshAims))
+	c.add(c.versus("VIP, remote task, "+backend, client, netip.AddrPortFrom(c.far.vip, port), c.far, vipAims))
 	c.Logf("container to container, %s", backend)
 	r := c.contest(client.path(c.far.task, port), c.bare.path(c.b.host.Addr(), port))
-	c.add(r.rows("container to container, "+backend, "host to host", 0))
+	c.add(r.rows("container to container, "+backend, "host to host", aims{}))
 }
 
 // versus compares what a caller gets at an address with the same straight from the task.
-func (c *cluster) versus(label string, from *caller, at netip.AddrPort, t target, aim float64) []Row {
+func (c *cluster) versus(label string, from *caller, at netip.AddrPort, t target, aim aims) []Row {
 	c.Logf("%s", label)
 	r := c.contest(from.path(at.Addr(), at.Port()), from.path(t.task, port))
 	return r.rows(label, "straight to the task", aim)

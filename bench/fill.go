@@ -18,11 +18,16 @@ import (
 // fakeNode is the host that the services without containers are said to be on.
 const fakeNode = "elsewhere"
 
-// fake is the i-th service without containers: one task, at an address that
-// nobody has.
-func fake(i int, state model.State) model.Container {
-	id := fmt.Sprintf("s%05d", i)
-	addr := nth("10.200.0.0", i)
+// fakeTasks is how many tasks each of those services has.
+const fakeTasks = 2
+
+// fakeAddrs are where its tasks are: nobody has these addresses.
+var fakeAddrs = [fakeTasks]string{"10.200.0.0", "10.201.0.0"}
+
+// fake is the container of a task of the i-th service without containers.
+func fake(i, task int, state model.State) model.Container {
+	id := fmt.Sprintf("s%05d-%d", i, task)
+	addr := nth(fakeAddrs[task], i)
 	return model.Container{
 		ID: id, Name: id, Node: fakeNode, Stack: model.DefaultStack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
 		Tasks: []model.Task{{
@@ -57,27 +62,42 @@ func (w *world) fill(n int) {
 	for ; w.fakes+1 < n; w.fakes++ {
 		id := fakeID(w.fakes)
 		vip := fakeVIP(w.fakes)
-		puts = append(puts, w.putFake(w.fakes, model.Running),
-			w.put("services/"+id.String(), catalog.ServiceRecord{VIP: vip, Created: time.Unix(1, 0)}),
+		for task := range fakeTasks {
+			puts = append(puts, w.putFake(w.fakes, task, model.Running))
+		}
+		puts = append(puts, w.put("services/"+id.String(), catalog.ServiceRecord{VIP: vip, Created: time.Unix(1, 0)}),
 			w.put("vips/"+vip.String(), id))
 	}
 	for batch := range slices.Chunk(puts, 120) { // etcd takes 128 in one transaction
 		_, err := w.etcd.Txn(context.Background()).Then(batch...).Commit()
 		w.must("write services into the store", err)
 	}
-	lab.Eventually(w, 5*time.Minute, fmt.Sprintf("%d services are in the kernel", n), func() error {
-		if held := len(w.set("SHOAL-VIP-UDP")); held < n {
-			return fmt.Errorf("it has %d", held)
-		}
-		return nil
-	})
+	w.awaitFakes()
 	if n > had {
 		w.Logf("%d services more, from the store to the kernel: %.1f s", n-had, time.Since(start).Seconds())
 	}
 }
 
-func (w *world) putFake(i int, state model.State) clientv3.Op {
-	c := fake(i, state)
+// awaitFakes waits until the kernel has all services. It rests for longer than it looks:
+// a list of ten thousand takes its time from who is to fill it.
+func (w *world) awaitFakes() {
+	var pause time.Duration
+	lab.Eventually(w, patience, fmt.Sprintf("%d services are in the kernel", w.fakes+1), func() error {
+		time.Sleep(pause)
+		begun := time.Now()
+		held := w.vips()
+		pause = 9 * time.Since(begun)
+		for i := range w.fakes {
+			if !held[fakeVIP(i)] {
+				return fmt.Errorf("it has %d VIPs, not that of %s", len(held), fakeID(i))
+			}
+		}
+		return nil
+	})
+}
+
+func (w *world) putFake(i, task int, state model.State) clientv3.Op {
+	c := fake(i, task, state)
 	return w.put("tasks/"+fakeNode+"/"+c.ID, c)
 }
 

@@ -73,22 +73,29 @@ func (t turns) ratio(ours, other int) spread {
 	return spreadOf(all)
 }
 
-// contest is what two paths were found to do.
-type contest struct{ kept, once, bulk turns }
+// times is the ratio of the times of two sides, which is the other way round.
+func (t turns) times(ours, other int) spread { return t.ratio(other, ours) }
 
-// contest compares two paths in three ways.
+// contest is what two paths were found to do.
+type contest struct{ kept, once, first, bulk turns }
+
+// aims are what the ratios should be at least.
+type aims struct{ kept, once, bulk float64 }
+
+// contest compares two paths in four ways.
 func (b *bench) contest(ours, other path) contest {
 	return contest{
-		kept: b.compare(ours.kept(), other.kept()),
-		once: b.compare(ours.once(), other.once()),
-		bulk: b.compare(ours.bulk(), other.bulk()),
+		kept:  b.compare(ours.kept(), other.kept()),
+		once:  b.compare(ours.once(), other.once()),
+		first: b.compare(ours.first(), other.first()),
+		bulk:  b.compare(ours.bulk(), other.bulk()),
 	}
 }
 
 // rows tell of a contest. label begins each; against is what the other path is; an aim of
 // zero is none.
-func (c contest) rows(label, against string, aim float64) []Row {
-	row := func(what, unit string, scale float64, t turns) Row {
+func (c contest) rows(label, against string, aim aims) []Row {
+	row := func(what, unit string, scale float64, t turns, aim float64) Row {
 		r := Row{What: label + ": " + what, Ratio: t.ratio(0, 1),
 			Shoal: fmt.Sprintf("%.0f%s", scale*t.rate(0), unit), Against: fmt.Sprintf("%.0f%s %s", scale*t.rate(1), unit, against)}
 		if aim > 0 {
@@ -97,9 +104,10 @@ func (c contest) rows(label, against string, aim float64) []Row {
 		return r
 	}
 	rows := []Row{
-		row("requests on kept connections", "/s", 1, c.kept),
-		row("requests each on a new connection", "/s", 1, c.once),
-		row("throughput", " MB/s", bulk/1e6, c.bulk),
+		row("requests on kept connections", "/s", 1, c.kept, aim.kept),
+		row("requests each on a new connection", "/s", 1, c.once, aim.once),
+		c.firstPacket(label, against),
+		row("throughput", " MB/s", bulk/1e6, c.bulk, aim.bulk),
 	}
 	for _, p := range []int{50, 99} {
 		ours, other := c.kept.time(0, p), c.kept.time(1, p)
@@ -108,6 +116,13 @@ func (c contest) rows(label, against string, aim float64) []Row {
 			Against: fmt.Sprintf("%d µs %s", other.Microseconds(), against), Ratio: exactly(float64(ours) / float64(other))})
 	}
 	return rows
+}
+
+// firstPacket tells how long the first packet takes to be answered.
+func (c contest) firstPacket(label, against string) Row {
+	ours, other := c.first.time(0, 50), c.first.time(1, 50)
+	return Row{What: label + ": first packet to its answer, p50", Shoal: fmt.Sprintf("%.0f µs", us(ours)),
+		Against: fmt.Sprintf("%.0f µs %s", us(other), against), Ratio: c.first.times(0, 1)}
 }
 
 // kept makes requests on one connection, which is made anew each round.
@@ -151,6 +166,29 @@ func (p path) onConnection(length int, ask func(fd int) error) side {
 			bursts++
 			times, err = repeat(length, func() error { return ask(fd) })
 			return err
+		})
+		return times, err
+	}
+}
+
+// first makes connections: their first packet is a SYN, which is answered. What becomes of
+// a connection after that does not count.
+func (p path) first() side {
+	buf := make([]byte, 4096)
+	return func() (times []time.Duration, err error) {
+		err = p.do(func() error {
+			for range burstLength {
+				start := time.Now()
+				fd, err := p.dial(requestLimit)
+				if err != nil {
+					return err
+				}
+				times = append(times, time.Since(start))
+				if err := finish(fd, buf); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 		return times, err
 	}

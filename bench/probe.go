@@ -39,22 +39,27 @@ func (c *caller) newProber() *prober {
 
 // start begins to make requests, one every pace. One without an answer when its
 // thread's next turn is near has failed. Only a stopped prober starts.
-func (p *prober) start(path path, pace time.Duration) *prober {
+func (p *prober) start(path path, pace time.Duration) {
+	p.startWithin(path, pace, (probeThreads-2)*pace)
+}
+
+// startWithin is start, where a request fails that takes longer than limit. If that is
+// longer than its thread's turn, those after it may be late.
+func (p *prober) startWithin(path path, pace, limit time.Duration) {
 	p.probes, p.end = nil, make(chan struct{})
 	start := time.Now()
 	for i, t := range p.threads {
 		p.running.Go(func() {
 			_ = t.do(func() error {
-				p.work(path, start.Add(time.Duration(i)*pace), pace)
+				p.work(path, start.Add(time.Duration(i)*pace), pace, limit)
 				return nil
 			})
 		})
 	}
-	return p
 }
 
 // work makes one thread's requests.
-func (p *prober) work(path path, next time.Time, pace time.Duration) {
+func (p *prober) work(path path, next time.Time, pace, limit time.Duration) {
 	buf := make([]byte, 4096)
 	for ; ; next = next.Add(probeThreads * pace) {
 		select {
@@ -63,7 +68,7 @@ func (p *prober) work(path path, next time.Time, pace time.Duration) {
 		case <-time.After(time.Until(next)):
 		}
 		begun := time.Now()
-		err := path.askOnce(buf, (probeThreads-2)*pace)
+		err := path.askOnce(buf, limit)
 		p.mu.Lock()
 		p.probes = append(p.probes, probe{begun, time.Now(), err})
 		p.mu.Unlock()

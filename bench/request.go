@@ -137,6 +137,11 @@ func (p path) askOnce(buf []byte, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
+	return finish(fd, buf)
+}
+
+// finish makes the only request of a connection, and closes it.
+func finish(fd int, buf []byte) error {
 	defer unix.Close(fd)
 	if _, err := unix.Write(fd, requestOnce); err != nil {
 		return fmt.Errorf("send a request: %w", err)

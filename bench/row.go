@@ -100,6 +100,14 @@ func percentile[T cmp.Ordered](all []T, p int) (v T) {
 	return slices.Sorted(slices.Values(all))[max((len(all)*p+99)/100, 1)-1]
 }
 
+// services says how many there are.
+func services(n int) string {
+	if n == 1 {
+		return "1 service"
+	}
+	return thousands(n) + " services"
+}
+
 // thousands is a number with a comma before each three digits.
 func thousands(n int) string {
 	if n < 1000 {

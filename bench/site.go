@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/api"
-	"shoal/kernel/ipset"
-	"shoal/kernel/ipvs"
 	"shoal/lab"
 	"shoal/model"
 )
@@ -33,18 +31,18 @@ type site struct {
 	agents *api.Client
 	root   string // the host's files as the bench sees them
 	inHost *thread
-	ipvs   *ipvs.Handle // of inHost
+	kernel look // of inHost
 }
 
 func newSite(b *bench, host *lab.Host) *site {
 	s := &site{bench: b, host: host}
 	s.root = strings.TrimSuffix(host.Netns(), "ns/net") + "root"
 	s.inHost = b.enter(host.Netns())
-	b.must("open the host's IPVS", s.inHost.do(func() (err error) {
-		s.ipvs, err = ipvs.New(context.Background())
+	b.must("open what the data plane has in the kernel", s.inHost.do(func() (err error) {
+		s.kernel, err = thePlane().look()
 		return err
 	}))
-	b.Cleanup(s.ipvs.Close)
+	b.Cleanup(s.kernel.Close)
 	s.agents = api.NewClient(host.AgentSocket())
 	var err error
 	s.docker, err = client.NewClientWithOpts(client.WithHost("unix://"+host.DockerSocket()), client.WithAPIVersionNegotiation())
@@ -100,46 +98,29 @@ func (b *bench) askQuickly(in *thread, device string) {
 	}))
 }
 
-// set is what one of the host's ipsets holds.
-func (s *site) set(name string) (entries map[ipset.Entry]uint32) {
-	err := s.inHost.do(func() (err error) {
-		entries, err = ipset.List(name)
+// vips are the VIPs that the kernel has.
+func (s *site) vips() (all map[netip.Addr]bool) {
+	s.must("read the VIPs in the kernel", s.inHost.do(func() (err error) {
+		all, err = s.kernel.vips()
 		return err
-	})
-	s.must("read the set "+name, err)
-	return entries
+	}))
+	return all
 }
 
-// mark is the mark of the virtual service that a VIP's TCP ports have.
-func (s *site) mark(vip netip.Addr) uint32 {
-	mark := s.set("SHOAL-VIP")[ipset.Addr(vip)]
-	if mark == 0 {
-		s.Fatalf("%s: the kernel has no mark for %s", s.host.Name(), vip)
-	}
-	return mark
-}
-
-// rotation is how many destinations of a virtual service get new connections, as the
-// kernel has it.
-func (s *site) rotation(mark uint32) (n int) {
-	s.must("read a virtual service", s.inHost.do(func() error {
-		found, err := s.ipvs.Destinations(mark)
-		for _, d := range found {
-			if d.Weight > 0 {
-				n++
-			}
-		}
+// rotation is how many backends of a VIP get new connections, as the kernel has it.
+func (s *site) rotation(vip netip.Addr) (n int) {
+	s.must("read the backends of a VIP", s.inHost.do(func() (err error) {
+		n, err = s.kernel.rotation(vip)
 		return err
 	}))
 	return n
 }
 
-// awaitRotation waits until so many destinations of a VIP get new connections, and returns
+// awaitRotation waits until so many backends of a VIP get new connections, and returns
 // when.
 func (s *site) awaitRotation(vip netip.Addr, n int) time.Time {
-	mark := s.mark(vip)
 	lab.Eventually(s, patience, fmt.Sprintf("%s has %d tasks of %s in rotation", s.host.Name(), n, vip), func() error {
-		if got := s.rotation(mark); got != n {
+		if got := s.rotation(vip); got != n {
 			return fmt.Errorf("it has %d", got)
 		}
 		return nil

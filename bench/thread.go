@@ -13,6 +13,18 @@ type thread struct{ work chan func() }
 
 // enter makes a thread in the namespace of that path.
 func (b *bench) enter(path string) *thread {
+	return b.newThread("enter the namespace "+path, func() error {
+		ns, err := netns.GetFromPath(path)
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		return netns.Set(ns)
+	})
+}
+
+// newThread makes a thread that does something first, of which what tells.
+func (b *bench) newThread(what string, first func() error) *thread {
 	t := &thread{make(chan func())}
 	entered := make(chan error)
 	go func() {
@@ -21,17 +33,12 @@ func (b *bench) enter(path string) *thread {
 		// a time limit (signal(7)).
 		blocked := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGURG - 1)}}
 		_ = unix.PthreadSigmask(unix.SIG_BLOCK, &blocked, nil)
-		ns, err := netns.GetFromPath(path)
-		if err == nil {
-			err = netns.Set(ns)
-			ns.Close()
-		}
-		entered <- err
+		entered <- first()
 		for f := range t.work {
 			f()
 		}
 	}()
-	b.must("enter the namespace "+path, <-entered)
+	b.must(what, <-entered)
 	b.Cleanup(func() { close(t.work) })
 	return t
 }

@@ -22,7 +22,7 @@ import (
 
 // cacheEvery is the least time between two writes of the cache. One that takes
 // long is written less often still, for a hundredth of the time at the most.
-const cacheEvery = 5 * time.Second
+const cacheEvery = 500 * time.Millisecond
 
 // cacheLine is one line of the cache. One of its fields is set.
 type cacheLine struct {

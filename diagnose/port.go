@@ -31,14 +31,14 @@ func (in *Inspector) traceMesh(ctx context.Context, e *walk, s *model.Snapshot, 
 	if q.at.IsValid() && len(v.On) > 0 && !slices.ContainsFunc(v.On, func(n netip.Prefix) bool { return n.Contains(q.at) }) {
 		e.step("host", false, "it is not taken on %s", q.at)
 	}
-	source := "so the tasks see it as it is"
+	source := fmt.Sprintf("%s is outside the cluster: %s, so it is kept", q.from, client.Evidence)
 	if !client.Kept {
-		source = "so the tasks see the address of the device that leads to them"
+		source = fmt.Sprintf("%s is inside the cluster (%s): rewritten, to the address of the device that leads to the task", q.from, client.Evidence)
 	}
 	var tasks []netip.Addr
 	for _, f := range v.Fronts {
 		e.steps(f.Steps)
-		e.step("source", true, "%s: %s, %s", q.from, client.Evidence, source)
+		e.step("source", true, "%s", source)
 		for _, b := range f.Backends {
 			path, err := in.Mesh.Path(b.Addr.Addr())
 			if err != nil {

@@ -130,6 +130,7 @@ func TestHostsEachProjectFindsItsOwn(t *testing.T) {
 }
 
 func TestHostsTheAgentRunsAsAContainer(t *testing.T) {
+	lab.Needs(t, "privileged")
 	h := &host{shared.With(t).Host("box"), t}
 	state := filepath.Join(h.Dir(), "var")
 	t.Setenv("SHOAL_NODE", "box")

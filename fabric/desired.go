@@ -2,7 +2,6 @@ package fabric
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -94,7 +93,7 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 	tunnels := true
 	if own := find(in.self.Addr, addrs); own == nil {
 		tunnels = false
-		refuse(in.self.Name, fmt.Errorf("the host's address %s is on none of its devices, so no tunnel can start from it: name one that is with --advertise", in.self.Addr))
+		refuse(in.self.Name, model.AddressMissing.Errorf("the host's address %s is on none of its devices, so no tunnel can start from it: name one that is with --advertise", in.self.Addr))
 	} else {
 		for name, t := range o.tunnels() {
 			want.devices[name] = t.Device(in.self, own.MTU)
@@ -124,23 +123,23 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 // way is how a peer is reached, by the first transport that can.
 func way(o Options, in inputs, peer model.Node, addrs []transport.Addr) (p path, err error) {
 	if !peer.Addr.Is4() || !peer.Subnet.Addr().Is4() {
-		return path{}, fmt.Errorf("host %s has address %s and subnet %s: only IPv4 is carried between hosts", peer.Name, peer.Addr, peer.Subnet)
+		return path{}, model.SubnetInvalid.Errorf("host %s has address %s and subnet %s: only IPv4 is carried between hosts", peer.Name, peer.Addr, peer.Subnet)
 	}
 	if peer.Addr == in.self.Addr {
-		return path{}, fmt.Errorf("host %s has the address %s, as this host, %s, has: if it is gone, remove it with `shoal node rm %s`", peer.Name, peer.Addr, in.self.Name, peer.Name)
+		return path{}, model.AddressTaken.Errorf("host %s has the address %s, as this host, %s, has: if it is gone, remove it with `shoal node rm %s`", peer.Name, peer.Addr, in.self.Name, peer.Name)
 	}
 	if err := model.Overlap(peer, in.nodes); err != nil {
 		return path{}, err
 	}
 	if peer.Subnet.Overlaps(in.self.Subnet) {
-		return path{}, fmt.Errorf("the subnet %s of host %s overlaps %s of this host, %s", peer.Subnet, peer.Name, in.self.Subnet, in.self.Name)
+		return path{}, model.SubnetOverlap.Errorf("the subnet %s of host %s overlaps %s of this host, %s", peer.Subnet, peer.Name, in.self.Subnet, in.self.Name)
 	}
 	if err := shadowed(in.self, peer, in.networks); err != nil {
 		return path{}, err
 	}
 	for _, a := range addrs {
 		if a.Net.Overlaps(peer.Subnet) {
-			return path{}, fmt.Errorf("the subnet %s of host %s overlaps %s on device %s of this host, %s: give %[2]s another subnet",
+			return path{}, model.SubnetOverlap.Errorf("the subnet %s of host %s overlaps %s on device %s of this host, %s: give %[2]s another subnet",
 				peer.Subnet, peer.Name, a.Net, a.Device, in.self.Name)
 		}
 	}

@@ -20,7 +20,7 @@ func shadowed(self, peer model.Node, networks []model.Network) error {
 		}
 		for _, s := range n.Subnets {
 			if s.Overlaps(peer.Subnet) {
-				return fmt.Errorf("the Docker network %s of host %s has %s, which overlaps the subnet %s of host %s: make the network again with another subnet",
+				return model.SubnetOverlap.Errorf("the Docker network %s of host %s has %s, which overlaps the subnet %s of host %s: make the network again with another subnet",
 					n.Name, self.Name, s, peer.Subnet, peer.Name)
 			}
 		}

@@ -221,6 +221,13 @@ func (h *Host) Agent() *Process {
 	return h.agent
 }
 
+// Engine is the engine's process.
+func (h *Host) Engine() *Process {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.engine
+}
+
 // logsOnFailure has the ends of the host's logs told if the test fails.
 func (h *Host) logsOnFailure() {
 	t, m := h.t, h.machine

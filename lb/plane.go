@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"shoal/model"
 	"shoal/reconcile"
 )
@@ -195,8 +193,7 @@ type PlaneOptions struct {
 	Timeouts Timeouts     // how long idle connections are kept; zero: the plane's own defaults
 	StateDir string       // where former values of what is the host's are kept; made if missing
 
-	Log        *slog.Logger          // nil: none
-	Registerer prometheus.Registerer // nil: no metrics
+	Log *slog.Logger // nil: none
 }
 
 // Timeouts are how long a connection may be idle before it is forgotten, in

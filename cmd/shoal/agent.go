@@ -57,7 +57,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdCert, "etcd-cert", c.EtcdCert, "a client certificate for it, a PEM file")
 	f.StringVar(&c.EtcdKey, "etcd-key", c.EtcdKey, "the certificate's key, a PEM file")
 	f.StringVar(&c.DataPlane, "data-plane", c.DataPlane, "what balances connections in the kernel: ipvs, nftables, or auto: ipvs where the kernel has all that it needs, else nftables")
-	f.DurationVar(&c.TCPTimeout, "tcp-timeout", c.TCPTimeout, "how long the balancer remembers an idle TCP connection, 1s to 744h")
+	f.DurationVar(&c.TCPTimeout, "tcp-timeout", c.TCPTimeout, "how long IPVS remembers an idle TCP connection, 1s to 744h; not used with nftables")
 	f.DurationVar(&c.TCPFinTimeout, "tcp-fin-timeout", c.TCPFinTimeout, "the same for one that was closed")
 	f.DurationVar(&c.UDPTimeout, "udp-timeout", c.UDPTimeout, "the same for UDP")
 	f.StringVar(&c.MetricsAddr, "metrics-addr", c.MetricsAddr, "serve /metrics on this ADDR:PORT too (default: on the socket only)")

@@ -5,7 +5,6 @@ package ipip
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -84,7 +83,7 @@ func (tunnel) SetFeature(transport.Device) error { return nil }
 
 func (tunnel) Hint(_ transport.Device, err error) error {
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("this kernel has no ipip: run `modprobe ipip` on the host, or use another backend")
+		return model.KernelIncomplete.Errorf("this kernel has no ipip: run `modprobe ipip` on the host, or use another backend")
 	}
 	return err
 }

@@ -147,7 +147,7 @@ func (tunnel) Hint(d transport.Device, err error) error {
 	m := d.Made.(made)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return fmt.Errorf("this kernel has no vxlan: run `modprobe vxlan` on the host, or use another backend")
+		return model.KernelIncomplete.Errorf("this kernel has no vxlan: run `modprobe vxlan` on the host, or use another backend")
 	case errors.Is(err, unix.EEXIST):
 		return fmt.Errorf("%w: another device has VNI %d on UDP port %d: choose another by --vxlan-vni, on all hosts", err, m.vni, m.port)
 	case errors.Is(err, unix.EADDRINUSE):

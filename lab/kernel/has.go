@@ -1,11 +1,15 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -26,6 +30,25 @@ var facilities = map[string]func() error{
 		// Its own end, since the module makes a device without any, tunl0.
 		return netlink.LinkAdd(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "probe"}, Local: net.IPv4(192, 0, 2, 1), Proto: unix.IPPROTO_IPIP})
 	},
+	// A privileged container has every capability that there is; where the machine itself lacks one, none can be started.
+	"privileged": func() error {
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			return err
+		}
+		last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+		if err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(last)))
+		if err != nil {
+			return err
+		}
+		if all := fmt.Sprintf("CapBnd:\t%016x\n", uint64(1)<<(n+1)-1); !strings.Contains(string(status), all) {
+			return errors.New("this machine does not have every capability")
+		}
+		return nil
+	},
 	"dummy": func() error {
 		return netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "probe"}})
 	},
@@ -39,7 +62,7 @@ var facilities = map[string]func() error{
 	},
 }
 
-// Has probes whether this kernel has a facility: sctp, ipip, dummy or netem. An error says why it has not.
+// Has probes whether this kernel has a facility: sctp, ipip, privileged, dummy or netem. An error says why it has not.
 func Has(facility string) error {
 	probe := facilities[facility]
 	if probe == nil {

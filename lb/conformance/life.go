@@ -171,12 +171,11 @@ var anyBreaks = []Break{
 func repairs(t *testing.T, w *world) {
 	w.some()
 	w.engineAgain() // other tests may have left its rules in another order
+	before := w.state(w.a)
 	for i, b := range append(anyBreaks, w.plane.Breaks...) {
 		w.sub(b.Name, func(t *testing.T) {
-			before := w.state(w.a)
 			w.a.must(t, func() error { return b.Do(w.a.opts) })
-			broken := w.state(w.a)
-			if broken == before {
+			if w.state(w.a) == before {
 				t.Fatal("no harm is done: the test shows nothing")
 			}
 			w.pass(w.a, true)

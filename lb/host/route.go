@@ -105,7 +105,8 @@ func DropRoute() error {
 func Lookup(to netip.Addr, mark uint32) (*netlink.Route, error) {
 	found, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, Mark: mark})
 	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH),
+		errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES): // to a black hole, or prohibited
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("look up the route to %s: %w", to, err)

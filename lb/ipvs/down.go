@@ -42,9 +42,13 @@ func Down(ctx context.Context, opts Options) error {
 	if ipvs.Loaded() {
 		do(downIPVS(ctx, opts.timeoutsFile()))
 	}
-	if hasSets() == nil {
+	// Of a set that is not there Linux 6 says that it was removed, which counts
+	// as a write.
+	if sets, err := ipset.Names(); err == nil {
 		for _, s := range slices.Backward(slices.Concat(hostSets, betweenSets)) {
-			do(ipset.Destroy(s.Name))
+			if slices.Contains(sets, s.Name) {
+				do(ipset.Destroy(s.Name))
+			}
 		}
 	}
 	for _, name := range slices.Concat(paramNames(ipvsParams), []string{sysctl.IPv4(hostDev, "route_localnet"), sysctl.IPv4(hostDev, "rp_filter")}) {

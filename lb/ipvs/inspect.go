@@ -146,6 +146,13 @@ func (p *Plane) inspectPublished(ctx context.Context, k lb.Key, have rules.State
 		}
 	}
 	v.Steps = []lb.Step{step, rulesStep("SHOAL-IN", redirect, broken)}
+	for i := range v.Fronts {
+		back, err := returnStep()
+		if err != nil {
+			return nil, err
+		}
+		v.Fronts[i].Steps = append(v.Fronts[i].Steps, back)
+	}
 	return v, nil
 }
 

@@ -2,7 +2,6 @@ package ipvs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -12,10 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netns"
 
-	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/watch"
@@ -122,13 +119,6 @@ func New(opts Options) (*Plane, error) {
 	if p.changed, err = watch.Start(watching, interest()); err != nil {
 		p.Close()
 		return nil, err
-	}
-	if opts.Registerer != nil {
-		var already prometheus.AlreadyRegisteredError
-		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
-			p.Close()
-			return nil, err
-		}
 	}
 	return p, nil
 }

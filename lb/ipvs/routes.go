@@ -57,6 +57,16 @@ func ensureReturn(self netip.Addr) error {
 		}))
 }
 
+// returnStep reads the way by which replies come to the sandbox.
+func returnStep() (lb.Step, error) {
+	s := lb.Step{What: "return", Evidence: fmt.Sprintf("replies to the sandbox: mark %#x, route none", lb.PacketMark)}
+	r, err := host.Lookup(outside, lb.PacketMark)
+	if err == nil && r != nil && r.Table == int(lb.PacketMark) {
+		s.OK, s.Evidence = true, fmt.Sprintf("replies to the sandbox: mark %#x, route default via %s dev %s", lb.PacketMark, r.Gw, hostDev)
+	}
+	return s, err
+}
+
 // ensureRoute keeps a route: the one that the kernel takes to an address, by
 // packets with a mark.
 func ensureRoute(to netip.Addr, mark uint32, want *netlink.Route) error {

@@ -3,16 +3,21 @@
 package nft
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"shoal/lb"
 	"shoal/lb/conformance"
+	"shoal/lb/host"
 )
 
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Plane{
-		New:  func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(o) },
-		Down: Down,
+		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return New(o) },
+		Down: func(ctx context.Context, o lb.PlaneOptions) error {
+			return errors.Join(host.DropRoute(), Down(ctx, o), host.Down(o.StateDir))
+		},
 		Breaks: []conformance.Break{
 			conformance.Command("the table deleted", "nft delete table ip shoal", true),
 			conformance.Command("the table's rules deleted", "nft flush table ip shoal", true),

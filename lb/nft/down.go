@@ -15,7 +15,6 @@ import (
 	"shoal/kernel"
 	"shoal/kernel/rules"
 	"shoal/lb"
-	"shoal/lb/host"
 	"shoal/model"
 )
 
@@ -25,13 +24,13 @@ func isLink(name string) bool {
 }
 
 // Down takes everything away that any Plane with these options made in the
-// network namespace of the calling thread, and puts back what is the host's.
-// Nothing of ours there is not an error; connections through VIPs and published
-// ports end.
+// network namespace of the calling thread, but for what every plane has there
+// (package host): another plane may be the one that needs it now. Connections
+// through VIPs and published ports end. Where there is no table of ours nothing
+// was carried by it, and connections are left alone: they are another plane's.
 func Down(ctx context.Context, opts lb.PlaneOptions) error {
 	var errs []error
 	do := func(err error) { errs = append(errs, err) }
-	do(host.DropRoute()) // first, see there
 	if hasIPTables() {
 		names := make([]string, len(iptables))
 		for i, c := range iptables {
@@ -39,27 +38,30 @@ func Down(ctx context.Context, opts lb.PlaneOptions) error {
 		}
 		do(rules.Remove(ctx, names...))
 	}
-	do(dropTable())
-	do(forgetAll(opts.Pool))
-	do(host.Down(opts.StateDir))
+	had, err := dropTable()
+	do(err)
+	if had {
+		do(forgetAll(opts.Pool))
+	}
 	return errors.Join(errs...)
 }
 
-func dropTable() error {
+// dropTable deletes the table, and tells whether there was one.
+func dropTable() (had bool, err error) {
 	l, _, err := library()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer l.CloseLasting()
 	if _, err := l.ListTable(tableName); errors.Is(err, os.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	kernel.Wrote("nftables", 1)
 	l.DelTable(table)
 	if err := l.Flush(); err != nil {
-		return fmt.Errorf("delete the table %s: %w", tableName, err)
+		return true, fmt.Errorf("delete the table %s: %w", tableName, err)
 	}
-	return nil
+	return true, nil
 }
 
 // Available tells what the kernel lacks, nil if nothing: it makes the whole

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/kernel"
 	"shoal/kernel/watch"
@@ -90,13 +88,6 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 	if err := p.connect(); err != nil {
 		p.Close()
 		return nil, err
-	}
-	if opts.Registerer != nil {
-		var already prometheus.AlreadyRegisteredError
-		if err := opts.Registerer.Register(kernel.Writes); err != nil && !errors.As(err, &already) {
-			p.Close()
-			return nil, err
-		}
 	}
 	return p, nil
 }

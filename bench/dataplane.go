@@ -1,0 +1,241 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shoal/kernel"
+	"shoal/lb"
+	"shoal/model"
+)
+
+// The aims of a data plane with ten thousand services.
+const (
+	emptyAim  = 5 * time.Second
+	changeAim = 5 * time.Millisecond
+)
+
+// apart is the time between changes: those that come in a burst wait for the kernel
+// to be done with the ones before.
+const apart = 50 * time.Millisecond
+
+// rig is a balancer and its data plane, in this process and in a network namespace of
+// their own, without agent, engine or traffic.
+type rig struct {
+	*bench
+	*thread
+	opts     lb.PlaneOptions
+	plane    *timedPlane
+	balancer *lb.Balancer
+	snap     *model.Snapshot // the last one
+}
+
+// timedPlane is a data plane that tells how long it took.
+type timedPlane struct {
+	lb.DataPlane
+	took time.Duration // all calls of Reconcile together
+}
+
+func (p *timedPlane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result {
+	defer func(begun time.Time) { p.took += time.Since(begun) }(time.Now())
+	return p.DataPlane.Reconcile(ctx, d, full)
+}
+
+// dataPlane measures the data plane by itself, and under the balancer: from a
+// Snapshot to the kernel.
+func (b *bench) dataPlane() {
+	const n = 10_000
+	r := newRig(b)
+	all := r.snapshot(n)
+
+	b.Logf("data plane alone: %d services from empty", n)
+	var empty, decided []float64
+	for range max(1, b.rounds/5) {
+		r.must("remove all that the data plane has in the kernel", r.do(func() error { return thePlane().down(context.Background(), r.opts) }))
+		r.start()
+		whole, plane := r.pass(r.snapshot(0), true)
+		b.Logf("with no service: %v, the data plane %v", whole, plane)
+		whole, plane = r.pass(all, false)
+		b.Logf("from empty: %v, the data plane %v", whole, plane)
+		empty, decided = append(empty, whole.Seconds()), append(decided, plane.Seconds())
+	}
+	label := fmt.Sprintf("data plane, %s × %d tasks", services(n), fakeTasks)
+	b.add([]Row{Row{What: label + " from empty: Snapshot to kernel", Shoal: quartiles("%.2f", " s", empty),
+		Against: quartiles("%.2f", " s", decided) + " of it the data plane"}.within(emptyAim, seconds(empty))})
+	r.verify(n)
+
+	b.Logf("data plane alone: one change")
+	var change, plane []float64
+	for i := range 5 * b.rounds {
+		whole, part := r.pass(r.changed(i%n, i/n%2 == 0), false)
+		change, plane = append(change, us(whole)/1e3), append(plane, us(part)/1e3)
+		time.Sleep(apart)
+	}
+	b.add([]Row{
+		Row{What: fmt.Sprintf("%s: one change, Snapshot to kernel, p50 of %d", label, len(change)), Shoal: quartiles("%.2f", " ms", change),
+			Against: quartiles("%.2f", " ms", plane) + " of it the data plane"}.within(changeAim, seconds(change)/1e3),
+		Row{What: fmt.Sprintf("%s: one change, Snapshot to kernel, p99", label), Shoal: fmt.Sprintf("%.2f ms", percentile(change, 99)),
+			Against: fmt.Sprintf("%.2f ms of it the data plane", percentile(plane, 99))}.within(changeAim, time.Duration(1e6*percentile(change, 99))),
+	})
+
+	b.Logf("data plane alone: unchanged restart")
+	var restart []float64
+	writes := 0
+	for range max(1, b.rounds/5) {
+		r.start()
+		before := kernel.Total()
+		whole, _ := r.pass(r.snap, true)
+		writes += kernel.Total() - before
+		restart = append(restart, whole.Seconds())
+	}
+	b.add([]Row{{What: label + ": unchanged restart, writes to the kernel", Shoal: fmt.Sprintf("%d writes, in %s", writes, quartiles("%.2f", " s", restart)),
+		Aim: "0", Met: writes == 0}})
+}
+
+// seconds is the median of times in seconds.
+func seconds(all []float64) time.Duration {
+	return time.Duration(percentile(all, 50) * float64(time.Second))
+}
+
+// quartiles tell the median of figures, and where their middle half lies.
+func quartiles(format, unit string, all []float64) string {
+	s := spreadOf(all)
+	return fmt.Sprintf(format+unit+" ("+format+"–"+format+")", s.median, s.low, s.high)
+}
+
+func newRig(b *bench) *rig {
+	dir, err := os.MkdirTemp("/run", "bench-")
+	b.must("make a folder", err)
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	r := &rig{bench: b, opts: lb.PlaneOptions{
+		Pool: netip.MustParsePrefix("10.96.0.0/16"), DNS: dnsAddr, DNSPeers: dnsAddr.Next(), StateDir: filepath.Join(dir, "state"),
+	}}
+	r.thread = b.newThread("make a network namespace", func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		self := netlink.NewIPNet(rigNode("a", 1).Addr.AsSlice())
+		return errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, &netlink.Addr{IPNet: self}))
+	})
+	b.Cleanup(func() {
+		_ = r.do(func() error {
+			r.stop()
+			return thePlane().down(context.Background(), r.opts)
+		})
+	})
+	return r
+}
+
+// start makes the balancer and its plane, anew if there are any: as a start of
+// the agent does.
+func (r *rig) start() {
+	r.must("open the data plane", r.do(func() error {
+		r.stop()
+		p, err := thePlane().open(r.opts)
+		if err != nil {
+			return err
+		}
+		r.plane = &timedPlane{DataPlane: p}
+		r.balancer, err = lb.New(lb.Options{DNS: r.opts.DNS, DNSPeers: r.opts.DNSPeers}, r.plane)
+		return err
+	}))
+}
+
+func (r *rig) stop() {
+	if r.plane != nil {
+		r.plane.Close()
+		r.plane = nil
+	}
+}
+
+// pass has the kernel be as a Snapshot says. It tells how long that took, and what of
+// it was the data plane's time.
+func (r *rig) pass(s *model.Snapshot, full bool) (whole, plane time.Duration) {
+	r.snap = s
+	r.must("reconcile", r.do(func() error {
+		r.plane.took = 0
+		begun := time.Now()
+		result := r.balancer.Reconcile(context.Background(), s, full)
+		for result.More {
+			result = r.balancer.Reconcile(context.Background(), s, false)
+		}
+		whole = time.Since(begun)
+		for _, p := range result.Problems {
+			return fmt.Errorf("%s %s: %s", p.Kind, p.Object, p.Reason)
+		}
+		return nil
+	}))
+	return whole, r.plane.took
+}
+
+// verify checks that the kernel has n services: a pass that did nothing would be quick.
+func (r *rig) verify(n int) {
+	r.must("look into the kernel", r.do(func() error {
+		k, err := thePlane().look()
+		if err != nil {
+			return err
+		}
+		defer k.Close()
+		held, err := k.vips()
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			if !held[fakeVIP(i)] {
+				return fmt.Errorf("of %d services it has %d VIPs, not that of %s", n, len(held), fakeID(i))
+			}
+		}
+		got, err := k.rotation(fakeVIP(n - 1))
+		if err == nil && got != fakeTasks {
+			err = fmt.Errorf("%s has %d backends in rotation, not %d", fakeID(n-1), got, fakeTasks)
+		}
+		return err
+	}))
+}
+
+func rigNode(name string, number uint16) model.Node {
+	return model.Node{Name: name, Number: number, Alive: true, Addr: nth("192.168.77.10", int(number)),
+		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(number), 0}), 24)}
+}
+
+// snapshot is a cluster with n services, all on another host.
+func (r *rig) snapshot(n int) *model.Snapshot {
+	self := rigNode("a", 1)
+	s := &model.Snapshot{Self: self, Nodes: []model.Node{self, rigNode(fakeNode, 2)}}
+	for i := range n {
+		svc := model.Service{ID: fakeID(i), VIP: fakeVIP(i)}
+		for task := range fakeTasks {
+			svc.Tasks = append(svc.Tasks, fake(i, task, model.Running).Tasks...)
+		}
+		svc.Spec = svc.Tasks[0].Spec
+		s.Services = append(s.Services, svc)
+	}
+	return s
+}
+
+// changed is the last Snapshot with the i-th service's first task in another state.
+func (r *rig) changed(i int, paused bool) *model.Snapshot {
+	s := *r.snap
+	s.Revision++
+	s.Services = slices.Clone(s.Services)
+	svc := &s.Services[i]
+	svc.Tasks = slices.Clone(svc.Tasks)
+	svc.Tasks[0].State = model.Running
+	if paused {
+		svc.Tasks[0].State = model.Paused
+	}
+	return &s
+}
