@@ -183,10 +183,6 @@ func has(load func(uint32) does, bits uint32) does {
 	return masked(expr.CmpOpNeq, load, u32(bits), u32(0))
 }
 
-func hasNone(load func(uint32) does, bits uint32) does {
-	return masked(expr.CmpOpEq, load, u32(bits), u32(0))
-}
-
 func ctState(reg uint32) does  { return ct(expr.CtKeySTATE, reg) }
 func ctStatus(reg uint32) does { return ct(expr.CtKeySTATUS, reg) }
 

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -73,28 +74,22 @@ func (p *Plane) leaves(changes plan) (l leave) {
 // them. The other frontends' flows are looked for later, in case one was made
 // meanwhile.
 func (p *Plane) split(all leave) (now, later leave) {
+	whose := map[string]lb.Key{} // entries of services
 	used := map[lb.Key]bool{}
 	for _, l := range all.leavers {
 		if _, known := used[l.key]; known {
 			continue
 		}
-		used[l.key] = true
 		f := p.have.frontends[l.key]
-		if f == nil || p.carried[l.key] {
-			continue
+		if used[l.key] = f == nil || p.carried[l.key]; !used[l.key] {
+			for _, k := range f.services() {
+				whose[string(k)] = l.key
+			}
 		}
-		var keys []string
-		for _, k := range f.services() {
-			keys = append(keys, string(k))
-		}
-		packets, err := p.c.counted(keys)
-		if err != nil {
-			continue
-		}
-		used[l.key] = false
-		for _, n := range packets {
-			used[l.key] = used[l.key] || n > 0
-		}
+	}
+	packets, err := p.c.counted(slices.Collect(maps.Keys(whose)))
+	for k, key := range whose {
+		used[key] = used[key] || err != nil || packets[k] > 0
 	}
 	now.begun = all.begun
 	for _, l := range all.leavers {

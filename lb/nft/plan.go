@@ -21,14 +21,6 @@ func (p plan) of(s *set) *change {
 	return p[s]
 }
 
-// size is how many entries are written.
-func (p plan) size() (n int) {
-	for _, c := range p {
-		n += len(c.put) + len(c.remove)
-	}
-	return n
-}
-
 // diff adds to a plan what makes of one state another.
 func (p plan) diff(have, want entries) {
 	for s, w := range want {
