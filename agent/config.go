@@ -98,7 +98,7 @@ func Defaults() Config {
 		TCPFinTimeout: 120 * time.Second,
 		UDPTimeout:    300 * time.Second,
 
-		Repair: 3 * time.Second,
+		Repair: 10 * time.Second,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 var shared *lab.Lab
 
 func TestMain(m *testing.M) {
+	os.Setenv("SHOAL_REPAIR", "3s") // many tests wait for a whole pass, which an agent makes less often by default
 	var err error
 	if shared, err = lab.Open(); err != nil {
 		fmt.Fprintln(os.Stderr, "end-to-end tests:", err)
