@@ -296,7 +296,7 @@ func (c *Config) ingress(log *slog.Logger) ingress.Options {
 // recognise tells by which Ethernet addresses a host's packets come to this one.
 func (c *Config) recognise(n model.Node) []model.MAC { return fabric.Senders(c.Backend, n) }
 
-// close lets go of the store and the kernel, which stays as it is.
+// close closes the store and what is open of the kernel, which stays as it is.
 func (a *Agent) close() {
 	if err := a.closeStore(); err != nil {
 		a.log.Warn("close the store", "error", err)
@@ -396,7 +396,7 @@ func (a *Agent) answerPeers(ctx context.Context, self model.Node) (again time.Du
 // away: no Snapshot may tell that it is back.
 const publishAgain = 5 * time.Second
 
-// publish claims the ports that this host's tasks publish, and lets go of those
+// publish claims the ports that this host's tasks publish, and releases those
 // nobody publishes any more. Where the store does not answer for one port, the
 // others are left for the next time: each would wait as long to learn the same.
 func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {

@@ -64,7 +64,7 @@ func (c *Catalog) ClaimPort(ctx context.Context, claim model.PortClaim) error {
 	return nil
 }
 
-// ReleasePort lets go of a port of the routing mesh, if the service holds it.
+// ReleasePort releases a port of the routing mesh, if the service holds it.
 func (c *Catalog) ReleasePort(ctx context.Context, claim model.PortClaim) error {
 	if _, err := c.releasePorts(ctx, claim.Service, publishKey(port{claim.Protocol, claim.Port})); err != nil {
 		return fmt.Errorf("release %d/%s of %s: %w", claim.Port, claim.Protocol, claim.Service, err)
@@ -72,7 +72,7 @@ func (c *Catalog) ReleasePort(ctx context.Context, claim model.PortClaim) error 
 	return nil
 }
 
-// releasePorts lets go of those ports of a service whose key is, or begins
+// releasePorts releases those ports of a service whose key is, or begins
 // with, the one given. It tells how many they were.
 func (c *Catalog) releasePorts(ctx context.Context, id model.ServiceID, key string, opts ...clientv3.OpOption) (n int, err error) {
 	r, err := c.commit(ctx, nil, []clientv3.Op{clientv3.OpGet(key, opts...)}, nil)

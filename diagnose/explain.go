@@ -90,7 +90,7 @@ func explainState(e *walk, t *model.Task) {
 		model.Starting:  "its HEALTHCHECK has not passed yet, so it gets no connections; see docker inspect, State.Health",
 		model.Unhealthy: "its HEALTHCHECK fails, so it gets no new connections; see docker inspect, State.Health",
 		model.Paused:    "it is paused, so it gets no new connections: docker unpause",
-		model.Lost:      "its host is held for dead; see shoal nodes",
+		model.Lost:      "its host is considered dead; see shoal nodes",
 		model.Unreached: "its address is on a Docker network that only its own host reaches, so it serves there alone; shoal problems on that host says what to do",
 		model.Draining:  fmt.Sprintf("it was told to stop and may finish what it holds until %s", t.DrainDeadline().Format(time.TimeOnly)),
 	}

@@ -73,20 +73,10 @@ const DNSPort = 53
 // so no service is called that.
 var dnsPeersID = model.ServiceID{Name: "dns-peers"}
 
-// DNSServer is the address, of those that other hosts reach, where a host's DNS
-// server answers: the first of its containers' subnet, which is their bridge's.
-// It is the zero one while the host has no subnet.
-func DNSServer(n model.Node) netip.Addr {
-	if !n.Subnet.IsValid() || !n.Subnet.Addr().Is4() {
-		return netip.Addr{}
-	}
-	return n.Subnet.Masked().Addr().Next()
-}
-
 // otherServers are the DNS servers of the other hosts that live.
 func otherServers(s *model.Snapshot) (addrs []netip.Addr) {
 	for _, n := range s.Nodes {
-		if a := DNSServer(n); a.IsValid() && n.Alive && n.Name != s.Self.Name {
+		if a := model.PlanOf(n.Subnet).DNS; a.IsValid() && n.Alive && n.Name != s.Self.Name {
 			addrs = append(addrs, a)
 		}
 	}

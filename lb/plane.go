@@ -62,7 +62,7 @@ type DataPlane interface {
 	// is the plane's: a full pass is due. Nil: it is not told.
 	Changed() <-chan struct{}
 
-	// Close lets go of the kernel, which stays as it is.
+	// Close closes what it has open; the kernel stays as it is.
 	Close()
 }
 

@@ -172,7 +172,7 @@ const (
 	Paused    State = "paused"    // docker pause: weight 0
 	Draining  State = "draining"  // told to stop: finishes what it holds
 
-	// Lost: this host holds the task's host for dead. It is a state in Snapshots
+	// Lost: this host considers the task's host dead. It is a state in Snapshots
 	// only: the task's record keeps the one it had, to be that again at once when
 	// its host is back. What the task holds is left to it, as it may go on
 	// somewhere a partition hides it.
@@ -192,7 +192,7 @@ type Task struct {
 	Name      string        `json:"name"`      // the container's name
 	Addr      netip.Addr    `json:"addr"`
 	State     State         `json:"state"`
-	Since     time.Time     `json:"since"`   // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was held for dead
+	Since     time.Time     `json:"since"`   // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was considered dead
 	Drain     time.Duration `json:"drain"`   // the most it may take to drain
 	Weight    int           `json:"weight"`  // of IPVS, 0 to 65535
 	Started   time.Time     `json:"started"` // when its container started

@@ -141,7 +141,7 @@ func (e *ends) console(cmd *exec.Cmd, n int, channel string, file *os.File) {
 	e.theirs = append(e.theirs, file)
 }
 
-// started lets go of the kernel's ends, and begins to copy.
+// started closes the kernel's ends, and begins to copy.
 func (e *ends) started() {
 	for _, f := range e.theirs {
 		f.Close()

@@ -54,7 +54,7 @@ func (w *world) start(h *host) {
 	})
 }
 
-// stop lets go of the host's plane, as the end of its process does.
+// stop closes the host's plane, as the end of its process does.
 func (h *host) stop() {
 	h.dp.Close()
 	h.dp, h.balancer = nil, nil

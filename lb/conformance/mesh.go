@@ -193,7 +193,7 @@ func deadHost(t *testing.T, w *world) {
 	}
 	for what, c := range held {
 		if err := c.echo(); err != nil {
-			t.Errorf("a connection by the %s, that a host held for dead may still have: %v", what, err)
+			t.Errorf("a connection by the %s, that a host considered dead may still have: %v", what, err)
 		}
 	}
 	w.task("web", "b1").State = model.Running

@@ -24,7 +24,7 @@ type param struct{ name, value string }
 var ipvsParams = []param{
 	{"net.ipv4.vs.conntrack", "1"},                 // replies are known as such by filter rules, hairpin is masqueraded
 	{"net.ipv4.vs.expire_nodest_conn", "1"},        // connections of a deleted destination end at once
-	{"net.ipv4.vs.expire_quiescent_template", "1"}, // affinity lets go of a destination of weight 0
+	{"net.ipv4.vs.expire_quiescent_template", "1"}, // affinity does not outlive a destination of weight 0
 }
 
 // sandboxParams are others of the sandbox.
@@ -142,7 +142,7 @@ func (p *Plane) tryOpenBox(ctx context.Context) error {
 	})
 }
 
-// closeBox lets go of the virtual services in the sandbox.
+// closeBox closes the handle of the virtual services in the sandbox.
 func (p *Plane) closeBox() {
 	if p.box.table.ipvs != nil {
 		p.box.table.ipvs.Close()

@@ -130,7 +130,7 @@ func hasSets() error {
 	return nil
 }
 
-// Close lets go of the kernel, which stays as it is.
+// Close closes what it has open; the kernel stays as it is.
 func (p *Plane) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

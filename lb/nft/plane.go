@@ -148,7 +148,7 @@ func (*Plane) Name() string { return "nftables" }
 // plane stands on. Of rules of iptables nothing is told.
 func (p *Plane) Changed() <-chan struct{} { return p.mon.changed }
 
-// Close lets go of the kernel, which stays as it is.
+// Close closes what it has open; the kernel stays as it is.
 func (p *Plane) Close() { p.closed.Do(p.close) }
 
 func (p *Plane) close() {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/lb"
+	"shoal/model"
 )
 
 // passBit is set in a packet's mark from just before the rules of iptables in
@@ -55,7 +56,7 @@ func (w *surroundings) server() netip.Addr {
 	if !w.opts.DNSPeers.IsValid() {
 		return netip.Addr{}
 	}
-	return lb.DNSServer(w.base.Self)
+	return model.PlanOf(w.base.Self.Subnet).DNS
 }
 
 // chains are all but the balancers. Their number grows with the hosts of the
