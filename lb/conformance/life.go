@@ -297,12 +297,11 @@ func (w *world) switchTo(t *testing.T, other *Plane) {
 	}
 }
 
-// Switch goes from one plane to another on one host, and back: for a kernel that
-// has what both need.
+// Switch goes from one plane to another on one host, and back, while the other
+// hosts keep the first: for a kernel that has what both need.
 func Switch(t *testing.T, from, to Plane) {
 	w := newWorld(t, &from)
 	t.Cleanup(w.end)
 	w.begin(t, true)
-	w.up = w.hosts[:1]
 	w.switchTo(t, &to)
 }
