@@ -55,7 +55,7 @@ func TestWrongSettings(t *testing.T) {
 		{"env SHOAL_TCP_TIMEOUT=soon shoal agent", "", "SHOAL_TCP_TIMEOUT"},
 		{"env SHOAL_NODE=Not_A_Label shoal agent", "", "Not_A_Label"},
 		{"shoal agent --config " + file, "repiar: 5s\n", `"repiar"`},
-		{"shoal agent --config " + file, "repair: often\n", "repair"},
+		{"shoal agent --config " + file, "udp-timeout: often\n", "udp-timeout"},
 		{"shoal agent --config " + file, "- repair\n", "agent.yaml"},
 		{"env SHOAL_CONFIG=/nowhere.yaml shoal agent", "", "/nowhere.yaml"},
 		{"shoal explain", "", "SERVICE or CONTAINER"},
