@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"shoal/fabric/transport"
 	"shoal/kernel"
@@ -32,7 +31,7 @@ func readDevice(name string, t transport.Tunnel) (d transport.Device, err error)
 			return fail("", err)
 		}
 	}
-	addrs, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
+	addrs, err := kernel.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
 	if err != nil {
 		return fail("list its addresses: ", err)
 	}
@@ -120,7 +119,7 @@ func dropDevice(name string) error {
 // readAddrs are the addresses of this host's devices, but for its tunnels and
 // the loopback device.
 func readAddrs() ([]transport.Addr, error) {
-	list, err := retry(netlink.LinkList)
+	list, err := kernel.Dump(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
@@ -128,7 +127,7 @@ func readAddrs() ([]transport.Addr, error) {
 	for _, l := range list {
 		byIndex[l.Attrs().Index] = l.Attrs()
 	}
-	addrs, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
+	addrs, err := kernel.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -191,7 +190,7 @@ func NIC(addr netip.Addr) (Card, error) {
 
 // deviceNames are the names of all devices by index.
 func deviceNames() (map[int]string, error) {
-	list, err := retry(netlink.LinkList)
+	list, err := kernel.Dump(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
@@ -200,17 +199,6 @@ func deviceNames() (map[int]string, error) {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
 	return names, nil
-}
-
-// retry asks again where the kernel's answer was cut short by a change that
-// came between (NLM_F_DUMP_INTR).
-func retry[T any](list func() ([]T, error)) (found []T, err error) {
-	for range 5 {
-		if found, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	return found, err
 }
 
 func addrOf(ip net.IP) netip.Addr {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"shoal/kernel"
 	"shoal/model"
 )
 
@@ -75,7 +76,7 @@ func (f *Fabric) Inspect(dst netip.Addr) (Hop, error) {
 		}
 	}
 	if !h.Via.IsValid() && h.Device != "lo" {
-		list, err := retry(func() ([]netlink.Neigh, error) { return netlink.NeighList(r.LinkIndex, netlink.FAMILY_V4) })
+		list, err := kernel.Dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(r.LinkIndex, netlink.FAMILY_V4) })
 		if err != nil {
 			return h, fmt.Errorf("list the neighbours on %s: %w", h.Device, err)
 		}

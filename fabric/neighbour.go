@@ -8,13 +8,14 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel"
 	"shoal/model"
 )
 
 // readNeighbours reads the static entries of a device: neighbours and
 // forwarding entries. On a device of ours all of them are ours.
 func (s *state) readNeighbours(dev string, index int) error {
-	list, err := retry(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, netlink.FAMILY_V4) })
+	list, err := kernel.Dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list the neighbours on %s: %w", dev, err)
 	}
@@ -23,7 +24,7 @@ func (s *state) readNeighbours(dev string, index int) error {
 			s.neigh[neighKey{dev, addrOf(n.IP)}] = model.MAC(n.HardwareAddr)
 		}
 	}
-	list, err = retry(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, unix.AF_BRIDGE) })
+	list, err = kernel.Dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, unix.AF_BRIDGE) })
 	if err != nil {
 		return fmt.Errorf("list the forwarding entries of %s: %w", dev, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel"
 	"shoal/model"
 )
 
@@ -54,7 +55,7 @@ func CheckPool(pool netip.Prefix, bridges ...string) error {
 }
 
 func listRoutes() ([]netlink.Route, error) {
-	routes, err := retry(func() ([]netlink.Route, error) {
+	routes, err := kernel.Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {

@@ -97,7 +97,7 @@ func (g *Ingress) keep() map[object]error {
 	errs := map[object]error{}
 	ways, devs := waysTo(g.peers, errs)
 	for _, dev := range devs {
-		if err := loosen(g.params, dev); err != nil {
+		if err := g.params.Loosen(dev); err != nil {
 			errs[object{part: "sysctl rp_filter of " + dev}] = err
 		}
 	}

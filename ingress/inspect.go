@@ -7,6 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel"
 	"shoal/model"
 )
 
@@ -26,7 +27,7 @@ func (g *Ingress) Returns() ([]ReturnView, error) {
 	var views []ReturnView
 	for _, p := range g.peers {
 		v := ReturnView{Node: p.Name, Mark: packetMark(p.Number), MACs: p.MACs}
-		route, err := lookup(probeAddr, v.Mark)
+		route, err := kernel.RouteTo(probeAddr, v.Mark)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +50,7 @@ type PathView struct {
 
 // Path reads how a task is reached from this host.
 func (g *Ingress) Path(task netip.Addr) (v PathView, err error) {
-	r, err := lookup(task, 0)
+	r, err := kernel.RouteTo(task, 0)
 	if err != nil || r == nil {
 		return v, err
 	}

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
-	"shoal/kernel/sysctl"
 	"shoal/kernel/watch"
 	"shoal/lb"
 	"shoal/model"
@@ -58,7 +57,7 @@ func waysTo(peers []lb.Peer, errs map[object]error) (ways []returnRoute, devs []
 }
 
 func wayTo(p *lb.Peer) (w returnRoute, dev string, err error) {
-	r, err := lookup(p.Subnet.Addr().Next(), 0)
+	r, err := kernel.RouteTo(p.Subnet.Addr().Next(), 0)
 	if err != nil {
 		return w, "", err
 	}
@@ -79,22 +78,6 @@ func wayTo(p *lb.Peer) (w returnRoute, dev string, err error) {
 func contains(n *net.IPNet, p netip.Prefix) bool {
 	bits, _ := n.Mask.Size()
 	return bits <= p.Bits() && n.Contains(p.Addr().AsSlice())
-}
-
-// lookup asks the kernel for the route that it would take, for packets with a
-// mark if that is not 0; nil: none.
-func lookup(to netip.Addr, mark uint32) (*netlink.Route, error) {
-	found, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, Mark: mark})
-	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH),
-		errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES): // to a black hole, or prohibited
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("look up the route to %s: %w", to, err)
-	case len(found) == 0:
-		return nil, nil
-	}
-	return &found[0], nil
 }
 
 // route keeps the tables and the rules that lead to them, and takes away those
@@ -127,7 +110,7 @@ func route(ws []returnRoute) error {
 
 func (w *returnRoute) keep() error {
 	want := w.route()
-	have, err := lookup(probeAddr, w.mark)
+	have, err := kernel.RouteTo(probeAddr, w.mark)
 	if err != nil {
 		return err
 	}
@@ -163,7 +146,7 @@ func ruleOf(mark uint32) *netlink.Rule {
 
 // ourRules are the rules by marks of ours, in the order of the marks.
 func ourRules() ([]netlink.Rule, error) {
-	rs, err := retry(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
+	rs, err := kernel.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list the routing rules: %w", err)
 	}
@@ -211,33 +194,4 @@ func describe(r *netlink.Route) string {
 		s += " dev " + link.Attrs().Name
 	}
 	return s
-}
-
-// retry repeats a dump that was interrupted by a change.
-func retry[T any](dump func() ([]T, error)) (found []T, err error) {
-	for range 10 {
-		if found, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	return found, err
-}
-
-// loosen lets packets in by a device that their answers would not leave by: a
-// client's packets come from a sandbox or from another host, not from where
-// the client is. The kernel takes the stricter of the device's setting and that
-// for all (ip-sysctl.rst, rp_filter); 2 wins over 1, and 0 asks nothing.
-func loosen(k *sysctl.Keeper, dev string) error {
-	own, err := sysctl.Get(sysctl.IPv4(dev, "rp_filter"))
-	if err != nil {
-		return err
-	}
-	all, err := sysctl.Get(sysctl.IPv4("all", "rp_filter"))
-	if err != nil {
-		return err
-	}
-	if max(own, all) != "1" {
-		return nil
-	}
-	return k.Set(sysctl.IPv4(dev, "rp_filter"), "2")
 }

@@ -30,7 +30,7 @@ func Route(pool netip.Prefix, self netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	have, err := Lookup(pool.Addr(), 0)
+	have, err := kernel.RouteTo(pool.Addr(), 0)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func poolRoute(pool netip.Prefix, src netip.Addr) (*netlink.Route, error) {
 // meets.
 func RouteStep(pool netip.Prefix, vip netip.Addr) (lb.Step, error) {
 	s := lb.Step{What: "VIP", Evidence: fmt.Sprintf("the kernel does not route %s to this host", vip)}
-	r, err := Lookup(vip, 0)
+	r, err := kernel.RouteTo(vip, 0)
 	if err != nil {
 		return s, err
 	}
@@ -97,21 +97,4 @@ func DropRoute() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Lookup asks the kernel for the route that it would take, for packets with a
-// mark if that is not 0; nil: none. One answer, where a dump could be a million
-// routes.
-func Lookup(to netip.Addr, mark uint32) (*netlink.Route, error) {
-	found, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, Mark: mark})
-	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH),
-		errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES): // to a black hole, or prohibited
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("look up the route to %s: %w", to, err)
-	case len(found) == 0:
-		return nil, nil
-	}
-	return &found[0], nil
 }

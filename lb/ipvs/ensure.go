@@ -53,7 +53,7 @@ func (p *Plane) ensure(ctx context.Context, now time.Time) {
 	if p.box.read {
 		part("sandbox's iptables", p.sandbox.do(func() error { return p.keepRules(ctx, sandboxChains()) }))
 		part("sysctl route_localnet", host.RouteLocalnet(dir, hostDev))
-		part("sysctl rp_filter of "+hostDev, loosen(host.Sysctls(dir), hostDev))
+		part("sysctl rp_filter of "+hostDev, host.Sysctls(dir).Loosen(hostDev))
 		part("route to the sandbox", ensureReturn(p.base.Self.Addr))
 	}
 	part("iptables between hosts", p.repairBetween(ctx))

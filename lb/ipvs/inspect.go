@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/rules"
@@ -198,7 +199,7 @@ func (p *Plane) Client(addr netip.Addr) (lb.ClientView, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := lb.ClientView{Kept: true, Addr: addr, Evidence: "no entry of " + setClients.Name + " in the sandbox has it"}
-	if r, err := host.Lookup(addr, 0); err != nil {
+	if r, err := kernel.RouteTo(addr, 0); err != nil {
 		return v, err
 	} else if r != nil && r.Type == unix.RTN_LOCAL {
 		v.Addr = hostAddr

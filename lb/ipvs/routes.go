@@ -11,9 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
-	"shoal/kernel/sysctl"
 	"shoal/lb"
-	"shoal/lb/host"
 )
 
 // rulePriority is that of the routing rules by packets' marks, before the main
@@ -60,7 +58,7 @@ func ensureReturn(self netip.Addr) error {
 // returnStep reads the way by which replies come to the sandbox.
 func returnStep() (lb.Step, error) {
 	s := lb.Step{What: "return", Evidence: fmt.Sprintf("replies to the sandbox: mark %#x, route none", lb.PacketMark)}
-	r, err := host.Lookup(outside, lb.PacketMark)
+	r, err := kernel.RouteTo(outside, lb.PacketMark)
 	if err == nil && r != nil && r.Table == int(lb.PacketMark) {
 		s.OK, s.Evidence = true, fmt.Sprintf("replies to the sandbox: mark %#x, route default via %s dev %s", lb.PacketMark, r.Gw, hostDev)
 	}
@@ -70,7 +68,7 @@ func returnStep() (lb.Step, error) {
 // ensureRoute keeps a route: the one that the kernel takes to an address, by
 // packets with a mark.
 func ensureRoute(to netip.Addr, mark uint32, want *netlink.Route) error {
-	have, err := host.Lookup(to, mark)
+	have, err := kernel.RouteTo(to, mark)
 	if err != nil {
 		return err
 	}
@@ -97,12 +95,7 @@ func dstOf(r *netlink.Route) string {
 
 // hasRule tells whether there is a routing rule into the sandbox.
 func hasRule() (has bool, err error) {
-	var all []netlink.Rule
-	for range 10 { // a dump that a change interrupted is repeated
-		if all, err = netlink.RuleList(netlink.FAMILY_V4); !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	all, err := kernel.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
 	if err != nil {
 		return false, fmt.Errorf("list the routing rules: %w", err)
 	}
@@ -135,23 +128,4 @@ func dropReturn() error {
 		return fmt.Errorf("delete the routing rule of mark %#x: %w", lb.PacketMark, err)
 	}
 	return nil
-}
-
-// loosen lets packets in by a device that their answers would not leave by: a
-// client's packets come from the sandbox, not from where the client is. The kernel
-// takes the stricter of the device's setting and that for all (ip-sysctl.rst,
-// rp_filter); 2 wins over 1, and 0 asks nothing.
-func loosen(k *sysctl.Keeper, dev string) error {
-	own, err := sysctl.Get(sysctl.IPv4(dev, "rp_filter"))
-	if err != nil {
-		return err
-	}
-	all, err := sysctl.Get(sysctl.IPv4("all", "rp_filter"))
-	if err != nil {
-		return err
-	}
-	if max(own, all) != "1" {
-		return nil
-	}
-	return k.Set(sysctl.IPv4(dev, "rp_filter"), "2")
 }

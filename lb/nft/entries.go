@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"shoal/lb"
 	"shoal/model"
@@ -209,9 +208,6 @@ func (es entries) ranges(s *set, dev string, ps []netip.Prefix) {
 		es.put(s, key, nil)
 	}
 }
-
-// deviceOf is the device of a range, as packets come in by it.
-func deviceOf(key string) string { return strings.TrimRight(key[:16], "\x00") }
 
 // bound is where a range begins or, if it is an end, the address after it.
 type bound struct {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel"
 	"shoal/kernel/rules"
 	"shoal/lb"
 	"shoal/lb/host"
@@ -228,7 +229,7 @@ func (p *Plane) Client(addr netip.Addr) (lb.ClientView, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := lb.ClientView{Kept: true, Addr: addr, Evidence: "no entry of the set " + inside.name + " has it"}
-	if r, err := host.Lookup(addr, 0); err != nil {
+	if r, err := kernel.RouteTo(addr, 0); err != nil {
 		return v, err
 	} else if r != nil && r.Type == unix.RTN_LOCAL {
 		v.Kept, v.Evidence = false, fmt.Sprintf("%s is this host's own address", addr)
