@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -27,7 +31,7 @@ func Read(ctx context.Context, tables ...string) (State, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		state[table], err = again(ipt.variant, table, func() (map[string][]string, error) {
+		state[table], err = cachedRead(ipt.variant, table, func() (map[string][]string, error) {
 			lines, err := ipt.List(table, everyChain)
 			return parse(lines), err
 		})
@@ -53,9 +57,9 @@ func Tables(want []Chain) []string {
 }
 
 // Keep makes the chains what they should be, in the calling thread's network
-// namespace. It says what was wrong, in a line each; none if nothing was, and
-// then it wrote nothing. On an error the edits that were to follow are left to
-// the next call.
+// namespace, in one transaction a table. It says what was wrong, in a line each;
+// none if nothing was, and then it wrote nothing. A table that fails stays as it
+// was, and the others are done.
 func Keep(ctx context.Context, want []Chain) (wrong []string, err error) {
 	have, err := Read(ctx, Tables(want)...)
 	if err != nil {
@@ -72,55 +76,59 @@ func Remove(ctx context.Context, names ...string) error {
 	if err != nil {
 		return err
 	}
-	return write(ctx, remove(func(chain string) bool { return slices.Contains(names, nameOf(chain)) }, have))
+	return write(ctx, remove(func(chain string) bool { return slices.Contains(names, chain) }, have))
 }
 
-// write does the edits, a program each. What fails in a table ends the work
-// there, as the order of edits matters; other tables stand by themselves.
+// write does the edits, a transaction and a program a table.
 func write(ctx context.Context, edits []Edit) error {
-	if len(edits) == 0 {
-		return nil
-	}
-	ipt, err := program()
-	if err != nil {
-		return err
-	}
-	failed := map[string]bool{}
 	var errs []error
-	for _, e := range edits {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
+	for _, table := range tables {
+		var of []Edit
+		for _, e := range edits {
+			if e.Table == table {
+				of = append(of, e)
+			}
 		}
-		if failed[e.Table] {
-			continue
-		}
-		kernel.Wrote("iptables", 1)
-		if err := do(ipt, e); err != nil {
-			failed[e.Table] = true
-			// The library's error has the whole command in it, and ends in a newline.
-			errs = append(errs, errors.New("write an iptables rule: "+strings.TrimSpace(err.Error())))
+		if len(of) > 0 {
+			errs = append(errs, restore(ctx, table, of))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func do(ipt *tool, e Edit) error {
-	switch e.Op {
-	case NewChain:
-		return ipt.NewChain(e.Table, e.Chain)
-	case Append:
-		return ipt.Append(e.Table, e.Chain, words(e.Rule)...)
-	case Insert:
-		return ipt.Insert(e.Table, e.Chain, 1, words(e.Rule)...)
-	case Delete:
-		return ipt.Delete(e.Table, e.Chain, words(e.Rule)...)
-	case ClearChain:
-		return ipt.ClearChain(e.Table, e.Chain)
-	case DeleteChain:
-		return ipt.DeleteChain(e.Table, e.Chain)
-	default:
-		return ipt.RenameChain(e.Table, e.Chain, e.To)
+// restore does the edits of one table, all or none of them.
+func restore(ctx context.Context, table string, edits []Edit) error {
+	ipt, err := program()
+	if err != nil {
+		return err
 	}
+	kernel.Wrote("iptables", len(edits))
+	cmd := exec.CommandContext(ctx, ipt.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
+	cmd.Stdin = strings.NewReader(transaction(table, edits))
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimSpace(string(out))
+	if e, ok := refused(text, edits); ok {
+		text = fmt.Sprintf("%q: %s", e, text)
+	}
+	return fmt.Errorf("write the iptables rules of table %s: %w: %s", table, err, text)
+}
+
+var failedLine = regexp.MustCompile(`line:? (\d+)`)
+
+// refused finds the edit that iptables-restore complains of.
+func refused(text string, edits []Edit) (Edit, bool) {
+	m := failedLine.FindStringSubmatch(text)
+	if m == nil {
+		return Edit{}, false
+	}
+	n, err := strconv.Atoi(m[1]) // the first line names the table
+	if err != nil || n < 2 || n-2 >= len(edits) {
+		return Edit{}, false
+	}
+	return edits[n-2], true
 }
 
 // lockWait is how long a program waits for others that change rules, in
@@ -131,6 +139,7 @@ const lockWait = 5
 type tool struct {
 	*iptables.IPTables
 	variant variant
+	restore string // path of its iptables-restore
 }
 
 var found struct {
@@ -153,6 +162,10 @@ func program() (*tool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run iptables: %w", err)
 	}
-	found.tool = &tool{ipt, variantOf(path)}
+	restore := filepath.Join(filepath.Dir(path), "iptables-restore")
+	if _, err := os.Stat(restore); err != nil {
+		return nil, fmt.Errorf("%w: it belongs to the package iptables", err)
+	}
+	found.tool = &tool{ipt, variantOf(path), restore}
 	return found.tool, nil
 }

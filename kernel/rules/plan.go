@@ -4,269 +4,160 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 )
-
-// A chain that is not what it should be, or not jumped to as it should be, is
-// made anew beside the one there is, under a working name. Then the jumps to it
-// are put in front, those to the old one are taken out, the old one goes, and
-// the new one gets its name. So every packet passes the old chain, the new one,
-// or the new one and then the old one, and never half of either.
-//
-// An agent that is killed meanwhile leaves chains with working names. Those
-// that packets pass are taken for old ones, and stay until the swap of the
-// next time; the others go first.
-
-// workingName is a name that a chain can be made under: one that is free.
-func workingName(chain string, have map[string][]string) string {
-	for n := 1; ; n++ {
-		name := fmt.Sprintf("%s.%d", chain, n)
-		if _, taken := have[name]; !taken {
-			return name
-		}
-	}
-}
-
-// nameOf is the name that a chain with a working name is to have.
-func nameOf(chain string) string {
-	name, n, ok := strings.Cut(chain, ".")
-	if _, err := strconv.Atoi(n); ok && err == nil && strings.HasPrefix(name, Prefix) {
-		return name
-	}
-	return chain
-}
 
 // Diff is how the rules that are wanted come from those there are. Each line of
 // wrong says what was found wrong; there is none if there are no edits.
 func Diff(want []Chain, have State) (edits []Edit, wrong []string) {
 	for _, table := range tables {
-		p := plan{table: table, have: have[table], working: map[string]string{}}
+		p := plan{table: table, have: have[table]}
 		for _, c := range want {
 			if c.Table == table {
 				p.want = append(p.want, c)
 			}
 		}
-		wrong = append(wrong, p.compare()...)
-		edits = append(edits, p.edits()...)
+		p.chains()
+		for _, from := range p.jumpedFrom() {
+			p.jumps(from)
+		}
+		edits, wrong = append(edits, p.edits...), append(wrong, p.wrong...)
 	}
 	return edits, wrong
 }
 
 // plan is how one table becomes what is wanted.
 type plan struct {
-	table   string
-	want    []Chain
-	have    map[string][]string
-	working map[string]string // the chains to be made anew -> their working names
+	table string
+	want  []Chain
+	have  map[string][]string
+
+	edits []Edit
+	wrong []string
 }
 
-// compare finds the chains to be made anew, and says why.
-func (p *plan) compare() (wrong []string) {
-	anew := func(c Chain) { p.working[c.Name] = workingName(c.Name, p.have) }
+func (p *plan) edit(op Op, chain, rule string) {
+	p.edits = append(p.edits, Edit{Op: op, Table: p.table, Chain: chain, Rule: rule})
+}
+
+func (p *plan) found(format string, args ...any) {
+	p.wrong = append(p.wrong, p.table+": "+fmt.Sprintf(format, args...))
+}
+
+// chains fills those chains whose rules differ. Chains may jump to each other,
+// so all are there before the first is filled.
+func (p *plan) chains() {
+	var differ []Chain
 	for _, c := range p.want {
-		for _, fault := range p.faults(c) {
-			wrong = append(wrong, p.table+": "+fault)
-			anew(c)
-		}
-	}
-	for _, from := range p.builtIn() {
-		if !p.inOrder(from) {
-			wrong = append(wrong, fmt.Sprintf("%s: the jumps from %s in another order", p.table, from))
-			for _, c := range p.want {
-				if len(c.jumps(from)) > 0 {
-					anew(c)
-				}
-			}
-		}
-	}
-	for more := len(wrong) > 0; more; {
-		more = false
-		for i, c := range p.want {
-			if !p.anew(c.Name) && p.follows(c, p.want[i+1:]) {
-				anew(c)
-				more = true
-			}
-		}
-	}
-	return wrong
-}
-
-// anew tells whether a chain is to be made anew.
-func (p *plan) anew(chain string) bool { return p.working[chain] != "" }
-
-// follows tells whether a chain has to be made anew because others are: it
-// jumps to one of them, or its jump belongs in front of theirs.
-func (p *plan) follows(c Chain, later []Chain) bool {
-	return slices.ContainsFunc(c.Rules, func(r string) bool { return p.anew(target(r)) }) ||
-		slices.ContainsFunc(later, func(d Chain) bool {
-			return p.anew(d.Name) && slices.ContainsFunc(c.From, func(j Jump) bool { return len(d.jumps(j.From)) > 0 })
-		})
-}
-
-// faults are what is wrong with a chain and the jumps to it.
-func (p *plan) faults(c Chain) (faults []string) {
-	rules, exists := p.have[c.Name]
-	if !exists {
-		return []string{"there is no chain " + c.Name}
-	}
-	if !slices.EqualFunc(rules, c.Rules, is) {
-		missing := count(c.Rules, func(want string) bool { return !slices.ContainsFunc(rules, func(r string) bool { return is(r, want) }) })
-		faults = append(faults, fmt.Sprintf("chain %s has %d rules, not the %d wanted, of which it lacks %d", c.Name, len(rules), len(c.Rules), missing))
-	}
-	if old := slices.DeleteFunc(p.chainsOf(c.Name), func(name string) bool { return name == c.Name }); len(old) > 0 {
-		faults = append(faults, fmt.Sprintf("chain %s was left", strings.Join(old, ", ")))
-	}
-	for _, from := range slices.Sorted(maps.Keys(p.have)) {
-		if p.ours(from) {
+		rules, exists := p.have[c.Name]
+		switch {
+		case !exists:
+			p.found("there is no chain %s", c.Name)
+		case !slices.EqualFunc(rules, c.Rules, matches):
+			missing := slices.DeleteFunc(slices.Clone(c.Rules), func(want string) bool {
+				return slices.ContainsFunc(rules, func(r string) bool { return matches(r, want) })
+			})
+			p.found("chain %s has %d rules, not the %d wanted, of which it lacks %d", c.Name, len(rules), len(c.Rules), len(missing))
+		default:
 			continue
 		}
-		var jumps []string
-		front, inFront := true, true
-		for _, r := range p.have[from] {
-			front = front && strings.HasPrefix(target(r), Prefix)
-			if nameOf(target(r)) == c.Name {
-				jumps = append(jumps, r)
-				inFront = inFront && front
-			}
-		}
-		if !inFront || !slices.EqualFunc(jumps, c.jumps(from), is) {
-			faults = append(faults, fmt.Sprintf("the jump from %s to %s not in front", from, c.Name))
-		}
+		differ = append(differ, c)
+		p.edit(EmptyChain, c.Name, "")
 	}
-	for _, j := range c.From {
-		if _, exists := p.have[j.From]; !exists {
-			faults = append(faults, fmt.Sprintf("the jump from %s to %s not in front", j.From, c.Name))
-		}
-	}
-	return faults
-}
-
-// inOrder tells whether the jumps from a built-in chain are in the order of the
-// chains they go to.
-func (p *plan) inOrder(from string) bool {
-	last := 0
-	for _, r := range p.have[from] {
-		i := slices.IndexFunc(p.want, func(c Chain) bool { return c.Name == nameOf(target(r)) })
-		if i < 0 {
-			continue
-		}
-		if i < last {
-			return false
-		}
-		last = i
-	}
-	return true
-}
-
-// edits make the chains anew.
-func (p *plan) edits() (edits []Edit) {
-	do := func(e Edit) {
-		e.Table = p.table
-		edits = append(edits, e)
-	}
-	var anew []Chain
-	var old, unused []string
-	for _, c := range p.want {
-		if !p.anew(c.Name) {
-			continue
-		}
-		anew = append(anew, c)
-		for _, name := range p.chainsOf(c.Name) {
-			if name != c.Name && !p.passed(name, nil) {
-				unused = append(unused, name)
-			} else {
-				old = append(old, name)
-			}
-		}
-	}
-	edits = drop(p.table, unused)
-	// Chains may jump to each other, so all are there before the first is filled.
-	for _, c := range anew {
-		do(Edit{Op: NewChain, Chain: p.working[c.Name]})
-	}
-	for _, c := range anew {
+	for _, c := range differ {
 		for _, r := range c.Rules {
-			do(Edit{Op: Append, Chain: p.working[c.Name], Rule: p.signed(r)})
+			p.edit(Append, c.Name, signed(r))
 		}
 	}
-	for _, c := range slices.Backward(anew) {
-		for _, j := range slices.Backward(c.From) {
-			do(Edit{Op: Insert, Chain: j.From, Rule: p.signed(j.rule(c.Name))})
-		}
-	}
-	edits = append(edits, dropJumps(p.table, p.have, func(chain string) bool { return p.anew(nameOf(chain)) })...)
-	edits = append(edits, drop(p.table, old)...)
-	for _, c := range anew {
-		do(Edit{Op: RenameChain, Chain: p.working[c.Name], To: c.Name})
-	}
-	return edits
 }
 
-// signed is a rule with its signature, and with the working name of the chain
-// that it jumps to.
-func (p *plan) signed(rule string) string {
-	comment := signature(rule)
-	if to := target(rule); p.anew(to) {
-		rule = strings.Replace(rule, "-j "+to, "-j "+p.working[to], 1)
-	}
-	return commented(rule, comment)
-}
-
-// passed tells whether packets come to a chain, by way of any other.
-func (p *plan) passed(chain string, by []string) bool {
-	for from, rules := range p.have {
-		if slices.Contains(by, from) || !slices.ContainsFunc(rules, func(r string) bool { return target(r) == chain }) {
-			continue
-		}
-		if !p.ours(from) || from == nameOf(from) || p.passed(from, append(by, chain)) {
-			return true
+// jumps puts the jumps from a chain of others in front of its other rules, in
+// the order of the chains that they lead to.
+func (p *plan) jumps(from string) {
+	var want, have []string
+	for _, c := range p.want {
+		for _, j := range c.From {
+			if j.From == from {
+				want = append(want, j.rule(c.Name))
+			}
 		}
 	}
-	return false
+	front, inFront := true, true
+	for _, r := range p.have[from] {
+		front = front && strings.HasPrefix(target(r), Prefix)
+		if p.ours(target(r)) {
+			have = append(have, r)
+			inFront = inFront && front
+		}
+	}
+	if inFront && slices.EqualFunc(have, want, matches) {
+		return
+	}
+	if len(want) == 0 {
+		p.found("a jump from %s to %s", from, target(have[0]))
+	} else {
+		p.found("the jumps from %s to %s are not in front", from, strings.Join(targets(want), ", "))
+	}
+	for _, r := range have {
+		p.edit(Delete, from, r)
+	}
+	for _, r := range slices.Backward(want) {
+		p.edit(Insert, from, signed(r))
+	}
 }
 
-// chainsOf are the chains with a name, or with a working name for it.
-func (p *plan) chainsOf(name string) (chains []string) {
-	for _, c := range slices.Sorted(maps.Keys(p.have)) {
-		if nameOf(c) == name {
-			chains = append(chains, c)
+// jumpedFrom are the chains of others that have jumps to ours, or should have.
+func (p *plan) jumpedFrom() []string {
+	from := map[string]bool{}
+	for _, c := range p.want {
+		for _, j := range c.From {
+			from[j.From] = true
 		}
+	}
+	for chain, rules := range p.have {
+		if !p.ours(chain) && slices.ContainsFunc(rules, func(r string) bool { return p.ours(target(r)) }) {
+			from[chain] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(from))
+}
+
+// ours tells whether a chain is one of those that are wanted.
+func (p *plan) ours(chain string) bool {
+	return slices.ContainsFunc(p.want, func(c Chain) bool { return c.Name == chain })
+}
+
+func targets(rules []string) (chains []string) {
+	for _, r := range rules {
+		chains = append(chains, target(r))
 	}
 	return chains
 }
 
-// ours tells whether a chain is one of those that are wanted, or to be one.
-func (p *plan) ours(chain string) bool {
-	return slices.ContainsFunc(p.want, func(c Chain) bool { return c.Name == nameOf(chain) })
-}
-
-// builtIn are the chains that those wanted are jumped to from.
-func (p *plan) builtIn() (names []string) {
-	for _, c := range p.want {
-		for _, j := range c.From {
-			names = append(names, j.From)
+// remove takes out the chains that ours tells of and every jump to them. All are
+// emptied before the first goes: they may jump to each other.
+func remove(ours func(chain string) bool, have State) (edits []Edit) {
+	for _, table := range tables {
+		p := plan{table: table, have: have[table]}
+		var chains []string
+		for _, name := range slices.Sorted(maps.Keys(p.have)) {
+			if ours(name) {
+				chains = append(chains, name)
+				continue
+			}
+			for _, r := range p.have[name] {
+				if ours(target(r)) {
+					p.edit(Delete, name, r)
+				}
+			}
 		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// jumps are the jumps to a chain from a built-in one, in order.
-func (c Chain) jumps(from string) (rules []string) {
-	for _, j := range c.From {
-		if j.From == from {
-			rules = append(rules, j.rule(c.Name))
+		for _, c := range chains {
+			p.edit(EmptyChain, c, "")
 		}
-	}
-	return rules
-}
-
-func count(rules []string, f func(string) bool) (n int) {
-	for _, r := range rules {
-		if f(r) {
-			n++
+		for _, c := range chains {
+			p.edit(DeleteChain, c, "")
 		}
+		edits = append(edits, p.edits...)
 	}
-	return n
+	return edits
 }

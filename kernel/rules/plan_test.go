@@ -24,7 +24,6 @@ func host(lines ...string) State {
 	var printed []string
 	for _, l := range append([]string{"# Warning: other tables present", "-P INPUT ACCEPT", "-P FORWARD DROP"}, lines...) {
 		if command, rule, ok := strings.Cut(l, " + "); ok {
-			rule = strings.NewReplacer(".1", "", ".2", "").Replace(rule)
 			before, to, _ := strings.Cut(l[len(command)+3:], "-j ")
 			l = command + " " + before + "-m comment --comment \"" + signature(rule) + "\" -j " + to
 		}
@@ -58,48 +57,49 @@ func all(instead ...string) State {
 
 var hosts = map[string]struct {
 	have State
-	anew []string // the chains made anew
+	anew []string // the chains that are filled anew
+	from []string // the chains whose jumps are put in front anew
 }{
-	"nothing there":                    {host(), []string{"SHOAL-X", "SHOAL-SUB", "SHOAL-Y"}},
-	"all there":                        {all(), nil},
-	"somebody else's behind":           {all(toY, toY+"\n-A INPUT -j DROP"), nil},
-	"other jumps of ours between":      {all(toY, "-A INPUT -j SHOAL-Z\n"+toY), nil},
-	"a rule lost":                      {all(x[1], ""), []string{"SHOAL-X"}},
-	"a rule more":                      {all(x[1], x[1]+"\n-A SHOAL-X -j LOG"), []string{"SHOAL-X"}},
-	"a rule twice":                     {all(x[1], x[1]+"\n"+x[1]), []string{"SHOAL-X"}},
-	"another order":                    {all(x[1], x[3], x[3], x[1]), []string{"SHOAL-X"}},
-	"another version":                  {all(x[3], "-A SHOAL-X + -j OLD"), []string{"SHOAL-X"}},
-	"a chain that others jump to":      {all(sub[1], ""), []string{"SHOAL-X", "SHOAL-SUB"}},
-	"a chain with jumps from two":      {all(y[1], ""), []string{"SHOAL-X", "SHOAL-Y"}}, // the jump to X stays before that to Y
-	"a jump lost":                      {all(toX, ""), []string{"SHOAL-X"}},
-	"somebody else's in front":         {all(toX, "-A INPUT -j DROP\n"+toX), []string{"SHOAL-X", "SHOAL-Y"}},
-	"somebody else's between":          {all(toX, toX+"\n-A INPUT -j DROP"), []string{"SHOAL-X", "SHOAL-Y"}},
-	"jumps in another order":           {all(toX, toY, toY, toX), []string{"SHOAL-X", "SHOAL-Y"}},
-	"a jump twice":                     {all(toX, toX+"\n"+toX), []string{"SHOAL-X"}},
-	"a jump of an older version":       {all(toX, "-A INPUT -j SHOAL-X"), []string{"SHOAL-X"}},
-	"a jump from a chain of others":    {all(toX, toX+"\n-N OTHERS\n-A OTHERS -j SHOAL-X"), []string{"SHOAL-X"}},
-	"killed before the swap":           {all(x[0], "-N SHOAL-X.1\n-A SHOAL-X.1 + -p tcp -j ACCEPT\n"+x[0]), []string{"SHOAL-X"}},
-	"killed before the swap of two":    {all(x[0], "-N SHOAL-X.1\n-N SHOAL-SUB.1\n-A SHOAL-X.1 + -j SHOAL-SUB.1\n"+x[0]), []string{"SHOAL-X", "SHOAL-SUB"}},
-	"killed with both jumped to":       {all(toX, "-N SHOAL-X.1\n-A SHOAL-X.1 + -j REJECT\n-A INPUT + -d 10.96.0.0/16 -j SHOAL-X.1\n"+toX), []string{"SHOAL-X"}},
-	"killed with the new jumped to":    {all(toX, "-N SHOAL-X.2\n-A SHOAL-X.2 + -j REJECT\n-A INPUT + -d 10.96.0.0/16 -j SHOAL-X.2"), []string{"SHOAL-X"}},
-	"killed before it had its name":    {all("SHOAL-X", "SHOAL-X.1"), []string{"SHOAL-X"}},
-	"killed before the sub had a name": {all("SHOAL-SUB", "SHOAL-SUB.1"), []string{"SHOAL-X", "SHOAL-SUB"}},
+	"nothing there":                 {host(), []string{"SHOAL-X", "SHOAL-SUB", "SHOAL-Y"}, []string{"FORWARD", "INPUT"}},
+	"all there":                     {all(), nil, nil},
+	"somebody else's behind":        {all(toY, toY+"\n-A INPUT -j DROP"), nil, nil},
+	"other jumps of ours between":   {all(toY, "-A INPUT -j SHOAL-Z\n"+toY), nil, nil},
+	"a rule lost":                   {all(x[1], ""), []string{"SHOAL-X"}, nil},
+	"a rule more":                   {all(x[1], x[1]+"\n-A SHOAL-X -j LOG"), []string{"SHOAL-X"}, nil},
+	"a rule twice":                  {all(x[1], x[1]+"\n"+x[1]), []string{"SHOAL-X"}, nil},
+	"another order":                 {all(x[1], x[3], x[3], x[1]), []string{"SHOAL-X"}, nil},
+	"another version":               {all(x[3], "-A SHOAL-X + -j OLD"), []string{"SHOAL-X"}, nil},
+	"a chain that others jump to":   {all(sub[1], ""), []string{"SHOAL-SUB"}, nil},
+	"a chain with jumps from two":   {all(y[1], ""), []string{"SHOAL-Y"}, nil},
+	"a jump lost":                   {all(toX, ""), nil, []string{"INPUT"}},
+	"somebody else's in front":      {all(toX, "-A INPUT -j DROP\n"+toX), nil, []string{"INPUT"}},
+	"somebody else's between":       {all(toX, toX+"\n-A INPUT -j DROP"), nil, []string{"INPUT"}},
+	"jumps in another order":        {all(toX, toY, toY, toX), nil, []string{"INPUT"}},
+	"a jump twice":                  {all(toX, toX+"\n"+toX), nil, []string{"INPUT"}},
+	"a jump of an older version":    {all(toX, "-A INPUT -j SHOAL-X"), nil, []string{"INPUT"}},
+	"a jump from a chain of others": {all(toX, toX+"\n-N OTHERS\n-A OTHERS -j SHOAL-X"), nil, []string{"OTHERS"}},
 }
 
-func TestOnlyWhatDiffersIsMadeAnew(t *testing.T) {
+func TestOnlyWhatDiffersIsWritten(t *testing.T) {
 	for name, tc := range hosts {
 		t.Run(name, func(t *testing.T) {
 			edits, wrong := Diff(want, tc.have)
-			var anew []string
+			var anew, from []string
 			for _, e := range edits {
-				if e.Op == RenameChain {
-					anew = append(anew, e.To)
+				switch e.Op {
+				case EmptyChain:
+					anew = append(anew, e.Chain)
+				case Insert, Delete:
+					from = append(from, e.Chain)
 				}
 			}
 			if d := cmp.Diff(tc.anew, anew); d != "" {
 				t.Error(d)
 			}
-			if (len(wrong) > 0) != (tc.anew != nil) || (len(edits) > 0) != (tc.anew != nil) {
+			if d := cmp.Diff(tc.from, slices.Compact(from)); d != "" {
+				t.Error(d)
+			}
+			if well := tc.anew == nil && tc.from == nil; (len(wrong) == 0) != well || (len(edits) == 0) != well {
 				t.Errorf("wrong: %q, edits: %q", wrong, edits)
 			}
 		})
@@ -107,34 +107,14 @@ func TestOnlyWhatDiffersIsMadeAnew(t *testing.T) {
 }
 
 // Whatever is there, the edits make of it what is wanted, and leave the rest
-// alone. Between any two of them, packets that passed a chain of ours still pass
-// one: the whole old one or the whole new one.
-func TestNoPacketPassesHalfAChain(t *testing.T) {
+// alone.
+func TestEditsMakeWhatIsWanted(t *testing.T) {
 	for name, tc := range hosts {
 		t.Run(name, func(t *testing.T) {
 			now := clone(tc.have["filter"])
-			old := map[string][]string{} // built-in chain and ours -> what packets passed there
-			for _, c := range want {
-				for _, j := range c.From {
-					old[j.From+c.Name] = passes(now, j.From, c.Name)
-				}
-			}
 			edits, _ := Diff(want, tc.have)
-			for i, e := range edits {
+			for _, e := range edits {
 				apply(t, now, e)
-				for _, c := range want {
-					for _, j := range c.From {
-						got := passes(now, j.From, c.Name)
-						if len(got) == 0 && len(old[j.From+c.Name]) > 0 {
-							t.Errorf("after edit %d, %s: nothing passes %s from %s", i, e, c.Name, j.From)
-						}
-						for _, chain := range got {
-							if chain != strings.Join(c.Rules, "; ") && !slices.Contains(old[j.From+c.Name], chain) {
-								t.Errorf("after edit %d, %s: from %s packets pass %q", i, e, j.From, chain)
-							}
-						}
-					}
-				}
 			}
 			if edits, wrong := Diff(want, State{"filter": now}); len(edits) > 0 {
 				t.Errorf("there is more to do: %q, %q", wrong, edits)
@@ -158,29 +138,6 @@ func TestNoPacketPassesHalfAChain(t *testing.T) {
 	}
 }
 
-// passes are the chains that are jumped to from a built-in one and are ours by
-// that name: the rules of each in a line, as they were wanted where that is known.
-func passes(table map[string][]string, from, name string) (chains []string) {
-	for _, r := range table[from] {
-		if nameOf(target(r)) != name {
-			continue
-		}
-		var rules []string
-		for _, r := range table[target(r)] {
-			for _, c := range want {
-				for _, w := range c.Rules {
-					if is(r, w) {
-						r = w
-					}
-				}
-			}
-			rules = append(rules, r)
-		}
-		chains = append(chains, strings.Join(rules, "; "))
-	}
-	return chains
-}
-
 func clone(table map[string][]string) map[string][]string {
 	c := maps.Clone(table)
 	for chain := range c {
@@ -193,8 +150,8 @@ func clone(table map[string][]string) map[string][]string {
 func apply(t *testing.T, table map[string][]string, e Edit) {
 	t.Helper()
 	rules, exists := table[e.Chain]
-	if exists == (e.Op == NewChain) {
-		t.Fatalf("%s: the chain exists: %v", e, exists)
+	if !exists && e.Op != EmptyChain && e.Op != Insert {
+		t.Fatalf("%s: there is no such chain", e)
 	}
 	users := 0
 	for _, rules := range table {
@@ -205,7 +162,7 @@ func apply(t *testing.T, table map[string][]string, e Edit) {
 		}
 	}
 	switch e.Op {
-	case NewChain, ClearChain:
+	case EmptyChain:
 		table[e.Chain] = nil
 	case Append:
 		table[e.Chain] = append(rules, e.Rule)
@@ -222,19 +179,6 @@ func apply(t *testing.T, table map[string][]string, e Edit) {
 			t.Fatalf("%s: it has %d rules and %d jumps to it", e, len(rules), users)
 		}
 		delete(table, e.Chain)
-	case RenameChain:
-		if _, exists := table[e.To]; exists {
-			t.Fatalf("%s: there is one already", e)
-		}
-		table[e.To] = rules
-		delete(table, e.Chain)
-		for _, rules := range table {
-			for i, r := range rules {
-				if target(r) == e.Chain {
-					rules[i] = strings.Replace(r, "-j "+e.Chain, "-j "+e.To, 1)
-				}
-			}
-		}
 	}
 	if to := target(e.Rule); strings.HasPrefix(to, Prefix) && e.Op != Delete {
 		if _, exists := table[to]; !exists {
@@ -243,21 +187,32 @@ func apply(t *testing.T, table map[string][]string, e Edit) {
 	}
 }
 
-func TestEditsInTheWordsOfIptables(t *testing.T) {
-	edits, _ := Diff(want[:2], all(sub[1], ""))
-	var got []string
-	for _, e := range edits {
-		got = append(got, commentless(e.String()))
+func TestTransactionIsWhatIptablesRestoreReads(t *testing.T) {
+	edits, _ := Diff(want[:2], all(sub[1], "", toX, toX+"\n"+toX))
+	var lines []string
+	for line := range strings.Lines(transaction("filter", edits)) {
+		lines = append(lines, commentless(line))
 	}
 	if d := cmp.Diff([]string{
-		"-t filter -N SHOAL-X.1", "-t filter -N SHOAL-SUB.1",
-		"-t filter -A SHOAL-X.1 -p tcp -j ACCEPT", "-t filter -A SHOAL-X.1 -j SHOAL-SUB.1", "-t filter -A SHOAL-X.1 -j REJECT",
-		"-t filter -A SHOAL-SUB.1 -j DROP",
-		"-t filter -I INPUT -d 10.96.0.0/16 -j SHOAL-X.1", "-t filter -D INPUT -d 10.96.0.0/16 -j SHOAL-X",
-		"-t filter -F SHOAL-X", "-t filter -F SHOAL-SUB", "-t filter -X SHOAL-X", "-t filter -X SHOAL-SUB",
-		"-t filter -E SHOAL-X.1 SHOAL-X", "-t filter -E SHOAL-SUB.1 SHOAL-SUB",
-	}, got); d != "" {
+		"*filter", ":SHOAL-SUB - [0:0]", "-A SHOAL-SUB -j DROP",
+		"-D INPUT -d 10.96.0.0/16 -j SHOAL-X", "-D INPUT -d 10.96.0.0/16 -j SHOAL-X", "-I INPUT 1 -d 10.96.0.0/16 -j SHOAL-X",
+		"COMMIT",
+	}, lines); d != "" {
 		t.Error(d)
+	}
+	for text, want := range map[string]string{
+		"iptables-restore: line 2 failed":                          ":SHOAL-SUB - [0:0]",
+		"Error occurred at line: 3\nTry `iptables-restore -h' ...": edits[1].String(),
+		"line 99: RULE_APPEND failed":                              "",
+		"Another app is currently holding the xtables lock":        "",
+	} {
+		got := ""
+		if e, ok := refused(text, edits); ok {
+			got = e.String()
+		}
+		if got != want {
+			t.Errorf("%q complains of %q, want %q", text, got, want)
+		}
 	}
 }
 
@@ -271,9 +226,9 @@ func commentless(rule string) string {
 }
 
 func TestRemoveTakesOutOursOnly(t *testing.T) {
-	have := all(toX, "-A INPUT -j DROP\n"+toX+"\n-A INPUT -j SHOAL-X", sub[0], "-N SHOAL-X.1\n"+sub[0])
+	have := all(toX, "-A INPUT -j DROP\n"+toX+"\n-A INPUT -j SHOAL-X")
 	now := clone(have["filter"])
-	ours := func(c string) bool { return nameOf(c) == "SHOAL-X" || c == "SHOAL-SUB" }
+	ours := func(c string) bool { return c == "SHOAL-X" || c == "SHOAL-SUB" }
 	for _, e := range remove(ours, have) {
 		apply(t, now, e)
 	}

@@ -10,7 +10,7 @@ import (
 // Chain is a chain of rules and where it is jumped to from.
 type Chain struct {
 	Table string   // "raw", "mangle", "nat" or "filter"
-	Name  string   // begins with [Prefix], at most 26 characters, without a dot
+	Name  string   // begins with [Prefix], at most 28 characters
 	From  []Jump   // none: other chains jump here
 	Rules []string // what follows "-A NAME ", "-p tcp -j ACCEPT"
 }
@@ -59,12 +59,13 @@ func signature(rule string) string {
 	return fmt.Sprintf("shoal:%012x", h.Sum64()&(1<<48-1))
 }
 
-func commented(rule, comment string) string {
-	return "-m comment --comment " + comment + " " + rule
+// signed is a rule with its signature.
+func signed(rule string) string {
+	return "-m comment --comment " + signature(rule) + " " + rule
 }
 
-// is tells whether a rule as it was read is the one that was wanted.
-func is(have, want string) bool { return strings.Contains(have, signature(want)) }
+// matches tells whether a rule as it was read is the one that was wanted.
+func matches(have, want string) bool { return strings.Contains(have, signature(want)) }
 
 func (j Jump) rule(chain string) string { return strings.TrimSpace(j.Match + " -j " + chain) }
 
@@ -75,33 +76,4 @@ func target(rule string) string {
 		return f[i+1]
 	}
 	return ""
-}
-
-// words are the arguments that a printed rule is made of. What has spaces or
-// quotes in it is printed within double quotes, with backslashes.
-func words(rule string) (ws []string) {
-	var word strings.Builder
-	quoted, begun := false, false
-	for i := 0; i < len(rule); i++ {
-		switch c := rule[i]; {
-		case c == '\\' && quoted && i+1 < len(rule):
-			i++
-			word.WriteByte(rule[i])
-		case c == '"':
-			quoted, begun = !quoted, true
-		case c == ' ' && !quoted:
-			if begun {
-				ws = append(ws, word.String())
-			}
-			word.Reset()
-			begun = false
-		default:
-			word.WriteByte(c)
-			begun = true
-		}
-	}
-	if begun {
-		ws = append(ws, word.String())
-	}
-	return ws
 }

@@ -19,9 +19,9 @@ import (
 // packages. The kernel can be asked for less: whether the table is still as it
 // was.
 
-// print is of a table as it is: another one if anything but the counters of its
-// rules has changed.
-type print [sha256.Size]byte
+// fingerprint is that of a table as it is: another one if anything but the
+// counters of its rules has changed.
+type fingerprint [sha256.Size]byte
 
 // variant is which of the kernel's two facilities iptables writes to.
 type variant int
@@ -47,9 +47,9 @@ func variantOf(path string) variant {
 	return unknown
 }
 
-// take takes the print of a table. The error says only that it could not be
-// had: then the table must be read.
-func take(v variant, table string) (print, error) {
+// fingerprintOf is the fingerprint of a table. The error says only that it could
+// not be had: then the table must be read.
+func fingerprintOf(v variant, table string) (fingerprint, error) {
 	var b []byte
 	var err error
 	switch v {
@@ -61,7 +61,7 @@ func take(v variant, table string) (print, error) {
 		err = errors.New("no way is known to ask whether rules have changed")
 	}
 	if err != nil {
-		return print{}, err
+		return fingerprint{}, err
 	}
 	return sha256.Sum256(b), nil
 }
@@ -172,19 +172,19 @@ type place struct {
 }
 
 type reading struct {
-	print print
-	rules map[string][]string
+	fingerprint fingerprint
+	rules       map[string][]string
 }
 
-// again is the table as it was last read in this thread's namespace, if that is
+// cachedRead is the table as it was last read in this thread's namespace, if that is
 // how it still is; else it is read. What is returned is shared with other
 // callers.
-func again(v variant, table string, read func() (map[string][]string, error)) (map[string][]string, error) {
+func cachedRead(v variant, table string, read func() (map[string][]string, error)) (map[string][]string, error) {
 	runtime.LockOSThread() // one namespace throughout
 	defer runtime.UnlockOSThread()
 	known.Lock()
 	defer known.Unlock()
-	before, err := take(v, table)
+	before, err := fingerprintOf(v, table)
 	if err != nil {
 		return read()
 	}
@@ -193,14 +193,14 @@ func again(v variant, table string, read func() (map[string][]string, error)) (m
 		return nil, fmt.Errorf("find the network namespace: %w", err)
 	}
 	at := place{ns.Ino, table}
-	if last, has := known.tables[at]; has && last.print == before {
+	if last, has := known.tables[at]; has && last.fingerprint == before {
 		return last.rules, nil
 	}
 	rules, err := read()
 	if err != nil {
 		return nil, err
 	}
-	if after, err := take(v, table); err == nil && after == before {
+	if after, err := fingerprintOf(v, table); err == nil && after == before {
 		if known.tables == nil {
 			known.tables = map[place]reading{}
 		}
