@@ -27,6 +27,7 @@ import (
 	"shoal/dockerwatch"
 	"shoal/fabric"
 	"shoal/ingress"
+	"shoal/kernel/rules"
 	"shoal/kernel/watch"
 	"shoal/lb"
 	"shoal/lb/host"
@@ -143,16 +144,23 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		return err
 	}
 	defer a.dns.Shutdown()
-	routing := map[string]<-chan struct{}{}
+	changed := map[string]<-chan struct{}{}
 	for part, in := range map[string]watch.Interest{"fabric": fabric.Interest(), "ingress": ingress.Interest(), "lb": host.Interest()} {
-		if routing[part], err = watch.Start(ctx, in); err != nil {
+		if changed[part], err = watch.Start(ctx, in); err != nil {
 			return err
 		}
+	}
+	for _, part := range []string{"fabric", "lb"} { // those that keep rules of iptables
+		iptables, err := rules.Watch(ctx)
+		if err != nil {
+			return err
+		}
+		changed[part] = watch.Any(ctx, changed[part], iptables)
 	}
 	a.follow(ctx, g, "vip", 0, nil, a.vips.Reconcile)
 	a.follow(ctx, g, "dnsd", 0, nil, a.answer)
 	a.follow(ctx, g, "network", 0, nil, a.settleNetwork)
-	a.follow(ctx, g, "fabric", c.Repair, routing["fabric"], a.fabric.Reconcile)
+	a.follow(ctx, g, "fabric", c.Repair, changed["fabric"], a.fabric.Reconcile)
 	a.follow(ctx, g, "publish", 0, nil, a.publish)
 	// The next two give connections to other hosts' tasks: not before it is
 	// known which of those hosts live.
@@ -160,8 +168,8 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			a.follow(ctx, g, "lb", c.Repair, watch.Any(ctx, routing["lb"], a.plane.Changed()), a.balance)
-			a.follow(ctx, g, "ingress", c.Repair, routing["ingress"], a.ingress.Reconcile)
+			a.follow(ctx, g, "lb", c.Repair, watch.Any(ctx, changed["lb"], a.plane.Changed()), a.balance)
+			a.follow(ctx, g, "ingress", c.Repair, changed["ingress"], a.ingress.Reconcile)
 		}
 		return nil
 	})

@@ -211,3 +211,54 @@ func TestNoPacketIsLostWhileChainsChange(t *testing.T) {
 		t.Error(out.String())
 	}
 }
+
+func TestChangesAreSignalled(t *testing.T) {
+	ownHost(t)
+	changed, err := Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ipt, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ipt.variant == legacy {
+		if changed != nil {
+			t.Error("the kernel does not notify of ip_tables, and yet there is a channel")
+		}
+		return
+	}
+	const quiet = 200 * time.Millisecond // several times as long as signals are gathered
+	signalled := func(after string) {
+		t.Helper()
+		select {
+		case <-changed:
+		case <-time.After(5 * time.Second):
+			t.Errorf("no signal after: %s", after)
+		}
+		for more := true; more; {
+			select {
+			case <-changed:
+			case <-time.After(quiet):
+				more = false
+			}
+		}
+	}
+	sh(t, "iptables -N OTHERS")
+	for _, harm := range []string{
+		"iptables -I INPUT -j DROP", "iptables -D INPUT -j DROP", "iptables -F SHOAL-SUB", "iptables -t mangle -F",
+		"nft delete table ip raw", "nft flush ruleset",
+	} {
+		if keep(t, mesh) > 0 {
+			signalled("our own edits")
+		}
+		sh(t, "iptables -A OTHERS -j ACCEPT; iptables -F OTHERS; nft add table ip others; nft delete table ip others")
+		select {
+		case <-changed:
+			t.Error("a signal of what concerns nobody here")
+		case <-time.After(quiet):
+		}
+		sh(t, harm)
+		signalled(harm)
+	}
+}

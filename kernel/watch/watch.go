@@ -1,5 +1,6 @@
 // Package watch tells when somebody changes what shoal has in the kernel's
-// routing: its devices, addresses, routes and routing rules.
+// routing: its devices, addresses, routes and routing rules. Others subscribe to
+// what else they keep in the kernel.
 //
 // In: the kernel's notifications (rtnetlink(7), multicast groups), of which those
 // that concern nothing of shoal's are dropped, those of containers that come and
@@ -34,9 +35,20 @@ const settle = 50 * time.Millisecond
 // Start watches the network namespace of the calling thread until ctx ends. The
 // channel has room for one signal: several that nobody has taken are one.
 func Start(ctx context.Context, in Interest) (<-chan struct{}, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+	changed, err := Subscribe(ctx, in.concerns, unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
 	if err != nil {
 		return nil, fmt.Errorf("watch the kernel's routing: %w", err)
+	}
+	return changed, nil
+}
+
+// Subscribe signals those notifications of some multicast groups of a netlink
+// protocol that concern the caller. It is as [Start] in all else.
+func Subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool, protocol int, groups ...uint) (<-chan struct{}, error) {
+	s, err := nl.Subscribe(protocol, groups...)
+	if err != nil {
+		return nil, err
 	}
 	changed := make(chan struct{}, 1)
 	seen := make(chan struct{}, 1)
@@ -57,7 +69,7 @@ func Start(ctx context.Context, in Interest) (<-chan struct{}, error) {
 				return
 			}
 			for _, m := range msgs {
-				if in.concerns(m.Header.Type, m.Data) {
+				if concerns(m.Header.Type, m.Data) {
 					signal(seen)
 				}
 			}
@@ -107,7 +119,7 @@ const (
 func (in *Interest) concerns(kind uint16, data []byte) bool {
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		name, ok := attribute(data, ifInfoLen, unix.IFLA_IFNAME)
+		name, ok := Attribute(data, ifInfoLen, unix.IFLA_IFNAME)
 		return ok && in.Devices != nil && in.Devices(strings.TrimRight(string(name), "\x00"))
 	case unix.RTM_DELADDR:
 		return in.Addresses
@@ -121,7 +133,7 @@ func (in *Interest) concerns(kind uint16, data []byte) bool {
 			}
 		}
 	case unix.RTM_DELRULE:
-		v, ok := attribute(data, fibRuleLen, fraPriority)
+		v, ok := Attribute(data, fibRuleLen, fraPriority)
 		if !ok || len(v) < 4 {
 			return false
 		}
@@ -134,8 +146,8 @@ func (in *Interest) concerns(kind uint16, data []byte) bool {
 	return false
 }
 
-// attribute finds one among those that follow a message's fixed part.
-func attribute(data []byte, fixed int, kind uint16) ([]byte, bool) {
+// Attribute finds one among those that follow a message's fixed part.
+func Attribute(data []byte, fixed int, kind uint16) ([]byte, bool) {
 	if len(data) < fixed {
 		return nil, false
 	}

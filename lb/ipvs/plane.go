@@ -147,7 +147,7 @@ func (*Plane) Name() string { return "ipvs" }
 func (*Plane) Scheduler(name string) string { return name }
 
 // Changed is signalled when routes, routing rules or the sandbox's link change.
-// Of sets, virtual services and iptables rules nothing is told.
+// Of sets and virtual services nothing is told; of rules, see [rules.Watch].
 func (p *Plane) Changed() <-chan struct{} { return p.changed }
 
 func interest() watch.Interest {

@@ -105,7 +105,7 @@
 // see monitor.go. It lists the table and writes what differs. A rule is known
 // again by a hash in its comment; a chain in which anything differs is made anew.
 // While the kernel tells of none, a full pass lists nothing. Rules of iptables
-// are compared in every full pass.
+// are compared in every full pass; the agent runs one when they change.
 //
 // # Limits
 //

@@ -145,7 +145,7 @@ func (p *Plane) disconnect() {
 func (*Plane) Name() string { return "nftables" }
 
 // Changed is signalled when somebody else changed the table or a route that the
-// plane stands on. Of rules of iptables nothing is told.
+// plane stands on. Rules of iptables are not among them: see [rules.Watch].
 func (p *Plane) Changed() <-chan struct{} { return p.mon.changed }
 
 // Close closes what it has open; the kernel stays as it is.
