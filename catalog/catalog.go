@@ -69,6 +69,7 @@ type Catalog struct {
 	have       map[string]keptRecord      // key -> what it holds
 	unreadable map[string]int64           // key -> revision of a record that does not parse
 	seen       int64                      // etcd's revision that the records are at
+	cluster    uint64                     // the ID of the etcd cluster they are of; 0: not listed yet
 	advance    chan struct{}              // closed, and made anew, when seen grows
 	lease      clientv3.LeaseID           // the last one held
 	lastErr    error                      // of etcd; nil once it is well again

@@ -356,3 +356,53 @@ func TestAnOutageLongerThanTheLeasesLosesNobody(t *testing.T) {
 		t.Errorf("tasks %q, %d Snapshots came of it", tasks(a, "web"), s.Revision-before)
 	}
 }
+
+// A backup of etcd is restored under two running agents: a watch waits for
+// revisions that are long in coming, and leases look alive.
+func TestRestoredBackupIsTakenInWhole(t *testing.T) {
+	t.Parallel()
+	dir, backup := shortDir(t), shortDir(t)
+	server := etcdServer(t, dir)
+	a := open(t, "a", shortDir(t), at(t, server.endpoint))
+	b := open(t, "b", shortDir(t), at(t, server.endpoint))
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")))
+	settled(t, a)
+	settled(t, b)
+	eventually(t, "b's tasks", func() bool { return tasks(a, "web") == "a/1 b/1 b/2" })
+
+	server.close()
+	if err := os.CopyFS(filepath.Join(backup, "etcd"), os.DirFS(filepath.Join(dir, "etcd"))); err != nil {
+		t.Fatal(err)
+	}
+	server = etcdServer(t, dir)
+	b.SetLocal(local(ctr("b", "2", "10.0.1.2", "web"), ctr("b", "3", "10.0.1.3", "web")))
+	for i := range 20 {
+		a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", fmt.Sprintf("10.0.0.%d", 10+i), "web")))
+		settled(t, a)
+	}
+	eventually(t, "the change", func() bool { return tasks(a, "web") == "a/1 a/2 b/2 b/3" })
+	b.Close() // so that nobody but a mends its records
+	server.close()
+	if err := os.RemoveAll(filepath.Join(dir, "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(backup, "etcd"), filepath.Join(dir, "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	server = etcdServer(t, dir)
+	cl := client(t, server.endpoint)
+	rev := revision(t, cl)
+
+	eventuallyWithin(t, 15*time.Second, "a goes by what etcd holds now", func() bool { return tasks(a, "web") == "a/1 a/2 b/1 b/2" })
+	settled(t, a)
+	a.SetLocal(local(ctr("a", "2", "10.0.0.10", "web")))
+	settled(t, a)
+	if n := revision(t, cl) - rev; n > 10 {
+		t.Errorf("%d revisions were written after the restore", n)
+	}
+	r, err := cl.Get(t.Context(), taskKey("a", ""), clientv3.WithPrefix())
+	if err != nil || len(r.Kvs) != 1 || string(r.Kvs[0].Key) != taskKey("a", "2") {
+		t.Errorf("etcd has %v of a (%v)", r.Kvs, err)
+	}
+}

@@ -20,7 +20,8 @@ var errRelist = errors.New("the records may have been replaced")
 
 // read keeps the records as etcd has them: it lists them once and watches from
 // there on, through lost connections. It lists again when what it missed is
-// compacted, or the lease was lost and with it perhaps everything.
+// compacted, or when etcd may hold an older state: a backup that was restored,
+// or a lost lease.
 func (c *Catalog) read(ctx context.Context) {
 	var retry etcd.Backoff
 	listed := false
@@ -49,6 +50,7 @@ func (c *Catalog) read(ctx context.Context) {
 func (c *Catalog) list(ctx context.Context) error {
 	var kvs []*mvccpb.KeyValue
 	var rev int64
+	var cluster uint64
 	for from, end := root, clientv3.GetPrefixRangeEnd(root); ; {
 		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 		r, err := c.client.Get(rctx, from, clientv3.WithRange(end), clientv3.WithLimit(listPage), clientv3.WithRev(rev))
@@ -57,7 +59,7 @@ func (c *Catalog) list(ctx context.Context) error {
 			return err
 		}
 		if rev == 0 {
-			rev = r.Header.Revision
+			rev, cluster = r.Header.Revision, r.Header.ClusterId
 		}
 		kvs = append(kvs, r.Kvs...)
 		if !r.More {
@@ -80,6 +82,11 @@ func (c *Catalog) list(ctx context.Context) error {
 	for _, kv := range kvs {
 		c.put(kv)
 	}
+	if c.cluster != 0 && (rev < c.seen || cluster != c.cluster) {
+		c.log.Warn("etcd holds another state than it did; all records are taken from it anew",
+			"revision", rev, "before", c.seen, "cluster", fmt.Sprintf("%x", cluster))
+	}
+	c.cluster = cluster
 	c.advanceTo(rev)
 	c.subscribers.notifyAll()
 	c.lastErr = nil
@@ -133,6 +140,11 @@ func (c *Catalog) watch(ctx context.Context, healthy func()) error {
 		select {
 		case <-c.relist:
 			return errRelist
+		case <-c.client.Dialed():
+			// The watch goes on by itself where it was, in whatever history there is.
+			if err := c.checkHistory(ctx); err != nil {
+				return err
+			}
 		case r, ok := <-events:
 			if !ok {
 				return errors.New("the watch was closed")
@@ -141,9 +153,37 @@ func (c *Catalog) watch(ctx context.Context, healthy func()) error {
 				return err
 			}
 			healthy()
+			if r.Created {
+				if err := c.checkHistory(ctx); err != nil {
+					return err
+				}
+			}
 			c.apply(r)
 		}
 	}
+}
+
+// checkHistory returns errRelist if etcd is not in the history that the records are
+// of. An etcd whose backup was restored is at an earlier revision, or is another
+// cluster. Its members may lag behind each other, so it is asked by a
+// linearizable read.
+func (c *Catalog) checkHistory(ctx context.Context) error {
+	seen, cluster := c.position()
+	r, err := c.commit(ctx, nil, []clientv3.Op{clientv3.OpGet(nodeKey(c.o.Self.Name), clientv3.WithCountOnly())}, nil)
+	if err != nil {
+		return err
+	}
+	if r.Header.Revision < seen || r.Header.ClusterId != cluster {
+		return errRelist
+	}
+	return nil
+}
+
+// position is how far etcd's records were followed, and of which cluster.
+func (c *Catalog) position() (revision int64, cluster uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen, c.cluster
 }
 
 func (c *Catalog) apply(r clientv3.WatchResponse) {

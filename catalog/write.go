@@ -31,7 +31,10 @@ const leaseTTL = 7 * 24 * time.Hour
 // last for long: then etcd may have been put back to an older state.
 const renewEvery = 10 * time.Second
 
-var errLeaseLost = errors.New("the lease of this host's records has run out")
+var (
+	errLeaseLost = errors.New("the lease of this host's records has run out")
+	errWentBack  = errors.New("etcd was put back to an older state")
+)
 
 // write keeps this host's records in etcd as they should be, under a lease.
 func (c *Catalog) write(ctx context.Context) {
@@ -46,7 +49,7 @@ func (c *Catalog) write(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, errLeaseLost) {
+		if errors.Is(err, errLeaseLost) || errors.Is(err, errWentBack) {
 			// Perhaps the lease alone is lost, perhaps etcd was put back to
 			// an older state.
 			wake(c.relist)
@@ -83,10 +86,19 @@ func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
 			case <-c.unsaved:
 				break idle
 			case <-renew.C:
-				if _, err := c.renew(ctx, lease); errors.Is(err, rpctypes.ErrLeaseNotFound) {
+				r, err := c.renew(ctx, lease)
+				if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 					return errLeaseLost
 				} else if err != nil {
 					return err
+				}
+				// The member that answered may only lag behind.
+				if seen, cluster := c.position(); r.Revision < seen || r.ClusterId != cluster {
+					if err := c.checkHistory(ctx); errors.Is(err, errRelist) {
+						return errWentBack
+					} else if err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -150,6 +162,7 @@ func (c *Catalog) recovered() {
 func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
 	for {
 		c.mu.Lock()
+		seen := c.seen
 		ops := c.drift(lease)
 		var idle map[model.ServiceID]ServiceRecord
 		if c.localKnown {
@@ -166,6 +179,9 @@ func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
 				return err
 			}
 			rev = r.Header.Revision
+		}
+		if rev != 0 && rev <= seen {
+			return errWentBack // the watch waits for later revisions, and would see none of this
 		}
 		idleRev, lost, err := c.writeIdle(ctx, idle)
 		if err != nil {

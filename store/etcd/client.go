@@ -40,7 +40,7 @@ type Client struct {
 func Dial(endpoints []string, t *tls.Config, opts ...grpc.DialOption) (*Client, error) {
 	retry := backoff.DefaultConfig
 	retry.MaxDelay = time.Second
-	cs := new(conns)
+	cs := &conns{made: make(chan struct{}, 1)}
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints: endpoints,
 		TLS:       t,
@@ -70,6 +70,10 @@ func (c *Client) Close() error {
 func (c *Client) Connected() bool {
 	return c.ActiveConnection().GetState() == connectivity.Ready
 }
+
+// Dialed receives when a connection was made: what is at its other end may not
+// be the etcd that it was. Several connections may come as one.
+func (c *Client) Dialed() <-chan struct{} { return c.conns.made }
 
 // Drop closes the connections to an endpoint. Requests over them fail at once,
 // and watches go on at another endpoint.

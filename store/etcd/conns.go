@@ -21,6 +21,7 @@ import (
 type conns struct {
 	mu   sync.Mutex
 	open map[*endpointConn]struct{}
+	made chan struct{} // of capacity 1: there is a new one
 }
 
 type endpointConn struct {
@@ -62,6 +63,10 @@ func (cs *conns) dial(ctx context.Context, addr string) (net.Conn, error) {
 		cs.open = map[*endpointConn]struct{}{}
 	}
 	cs.open[c] = struct{}{}
+	select {
+	case cs.made <- struct{}{}:
+	default:
+	}
 	return c, nil
 }
 
