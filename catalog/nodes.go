@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"time"
 
@@ -96,7 +97,7 @@ func (c *Catalog) removeNode(ctx context.Context, name string, agentStopped bool
 			return err
 		}
 	}
-	held, _, err := c.heldSubnets(ctx)
+	held, err := c.heldSubnets(ctx)
 	if err != nil {
 		return err
 	}
@@ -130,8 +131,8 @@ type subnetRecord struct {
 }
 
 // ClaimSubnet makes a subnet of the pool, of so many bits, this host's for good,
-// in one transaction: the lowest that no other host has and that overlaps none
-// of avoid. It returns the one the host has, if it has one, whatever is in
+// in one transaction: one that no other host has and that overlaps none
+// of avoid, the lowest unless others claim theirs at the same time. It returns the one the host has, if it has one, whatever is in
 // avoid, and the host's number: the subnet's place in the pool, from 1. Every
 // host has to be given the same pool; one that is given another gets a new
 // subnet there, and its old one is free.
@@ -160,28 +161,29 @@ func (c *Catalog) claimSubnet(ctx context.Context, pool netip.Prefix, bits int, 
 		ctx, cancel = context.WithTimeout(ctx, c.o.cacheAfter)
 		defer cancel()
 	}
-	for range claimAttempts {
-		held, rev, err := c.heldSubnets(ctx)
+	for attempt := range claimAttempts {
+		held, err := c.heldSubnets(ctx)
 		if err != nil {
 			return fallback(err)
 		}
-		pick, err := pickSubnet(c.o.Self.Name, pool, bits, avoid, held)
+		pick, err := pickSubnet(c.o.Self.Name, attempt, pool, bits, avoid, held)
 		if err != nil {
 			return netip.Prefix{}, 0, err
 		}
+		var free []clientv3.Cmp
 		ops := make([]clientv3.Op, 0, 1+len(pick.release))
 		for _, p := range pick.release {
 			ops = append(ops, clientv3.OpDelete(subnetKey(p)))
 		}
 		if !pick.held {
-			ops = append(ops, clientv3.OpPut(subnetKey(pick.subnet), encode(subnetRecord{c.o.Self.Name, pick.number})))
+			key := subnetKey(pick.subnet)
+			free = append(free, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
+			ops = append(ops, clientv3.OpPut(key, encode(subnetRecord{c.o.Self.Name, pick.number})))
 		}
 		if len(ops) == 0 {
 			return pick.subnet, pick.number, nil
 		}
-		// Nobody claimed one since they were read.
-		unchanged := clientv3.Compare(clientv3.ModRevision(subnetsRoot), "<", rev+1).WithPrefix()
-		r, err := c.commit(ctx, []clientv3.Cmp{unchanged}, ops, nil)
+		r, err := c.commit(ctx, free, ops, nil)
 		if err != nil {
 			return fallback(err)
 		}
@@ -189,7 +191,7 @@ func (c *Catalog) claimSubnet(ctx context.Context, pool netip.Prefix, bits int, 
 			return pick.subnet, pick.number, nil
 		}
 	}
-	return netip.Prefix{}, 0, fmt.Errorf("other hosts claimed theirs %d times meanwhile; try again", claimAttempts)
+	return netip.Prefix{}, 0, fmt.Errorf("other hosts were first %d times; try again", claimAttempts)
 }
 
 // lastSubnet is what this host is known to have, if that is of the pool.
@@ -200,11 +202,11 @@ func (c *Catalog) lastSubnet(pool netip.Prefix, bits int) (p netip.Prefix, numbe
 	return p, c.self.Number, p.IsValid() && p.Bits() == bits && pool.Contains(p.Addr())
 }
 
-// heldSubnets are the subnets of all hosts, and etcd's revision.
-func (c *Catalog) heldSubnets(ctx context.Context) (map[netip.Prefix]subnetRecord, int64, error) {
+// heldSubnets are the subnets of all hosts.
+func (c *Catalog) heldSubnets(ctx context.Context) (map[netip.Prefix]subnetRecord, error) {
 	r, err := c.commit(ctx, nil, []clientv3.Op{clientv3.OpGet(subnetsRoot, clientv3.WithPrefix())}, nil)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	held := map[netip.Prefix]subnetRecord{}
 	for _, kv := range r.Responses[0].GetResponseRange().Kvs {
@@ -214,11 +216,11 @@ func (c *Catalog) heldSubnets(ctx context.Context) (map[netip.Prefix]subnetRecor
 			err = json.Unmarshal(kv.Value, &rec)
 		}
 		if err != nil {
-			return nil, 0, fmt.Errorf("the record %s cannot be read: %w; delete it with etcdctl if no host has that subnet", kv.Key, err)
+			return nil, fmt.Errorf("the record %s cannot be read: %w; delete it with etcdctl if no host has that subnet", kv.Key, err)
 		}
 		held[p] = rec
 	}
-	return held, r.Header.Revision, nil
+	return held, nil
 }
 
 // subnetPick is what is done to give a host its subnet.
@@ -232,8 +234,10 @@ type subnetPick struct {
 // maxNumber is the highest number of a host.
 const maxNumber = 1<<16 - 1
 
-// pickSubnet chooses a host's subnet.
-func pickSubnet(node string, pool netip.Prefix, bits int, avoid []netip.Prefix, held map[netip.Prefix]subnetRecord) (pick subnetPick, err error) {
+// pickSubnet chooses a host's subnet: the lowest free one at its first attempt.
+// Hosts that start together all choose that one, so further attempts search from
+// a place that differs from host to host.
+func pickSubnet(node string, attempt int, pool netip.Prefix, bits int, avoid []netip.Prefix, held map[netip.Prefix]subnetRecord) (pick subnetPick, err error) {
 	if pool != pool.Masked() || bits < pool.Bits() || bits > pool.Addr().BitLen() || bits-pool.Bits() > 32 {
 		return pick, fmt.Errorf("it cannot be cut into subnets of %d bits; use a pool like 10.244.0.0/16 and 24 bits", bits)
 	}
@@ -257,7 +261,14 @@ func pickSubnet(node string, pool netip.Prefix, bits int, avoid []netip.Prefix, 
 		return pick, nil
 	}
 	total := min(uint64(1)<<(bits-pool.Bits()), maxNumber)
+	var start uint64
+	if attempt > 0 {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%d/%s", attempt, node)
+		start = h.Sum64() % total
+	}
 	for i := range total {
+		i = (start + i) % total
 		p := nthSubnet(pool, bits, i)
 		if !overlapsAny(p, taken) && !numbers[uint16(i+1)] {
 			pick.subnet, pick.number = p, uint16(i+1)

@@ -233,7 +233,7 @@ func TestPickSubnet(t *testing.T) {
 			if tc.avoid != "" {
 				avoid = append(avoid, netip.MustParsePrefix(tc.avoid))
 			}
-			p, err := pickSubnet("a", pool, bits, avoid, tc.held)
+			p, err := pickSubnet("a", 0, pool, bits, avoid, tc.held)
 			got := fmt.Sprintf("%s %d", p.subnet, p.number)
 			if p.held {
 				got = "held " + got
@@ -284,7 +284,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 		})
 	}
 	work.Wait()
-	if len(given) != hosts || !given[hosts].IsValid() {
+	if len(given) != hosts || !given[1].IsValid() {
 		t.Fatalf("given: %v", given)
 	}
 	settled(t, all[0])
@@ -511,5 +511,36 @@ func TestKV(t *testing.T) {
 	case <-members:
 	case <-time.After(10 * time.Second):
 		t.Error("not told of a change after the store was away")
+	}
+}
+
+func TestManyHostsThatStartTogetherAllGetASubnet(t *testing.T) {
+	t.Parallel()
+	const hosts = 100
+	pool := netip.MustParsePrefix("10.244.0.0/16")
+	cl := client(t, etcdServer(t, shortDir(t)).endpoint)
+	before := revision(t, cl)
+	var mu sync.Mutex
+	given := map[netip.Prefix]string{}
+	var work sync.WaitGroup
+	for i := range hosts {
+		c := &Catalog{o: Options{Self: model.Node{Name: fmt.Sprintf("host-%d", i)}, cacheAfter: time.Minute}, client: cl}
+		work.Go(func() {
+			p, n, err := c.ClaimSubnet(t.Context(), pool, 24, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if other, ok := given[p]; ok || p != nthSubnet(pool, 24, uint64(n-1)) {
+				t.Errorf("%s is number %d and has %s, as has %q", c.o.Self.Name, n, p, other)
+			}
+			given[p] = c.o.Self.Name
+		})
+	}
+	work.Wait()
+	if n := revision(t, cl) - before; n != hosts {
+		t.Errorf("%d revisions for %d hosts", n, hosts)
 	}
 }
