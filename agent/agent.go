@@ -278,6 +278,10 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 	if c.Network == meshNetwork {
 		co.SubnetPool = c.SubnetPool // else each host has what its engine has
 	}
+	if co.Run, err = thisRun(); err != nil {
+		log.Warn("a clone of this machine would not be noticed", "error", err)
+	}
+	co.Report = func(ps []model.Problem) { a.problems.Set("catalog", ps) }
 	if a.catalog, err = catalog.Open(ctx, co); err != nil {
 		return errors.Join(err, a.store.Close())
 	}

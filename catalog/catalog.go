@@ -29,6 +29,15 @@ type Options struct {
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 
+	// Run tells apart two machines with the same name and state: it is the same
+	// each time an agent starts on one, until the machine is booted anew; "": they
+	// are not told apart.
+	Run string
+
+	// Report, where it is not nil, is given the problems that keep this host from
+	// writing to the store for good.
+	Report func([]model.Problem)
+
 	// RemoveServer takes the vote of a host in the store before RemoveNode
 	// forgets the host; nil: hosts do not serve the store.
 	RemoveServer func(ctx context.Context, node string) error
@@ -51,6 +60,7 @@ type Catalog struct {
 	changed chan struct{} // of capacity 1: the records are not what the Snapshot says
 	unsaved chan struct{} // of capacity 1: etcd may not be what it should
 	relist  chan struct{} // of capacity 1: what was watched may be gone
+	unnamed chan struct{} // of capacity 1: a later run of this host wrote its name over this one's
 	known   chan struct{} // closed once the records hold the cluster's state
 	listed  chan struct{} // closed once that came from etcd
 
@@ -72,6 +82,8 @@ type Catalog struct {
 	cluster    uint64                     // the ID of the etcd cluster they are of; 0: not listed yet
 	advance    chan struct{}              // closed, and made anew, when seen grows
 	lease      clientv3.LeaseID           // the last one held
+	run        agentRecord                // this run; its Since is zero until that is known
+	other      *agentRecord               // the run of another host of this name, which came first
 	lastErr    error                      // of etcd; nil once it is well again
 	mailboxes  map[chan *model.Snapshot]struct{}
 }
@@ -108,6 +120,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		changed:    make(chan struct{}, 1),
 		unsaved:    make(chan struct{}, 1),
 		relist:     make(chan struct{}, 1),
+		unnamed:    make(chan struct{}, 1),
 		known:      make(chan struct{}),
 		listed:     make(chan struct{}),
 		records:    newRecords(o.Self.Name),
@@ -117,6 +130,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		unreadable: map[string]int64{},
 		advance:    make(chan struct{}),
 		mailboxes:  map[chan *model.Snapshot]struct{}{},
+		run:        agentRecord{Run: o.Run},
 	}
 	c.records.subnets = o.SubnetPool
 	c.setSelf(o.Self)

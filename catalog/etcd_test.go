@@ -406,3 +406,68 @@ func TestRestoredBackupIsTakenInWhole(t *testing.T) {
 		t.Errorf("etcd has %v of a (%v)", r.Kvs, err)
 	}
 }
+
+// A machine is cloned: two agents have the same name and, but for their boot,
+// the same state.
+func TestTheLaterOfTwoHostsWithOneNameStopsWriting(t *testing.T) {
+	t.Parallel()
+	server := etcdServer(t, shortDir(t))
+	problems := func(reported chan<- []model.Problem, run, addr string) func(*Options) {
+		return func(o *Options) {
+			o.Run, o.Self.Addr = run, netip.MustParseAddr(addr)
+			o.Report = func(ps []model.Problem) { reported <- ps }
+		}
+	}
+	ofFirst, ofClone := make(chan []model.Problem, 1), make(chan []model.Problem, 1)
+	dir, cloned := shortDir(t), shortDir(t)
+	first := open(t, "a", dir, at(t, server.endpoint), problems(ofFirst, "boot-1", "192.0.2.1"))
+	first.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	settled(t, first)
+	cl := client(t, server.endpoint)
+	before := revision(t, cl)
+
+	clone := open(t, "a", cloned, at(t, server.endpoint), problems(ofClone, "boot-2", "192.0.2.2"))
+	clone.SetLocal(local(ctr("a", "2", "10.0.0.2", "web")))
+	select {
+	case ps := <-ofClone:
+		if len(ps) != 1 || ps[0].Code != model.DuplicateNode || !strings.Contains(ps[0].Reason, "at 192.0.2.1") {
+			t.Errorf("the clone reports %+v", ps)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the clone reports nothing")
+	}
+	if _, err := clone.ClaimVIP(t.Context(), model.ServiceID{Stack: model.DefaultStack, Name: "web"}, netip.MustParseAddr("10.96.0.20")); model.CodeOf(err, "") != model.DuplicateNode {
+		t.Errorf("the clone claims a VIP: %v", err)
+	}
+	// What the first one writes from here on is a marker: nothing of the clone's
+	// comes after it.
+	first.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "3", "10.0.0.3", "web")))
+	settled(t, first)
+	if n := revision(t, cl) - before; n > 3 {
+		t.Errorf("%d revisions, not those of two names and a task", n)
+	}
+	r, err := cl.Get(t.Context(), taskKey("a", ""), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil || len(r.Kvs) != 2 || string(r.Kvs[0].Key) != taskKey("a", "1") || string(r.Kvs[1].Key) != taskKey("a", "3") {
+		t.Errorf("the tasks in etcd: %v, %v", r.Kvs, err)
+	}
+
+	// An agent that starts again is the same run; after a reboot nobody objects.
+	clone.Close()
+	first.Close()
+	before = revision(t, cl)
+	first = open(t, "a", dir, at(t, server.endpoint), problems(ofFirst, "boot-1", "192.0.2.1"))
+	first.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "3", "10.0.0.3", "web")))
+	settled(t, first)
+	if n := revision(t, cl) - before; n > 0 {
+		t.Errorf("%d revisions after a restart with nothing changed", n)
+	}
+	first.Close()
+	first = open(t, "a", dir, at(t, server.endpoint), problems(ofFirst, "boot-3", "192.0.2.1"))
+	first.SetLocal(local(ctr("a", "4", "10.0.0.4", "web")))
+	settled(t, first)
+	select {
+	case ps := <-ofFirst:
+		t.Errorf("the first one reports %+v", ps)
+	default:
+	}
+}

@@ -12,6 +12,7 @@ import (
 // What is kept in etcd, each value as JSON:
 //
 //	nodes/NODE            Node
+//	agents/NODE           agentRecord
 //	tasks/NODE/CONTAINER  Container, with the node's lease
 //	services/STACK/NAME   ServiceRecord
 //	vips/ADDR             ServiceID of the service that holds it
@@ -38,6 +39,7 @@ const (
 )
 
 func nodeKey(name string) string            { return nodesRoot + name }
+func agentKey(node string) string           { return root + "agents/" + node }
 func taskKey(node, container string) string { return tasksRoot + node + "/" + container }
 func serviceKey(id model.ServiceID) string  { return servicesRoot + id.String() }
 func vipKey(a netip.Addr) string            { return vipsRoot + a.String() }

@@ -111,6 +111,7 @@ func (c *Catalog) removeNode(ctx context.Context, name string, agentStopped bool
 	}
 	ops := []clientv3.Op{
 		clientv3.OpDelete(nodeKey(name)),
+		clientv3.OpDelete(agentKey(name)),
 		clientv3.OpDelete(taskKey(name, ""), clientv3.WithPrefix()),
 	}
 	for p, rec := range held {

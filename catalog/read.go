@@ -223,6 +223,10 @@ func (c *Catalog) own(key string) bool {
 // was known before it.
 func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
+	if key == agentKey(c.o.Self.Name) {
+		c.named(kv)
+		return
+	}
 	own := c.own(key)
 	if own {
 		c.have[key] = keptRecord{fingerprint(string(kv.Value)), clientv3.LeaseID(kv.Lease)}

@@ -45,7 +45,10 @@ func (c *Catalog) write(ctx context.Context) {
 	}
 	var retry etcd.Backoff
 	for ctx.Err() == nil {
-		err := c.holdLease(ctx, retry.Reset)
+		err := c.claimName(ctx)
+		if err == nil {
+			err = c.holdLease(ctx, retry.Reset)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -55,6 +58,10 @@ func (c *Catalog) write(ctx context.Context) {
 			wake(c.relist)
 		}
 		c.failed(fmt.Errorf("write this host's records to etcd: %w", err))
+		if model.CodeOf(err, "") == model.DuplicateNode {
+			c.stopWriting(err)
+			return
+		}
 		retry.Wait(ctx)
 	}
 }
@@ -85,6 +92,10 @@ func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
 				return ctx.Err()
 			case <-c.unsaved:
 				break idle
+			case <-c.unnamed:
+				if err := c.writeName(ctx); err != nil {
+					return err
+				}
 			case <-renew.C:
 				r, err := c.renew(ctx, lease)
 				if errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -161,6 +172,9 @@ func (c *Catalog) recovered() {
 // watch has seen of the one before, so nothing is written twice.
 func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
 	for {
+		if err := c.duplicate(); err != nil {
+			return err
+		}
 		c.mu.Lock()
 		seen := c.seen
 		ops := c.drift(lease)
@@ -268,10 +282,16 @@ func (c *Catalog) writeIdle(ctx context.Context, idle map[model.ServiceID]Servic
 	return rev, lost, nil
 }
 
-// commit runs one transaction.
+// commit runs one transaction. One that writes is refused where this host is not
+// the one that it takes itself for.
 func (c *Catalog) commit(ctx context.Context, conds []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 	defer cancel()
+	if slices.ContainsFunc(then, func(op clientv3.Op) bool { return !op.IsGet() }) {
+		if err := c.duplicate(); err != nil {
+			return nil, err
+		}
+	}
 	r, err := c.client.Txn(ctx).If(conds...).Then(then...).Else(otherwise...).Commit()
 	return r, etcd.Unreachable(err)
 }

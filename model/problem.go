@@ -55,6 +55,7 @@ const (
 const (
 	SubnetOverlap   Code = "subnet-overlap"   // a subnet overlaps another one
 	SubnetInvalid   Code = "subnet-invalid"   // a subnet cannot be a host's
+	DuplicateNode   Code = "duplicate-node"   // another host has the same name and state: a machine was cloned
 	AddressTaken    Code = "address-taken"    // two hosts have the same address
 	HostUnreachable Code = "host-unreachable" // there is no way to a host's containers
 	RouteMissing    Code = "route-missing"    // the kernel has no route to a host's containers
