@@ -50,7 +50,8 @@ func expected(msg string) bool {
 		strings.HasPrefix(msg, "rejecting promote learner") ||
 		strings.HasPrefix(msg, "failed to promote a member") ||
 		strings.HasPrefix(msg, "Validation on configuration change failed") ||
-		strings.HasPrefix(msg, "simple token is not cryptographically signed")
+		strings.HasPrefix(msg, "simple token is not cryptographically signed") ||
+		strings.HasSuffix(msg, "there are still pending configuration changes to apply") // see campaign
 }
 
 // tooEarly is etcd's error when it looks at the version of a store so new that
