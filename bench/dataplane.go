@@ -223,6 +223,7 @@ func (r *rig) snapshot(n int) *model.Snapshot {
 		svc.Spec = svc.Tasks[0].Spec
 		s.Services = append(s.Services, svc)
 	}
+	s.Follow(nil, nil)
 	return s
 }
 
@@ -237,5 +238,6 @@ func (r *rig) changed(i int, paused bool) *model.Snapshot {
 	if paused {
 		svc.Tasks[0].State = model.Paused
 	}
+	s.Follow(r.snap, []model.ServiceID{svc.ID})
 	return &s
 }

@@ -49,8 +49,8 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 			}, (*model.Container).Equal)
 		changed = changed || differ
 	}
-	if len(ch.services) > 0 {
-		ids := slices.SortedFunc(maps.Keys(ch.services), model.ServiceID.Compare)
+	ids := slices.SortedFunc(maps.Keys(ch.services), model.ServiceID.Compare)
+	if len(ids) > 0 {
 		var differ bool
 		s.Services, differ = merge(prev.Services, ids,
 			func(s *model.Service, id model.ServiceID) int { return s.ID.Compare(id) },
@@ -63,6 +63,7 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 	if ch.addrs || ch.nodes || prev.Stacks == nil {
 		s.Stacks = r.stacksByAddr(s.Containers)
 	}
+	s.Follow(prev, ids)
 	return &s
 }
 

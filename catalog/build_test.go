@@ -35,17 +35,36 @@ func ctr(node, id, addr string, services ...string) model.Container {
 }
 
 var snapshotCmp = cmp.Options{
-	cmp.AllowUnexported(model.Snapshot{}),
+	cmpopts.IgnoreUnexported(model.Snapshot{}),
 	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
 	cmpopts.EquateEmpty(),
 	cmpopts.IgnoreFields(model.Snapshot{}, "Revision"),
 }
 
-// same tells whether two Snapshots are equal but for their revision.
+// same tells whether two Snapshots are equal but for their revision, and for what
+// they know of those before.
 func same(a, b *model.Snapshot) bool {
-	x, y := *a, *b
-	x.Revision, y.Revision = 0, 0
-	return reflect.DeepEqual(x, y)
+	x, y := reflect.ValueOf(*a), reflect.ValueOf(*b)
+	for i := range x.NumField() {
+		if f := x.Type().Field(i); f.IsExported() && f.Name != "Revision" && !reflect.DeepEqual(x.Field(i).Interface(), y.Field(i).Interface()) {
+			return false
+		}
+	}
+	return true
+}
+
+// unnamed are the services that differ in two Snapshots though the newer one does not name
+// them among those that it says may.
+func unnamed(old, new *model.Snapshot, named []model.ServiceID) (ids []model.ServiceID) {
+	for _, s := range [][2]*model.Snapshot{{old, new}, {new, old}} {
+		for i := range s[0].Services {
+			one := &s[0].Services[i]
+			if other, there := s[1].Service(one.ID); (!there || !one.Equal(other)) && !slices.Contains(named, one.ID) {
+				ids = append(ids, one.ID)
+			}
+		}
+	}
+	return ids
 }
 
 func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
@@ -54,6 +73,7 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 	r := newRecords("a")
 	r.putNode(self)
 	prev := new(model.Snapshot)
+	var all []*model.Snapshot
 	for step := range 300 {
 		for range rnd.IntN(4) {
 			node := []string{"a", "b", "c"}[rnd.IntN(3)]
@@ -108,6 +128,18 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 		}
 		if s != prev && prev.Revision > 0 && same(prev, s) {
 			t.Fatalf("step %d: a new Snapshot in which nothing is new", step)
+		}
+		for i, old := range all {
+			named, known := s.ServicesSince(old)
+			if missed := unnamed(old, s, named); known && len(missed) > 0 {
+				t.Fatalf("step %d: it does not say that since %d Snapshots ago there is something new in %v", step, len(all)-i, missed)
+			}
+			if !known && len(all)-i < 50 {
+				t.Fatalf("step %d: it does not know what is new since %d Snapshots ago", step, len(all)-i)
+			}
+		}
+		if s != prev {
+			all = append(all, s)
 		}
 		prev = s
 	}

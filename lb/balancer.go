@@ -38,8 +38,9 @@ type Balancer struct {
 	plane DataPlane
 
 	mu   sync.Mutex
-	snap *model.Snapshot // the last one
-	base *Base
+	snap   *model.Snapshot // the last one
+	around *surroundings   // of it
+	base   *Base
 
 	parts     map[model.ServiceID]*part
 	want      map[Key]*Frontend               // as decided
@@ -124,7 +125,11 @@ func tell(delta, told map[Key]*Frontend, k Key, f *Frontend) {
 // may have changed.
 func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 	touched = map[Key]bool{}
-	w := surroundingsOf(s)
+	moved := b.snap == nil || !sameSurroundings(b.snap, s)
+	if moved {
+		b.around = surroundingsOf(s)
+	}
+	w := b.around
 	fresh := map[model.ServiceID]*part{} // nil: the service is gone
 	again := func(svc *model.Service) {
 		if _, done := fresh[svc.ID]; !done {
@@ -143,18 +148,20 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 			again(svc)
 		}
 	}
-	if b.snap == nil || !sameSurroundings(b.snap, s) {
+	if moved {
 		for i := range s.Services {
 			if svc := &s.Services[i]; slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return len(t.Spec.Publish) > 0 || t.Addr == w.self.Addr }) {
 				again(svc)
 			}
 		}
 	}
-	if b.opts.DNSPeers.IsValid() && (b.snap == nil || !slices.Equal(otherServers(b.snap), otherServers(s))) {
-		fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, s)
-	}
-	if base := BaseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
-		b.base, d.Base = base, base
+	if b.snap == nil || !sharedHosts(b.snap, s) {
+		if b.opts.DNSPeers.IsValid() && (b.snap == nil || !slices.Equal(otherServers(b.snap), otherServers(s))) {
+			fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, s)
+		}
+		if base := BaseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
+			b.base, d.Base = base, base
+		}
 	}
 	b.snap = s
 	b.replace(fresh, touched, d)
@@ -164,10 +171,16 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 // sameSurroundings tells whether published ports and the hosts' addresses are
 // as they were. Whether a host lives does not matter.
 func sameSurroundings(a, b *model.Snapshot) bool {
-	return a.Self.Name == b.Self.Name && a.Self.Addr == b.Self.Addr && slices.Equal(a.Published, b.Published) &&
-		slices.EqualFunc(a.Nodes, b.Nodes, func(x, y model.Node) bool {
+	return a.Self.Name == b.Self.Name && a.Self.Addr == b.Self.Addr &&
+		(model.Shared(a.Published, b.Published) || slices.Equal(a.Published, b.Published)) &&
+		(model.Shared(a.Nodes, b.Nodes) || slices.EqualFunc(a.Nodes, b.Nodes, func(x, y model.Node) bool {
 			return x.Name == y.Name && x.Addr == y.Addr && x.Subnet == y.Subnet
-		})
+		}))
+}
+
+// sharedHosts tells whether all that [BaseOf] reads is shared by two Snapshots.
+func sharedHosts(a, b *model.Snapshot) bool {
+	return a.Self == b.Self && model.Shared(a.Nodes, b.Nodes) && model.Shared(a.Networks, b.Networks)
 }
 
 // replace puts parts in the place of those that services had. What goes goes

@@ -19,11 +19,12 @@ type part struct {
 	problems  []model.Problem // of what is left out
 }
 
-// surroundings is what beside a service itself decides about it.
+// surroundings is what beside a service itself decides about it. They are of the
+// Snapshot in which they last changed ([sameSurroundings]).
 type surroundings struct {
 	self    model.Node
-	alone   bool // no other host is in the cluster
-	hosts   map[string]*model.Node
+	alone   bool                   // no other host is in the cluster
+	hosts   map[string]*model.Node // whether one lives does not matter
 	holders map[Key]model.ServiceID // who has claimed a published port
 }
 
@@ -241,9 +242,21 @@ func (b *builder) frontend() *Frontend {
 // one counts without anybody's remembering it.
 func (f *Frontend) equal(o *Frontend) bool { return reflect.DeepEqual(f, o) }
 
-// changed walks two Snapshots side by side and calls visit for each service
-// that is not the same in both; one of the two is nil where it is new or gone.
+// changed calls visit for each service that is not the same in two Snapshots; one
+// of the two is nil where it is new or gone. Where the newer one does not know what
+// it changed, all are compared, side by side.
 func changed(old, new *model.Snapshot, visit func(old, new *model.Service)) {
+	if ids, known := new.ServicesSince(old); known {
+		for _, id := range ids {
+			was, _ := old.Service(id)
+			is, _ := new.Service(id)
+			if was != nil && is != nil && was.Equal(is) || was == is {
+				continue
+			}
+			visit(was, is)
+		}
+		return
+	}
 	var a []model.Service
 	if old != nil {
 		a = old.Services

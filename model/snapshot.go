@@ -22,6 +22,8 @@ type Snapshot struct {
 	// Stacks are the stacks of containers, by address: of who may ask for a bare
 	// name. [Snapshot.StackOf] reads it.
 	Stacks map[netip.Addr]string
+
+	steps []step // up to this Snapshot, which is the last one's; none: nothing is known
 }
 
 // Service is a name, its tasks and how they are reached.
