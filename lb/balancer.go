@@ -37,7 +37,7 @@ type Balancer struct {
 	opts  Options
 	plane DataPlane
 
-	mu   sync.Mutex
+	mu     sync.Mutex
 	snap   *model.Snapshot // the last one
 	around *surroundings   // of it
 	base   *Base

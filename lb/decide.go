@@ -23,8 +23,8 @@ type part struct {
 // Snapshot in which they last changed ([sameSurroundings]).
 type surroundings struct {
 	self    model.Node
-	alone   bool                   // no other host is in the cluster
-	hosts   map[string]*model.Node // whether one lives does not matter
+	alone   bool                    // no other host is in the cluster
+	hosts   map[string]*model.Node  // whether one lives does not matter
 	holders map[Key]model.ServiceID // who has claimed a published port
 }
 
