@@ -35,7 +35,7 @@ func newMetrics(reg *prometheus.Registry, a *Agent) *metrics {
 		ConstLabels: prometheus.Labels{"version": a.version, "go": runtime.Version()},
 	})
 	info.Set(1)
-	reg.MustRegister(m.seconds, m.failures, info, kernel.Writes, &mesh{a: a},
+	reg.MustRegister(m.seconds, m.failures, info, kernel.Writes, &mesh{a: a}, tracking{},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

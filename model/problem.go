@@ -65,12 +65,13 @@ const (
 
 // What is wrong with what the agent stands on.
 const (
-	StoreUnreachable  Code = "store-unreachable"   // etcd does not answer
-	DNSListenFailed   Code = "dns-listen-failed"   // the DNS server cannot listen on an address
-	KernelReadFailed  Code = "kernel-read-failed"  // the kernel's tables cannot be read
-	KernelWriteFailed Code = "kernel-write-failed" // the kernel refuses an entry
-	KernelIncomplete  Code = "kernel-incomplete"   // the kernel lacks a module or a feature
-	Unclassified      Code = "unclassified"        // none of the above
+	StoreUnreachable  Code = "store-unreachable"     // etcd does not answer
+	DNSListenFailed   Code = "dns-listen-failed"     // the DNS server cannot listen on an address
+	KernelReadFailed  Code = "kernel-read-failed"    // the kernel's tables cannot be read
+	KernelWriteFailed Code = "kernel-write-failed"   // the kernel refuses an entry
+	KernelIncomplete  Code = "kernel-incomplete"     // the kernel lacks a module or a feature
+	ConntrackFull     Code = "conntrack-nearly-full" // the kernel tracks almost as many connections as it can
+	Unclassified      Code = "unclassified"          // none of the above
 )
 
 // Errorf is as [fmt.Errorf]; the error has the code.

@@ -97,6 +97,15 @@ type Handle struct {
 	fd int // for socket options
 }
 
+// Load loads the kernel's module where it is not there, with a table of
+// connections of 2^bits buckets. The size of one that is loaded stays.
+func Load(ctx context.Context, bits int) error {
+	if err := kernel.Need(ctx, table, "ip_vs", fmt.Sprintf("conn_tab_bits=%d", bits)); err == nil {
+		return nil
+	}
+	return kernel.Need(ctx, table, "ip_vs") // one that does not take so many
+}
+
 // New opens the IPVS of the calling thread's network namespace, loading the
 // kernel's module where it is not there. It does so before the library tries,
 // which remembers a failure for the life of the process.

@@ -25,6 +25,10 @@ type Keeper struct {
 // something to remember; its folder must exist.
 func New(file string) *Keeper { return &Keeper{root: root, file: file} }
 
+// In reads and writes the parameters that are files of another folder than the
+// kernel's: for tests of what is the whole machine's. It remembers nothing.
+func In(root string) *Keeper { return &Keeper{root: root} }
+
 // IPv4 is the name of an IPv4 parameter of a device ("all" and "default" are
 // two of them), whatever characters the device's name has.
 func IPv4(device, param string) string { return "net/ipv4/conf/" + device + "/" + param }
@@ -34,6 +38,9 @@ func IPv4(device, param string) string { return "net/ipv4/conf/" + device + "/" 
 // one stands for itself, as sysctl.d(5) has it. Use [IPv4] where a device's name
 // is part of it.
 func Get(name string) (string, error) { return New("").get(name) }
+
+// Get is as the function of that name.
+func (k *Keeper) Get(name string) (string, error) { return k.get(name) }
 
 // Set gives a parameter a value and reads it back. What it was before is not
 // remembered: it is for parameters of devices that their owner removes.
@@ -71,10 +78,19 @@ func (k *Keeper) Set(name, value string) error {
 	return k.write(name, value)
 }
 
-func (k *Keeper) write(name, value string) error {
+// Put gives a parameter a value, which the kernel may round. What it was before
+// is not remembered.
+func (k *Keeper) Put(name, value string) error {
 	kernel.Wrote("sysctl", 1)
 	if err := os.WriteFile(k.path(name), []byte(value), 0); err != nil {
 		return fmt.Errorf("set sysctl %s=%s: %w; set it on the host if this is a container with a read-only /proc/sys", name, value, err)
+	}
+	return nil
+}
+
+func (k *Keeper) write(name, value string) error {
+	if err := k.Put(name, value); err != nil {
+		return err
 	}
 	switch have, err := k.get(name); {
 	case err != nil:

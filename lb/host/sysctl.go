@@ -46,5 +46,5 @@ func Netfilter(ctx context.Context) error {
 // Down removes the route of the pool, and puts back the kernel's parameters and
 // how bridges and their ports forward. Nothing of that there is not an error.
 func Down(dir string) error {
-	return errors.Join(DropRoute(), downPorts(dir), downBridges(dir), Sysctls(dir).Restore())
+	return errors.Join(DropRoute(), downPorts(dir), downBridges(dir), downLimits(dir), Sysctls(dir).Restore())
 }

@@ -14,6 +14,7 @@ import (
 	"shoal/kernel/ipvs"
 	"shoal/kernel/rules"
 	"shoal/lb"
+	"shoal/lb/host"
 	"shoal/model"
 )
 
@@ -21,6 +22,13 @@ import (
 // how to get it. It is nil if it can. All that the plane uses is made in a network
 // namespace that is thrown away.
 func Available(ctx context.Context) error {
+	limits, err := host.HostLimits()
+	if err == nil {
+		err = ipvs.Load(ctx, limits.Bits)
+	}
+	if err != nil {
+		return model.KernelIncomplete.Of(err)
+	}
 	h, err := ipvs.New(ctx)
 	if err != nil {
 		return model.KernelIncomplete.Of(err)
