@@ -161,7 +161,8 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	a.follow(ctx, g, "vip", 0, nil, a.vips.Reconcile)
 	a.follow(ctx, g, "dnsd", 0, nil, a.answer)
 	a.follow(ctx, g, "network", 0, nil, a.settleNetwork)
-	a.follow(ctx, g, "fabric", c.Repair, changed["fabric"], a.fabric.Reconcile)
+	a.follow(ctx, g, "fabric", c.Repair, watch.Any(ctx, changed["fabric"], a.fabric.Proved()), a.fabric.Reconcile)
+	g.Go(func() error { return a.fabric.Prove(ctx) })
 	a.follow(ctx, g, "publish", 0, nil, a.publish)
 	// The next two give connections to other hosts' tasks: not before it is
 	// known which of those hosts live.
@@ -170,7 +171,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		case <-ctx.Done():
 		case <-a.member.judged:
 			a.follow(ctx, g, "lb", c.Repair, watch.Any(ctx, changed["lb"], a.plane.Changed()), a.balance)
-			a.follow(ctx, g, "ingress", c.Repair, changed["ingress"], a.ingress.Reconcile)
+			a.follow(ctx, g, "ingress", c.Repair, watch.Any(ctx, changed["ingress"], a.fabric.Moved()), a.ingress.Reconcile)
 		}
 		return nil
 	})
@@ -234,7 +235,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 		return nil, &ConfigError{err}
 	}
 	if a.fabric, err = fabric.New(fabric.Options{
-		Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload,
+		Backend: c.Backend, VNI: c.VNI, Port: c.VXLANPort, ChecksumOff: c.NoOffload, Prove: true,
 		Firewall: a.plane, Log: log.With("part", "fabric"),
 	}); err != nil {
 		return nil, &ConfigError{err}
@@ -297,6 +298,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 	}
 	a.member = newMembership(c, id, a.store, a.catalog, log)
 	a.inspect = a.inspector()
+	a.member.ways = a.fabric.Ways
 	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
 }

@@ -36,6 +36,8 @@ type membership struct {
 	tasks   func(netip.Addr) (lb.Held, error)                                                 // what this host still has to do with a task; set before start
 	trace   func(ctx context.Context, q diagnose.Question, asked bool) (diagnose.Part, error) // this host's part of one; likewise
 
+	ways func() map[string]string // the transports by which other hosts are reached; likewise
+
 	judged chan struct{} // closed once the other hosts' lives are known
 	once   sync.Once     // closes it
 

@@ -97,20 +97,22 @@ func (a *Agent) makeNetwork(ctx context.Context, s *model.Snapshot) error {
 		if err := model.Overlap(self, s.Nodes); err != nil {
 			// Nor is what was announced before: other hosts would send there what is
 			// another's.
-			a.catalog.SetSelf(func(n *model.Node) { n.Subnet = netip.Prefix{} })
+			a.catalog.SetSelf(func(n *model.Node) { n.Subnet, n.Probe = netip.Prefix{}, netip.Addr{} })
 			return err
 		}
 	} else {
 		plan := model.PlanOf(subnet)
 		err = a.watcher.EnsureNetwork(ctx, dockerwatch.NetworkSpec{
 			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: plan.Gateway,
-			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{plan.Reserved},
+			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{plan.Probe},
 		})
 		if err != nil {
 			return err
 		}
 	}
-	a.catalog.SetSelf(func(n *model.Node) { n.Subnet, n.Number, n.MAC = subnet, number, card.MAC })
+	a.catalog.SetSelf(func(n *model.Node) {
+		n.Subnet, n.Number, n.MAC, n.Probe = subnet, number, card.MAC, model.PlanOf(subnet).Probe
+	})
 	return nil
 }
 

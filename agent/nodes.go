@@ -38,6 +38,7 @@ func (m *membership) nodes(ctx context.Context) ([]api.NodeView, error) {
 			tasks[t.Node]++
 		}
 	}
+	ways := m.ways()
 	views := []api.NodeView{}
 	for _, n := range s.Nodes {
 		v := api.NodeView{Node: n, Alive: n.Alive, Tasks: tasks[n.Name], Role: roles[n.Name]}
@@ -49,6 +50,7 @@ func (m *membership) nodes(ctx context.Context) ([]api.NodeView, error) {
 		} else if p, ok := states[n.Name]; ok {
 			v.Reason, v.RTT = p.Reason, p.RTT
 		}
+		v.Transport = ways[n.Name]
 		views = append(views, v)
 	}
 	return views, nil

@@ -70,6 +70,8 @@ type NodeView struct {
 	RTT    time.Duration `json:"rtt,omitempty"`
 	Role   string        `json:"role"` // in the embedded etcd: "server", "learner", "client"; "" with an external one
 	Tasks  int           `json:"tasks"`
+
+	Transport string `json:"transport,omitempty"` // how its containers are reached: "host-gw", "vxlan", "ipip"; "": they are not, or it is this host
 }
 
 // RoleAnswer is the result of a change of a host's role.

@@ -43,7 +43,7 @@ func (c *Catalog) setSelf(n model.Node) {
 func (c *Catalog) adopt(old model.Node) {
 	n := c.self
 	if !n.Subnet.IsValid() {
-		n.Subnet, n.Number = old.Subnet, old.Number
+		n.Subnet, n.Number, n.Probe = old.Subnet, old.Number, old.Probe
 	}
 	if n.MAC == (model.MAC{}) {
 		n.MAC = old.MAC

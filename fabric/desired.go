@@ -53,6 +53,12 @@ type path struct {
 	peer model.Node
 	by   transport.Transport
 	dev  string // the device that its packets leave and come in by
+	link string // with [Auto], the device with a link to the peer; "": there is none
+}
+
+// probed tells whether the link to the peer is probed.
+func (p *path) probed(self model.Node) bool {
+	return p.link != "" && p.peer.Probe.Is4() && p.peer.Subnet.Contains(p.peer.Probe) && self.Probe.IsValid()
 }
 
 // inputs are what of a Snapshot matters here. Whether a host is alive does
@@ -61,6 +67,10 @@ type inputs struct {
 	self     model.Node
 	nodes    []model.Node
 	networks []model.Network
+
+	// proven tells whether host-gw is used to a peer that has a link to this host,
+	// by that device; nil: it is.
+	proven func(peer model.Node, link string) bool
 }
 
 func inputsOf(s *model.Snapshot) inputs {
@@ -96,7 +106,11 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 		refuse(in.self.Name, model.AddressMissing.Errorf("the host's address %s is on none of its devices, so no tunnel can start from it: name one that is with --advertise", in.self.Addr))
 	} else {
 		for name, t := range o.tunnels() {
-			want.devices[name] = t.Device(in.self, own.MTU)
+			d := t.Device(in.self, own.MTU)
+			if o.Backend == Auto {
+				d.Probe = in.self.Probe
+			}
+			want.devices[name] = d
 		}
 	}
 	if err := model.Overlap(in.self, in.nodes); err != nil {
@@ -116,6 +130,10 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 		}
 		paths = append(paths, p)
 		want.add(p)
+		if p.probed(in.self) {
+			// Always straight over the link, whichever way the subnet's is.
+			want.routes[netip.PrefixFrom(p.peer.Probe, 32)] = route{via: p.peer.Addr, dev: p.link}
+		}
 	}
 	return want, paths, failed
 }
@@ -145,9 +163,17 @@ func way(o Options, in inputs, peer model.Node, addrs []transport.Addr) (p path,
 	}
 	for _, t := range o.transports() {
 		var dev string
-		if dev, err = t.Reach(peer, addrs); err == nil {
-			return path{peer, t, dev}, nil
+		if dev, err = t.Reach(peer, addrs); err != nil {
+			continue
 		}
+		p.peer, p.by, p.dev = peer, t, dev
+		if o.Backend == Auto && t.Tunnel() == nil {
+			p.link = dev
+			if p.probed(in.self) && in.proven != nil && !in.proven(peer, dev) {
+				continue // to the tunnel
+			}
+		}
+		return p, nil
 	}
 	return path{}, err
 }
@@ -172,9 +198,20 @@ func between(o Options, in inputs, paths []path) lb.Between {
 		b.Nets = append(b.Nets, subnet)
 		b.Hosts = append(b.Hosts, host)
 		b.Links = append(b.Links, lb.Link{Net: subnet, Device: p.dev})
+		direct := p.link
 		if p.by.Tunnel() == nil {
+			direct = p.dev
+		}
+		if direct != "" {
 			// The peer's own processes send from its own address.
-			b.Links = append(b.Links, lb.Link{Net: netip.PrefixFrom(host, host.BitLen()), Device: p.dev})
+			b.Links = append(b.Links, lb.Link{Net: netip.PrefixFrom(host, host.BitLen()), Device: direct})
+		}
+		if p.link != "" {
+			// The peer may have chosen the other way, or not yet the same.
+			b.Links = append(b.Links, lb.Link{Net: subnet, Device: p.link})
+			for name := range o.tunnels() {
+				b.Links = append(b.Links, lb.Link{Net: subnet, Device: name})
+			}
 		}
 	}
 	// Where the containers' packets come from, before they go to other hosts.

@@ -36,6 +36,10 @@ type Options struct {
 
 	ChecksumOff bool // of vxlan: [vxlan.VXLAN]
 
+	// Prove has [Auto] use host-gw only where [Fabric.Prove], which must run then,
+	// has found that the link carries what containers send.
+	Prove bool
+
 	Firewall Firewall // nil: there is none to be kept
 
 	Log *slog.Logger // nil: none
@@ -50,7 +54,13 @@ type Fabric struct {
 	mu      sync.Mutex
 	done    bool   // there was a pass
 	last    inputs // of the last pass
+	paths   []path // of the last pass
 	failing *reconcile.Failures[object]
+	proofs  map[string]*proof // by peer; nil: nothing is proved
+
+	waken  chan struct{} // there is a proof to be begun
+	proved chan struct{} // one has another outcome
+	moved  chan struct{} // routes were written
 }
 
 // object is what can fail by itself.
@@ -79,7 +89,14 @@ func New(o Options) (*Fabric, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Fabric{opts: o, log: o.Log, failing: reconcile.NewFailures[object](firstRetry, lastRetry)}, nil
+	f := &Fabric{
+		opts: o, log: o.Log, failing: reconcile.NewFailures[object](firstRetry, lastRetry),
+		waken: make(chan struct{}, 1), proved: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+	}
+	if o.Prove && o.Backend == Auto {
+		f.proofs = map[string]*proof{}
+	}
+	return f, nil
 }
 
 // What failed is tried again after these times.
@@ -103,13 +120,15 @@ func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool)
 		f.failing.PutAll(f.pass(ctx, in), now)
 		f.last, f.done = in, true
 	}
-	return reconcile.Result{Again: f.failing.Next(now), Problems: f.failing.Problems(func(o object, err error) model.Problem {
+	f.noteAlive(snap.Nodes)
+	problems := f.failing.Problems(func(o object, err error) model.Problem {
 		code := model.KernelWriteFailed
 		if o.kind == "node" {
 			code = model.HostUnreachable
 		}
 		return model.Problem{Node: snap.Self.Name, Code: model.CodeOf(err, code), Kind: o.kind, Object: o.name, Reason: err.Error()}
-	})}
+	})
+	return reconcile.Result{Again: f.failing.Next(now), Problems: append(problems, f.blocked(snap)...)}
 }
 
 // pass reads, compares and writes once; what failed.
@@ -124,12 +143,17 @@ func (f *Fabric) pass(ctx context.Context, in inputs) map[object]error {
 	if err != nil {
 		return cannot(err)
 	}
-	want, paths, failed := desired(f.opts, in, addrs)
 	tunnels := f.opts.tunnels()
 	have, err := read(tunnels)
 	if err != nil {
 		return cannot(err)
 	}
+	if f.proofs != nil {
+		in.proven = f.proven(have.state)
+	}
+	want, paths, failed := desired(f.opts, in, addrs)
+	f.paths = paths
+	f.keepProofs(in.self, paths)
 	c := diff(want, have.state)
 	a := &applier{tunnels: tunnels, index: have.index, paths: paths, parts: map[string]error{}, peers: map[string]error{}}
 	ruled := false
@@ -140,6 +164,9 @@ func (f *Fabric) pass(ctx context.Context, in inputs) map[object]error {
 	a.apply(&c)
 	if !c.empty() || ruled {
 		f.log.Info("network between hosts written", "changes", c.String(), "firewall", ruled)
+	}
+	if len(c.putRoutes)+len(c.dropRoutes) > 0 {
+		wake(f.moved)
 	}
 	for part, err := range a.parts {
 		failed[object{kind: "kernel", name: part}] = err

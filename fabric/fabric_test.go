@@ -104,6 +104,7 @@ func TestStateGrowsWithHostsOnly(t *testing.T) {
 			{Net: prefix("10.1.0.2/32"), Device: "eth0"}, // host-gw: what the host itself sends
 			{Net: hostA.Subnet, Device: "br-mesh"},
 			{Net: hostB.Subnet, Device: "eth0"},
+			{Net: hostB.Subnet, Device: "shoal.vxlan"}, // b may have chosen that
 			{Net: hostC.Subnet, Device: "shoal.vxlan"},
 		},
 		Tunnels: []lb.Tunnel{{Protocol: 17, Port: vxlan.DefaultPort}},
@@ -207,7 +208,7 @@ func TestDiff(t *testing.T) {
 			"devices +0 ~0 -0, routes +0 -0, neighbours +1 -0, forwarding entries +1 -0"},
 		{"forwarding entry to another host", func(s *state) { s.fdb[fdbKey{vxlan.Device, macC}] = hostB.Addr }, "devices +0 ~0 -0, routes +0 -0, neighbours +0 -0, forwarding entries +1 -0"},
 		{"a host that is gone", func(s *state) {
-			s.add(path{node("d", 4, "10.2.0.4", "10.244.4.0/24"), vxlan.VXLAN{}, vxlan.Device})
+			s.add(path{peer: node("d", 4, "10.2.0.4", "10.244.4.0/24"), by: vxlan.VXLAN{}, dev: vxlan.Device})
 		}, "devices +0 ~0 -0, routes +0 -1, neighbours +0 -1, forwarding entries +0 -1"},
 		{"MTU changed", func(s *state) { d := s.devices[vxlan.Device]; d.MTU = 1400; s.devices[vxlan.Device] = d }, "devices +0 ~1 -0, routes +0 -0, neighbours +0 -0, forwarding entries +0 -0"},
 		{"VNI changed: all on the device is written again", func(s *state) { s.devices[vxlan.Device] = vxlan.VXLAN{VNI: 7}.Tunnel().Device(hostA, 1500) },

@@ -21,9 +21,9 @@ type Plan struct {
 	// containers: on the bridge.
 	DNS netip.Addr
 
-	// Reserved is the last one before the broadcast address, kept for what may
-	// need an address of its own later.
-	Reserved netip.Addr
+	// Probe is the last one before the broadcast address. The host answers on it,
+	// so that others can find out whether packets between subnets arrive.
+	Probe netip.Addr
 }
 
 // PlanOf is the plan of a subnet. It is the zero Plan where there is no subnet,
@@ -35,5 +35,5 @@ func PlanOf(subnet netip.Prefix) Plan {
 	low := subnet.Masked().Addr()
 	b := low.As4()
 	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+1<<(32-subnet.Bits())-2)
-	return Plan{Tunnel: low, Gateway: low.Next(), DNS: low.Next(), Reserved: netip.AddrFrom4(b)}
+	return Plan{Tunnel: low, Gateway: low.Next(), DNS: low.Next(), Probe: netip.AddrFrom4(b)}
 }

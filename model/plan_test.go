@@ -13,7 +13,7 @@ func TestPlanOfASubnet(t *testing.T) {
 		"10.244.1.64/29": {"10.244.1.64", "10.244.1.65", "10.244.1.65", "10.244.1.70"},
 	} {
 		p := PlanOf(netip.MustParsePrefix(subnet))
-		got := [4]string{p.Tunnel.String(), p.Gateway.String(), p.DNS.String(), p.Reserved.String()}
+		got := [4]string{p.Tunnel.String(), p.Gateway.String(), p.DNS.String(), p.Probe.String()}
 		if got != want {
 			t.Errorf("%s: %v, want %v", subnet, got, want)
 		}

@@ -59,6 +59,7 @@ const (
 	AddressTaken    Code = "address-taken"    // two hosts have the same address
 	HostUnreachable Code = "host-unreachable" // there is no way to a host's containers
 	RouteMissing    Code = "route-missing"    // the kernel has no route to a host's containers
+	HostGWBlocked   Code = "host-gw-blocked"  // notice: the link drops what containers send, so that it goes through a tunnel
 	RouteForeign    Code = "route-foreign"    // somebody else has routed a host's subnet elsewhere
 	NetworkFailed   Code = "network-failed"   // the engine's network for containers cannot be set up
 )

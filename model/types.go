@@ -254,6 +254,7 @@ type Node struct {
 	Number uint16       `json:"number"`          // unique in the cluster, from 1: its place in the pool of subnets; 0: none yet
 	Subnet netip.Prefix `json:"subnet,omitzero"` // of its containers; zero: none yet
 	MAC    MAC          `json:"mac,omitzero"`    // of the device that has Addr
+	Probe  netip.Addr   `json:"probe,omitzero"`  // an address of Subnet that the host itself answers on: see package fabric; zero: none
 	Alive  bool         `json:"-"`               // as this host sees it
 
 	// Problem is why this host does not act on the Subnet in the host's record,

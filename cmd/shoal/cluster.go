@@ -23,7 +23,7 @@ func nodesCommand(o *options) *cobra.Command {
 				return err
 			}
 			return o.show(cmd.OutOrStdout(), nodes, func(w io.Writer) {
-				row(w, "NODE", "ADDRESS", "SUBNET", "STATE", "STORE", "TASKS", "WHY")
+				row(w, "NODE", "ADDRESS", "SUBNET", "STATE", "STORE", "BY", "TASKS", "WHY")
 				for _, n := range nodes {
 					state := "alive"
 					if !n.Alive {
@@ -33,7 +33,7 @@ func nodesCommand(o *options) *cobra.Command {
 					if n.Subnet.IsValid() {
 						subnet = n.Subnet.String()
 					}
-					row(w, n.Name, n.Addr, subnet, state, n.Role, n.Tasks, n.Reason)
+					row(w, n.Name, n.Addr, subnet, state, n.Role, n.Transport, n.Tasks, n.Reason)
 				}
 			})
 		},
