@@ -229,7 +229,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	}
 	if a.watcher, err = dockerwatch.New(dockerwatch.Options{
 		Host: c.Docker, Node: c.Node, NodeAddr: func() netip.Addr { return c.Advertise },
-		Pool: c.Pool, Reserved: reserved, ImageLabels: c.ImageLabels,
+		Pool: c.Pool, Reserved: reserved,
 		Log: log.With("part", "dockerwatch"), Registerer: a.registry,
 	}); err != nil {
 		return nil, &ConfigError{err}
@@ -372,6 +372,9 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile
 	for _, c := range s.Containers {
 		if code, why := problemOf(&c, s, a.config.Network); why != "" {
 			ps = append(ps, model.Problem{Node: c.Node, Code: code, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
+		}
+		if c.Notice != "" {
+			ps = append(ps, model.Problem{Node: c.Node, Code: c.NoticeCode, Kind: "container", Object: c.Name, Reason: c.Notice, Notice: true, Since: c.Since})
 		}
 	}
 	return reconcile.Result{Again: again, Problems: ps}

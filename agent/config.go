@@ -29,8 +29,6 @@ type Config struct {
 	RunDir    string     // the API socket
 	Docker    string     // the engine's socket, as in DOCKER_HOST
 
-	ImageLabels bool // a container joins the mesh by the labels of its image alone
-
 	Pool       netip.Prefix  // VIPs
 	DNS        netip.Addr    // the address in Pool the DNS server answers on
 	DNSPeers   netip.Addr    // the address in Pool that leads to other hosts' DNS servers; zero: the one after DNS

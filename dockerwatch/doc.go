@@ -57,13 +57,12 @@
 // mistake is to be seen. What is refused is the container, with all of its
 // services, and only that container ([model.Container.Problem]).
 //
-// Labels that are all of the container's image make no task, and are a problem
-// ([Options.ImageLabels] has them make one): a container joins the mesh because
-// whoever started it said so. One label of its own is enough, and those of the
-// image count beside it. The engine tells labels of both as one: one that says
-// what the image says is taken for the image's. An image is asked for once, when
-// a container of it has such labels; if it is gone, they are taken for the
-// container's.
+// Labels of the container's image are not obeyed, whatever labels the container
+// has besides, and are a notice: a container joins the mesh because whoever
+// started it said so. The engine tells labels of both as one: one that says what
+// the image says is taken for the image's; see image.go. An image is asked for
+// once, when a container of it has such labels; if it is gone, they are taken for
+// the container's.
 //
 // # Deaths
 //

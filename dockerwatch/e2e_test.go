@@ -358,14 +358,20 @@ func TestEngineLabelsOfAnImage(t *testing.T) {
 	h := newHost(t, engineSocket)
 	labelled := h.prefix + "image"
 	h.run("plain", "")
-	h.docker("commit --change", "LABEL shoal.service=web", "@plain", labelled)
+	h.docker("commit --change", "LABEL shoal.service=web shoal.publish=22", "@plain", labelled)
 	t.Cleanup(func() { exec.Command("docker", "rmi", "-f", labelled).Run() })
 	h.docker("run -d --name @alone " + labelled + " sleep 1000")
 	h.docker("run -d --name @asked -l shoal.weight=1 " + labelled + " sleep 1000")
+	h.docker("run -d --name @said -l shoal.services.web.weight=1 " + labelled + " sleep 1000")
 	h.run("own", "-l shoal.service=web")
-	h.wants("alone:problem asked:running own:running plain")
-	if why := h.container("alone").ProblemCode; why != model.LabelsOfImage {
-		t.Errorf("the problem is %q", why)
+	h.wants("alone asked:problem own:running plain said:running")
+	for _, name := range []string{"alone", "asked", "said"} {
+		if why := h.container(name).NoticeCode; why != model.LabelsOfImage {
+			t.Errorf("the notice of %s is %q", name, why)
+		}
+	}
+	if tasks := h.container("said").Tasks; len(tasks[0].Spec.Publish) > 0 {
+		t.Errorf("the image publishes %v", tasks[0].Spec.Publish)
 	}
 }
 

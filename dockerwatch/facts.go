@@ -23,7 +23,8 @@ type facts struct {
 	stack    string
 	project  string // of Compose, as it is written there; "" if none
 	services []serviceLabels
-	refusal  error // why the labels were refused; nil if they were not
+	refusal  error    // why the labels were refused; nil if they were not
+	ignored  []string // shoal labels that are not obeyed: they are its image's
 
 	paused    bool
 	health    container.HealthStatus // "" without a HEALTHCHECK
@@ -62,7 +63,6 @@ func factsOf(c container.InspectResponse, image map[string]string, l limits, now
 		id:          c.ID,
 		name:        strings.TrimPrefix(c.Name, "/"),
 		pid:         c.State.Pid,
-		project:     c.Config.Labels[projectLabel],
 		paused:      c.State.Paused,
 		stopSignal:  parseSignal(c.Config.StopSignal),
 		stopTimeout: defaultStopTimeout,
@@ -79,12 +79,10 @@ func factsOf(c container.InspectResponse, image map[string]string, l limits, now
 	if t := c.Config.StopTimeout; t != nil {
 		f.stopTimeout = time.Duration(*t) * time.Second
 	}
-	labels, err := counting(c.Config.Labels, image)
+	labels, ignored := effectiveLabels(c.Config.Labels, image)
+	f.ignored, f.project = ignored, labels[projectLabel]
 	f.stack, _ = stackOf(labels)
-	if err == nil {
-		f.services, err = parseLabels(labels, l)
-	}
-	if err != nil {
+	if f.services, err = parseLabels(labels, l); err != nil {
 		f.services, f.refusal = nil, err
 	}
 	if c.HostConfig != nil {

@@ -22,6 +22,7 @@ type heard struct {
 	w      *Watcher
 	mu     sync.Mutex
 	locals []string
+	last   model.Local
 	errs   []error
 	change chan struct{}
 	log    *bytes.Buffer
@@ -81,9 +82,23 @@ func watch(t *testing.T, e *fakeEngine, change func(*Options)) *heard {
 
 func (h *heard) emit(l model.Local) {
 	h.mu.Lock()
-	h.locals = append(h.locals, summary(l))
+	h.locals, h.last = append(h.locals, summary(l)), l
 	h.mu.Unlock()
 	h.poke()
+}
+
+// container is one of those last told.
+func (h *heard) container(name string) (found model.Container) {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.last.Containers {
+		if c.Name == name {
+			return c
+		}
+	}
+	h.t.Fatalf("no container %s in %+v", name, h.last)
+	return found
 }
 
 func (h *heard) status(err error) {

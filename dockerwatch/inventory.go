@@ -212,6 +212,7 @@ func (v *inventory) container(f *facts) model.Container {
 		Stack: f.stack,
 		Since: f.started,
 	}
+	c.NoticeCode, c.Notice = noticeOf(f.ignored)
 	if f.refusal != nil {
 		c.Problem, c.ProblemCode = f.refusal.Error(), model.CodeOf(f.refusal, model.LabelsInvalid)
 	}

@@ -15,6 +15,7 @@ import (
 const (
 	labelPrefix  = "shoal."
 	projectLabel = "com.docker.compose.project"
+	composeLabel = "com.docker.compose.config-hash" // Compose gives it to containers, never to images
 
 	maxServices = 32       // of one container
 	maxValue    = 16 << 10 // octets of a label's value
@@ -218,32 +219,15 @@ func isOurs(label string) bool {
 	return label == strings.TrimSuffix(labelPrefix, ".") || strings.HasPrefix(label, labelPrefix)
 }
 
-func anyOurs(labels map[string]string) bool {
+// mayBeOfImage tells whether a container has labels of which it matters whether
+// they are its image's.
+func mayBeOfImage(labels map[string]string) bool {
 	for label := range labels {
-		if isOurs(label) {
+		if isOurs(label) || label == projectLabel {
 			return true
 		}
 	}
 	return false
-}
-
-// counting are the labels of a container that count, and the reason why not all
-// of them do: its shoal labels do not if every one is its image's. Who made the
-// image is not who runs it, and has no say in what joins the mesh. An engine
-// tells the labels of both as one, so that a label given with the value it has
-// in the image counts for the image's.
-func counting(labels, image map[string]string) (map[string]string, error) {
-	own := maps.Clone(labels)
-	maps.DeleteFunc(own, func(label, value string) bool {
-		was, there := image[label]
-		return there && was == value
-	})
-	if anyOurs(own) || !anyOurs(labels) {
-		return labels, nil
-	}
-	others := maps.Clone(labels)
-	maps.DeleteFunc(others, func(label, _ string) bool { return isOurs(label) })
-	return others, model.LabelsOfImage.Errorf("its %[1]s labels are all its image's, and no image joins the mesh by itself: start the container with one more, as %[1]sweight=1, or the agent with --image-labels", labelPrefix)
 }
 
 func knownKeys(several bool) []string {

@@ -303,48 +303,6 @@ func TestOneContainerServesNoMoreThan32Services(t *testing.T) {
 	}
 }
 
-func TestLabelsOfAnImageAloneDoNotCount(t *testing.T) {
-	for _, test := range []struct {
-		name          string
-		labels, image string
-		count         bool
-	}{
-		{"no labels at all", "", "", true},
-		{"none of ours", "com.docker.compose.project=shop", "com.docker.compose.project=shop", true},
-		{"its own", "service=web", "", true},
-		{"its own, of an image with others", "service=web com.example.a=b", "com.example.a=b", true},
-		{"its image's", "service=web", "service=web", false},
-		{"its image's, besides others of its own", "service=web com.docker.compose.project=shop", "service=web", false},
-		{"several of its image", "service=web stack=shop publish=22", "service=web stack=shop publish=22", false},
-		{"one of its own besides", "service=web publish=22 weight=1", "service=web publish=22", true},
-		{"its image's, with another value", "service=shop", "service=web", true},
-		{"its image's, without a value", "service=", "service=", false},
-		{"without a value, which the image does not have", "service=", "", true},
-		{"a mistake of the image", "wieght=1", "wieght=1", false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			labels := labelsOf(test.labels)
-			got, err := counting(labels, labelsOf(test.image))
-			want := labels
-			if !test.count {
-				want = labelsOf(test.labels)
-				maps.DeleteFunc(want, func(label, _ string) bool { return strings.HasPrefix(label, "shoal.") })
-			}
-			if (err == nil) != test.count || !maps.Equal(got, want) {
-				t.Errorf("%v, %v; want %v", got, err, want)
-			}
-			if err != nil && !strings.Contains(err.Error(), "--image-labels") {
-				t.Errorf("it does not say what to do: %v", err)
-			}
-		})
-	}
-	// Nor do they say where its names are looked up.
-	c := inspected("one", "service=web stack=other com.docker.compose.project=shop", "bridge=172.17.0.2")
-	if f := factsOf(c, labelsOf("service=web stack=other"), testLimits, t0); f.stack != "shop" || f.refusal == nil || len(f.services) > 0 {
-		t.Errorf("%+v", f)
-	}
-}
-
 func TestAnUnusableProjectLeavesAnUnlabelledContainerInTheDefaultStack(t *testing.T) {
 	if got, _ := stackOf(map[string]string{projectLabel: "_"}); got != model.DefaultStack {
 		t.Errorf("stack %q", got)

@@ -266,10 +266,11 @@ func (s *session) ask(ctx context.Context) (begun int) {
 }
 
 // imageOf are the labels of a container's image, which is asked for when first
-// it matters: where the container has shoal labels. An image that is gone has
-// none, and the container's are taken for its own.
+// it matters: where the container has shoal labels, or a Compose project. An
+// image that is gone has none, and the container's are taken for its own: who
+// made an image cannot have it removed while a container of it runs.
 func (s *session) imageOf(ctx context.Context, c container.InspectResponse) (map[string]string, error) {
-	if s.trustImages || c.ContainerJSONBase == nil || c.Config == nil || !anyOurs(c.Config.Labels) {
+	if c.ContainerJSONBase == nil || c.Config == nil || !mayBeOfImage(c.Config.Labels) {
 		return nil, nil
 	}
 	if labels, known := s.images.Load(c.Image); known {

@@ -38,8 +38,6 @@ type Options struct {
 	Log      *slog.Logger      // nil: slog.Default()
 	Resync   time.Duration     // between lists made to be sure; 0: 60 s
 
-	ImageLabels bool // a container joins by the labels of its image alone
-
 	Registerer prometheus.Registerer // of metrics; nil: none
 }
 
@@ -51,8 +49,7 @@ type Watcher struct {
 	metrics metrics
 	dial    func() (engine, error)
 
-	trustImages bool     // their labels need not be known
-	images      sync.Map // image's ID -> its labels, of those that were asked for
+	images sync.Map // image's ID -> its labels, of those that were asked for
 
 	commands chan command  // for Run
 	ended    chan struct{} // closed when Run has returned
@@ -107,7 +104,6 @@ func New(o Options) (*Watcher, error) {
 		metrics: newMetrics(o.Registerer),
 		dial:    func() (engine, error) { return dial(o.Host) },
 
-		trustImages: o.ImageLabels,
 		inventory: &inventory{
 			node:       o.Node,
 			nodeAddr:   o.NodeAddr,

@@ -24,7 +24,7 @@ type Code string
 // Why a container serves nothing, or not everywhere.
 const (
 	LabelsInvalid      Code = "labels-invalid"      // its labels say what cannot be meant
-	LabelsOfImage      Code = "labels-of-image"     // its labels are its image's alone
+	LabelsOfImage      Code = "labels-of-image"     // notice: labels of its image are not obeyed
 	NetworkAmbiguous   Code = "network-ambiguous"   // it is on several networks and does not say which to use
 	NetworkMissing     Code = "network-missing"     // it is not on the network that it names, or the host has none of that name
 	NetworkUnusable    Code = "network-unusable"    // the host does not reach containers on its network

@@ -230,6 +230,8 @@ type Container struct {
 	Tasks       []Task       `json:"tasks,omitempty"`
 	Problem     string       `json:"problem,omitempty"`     // why it was refused; "" if it was not
 	ProblemCode Code         `json:"problemCode,omitempty"` // of that
+	Notice      string       `json:"notice,omitempty"`      // what of its labels is not obeyed, though the rest is; "" if nothing
+	NoticeCode  Code         `json:"noticeCode,omitempty"`  // of that
 	Since       time.Time    `json:"since"`                 // when it started
 }
 

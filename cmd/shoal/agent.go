@@ -33,7 +33,6 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	textVar(f, &c.Advertise, "advertise", "this host's address (default: the source of its default route, and followed when it changes)")
 	f.StringVar(&c.StateDir, "state-dir", c.StateDir, "folder of what must outlive a restart")
 	f.StringVar(&c.Docker, "docker-host", c.Docker, "the Docker engine's socket")
-	f.BoolVar(&c.ImageLabels, "image-labels", c.ImageLabels, "let a container join the mesh by the labels of its image alone")
 	textVar(f, &c.Pool, "pool", "addresses for VIPs, a prefix of 8 to 28 bits; the same on all hosts")
 	textVar(f, &c.DNS, "dns", "the DNS server's address, in the pool; the same on all hosts")
 	textVar(f, &c.DNSPeers, "dns-peers", "the address that leads to other hosts' DNS servers, in the pool (default: the one after --dns)")
