@@ -458,12 +458,8 @@ func (a *Agent) takePart(ctx context.Context, g *errgroup.Group) error {
 	if err := a.member.start(ctx, g); err != nil {
 		return fmt.Errorf("take part in the cluster: %w", err)
 	}
-	if a.founded && a.config.Invite > 0 {
-		if t, err := a.member.createToken(ctx, time.Hour, a.config.Invite); err != nil {
-			a.log.Warn("other hosts cannot join yet; try: shoal token create", "error", err)
-		} else {
-			a.log.Info("other hosts join by this command", "command", t.Command, "hosts", t.Uses, "within", t.TTL)
-		}
+	if a.founded { // the command itself holds a secret: it is no log's
+		a.log.Info("this host is the first of a new cluster; other hosts join by the command that this prints here", "command", "sudo shoal token create")
 	}
 	return nil
 }

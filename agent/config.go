@@ -41,8 +41,6 @@ type Config struct {
 	Token     string   // to join by; not needed any more once this host has joined
 	TokenFile string   // a file that holds it instead; "-": standard input
 
-	Invite int // the first start of a cluster's first host tells the command by which so many others can join for an hour; 0: it does not
-
 	SubnetPool netip.Prefix   // addresses for containers
 	SubnetBits int            // the prefix length of each host's part of it
 	Network    string         // the Docker network of the mesh: "mesh", made by the agent, or an existing one such as "bridge"
@@ -77,8 +75,6 @@ func Defaults() Config {
 		Zone:     "mesh.internal",
 
 		ResolvConf: "/etc/resolv.conf",
-
-		Invite: 100,
 
 		SubnetPool: netip.MustParsePrefix("10.244.0.0/16"),
 		SubnetBits: 24,
@@ -123,9 +119,6 @@ func (c *Config) Check() error {
 	}
 	if err := model.CheckLabel(c.Node); err != nil {
 		return badSetting("--node: %w", err)
-	}
-	if c.Invite < 0 || c.Invite > 1000 {
-		return badSetting("--invite %d: use 0 to 1000", c.Invite)
 	}
 	if c.Pool != c.Pool.Masked() {
 		return badSetting("--pool %s: has host bits set; did you mean %s?", c.Pool, c.Pool.Masked())
@@ -180,6 +173,9 @@ func (c *Config) Check() error {
 	}
 	if (c.EtcdCert == "") != (c.EtcdKey == "") {
 		return badSetting("--etcd-cert and --etcd-key go together")
+	}
+	if err := checkEndpoints(c.Etcd, c.EtcdCA != "" || c.EtcdCert != ""); err != nil {
+		return badSetting("--etcd %w", err)
 	}
 	if err := dockerwatch.CheckHost(c.Docker); err != nil {
 		return badSetting("--docker-host: %w", err)

@@ -216,10 +216,20 @@ func (r *Registry) WatchTokens(ctx context.Context) <-chan struct{} {
 	return r.store.Watch(ctx, tokensRoot)
 }
 
-// RemoveToken makes a token worthless. That it does not exist is no error.
-func (r *Registry) RemoveToken(ctx context.Context, id string) error {
+// RemoveToken revokes a token: the one of that ID, of the only ID that begins
+// like this, or of that text. If there is none, the error names those that there
+// are.
+func (r *Registry) RemoveToken(ctx context.Context, ref string) error {
+	tokens, err := r.Tokens(ctx)
+	if err != nil {
+		return fmt.Errorf("revoke a join token: %w", err)
+	}
+	id, err := findToken(tokens, ref)
+	if err != nil {
+		return err
+	}
 	if _, err := r.store.Commit(ctx, nil, map[string][]byte{tokensRoot + id: nil}); err != nil {
-		return fmt.Errorf("remove join token %s: %w", id, err)
+		return fmt.Errorf("revoke join token %s: %w", id, err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -73,6 +74,32 @@ func TokenID(text string) string {
 		return ""
 	}
 	return tokenID(s.hash())
+}
+
+// findToken is the ID of the token that is meant, see [Registry.RemoveToken].
+func findToken(tokens []Token, ref string) (string, error) {
+	if id := TokenID(ref); id != "" {
+		ref = id // and not its secret in an error
+	}
+	var ids, found []string
+	for _, t := range tokens {
+		ids = append(ids, t.ID)
+		if t.ID == ref {
+			return t.ID, nil
+		}
+		if ref != "" && strings.HasPrefix(t.ID, ref) {
+			found = append(found, t.ID)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return "", fmt.Errorf("several join tokens begin with %q: write more of one of %s", ref, strings.Join(found, ", "))
+	case len(ids) == 0:
+		return "", fmt.Errorf("no join token %.80q: there is none at all", ref)
+	}
+	return "", fmt.Errorf("no join token %.80q: there are %s; see: shoal token ls", ref, strings.Join(ids, ", "))
 }
 
 // decodeExact fills dst from its one base32 text. (The decoder passes over

@@ -6,6 +6,34 @@ import (
 	"testing"
 )
 
+func TestATokenIsFoundByItsID(t *testing.T) {
+	secret := newSecret()
+	text := formatToken(fingerprint{}, secret)
+	all := []Token{{ID: "3f2a00000001"}, {ID: "3f2b00000002"}, {ID: TokenID(text)}}
+	for _, test := range []struct {
+		tokens    []Token
+		ref, want string // want: the ID, or after a "!" a part of the error
+	}{
+		{all, "3f2a00000001", "3f2a00000001"},
+		{all, "3f2a", "3f2a00000001"},
+		{all, text, TokenID(text)},
+		{all, "3f2", "!several"},
+		{all, "wrong", "!3f2b00000002"},
+		{all, "", "!no join token"},
+		{all[:2], text, "!no join token"},
+		{nil, "3f2a", "!none at all"},
+	} {
+		got, err := findToken(test.tokens, test.ref)
+		if part, fails := strings.CutPrefix(test.want, "!"); fails {
+			if err == nil || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), text) {
+				t.Errorf("%q of %v: %s, %v; want an error with %q", test.ref, test.tokens, got, err, part)
+			}
+		} else if err != nil || got != test.want {
+			t.Errorf("%q of %v: %s, %v; want %s", test.ref, test.tokens, got, err, test.want)
+		}
+	}
+}
+
 func TestParseToken(t *testing.T) {
 	ca := fingerprint{1, 2, 3}
 	s := newSecret()

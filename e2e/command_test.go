@@ -114,7 +114,7 @@ func TestAnAgentThatStartsSaysSo(t *testing.T) {
 	h := on(t, "starts")
 	run := filepath.Join(h.Dir(), "starting")
 	p := h.Start("shoal", "agent", "--state-dir", filepath.Join(run, "state"), "--run-dir", run,
-		"--docker-host", "unix://"+h.DockerSocket(), "--etcd", "http://192.0.2.1:2379")
+		"--docker-host", "unix://"+h.DockerSocket(), "--etcd", "https://192.0.2.1:2379")
 	defer func() {
 		if err := p.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
@@ -125,7 +125,7 @@ func TestAnAgentThatStartsSaysSo(t *testing.T) {
 	}()
 	lab.Eventually(t, 3*patience, "the agent's state is told", func() error {
 		_, err := h.TryExec("timeout", "20", "shoal", "status", "--run-dir", run)
-		if code(err) != 1 || !strings.Contains(err.Error(), "the agent starts, and waits for the etcd at http://192.0.2.1:2379") {
+		if code(err) != 1 || !strings.Contains(err.Error(), "the agent starts, and waits for the etcd at https://192.0.2.1:2379") {
 			return fmt.Errorf("shoal status: %w", err)
 		}
 		return nil

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,17 +15,31 @@ import (
 	"shoal/lab"
 )
 
-// The first agent says how others join, and listens for them. To everything else it is open when one has joined.
+// The first agent says how to get the command by which others join, tells its log no secret, and listens to nobody until
+// that was run. To everything else it is open when one has joined.
 func TestHostsJoinByTheCommandThatTheFirstPrints(t *testing.T) {
 	first, second := on(t, "invites"), on(t, "joins")
 	first.StartAgent()
-	args := first.PrintedInvitation()
+	first.ready()
+	lab.Eventually(t, patience, "it says how to get the command", func() error {
+		if out := first.Agent().Output(); !strings.Contains(out, "shoal token create") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	first.listens()
+	args := first.Invitation()
 	first.listens("7947")
 	second.StartAgent(args...)
 	lab.AwaitNodes(t, first.Host, second.Host)
 	first.listens("2379", "2380", "7946", "7947")
-	if out := second.Agent().Output(); strings.Contains(out, "--token") {
-		t.Errorf("one that joined invites others: %s", out)
+	for _, h := range []*host{first, second} {
+		if out := h.Agent().Output(); strings.Contains(out, "SHOAL-1-") {
+			t.Errorf("the log of %s holds a token: %s", h.Name(), out)
+		}
+	}
+	if out, err := first.TryShoal("token", "rm", "wrong"); err == nil || !strings.Contains(err.Error()+out, "no join token") {
+		t.Errorf("a token that does not exist was revoked: %v, %s", err, out)
 	}
 }
 
@@ -32,7 +47,7 @@ func TestHostsJoinByTheCommandThatTheFirstPrints(t *testing.T) {
 func TestHostsJoinByATokenInAFile(t *testing.T) {
 	first, second := on(t, "invites2"), on(t, "joins2")
 	first.StartAgent()
-	args := first.PrintedInvitation()
+	args := first.Invitation()
 	i := slices.Index(args, "--token")
 	token, file := args[i+1], filepath.Join(second.Dir(), "token")
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
@@ -54,11 +69,8 @@ func TestHostsJoinByATokenInAFile(t *testing.T) {
 // A lone host listens for others while there is a token, and no longer.
 func TestHostsListenForOthersWhileThereIsAToken(t *testing.T) {
 	h := on(t, "alone")
-	h.StartAgent("--invite", "0")
+	h.StartAgent()
 	h.ready()
-	if out := h.Agent().Output(); strings.Contains(out, "--token") {
-		t.Errorf("told to invite nobody, but: %s", out)
-	}
 	h.listens()
 	h.Shoal("token", "create")
 	h.listens("7947")

@@ -1,9 +1,7 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -21,42 +19,24 @@ func (l *Lab) Cluster(names []string, args ...string) []*Host {
 	return hosts
 }
 
-// Invitation makes a join token on the host, and returns the arguments by which an agent joins with it.
-func (h *Host) Invitation() []string {
+// Invitation makes a join token on the host, and returns the arguments by which an agent joins with it. args are those of
+// shoal token create.
+func (h *Host) Invitation(args ...string) []string {
 	h.t.Helper()
 	var command string
 	Eventually(h.t, time.Minute, h.name+" gives a join token", func() error {
-		out, err := h.TryShoal("token", "create")
+		out, err := h.TryShoal(append([]string{"token", "create"}, args...)...)
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		command = out
 		return nil
 	})
-	_, args, found := strings.Cut(strings.TrimSpace(command), "shoal agent ")
+	_, join, found := strings.Cut(strings.TrimSpace(command), "shoal agent ")
 	if !found {
 		h.t.Fatalf("%s: shoal token create printed %q, no command", h.name, command)
 	}
-	return strings.Fields(args)
-}
-
-// joinCommand is in the log of a cluster's first agent.
-var joinCommand = regexp.MustCompile(`command="sudo shoal agent (--join \S+ --token \S+)"`)
-
-// PrintedInvitation waits until the host's agent has printed the command by which others join, as the first of a cluster
-// does at its first start, and returns that command's arguments.
-func (h *Host) PrintedInvitation() []string {
-	h.t.Helper()
-	var args []string
-	Eventually(h.t, time.Minute, h.name+" prints the command to join by", func() error {
-		found := joinCommand.FindStringSubmatch(h.Agent().Output())
-		if found == nil {
-			return errors.New(h.Agent().Output())
-		}
-		args = strings.Fields(found[1])
-		return nil
-	})
-	return args
+	return strings.Fields(join)
 }
 
 // AwaitNodes waits until each of the hosts sees all of them alive and with a subnet.

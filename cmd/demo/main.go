@@ -53,8 +53,9 @@ func (s *story) cluster() {
 	s.a, s.b, s.c = s.hosts[0], s.hosts[1], s.hosts[2]
 	s.command(s.a, []string{"shoal", "agent", "&"})
 	s.a.StartAgent()
-	args := s.a.PrintedInvitation()
-	s.note("it prints the command by which others join:")
+	s.note("this prints the command by which others join:")
+	s.command(s.a, []string{"shoal", "token", "create", "--uses", "2"})
+	args := s.a.Invitation("--uses", "2")
 	for _, h := range s.hosts[1:] {
 		s.command(h, append(append([]string{"shoal", "agent"}, args...), "&"))
 		h.StartAgent(args...)

@@ -180,11 +180,18 @@ has it listen for good: on TCP 7947 (joining, agents), 7946 with UDP (liveness),
 		},
 	}, &cobra.Command{
 		Use:     "rm TOKEN",
-		Short:   "Make a token worthless",
+		Short:   "Revoke a token: no more hosts join by it",
+		Long: `Revoke a token, by its ID, see "shoal token ls", or the beginning of it: no more
+hosts join by it. Those that have joined stay.`,
 		Example: "  sudo shoal token rm 3f2a",
 		Args:    exactlyOne("TOKEN"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.client().RemoveToken(cmd.Context(), args[0])
+			if err := o.client().RemoveToken(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), map[string]string{"revoked": args[0]}, func(w io.Writer) {
+				fmt.Fprintln(w, args[0])
+			})
 		},
 	})
 	return cmd
