@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"shoal/internal/printable"
 	"shoal/kernel/rules"
 	"shoal/lb"
 	"shoal/model"
@@ -178,7 +179,7 @@ func processes(inodes map[uint32]bool) map[uint32]string {
 		}
 		pid := strings.Split(fd, "/")[2]
 		if name, err := os.ReadFile("/proc/" + pid + "/comm"); err == nil {
-			names[inode] = fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), pid)
+			names[inode] = fmt.Sprintf("%s (pid %s)", printable.Line(strings.TrimSpace(string(name))), pid)
 		}
 		if len(names) == len(inodes) {
 			break

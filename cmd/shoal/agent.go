@@ -4,7 +4,6 @@ import (
 	"encoding"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 
@@ -121,9 +120,9 @@ func logger(level, format string) (*slog.Logger, error) {
 	opts.Level = l
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, &opts)), nil
+		return slog.New(slog.NewTextHandler(stderr, &opts)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, &opts)), nil
+		return slog.New(slog.NewJSONHandler(stderr, &opts)), nil
 	}
 	return nil, &usageError{fmt.Errorf("--log-format %q: use text or json", format)}
 }

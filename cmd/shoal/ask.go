@@ -40,15 +40,15 @@ func (o *options) showSteps(w io.Writer, e api.Explanation) error {
 			if !s.OK {
 				mark = "STOP"
 			}
-			cells := []string{mark, s.What}
+			cells := []string{mark, cell(s.What)}
 			if s.Node != "" {
-				cells = []string{mark, s.Node, s.What}
+				cells = []string{mark, cell(s.Node), cell(s.What)}
 			}
 			for i, line := range strings.Split(s.Evidence, "\n") {
 				if i > 0 {
 					clear(cells)
 				}
-				fmt.Fprintln(w, strings.Join(append(cells, line), "\t"))
+				fmt.Fprintln(w, strings.Join(append(cells, cell(line)), "\t"))
 			}
 		}
 	})

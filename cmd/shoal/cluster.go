@@ -179,8 +179,8 @@ has it listen for good: on TCP 7947 (joining, agents), 7946 with UDP (liveness),
 			})
 		},
 	}, &cobra.Command{
-		Use:     "rm TOKEN",
-		Short:   "Revoke a token: no more hosts join by it",
+		Use:   "rm TOKEN",
+		Short: "Revoke a token: no more hosts join by it",
 		Long: `Revoke a token, by its ID, see "shoal token ls", or the beginning of it: no more
 hosts join by it. Those that have joined stay.`,
 		Example: "  sudo shoal token rm 3f2a",

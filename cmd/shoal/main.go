@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,23 +16,39 @@ import (
 
 	"shoal/agent"
 	"shoal/api"
+	"shoal/internal/printable"
 )
+
+// stderr is standard error. Like standard output it is written to through a
+// [printable.Writer] and in no other way: what containers, processes and hosts are
+// called is theirs to choose, and shall not reach the terminal as it is.
+var stderr = printable.NewWriter(os.Stderr)
 
 // version is set by the linker; a plain go build has the module's.
 var version string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := root().ExecuteContext(ctx)
+	code := run(ctx, os.Args[1:], os.Stdout)
 	stop()
+	os.Exit(code)
+}
+
+// run is the command with these arguments. It returns its exit status.
+func run(ctx context.Context, args []string, stdout io.Writer) int {
+	cmd := root()
+	cmd.SetArgs(args)
+	cmd.SetOut(printable.NewWriter(stdout))
+	cmd.SetErr(stderr)
+	err := cmd.ExecuteContext(ctx)
 	if err == nil {
-		return
+		return 0
 	}
-	fmt.Fprintln(os.Stderr, "shoal:", err)
+	fmt.Fprintln(stderr, "shoal:", err)
 	if errors.As(err, new(*usageError)) || errors.As(err, new(*agent.ConfigError)) {
-		os.Exit(2)
+		return 2
 	}
-	os.Exit(1)
+	return 1
 }
 
 // usageError is a command line or a setting that cannot work; the command exits
@@ -82,7 +99,7 @@ type options struct {
 // one that starts.
 func (o *options) client() *api.Client {
 	c := api.NewClient(api.Socket(o.runDir))
-	c.Waiting = func(err error) { fmt.Fprintln(os.Stderr, "shoal:", err) }
+	c.Waiting = func(err error) { fmt.Fprintln(stderr, "shoal:", err) }
 	return c
 }
 

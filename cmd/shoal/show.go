@@ -31,10 +31,14 @@ func (o *options) show(w io.Writer, v any, table func(io.Writer)) error {
 func row(w io.Writer, cells ...any) {
 	text := make([]string, len(cells))
 	for i, c := range cells {
-		text[i] = cmp.Or(fmt.Sprint(c), "-")
+		text[i] = cell(cmp.Or(fmt.Sprint(c), "-"))
 	}
 	fmt.Fprintln(w, strings.Join(text, "\t"))
 }
+
+// cell keeps text in its cell of a table: what somebody else has named can make no
+// line of its own.
+func cell(text string) string { return strings.NewReplacer("\n", "; ", "\t", " ").Replace(text) }
 
 // age is how long ago t was, in the manner of docker ps.
 func age(t time.Time) string {
