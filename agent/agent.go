@@ -243,7 +243,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	if err := a.openCatalog(ctx, etcdTLS, waitsFor); err != nil {
 		return nil, err
 	}
-	a.vips = vip.New(vip.Options{Pool: c.Pool, Reserved: reserved, ReclaimIdle: c.VIPReclaim}, a.catalog)
+	a.vips = vip.New(vip.Options{Pool: c.Pool, Reserved: reserved, ReclaimIdle: c.VIPReclaim, Rest: c.VIPRest}, a.catalog)
 	a.metrics = newMetrics(a.registry, a)
 	return a, nil
 }
@@ -274,7 +274,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 	}
 	co := catalog.Options{
 		Self: model.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
-		Client: a.store.Client(), RemoveServer: a.store.RemoveServer,
+		Client: a.store.Client(), RemoveServer: a.store.RemoveServer, Rest: c.VIPRest,
 		Log: a.log.With("part", "catalog"), Registerer: a.registry,
 	}
 	if c.Network == meshNetwork {

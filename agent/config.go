@@ -36,6 +36,7 @@ type Config struct {
 	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of ResolvConf
 	ResolvConf string        // a resolv.conf(5), read again when it changes
 	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never
+	VIPRest    time.Duration // a VIP is handed to no other service until this long after the last task of the one that had it
 
 	Join      []string // hosts of the cluster to join, ADDR[:PORT]; none: this is the first
 	Token     string   // to join by; not needed any more once this host has joined
@@ -75,6 +76,8 @@ func Defaults() Config {
 		Zone:     "mesh.internal",
 
 		ResolvConf: "/etc/resolv.conf",
+		VIPReclaim: 7 * 24 * time.Hour,
+		VIPRest:    10 * time.Minute,
 
 		SubnetPool: netip.MustParsePrefix("10.244.0.0/16"),
 		SubnetBits: 24,
@@ -164,6 +167,9 @@ func (c *Config) Check() error {
 	}
 	if c.Repair < time.Second || c.Repair > time.Hour {
 		return badSetting("--repair %s: use 1s to 1h", c.Repair)
+	}
+	if c.VIPRest < 0 || c.VIPRest > 24*time.Hour {
+		return badSetting("--vip-rest %s: use 0 to 24h", c.VIPRest)
 	}
 	if c.VIPReclaim < 0 {
 		return badSetting("--vip-reclaim %s: use 0 (never) or more", c.VIPReclaim)

@@ -26,6 +26,7 @@ type Options struct {
 	Client     *etcd.Client          // of the etcd that keeps the records; it stays open until after Close
 	SubnetPool netip.Prefix          // other hosts' subnets have to be of it; zero: of a private range
 	LeaseTTL   time.Duration         // how long this host's tasks are remembered without it; 0: a week
+	Rest       time.Duration         // how long a VIP is for nobody else after the last task of the service that had it; 0: not at all
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 
@@ -171,8 +172,9 @@ func (c *Catalog) setLocal(l model.Local) {
 	}
 	for i := range l.Containers {
 		delete(gone, l.Containers[i].ID)
-		if c.records.putContainer(l.Containers[i]) {
-			c.wantContainer(&l.Containers[i])
+		ctr := bounded(l.Containers[i])
+		if c.records.putContainer(ctr) {
+			c.wantContainer(&ctr)
 		}
 	}
 	for id := range gone {
@@ -185,10 +187,6 @@ func (c *Catalog) setLocal(l model.Local) {
 	wake(c.unsaved)
 }
 
-// maxRecord is the most one record may take, in bytes: etcd refuses requests
-// of 1.5 MiB.
-const maxRecord = 1 << 20
-
 func (c *Catalog) wantContainer(ctr *model.Container) {
 	key := taskKey(ctr.Node, ctr.ID)
 	delete(c.want, key)
@@ -196,9 +194,8 @@ func (c *Catalog) wantContainer(ctr *model.Container) {
 		return
 	}
 	value := encode(ctr)
-	if len(value) > maxRecord {
-		c.log.Error("container is unknown to the other hosts: what its labels say is too much; publish fewer ports",
-			"container", ctr.Name, "bytes", len(value), "most", maxRecord)
+	if len(value) > maxRecord { // without tasks: its name and its addresses are
+		c.log.Error("container is unknown to the other hosts: its record is too large", "id", ctr.ID, "bytes", len(value), "most", maxRecord)
 		return
 	}
 	c.want[key] = fingerprint(value)

@@ -468,3 +468,49 @@ func TestRemoveService(t *testing.T) {
 		t.Errorf("removed twice: %v", err)
 	}
 }
+
+// TestAVIPIsNotHandedOnAtOnce: clients may still use it for the service that had it.
+func TestAVIPIsNotHandedOnAtOnce(t *testing.T) {
+	t.Parallel()
+	a := open(t, "a", shortDir(t), func(o *Options) { o.Rest = 3 * time.Second })
+	id, other := model.ServiceID{Stack: model.DefaultStack, Name: "web"}, model.ServiceID{Stack: "shop", Name: "web"}
+	vip := netip.MustParseAddr("10.96.0.7")
+	give := func() (idle time.Time) {
+		t.Helper()
+		a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+		settled(t, a)
+		if got, err := a.ClaimVIP(t.Context(), id, vip); got != vip || err != nil {
+			t.Fatal(got, err)
+		}
+		a.SetLocal(local())
+		eventually(t, "it is idle", func() bool {
+			svc, ok := a.Snapshot().Service(id)
+			if ok {
+				idle = svc.IdleSince
+			}
+			return ok && !idle.IsZero()
+		})
+		return idle
+	}
+	give()
+	eventually(t, "it can be removed", func() bool { return a.RemoveService(t.Context(), id) == nil })
+	var resting *model.RestingError
+	if got, err := a.ClaimVIP(t.Context(), other, vip); !errors.As(err, &resting) || resting.Addr != vip || !resting.Resting[vip].After(time.Now()) {
+		t.Fatalf("handed on at once: %v, %v", got, err)
+	}
+	// The service that had it gets it back, and it rests for as long again.
+	idle := give()
+	eventually(t, "it can be removed again", func() bool { return a.RemoveService(t.Context(), id) == nil })
+	eventually(t, "it is handed on in the end", func() bool { got, err := a.ClaimVIP(t.Context(), other, vip); return got == vip && err == nil })
+	if took := time.Since(idle); took < 3*time.Second {
+		t.Errorf("handed on after %s", took)
+	}
+	eventually(t, "the lease under which it rested does not take it", func() bool {
+		r, err := a.client.Get(t.Context(), vipKey(vip))
+		return err == nil && len(r.Kvs) == 1 && r.Kvs[0].Lease == 0
+	})
+	// One that was idle for longer is free at once.
+	if got := a.rest(time.Now().Add(-4*time.Second), time.Now()); got != 0 {
+		t.Errorf("it rests for %s more", got)
+	}
+}

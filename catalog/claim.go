@@ -10,10 +10,17 @@ import (
 	"time"
 
 	"shoal/model"
+	"shoal/store/etcd"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
+
+// vipRecord is who holds an address as its VIP, or held it until not long ago.
+type vipRecord struct {
+	model.ServiceID
+	RestsUntil time.Time `json:"restsUntil,omitzero"` // it was given back, and is for nobody else until then; zero: it is held
+}
 
 // claimAttempts bounds how often a claim is read and tried again: each failure
 // means that another host wrote in between.
@@ -22,10 +29,11 @@ const claimAttempts = 8
 // ClaimVIP makes addr the VIP of a service for good, in one transaction, so
 // that two hosts never give out one address. It returns the VIP the service
 // has: an earlier one, if there is one. If the address is another service's,
-// the error is a [*model.TakenError].
+// the error is a [*model.TakenError]; if it was until not long ago, a
+// [*model.RestingError].
 func (c *Catalog) ClaimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr) (netip.Addr, error) {
 	vip, err := c.claimVIP(ctx, id, addr)
-	if taken := (*model.TakenError)(nil); err != nil && !errors.As(err, &taken) {
+	if err != nil && !errors.As(err, new(*model.TakenError)) && !errors.As(err, new(*model.RestingError)) {
 		err = fmt.Errorf("claim VIP %s for %s: %w", addr, id, err)
 	}
 	return vip, err
@@ -42,7 +50,7 @@ func (c *Catalog) claimVIP(ctx context.Context, id model.ServiceID, addr netip.A
 				clientv3.Compare(clientv3.ModRevision(skey), "=", smod),
 				clientv3.Compare(clientv3.ModRevision(vkey), "=", vmod),
 			},
-			[]clientv3.Op{clientv3.OpPut(skey, encode(rec)), clientv3.OpPut(vkey, encode(id))},
+			[]clientv3.Op{clientv3.OpPut(skey, encode(rec)), clientv3.OpPut(vkey, encode(vipRecord{ServiceID: id}))},
 			[]clientv3.Op{clientv3.OpGet(skey), clientv3.OpGet(vkey)})
 		if err != nil {
 			return netip.Addr{}, err
@@ -61,17 +69,39 @@ func (c *Catalog) claimVIP(ctx context.Context, id model.ServiceID, addr netip.A
 			smod = kv.ModRevision
 		}
 		if kv := first(r, 1); kv != nil {
-			var holder model.ServiceID
+			var holder vipRecord
 			if err := json.Unmarshal(kv.Value, &holder); err != nil {
 				return netip.Addr{}, fmt.Errorf("the record %s cannot be read: %w; delete it with etcdctl if nobody uses the address", vkey, err)
 			}
-			if holder != id {
-				return netip.Addr{}, &model.TakenError{Addr: addr, Holder: holder}
+			switch {
+			case holder.ServiceID == id:
+			case holder.RestsUntil.IsZero():
+				return netip.Addr{}, &model.TakenError{Addr: addr, Holder: holder.ServiceID}
+			case time.Now().Before(holder.RestsUntil):
+				return netip.Addr{}, c.resting(ctx, addr, holder.RestsUntil)
 			}
 			vmod = kv.ModRevision
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("its record was changed %d times meanwhile", claimAttempts)
+}
+
+// resting says that an address rests, and which others do, so that who looks for
+// one need not try them all.
+func (c *Catalog) resting(ctx context.Context, addr netip.Addr, until time.Time) error {
+	e := &model.RestingError{Addr: addr, Resting: map[netip.Addr]time.Time{addr: until}}
+	r, err := c.commit(ctx, nil, []clientv3.Op{clientv3.OpGet(vipsRoot, clientv3.WithPrefix())}, nil)
+	if err != nil {
+		return err
+	}
+	for _, kv := range r.Responses[0].GetResponseRange().Kvs {
+		var holder vipRecord
+		a, err := netip.ParseAddr(strings.TrimPrefix(string(kv.Key), vipsRoot))
+		if err == nil && json.Unmarshal(kv.Value, &holder) == nil && !holder.RestsUntil.IsZero() {
+			e.Resting[a] = holder.RestsUntil
+		}
+	}
+	return e
 }
 
 // first is what the i-th read of a transaction found, or nil.
@@ -82,8 +112,9 @@ func first(r *clientv3.TxnResponse, i int) *mvccpb.KeyValue {
 	return nil
 }
 
-// RemoveService forgets a service and gives its VIP and ports back. It is refused while
-// the service has tasks. If nothing is remembered of it, the error is
+// RemoveService forgets a service and gives its VIP and ports back. The VIP is for
+// nobody else until the service was without tasks for [Options.Rest]. It is refused
+// while the service has tasks. If nothing is remembered of it, the error is
 // [model.ErrNoService].
 func (c *Catalog) RemoveService(ctx context.Context, id model.ServiceID) error {
 	if err := c.removeService(ctx, id); err != nil {
@@ -119,14 +150,33 @@ func (c *Catalog) removeService(ctx context.Context, id model.ServiceID) error {
 	}
 	// Its VIP is found by who holds what, so that a record that cannot be read
 	// can be removed as well.
+	var rec ServiceRecord
+	_ = json.Unmarshal(kv.Value, &rec) // what cannot be read is taken for one that just became idle
+	rest := c.rest(rec.IdleSince, time.Now())
+	var put []clientv3.OpOption
+	if rest > 0 {
+		grant, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+		l, err := c.client.Grant(grant, int64(rest/time.Second)+1)
+		cancel()
+		if err != nil {
+			return etcd.Unreachable(err)
+		}
+		put = append(put, clientv3.WithLease(l.ID))
+	}
 	conds := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(serviceKey(id)), "=", kv.ModRevision)}
 	ops := []clientv3.Op{clientv3.OpDelete(serviceKey(id))}
 	for _, kv := range r.Responses[1].GetResponseRange().Kvs {
-		var holder model.ServiceID
-		if json.Unmarshal(kv.Value, &holder) == nil && holder == id {
-			conds = append(conds, clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision))
-			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+		var holder vipRecord
+		if json.Unmarshal(kv.Value, &holder) != nil || holder.ServiceID != id || !holder.RestsUntil.IsZero() {
+			continue
 		}
+		conds = append(conds, clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision))
+		if rest == 0 {
+			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+			continue
+		}
+		holder.RestsUntil = time.Now().UTC().Add(rest)
+		ops = append(ops, clientv3.OpPut(string(kv.Key), encode(holder), put...))
 	}
 	if r, err = c.commit(ctx, conds, ops, nil); err != nil {
 		return err
@@ -135,6 +185,14 @@ func (c *Catalog) removeService(ctx context.Context, id model.ServiceID) error {
 		return errors.New("it was changed meanwhile; try again")
 	}
 	return c.await(ctx, r.Header.Revision)
+}
+
+// rest is how long the VIP of a service that is given back is for nobody else.
+func (c *Catalog) rest(idleSince, now time.Time) time.Duration {
+	if idleSince.IsZero() {
+		idleSince = now
+	}
+	return max(c.o.Rest-max(now.Sub(idleSince), 0), 0)
 }
 
 // taskNames are the containers that make up a service, with their hosts.

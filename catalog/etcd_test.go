@@ -265,25 +265,6 @@ func TestUnreadableRecordsHarmNobody(t *testing.T) {
 	}
 }
 
-func TestRecordTooLargeForEtcdStaysHere(t *testing.T) {
-	t.Parallel()
-	a := open(t, "a", shortDir(t))
-	huge := ctr("a", "huge", "10.0.0.1", "web")
-	for i := range 40000 {
-		huge.Tasks[0].Spec.Publish = append(huge.Tasks[0].Spec.Publish,
-			model.PublishedPort{Published: uint16(i + 1), Target: uint16(i + 1), Protocol: model.TCP})
-	}
-	a.SetLocal(local(huge, ctr("a", "small", "10.0.0.2", "web")))
-	settled(t, a)
-	if got := tasks(a, "web"); got != "a/huge a/small" {
-		t.Errorf("tasks %q", got)
-	}
-	r, err := a.client.Get(t.Context(), taskKey("a", ""), clientv3.WithPrefix(), clientv3.WithKeysOnly())
-	if err != nil || len(r.Kvs) != 1 {
-		t.Errorf("records %v, %v", r, err)
-	}
-}
-
 func FuzzDecode(f *testing.F) {
 	c := ctr("b", "1", "10.0.1.1", "web")
 	f.Add(taskKey("b", "1"), encode(&c))

@@ -15,7 +15,7 @@ import (
 //	agents/NODE           agentRecord
 //	tasks/NODE/CONTAINER  Container, with the node's lease
 //	services/STACK/NAME   ServiceRecord
-//	vips/ADDR             ServiceID of the service that holds it
+//	vips/ADDR             ServiceID of the service that holds it, or held it until not long ago
 //	publish/PROTO/PORT    ServiceID of the service that holds it
 //	subnets/CIDR          subnetRecord
 //	servers/NODE          what package store keeps

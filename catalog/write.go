@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	batchOps   = 100       // of one transaction; etcd's default limit is 128
-	batchBytes = maxRecord // of one transaction, or one record if that is larger
+	batchOps   = 100     // of one transaction; etcd's default limit is 128
+	batchBytes = 1 << 20 // of one transaction; etcd refuses requests of 1.5 MiB
 )
 
 // leaseTTL is how long a host's tasks are remembered without it: longer than any

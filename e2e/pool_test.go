@@ -23,7 +23,7 @@ func TestSmallPool(t *testing.T) {
 	settings := []string{
 		"--pool", "10.98.0.0/28", "--dns", "10.98.0.10", "--zone", "small.internal", "--state-dir", filepath.Join(h.Dir(), "small"),
 		"--tcp-timeout", "2h", "--tcp-fin-timeout", "33s", "--udp-timeout", "44s", "--metrics-addr", "127.0.0.1:9180", "--log-format", "json",
-		"--repair", "1h", // what works must not need it
+		"--vip-rest", "3s", "--repair", "1h", // what works must not need it
 	}
 	h.StartAgent(settings...)
 	h.ready()

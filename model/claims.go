@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // What claiming an address, a port or a subnet for the whole cluster can end with.
@@ -23,6 +24,21 @@ func (e *TakenError) Error() string {
 
 // ProblemCode is [VIPTaken].
 func (e *TakenError) ProblemCode() Code { return VIPTaken }
+
+// RestingError says that an address was another service's VIP until not long ago:
+// clients may still use it for that one, and it is nobody's for a while.
+type RestingError struct {
+	Addr    netip.Addr
+	Resting map[netip.Addr]time.Time // all that rest, Addr among them, with their ends
+}
+
+func (e *RestingError) Error() string {
+	return fmt.Sprintf("%s was given back not long ago, and clients may still use it for the service that had it: it is free at %s",
+		e.Addr, e.Resting[e.Addr].Format(time.RFC3339))
+}
+
+// ProblemCode is [VIPResting].
+func (e *RestingError) ProblemCode() Code { return VIPResting }
 
 // ErrNoService says that nothing is remembered of a service.
 var ErrNoService = errors.New("no such service; run: shoal services")

@@ -25,6 +25,7 @@ type Code string
 const (
 	LabelsInvalid      Code = "labels-invalid"      // its labels say what cannot be meant
 	LabelsOfImage      Code = "labels-of-image"     // notice: labels of its image are not obeyed
+	RecordTooLarge     Code = "record-too-large"    // its labels say more than the store takes of a container
 	NetworkAmbiguous   Code = "network-ambiguous"   // it is on several networks and does not say which to use
 	NetworkMissing     Code = "network-missing"     // it is not on the network that it names, or the host has none of that name
 	NetworkUnusable    Code = "network-unusable"    // the host does not reach containers on its network
@@ -40,6 +41,7 @@ const (
 	VIPTaken       Code = "vip-taken"        // the address asked for is another service's
 	VIPReserved    Code = "vip-reserved"     // the address asked for is no service's to have
 	VIPOutsidePool Code = "vip-outside-pool" // the address is not in the pool
+	VIPResting     Code = "vip-resting"      // another service had the address until not long ago
 	VIPFixed       Code = "vip-fixed"        // the service has another VIP already, and keeps it
 )
 

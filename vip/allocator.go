@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -17,8 +18,9 @@ import (
 // Store is where claims become facts. [catalog.Catalog] is one.
 type Store interface {
 	// ClaimVIP makes addr the VIP of a service that has none, and returns the
-	// VIP it has. A [model.TakenError] says that addr is another's,
-	// [model.ErrAway] that nothing can be claimed now.
+	// VIP it has. A [model.TakenError] says that addr is another's, a
+	// [model.RestingError] that it was until not long ago, [model.ErrAway] that
+	// nothing can be claimed now.
 	ClaimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr) (netip.Addr, error)
 	// RemoveService gives back the VIP of a service without tasks.
 	RemoveService(ctx context.Context, id model.ServiceID) error
@@ -40,18 +42,20 @@ type Allocator struct {
 	o       Options
 	store   Store
 	failing *reconcile.Failures[model.ServiceID]
+	resting map[netip.Addr]time.Time // addresses that are nobody's for a while, until when
 }
 
 // New makes an Allocator.
 func New(o Options, store Store) *Allocator {
-	return &Allocator{o: o, store: store, failing: reconcile.NewFailures[model.ServiceID](retry, retry)}
+	return &Allocator{o: o, store: store, failing: reconcile.NewFailures[model.ServiceID](retry, retry), resting: map[netip.Addr]time.Time{}}
 }
 
 // Reconcile gives each service on this host that needs it a VIP. The VIPs are
 // in a later Snapshot. Every pass is a full one.
 func (a *Allocator) Reconcile(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	now := time.Now()
-	l := learnt{map[netip.Addr]model.ServiceID{}, map[model.ServiceID]netip.Addr{}}
+	maps.DeleteFunc(a.resting, func(_ netip.Addr, until time.Time) bool { return !now.Before(until) })
+	l := learnt{map[netip.Addr]model.ServiceID{}, map[model.ServiceID]netip.Addr{}, a.resting}
 	var failed map[model.ServiceID]error
 	for again, round := true, 0; again && round < rounds; round++ {
 		var claims []Claim
@@ -78,6 +82,7 @@ func (a *Allocator) carryOut(ctx context.Context, claims []Claim, l learnt, fail
 			mu.Lock()
 			defer mu.Unlock()
 			var taken *model.TakenError
+			var resting *model.RestingError
 			switch {
 			case err == nil:
 				l.holders[vip] = claim.Service
@@ -85,6 +90,10 @@ func (a *Allocator) carryOut(ctx context.Context, claims []Claim, l learnt, fail
 				return nil
 			case errors.As(err, &taken):
 				l.holders[claim.Addr] = taken.Holder
+				again = true
+				return nil
+			case errors.As(err, &resting):
+				maps.Copy(l.resting, resting.Resting)
 				again = true
 				return nil
 			case errors.Is(err, model.ErrAway), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -26,7 +27,33 @@ type memory struct {
 	idle     map[model.ServiceID]time.Time // those without tasks
 	claims   int
 	down     bool
+	resting  map[netip.Addr]time.Time
 	replaced map[model.ServiceID]bool // may get another VIP: theirs was given back
+}
+
+// TestWhatRestsIsGivenToNobody, and found out at the first try, however much there is.
+func TestWhatRestsIsGivenToNobody(t *testing.T) {
+	m := newMemory()
+	m.resting = map[netip.Addr]time.Time{}
+	end := time.Now().Add(300 * time.Millisecond)
+	for a := addr("10.0.0.1"); a.Less(addr("10.0.0.101")); a = a.Next() {
+		m.resting[a] = end
+	}
+	s := m.snapshot("a", map[model.ServiceID]string{id("s01"): "a"}, func() bool { return false })
+	a := New(Options{Pool: netip.MustParsePrefix("10.0.0.0/24")}, m)
+	if p := a.Reconcile(t.Context(), s, true).Problems; len(p) > 0 {
+		t.Error(p)
+	}
+	if got := m.vips[id("s01")]; got != addr("10.0.0.101") || m.claims != 2 {
+		t.Errorf("s01 has %s after %d claims", got, m.claims)
+	}
+	wait.For(t, 10*time.Second, "they are free again", func() bool {
+		a.Reconcile(t.Context(), &model.Snapshot{Self: model.Node{Name: "a"}}, true)
+		return len(a.resting) == 0
+	})
+	if time.Now().Before(end) {
+		t.Error("they are free too soon")
+	}
 }
 
 func newMemory() *memory {
@@ -45,6 +72,9 @@ func (m *memory) ClaimVIP(ctx context.Context, id model.ServiceID, a netip.Addr)
 	}
 	if vip, ok := m.vips[id]; ok {
 		return vip, nil
+	}
+	if _, rests := m.resting[a]; rests {
+		return netip.Addr{}, fmt.Errorf("claim: %w", &model.RestingError{Addr: a, Resting: maps.Clone(m.resting)})
 	}
 	if holder, ok := m.holders[a]; ok {
 		return netip.Addr{}, &model.TakenError{Addr: a, Holder: holder}

@@ -21,6 +21,9 @@ type Options struct {
 	// ReclaimIdle lets a full pool take the VIP of the service that is
 	// longest without tasks, if it is so at least that long. 0: never.
 	ReclaimIdle time.Duration
+	// Rest is how long a VIP is not handed on after its service's last task,
+	// however short ReclaimIdle is.
+	Rest time.Duration
 }
 
 // Claim is an address to be claimed for a service.
@@ -34,6 +37,7 @@ type Claim struct {
 type learnt struct {
 	holders map[netip.Addr]model.ServiceID // of addresses
 	given   map[model.ServiceID]netip.Addr // VIPs of services that had none
+	resting map[netip.Addr]time.Time       // addresses that were given back not long ago -> when they are free
 }
 
 // decide finds addresses for the services with tasks on this host that need a
@@ -42,7 +46,7 @@ type learnt struct {
 // Snapshot decide alike. Now is for telling how long services have been idle.
 func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Claim, failed map[model.ServiceID]error) {
 	failed = map[model.ServiceID]error{}
-	p := newPool(o, s, l.holders)
+	p := newPool(o, s, l)
 	var anyAddr []model.ServiceID
 	for i := range s.Services {
 		svc := &s.Services[i]
@@ -66,6 +70,8 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 		default:
 			if holder, held := p.held[asked]; held && holder != svc.ID {
 				failed[svc.ID] = model.VIPTaken.Errorf("shoal.vip=%s is the VIP of %s; choose another, or give that one's back: shoal service rm %[2]s", asked, holder)
+			} else if until, rests := l.resting[asked]; rests && !held {
+				failed[svc.ID] = model.VIPResting.Errorf("shoal.vip=%s was another service's until not long ago, and clients may still use it for that one: it is free at %s", asked, until.Format(time.RFC3339))
 			} else if first := p.asked[asked]; first != svc.ID {
 				failed[svc.ID] = model.VIPTaken.Errorf("shoal.vip=%s is asked for by %s too, which comes first; choose another", asked, first)
 			} else {
@@ -91,12 +97,13 @@ type pool struct {
 	held     map[netip.Addr]model.ServiceID // VIPs services have
 	asked    map[netip.Addr]model.ServiceID // VIPs labels ask for, of any host -> the first service to
 	reserved map[netip.Addr]bool
-	cursor   netip.Addr      // no lower address is free
-	idle     []model.Service // longest first; sorted when first needed
+	resting  map[netip.Addr]time.Time // free in a while
+	cursor   netip.Addr               // no lower address is free
+	idle     []model.Service          // longest first; sorted when first needed
 	sorted   bool
 }
 
-func newPool(o Options, s *model.Snapshot, holders map[netip.Addr]model.ServiceID) *pool {
+func newPool(o Options, s *model.Snapshot, l learnt) *pool {
 	prefix := o.Pool.Masked()
 	p := &pool{
 		prefix:   prefix,
@@ -122,7 +129,8 @@ func newPool(o Options, s *model.Snapshot, holders map[netip.Addr]model.ServiceI
 			}
 		}
 	}
-	maps.Copy(p.held, holders)
+	maps.Copy(p.held, l.holders)
+	p.resting = l.resting
 	return p
 }
 
@@ -133,7 +141,7 @@ func (p *pool) next() (netip.Addr, bool) {
 		a := p.cursor
 		_, held := p.held[a]
 		_, asked := p.asked[a]
-		if !held && !asked && !p.reserved[a] {
+		if _, rests := p.resting[a]; !held && !asked && !rests && !p.reserved[a] {
 			p.cursor = a.Next()
 			return a, true
 		}
@@ -152,7 +160,7 @@ func (p *pool) reclaim(o Options, s *model.Snapshot, now time.Time) (idle model.
 		for _, svc := range s.Services {
 			_, asked := p.asked[svc.VIP]
 			usable := p.prefix.Contains(svc.VIP) && p.held[svc.VIP] == svc.ID && !p.reserved[svc.VIP] && !asked
-			if usable && len(svc.Tasks) == 0 && !svc.IdleSince.IsZero() && now.Sub(svc.IdleSince) >= o.ReclaimIdle {
+			if usable && len(svc.Tasks) == 0 && !svc.IdleSince.IsZero() && now.Sub(svc.IdleSince) >= max(o.ReclaimIdle, o.Rest) {
 				p.idle = append(p.idle, svc)
 			}
 		}

@@ -55,6 +55,8 @@ func TestDecide(t *testing.T) {
 		pool     string // "10.0.0.0/29" if ""
 		reserved string
 		reclaim  time.Duration
+		rest     time.Duration
+		resting  string // addresses
 		services string // a line each
 		claims   string // "NAME=ADDR" or "NAME=ADDR<FROM"
 		problems string // "NAME: code[: part of the reason]", a line each
@@ -77,6 +79,11 @@ func TestDecide(t *testing.T) {
 		{name: "full, reclaim not allowed", pool: "10.0.0.0/30", services: "x has=10.0.0.1\ny has=10.0.0.2 idle=99h\nz", problems: "z: vip-pool-full"},
 		{name: "full, longest idle first", pool: "10.0.0.0/29", reclaim: time.Hour, services: "a has=10.0.0.1\nb has=10.0.0.2 idle=2h\nc has=10.0.0.3 idle=3h\nd has=10.0.0.4 idle=59m\ne\nf\ng\nh\ni",
 			claims: "e=10.0.0.5 f=10.0.0.6 g=10.0.0.3<c h=10.0.0.2<b", problems: "i: vip-pool-full"},
+		{name: "full, long idle, but clients may still use it", pool: "10.0.0.0/30", reclaim: time.Minute, rest: time.Hour, services: "a has=10.0.0.1 idle=59m\nb has=10.0.0.2\nc", problems: "c: vip-pool-full"},
+		{name: "full, and idle for longer than clients use it", pool: "10.0.0.0/30", reclaim: time.Minute, rest: time.Hour, services: "a has=10.0.0.1 idle=61m\nb has=10.0.0.2\nc", claims: "c=10.0.0.1<a"},
+		{name: "what rests is given to nobody", resting: "10.0.0.1 10.0.0.3", services: "a\nb", claims: "a=10.0.0.2 b=10.0.0.4"},
+		{name: "full of what rests", pool: "10.0.0.0/30", resting: "10.0.0.1 10.0.0.2", services: "a", problems: "a: vip-pool-full"},
+		{name: "asked rests", resting: "10.0.0.3", services: "a asks=10.0.0.3", problems: "a: vip-resting: free at"},
 		{name: "not full, nothing is reclaimed", reclaim: time.Hour, services: "b has=10.0.0.1 idle=2h\nx", claims: "x=10.0.0.2"},
 		{name: "two addresses have no broadcast", pool: "10.0.0.0/31", services: "x", claims: "x=10.0.0.1"},
 		{name: "a pool written with host bits", pool: "10.0.0.6/29", services: "x", claims: "x=10.0.0.1"},
@@ -84,7 +91,11 @@ func TestDecide(t *testing.T) {
 		{name: "IPv6 up to its last address", pool: "fd00::/126", services: "x\ny\nz", claims: "x=fd00::1 y=fd00::2 z=fd00::3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := Options{Pool: netip.MustParsePrefix("10.0.0.0/29"), ReclaimIdle: test.reclaim}
+			o := Options{Pool: netip.MustParsePrefix("10.0.0.0/29"), ReclaimIdle: test.reclaim, Rest: test.rest}
+			l := learnt{resting: map[netip.Addr]time.Time{}}
+			for _, r := range strings.Fields(test.resting) {
+				l.resting[addr(r)] = now.Add(time.Minute)
+			}
 			if test.pool != "" {
 				o.Pool = netip.MustParsePrefix(test.pool)
 			}
@@ -95,7 +106,7 @@ func TestDecide(t *testing.T) {
 			for line := range strings.Lines(test.services) {
 				s.Services = append(s.Services, service(t, line))
 			}
-			claims, failed := decide(o, s, learnt{}, now)
+			claims, failed := decide(o, s, l, now)
 			var got []string
 			for _, c := range claims {
 				g := c.Service.Name + "=" + c.Addr.String()

@@ -8,8 +8,9 @@
 // to claim for it and no host is in charge. What it decides is without memory
 // and without I/O: where two hosts decide on one address, the catalog lets one of
 // them have it and the other decides again. A VIP belongs to its service until
-// `shoal service rm` gives it back, or, where the user allows it, until the
-// pool is full and the service has long been idle.
+// `shoal service rm` gives it back, or until the pool is full and the service has
+// long been idle. It is handed on to no other service before clients have had time
+// to notice: some minutes after the last task of the one that had it.
 //
 // The package owns nothing in the kernel.
 package vip

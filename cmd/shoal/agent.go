@@ -39,6 +39,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.Upstreams, "upstream", c.Upstreams, "resolvers for all other names, ADDR[:PORT] (default: those of --resolv-conf)")
 	f.StringVar(&c.ResolvConf, "resolv-conf", c.ResolvConf, "the file that names the resolvers of this host")
 	f.DurationVar(&c.VIPReclaim, "vip-reclaim", c.VIPReclaim, "in a full pool, take back the VIP of a service without tasks for this long; 0: never")
+	f.DurationVar(&c.VIPRest, "vip-rest", c.VIPRest, "hand a VIP to no other service until this long after the last task of the one that had it, 0 to 24h; the same on all hosts")
 	f.StringSliceVar(&c.Join, "join", c.Join, "hosts of the cluster to join, ADDR[:PORT]; a host that belongs to it already asks there only when it does not find the store")
 	f.StringVar(&c.Token, "token", c.Token, "the token to join by, see shoal token create; every user of this host can read it in the list of processes, as long as the agent runs: --token-file and SHOAL_TOKEN keep it from them")
 	f.StringVar(&c.TokenFile, "token-file", c.TokenFile, "a file that holds the token; -: standard input. It is read when this host joins, and not needed any more then")
