@@ -1,10 +1,13 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // Status is how the catalog fares, for people.
@@ -42,6 +45,14 @@ func (c *Catalog) Status() Status {
 	}
 	s.Waiting = c.waiting()
 	return s
+}
+
+// Full tells that etcd takes no more of this host's records, as it holds as much as
+// it may. It asks nobody.
+func (c *Catalog) Full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Is(c.lastErr, rpctypes.ErrNoSpace)
 }
 
 // waiting tells what the first Snapshot waits for.

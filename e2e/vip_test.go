@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -45,6 +46,9 @@ func TestVIPStays(t *testing.T) {
 // TestFixedVIP asks for addresses: one that is free, one that is taken, until it is given back, and one that is not the pool's.
 func TestFixedVIP(t *testing.T) {
 	h := home(t)
+	h.KillAgent(syscall.SIGTERM)
+	h.StartAgent("--vip-rest", "15s")
+	h.ready()
 	const fixed = "10.96.4.2"
 	h.run("owner", "-l shoal.service=owner -l shoal.vip="+fixed)
 	if got := h.vip("owner"); got != fixed {
@@ -70,6 +74,9 @@ func TestFixedVIP(t *testing.T) {
 		t.Errorf("the address of a service without tasks is its own still; the other's problem: %s", reason)
 	}
 	h.Shoal("service", "rm", "owner")
+	if reason := h.problem("default/rival", "vip-resting"); !strings.Contains(reason, fixed) {
+		t.Errorf("clients may still use the address for the service that had it; the other's problem: %s", reason)
+	}
 	h.answered("http://"+fixed+":8000/", "rival")
 	h.noProblem("default/rival")
 	if list := h.Shoal("services"); strings.Contains(list, "default/owner") {

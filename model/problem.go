@@ -75,6 +75,7 @@ const (
 	KernelIncomplete  Code = "kernel-incomplete"     // the kernel lacks a module or a feature
 	ConntrackFull     Code = "conntrack-nearly-full" // the kernel tracks almost as many connections as it can
 	Unclassified      Code = "unclassified"          // none of the above
+	StoreFull         Code = "store-full"            // etcd holds as much as it may, and takes no more writes
 )
 
 // Errorf is as [fmt.Errorf]; the error has the code.

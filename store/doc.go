@@ -12,6 +12,9 @@
 // as they come, go, move and die. Servers announce themselves by records in
 // etcd itself, which every host watches.
 //
+// A server keeps its own etcd from being full: it compacts and defragments it, and
+// disarms its alarm, after which etcd would take no more writes for good.
+//
 // What is kept in etcd besides is not this package's business; package catalog
 // has it, and knows only the client.
 //

@@ -49,7 +49,7 @@ func (s *Store) setServer(srv *server, unlisted bool, change func(*place)) error
 }
 
 func (s *Store) startServer(r Role, join map[string]string) (*server, error) {
-	sc := serverConfig{dir: s.o.StateDir, name: s.o.Node, join: join, unchecked: s.o.unchecked, unsynced: s.o.unsynced}
+	sc := serverConfig{dir: s.o.StateDir, name: s.o.Node, join: join, unchecked: s.o.unchecked, unsynced: s.o.unsynced, quota: s.o.quota}
 	if r == RoleServer {
 		sc.peers = s.o.Peers
 	}
@@ -123,6 +123,7 @@ func (s *Store) stopServer(srv *server) {
 // because another host removed its member, makes this host a client. It also
 // tells the other members when this one's address is a new one.
 func (s *Store) supervise(srv *server) {
+	s.done.Go(func() { s.maintain(srv) })
 	s.done.Go(func() {
 		if s.o.Peers != nil && !s.updatePeerURL(srv) {
 			return

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,7 @@ type serverConfig struct {
 	unchecked bool
 	// unsynced leaves out waiting for the disk.
 	unsynced bool
+	quota    int64 // in bytes; 0: etcdQuota
 }
 
 // startServer starts etcd. It is reached through the socket dir/etcd.sock, and
@@ -131,8 +133,8 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	c.UnsafeNoFsync = sc.unsynced
 	c.AutoCompactionMode = embed.CompactorModeRevision
 	c.AutoCompactionRetention = etcdKeepRevisions
-	c.QuotaBackendBytes = etcdQuota
 	c.BackendBatchInterval, c.BackendBatchLimit = etcdBatchInterval, etcdBatchLimit
+	c.QuotaBackendBytes = cmp.Or(sc.quota, etcdQuota)
 	c.SnapshotCount = etcdSnapshotCount
 	c.SnapshotCatchUpEntries = etcdCatchUpEntries
 	c.EnableGRPCGateway = false

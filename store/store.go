@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"shoal/model"
 	"shoal/store/etcd"
@@ -34,6 +35,9 @@ type Options struct {
 
 	unchecked bool // embedded etcds change their members before all are connected for 5 s
 	unsynced  bool // embedded etcds do not wait for the disk
+
+	maintainEvery time.Duration // see maintain; 0: maintainEvery
+	quota         int64         // of an embedded etcd, in bytes; 0: etcdQuota
 }
 
 // Store is this host's access to etcd, and its part in running it. Its methods
