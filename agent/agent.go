@@ -224,6 +224,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	}
 	if a.dns, err = dnsd.New(dnsd.Options{
 		Zone: c.Zone, Listen: []netip.AddrPort{netip.AddrPortFrom(c.DNS, 53)}, Pool: c.Pool,
+		Subnets: []netip.Prefix{c.SubnetPool}, FlatNames: c.FlatNames,
 		Upstreams: upstreams, ResolvConf: c.ResolvConf, Log: log.With("part", "dnsd"), Registerer: a.registry,
 	}); err != nil {
 		return nil, err
@@ -365,6 +366,7 @@ func (a *Agent) balance(ctx context.Context, s *model.Snapshot, full bool) recon
 func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
+	ps = append(ps, a.dns.Problems(s)...)
 	for _, n := range s.Nodes {
 		if n.Problem != "" {
 			ps = append(ps, model.Problem{Node: s.Self.Name, Code: n.ProblemCode, Kind: "node", Object: n.Name, Reason: n.Problem})

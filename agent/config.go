@@ -33,6 +33,7 @@ type Config struct {
 	DNS        netip.Addr    // the address in Pool the DNS server answers on
 	DNSPeers   netip.Addr    // the address in Pool that leads to other hosts' DNS servers; zero: the one after DNS
 	Zone       string        // the mesh's DNS zone, without a trailing dot
+	FlatNames  bool          // a name without a stack may mean a service of any stack
 	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of ResolvConf
 	ResolvConf string        // a resolv.conf(5), read again when it changes
 	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never

@@ -36,9 +36,16 @@ func (in *Inspector) lookup(name, from string) (l *api.Lookup, id model.ServiceI
 	if err != nil {
 		return nil, id, err
 	}
-	if len(answer.Records) == 0 && !answer.Forwarded && !strings.HasSuffix(strings.TrimSuffix(name, "."), in.Zone) {
-		// As a resolver with the search domain would go on.
-		if full, err := in.Names.Lookup(strings.TrimSuffix(name, ".")+"."+in.Zone, qtype, asker.addr); err == nil {
+	if len(answer.Records) == 0 && !strings.HasSuffix(strings.TrimSuffix(name, "."), in.Zone) {
+		// As a resolver with the search domain would go on. A name that is not the
+		// mesh's alone is the mesh's in the zone if there is a service.
+		full, err := in.Names.Lookup(strings.TrimSuffix(name, ".")+"."+in.Zone, qtype, asker.addr)
+		switch {
+		case err != nil:
+		case !answer.Forwarded:
+			answer = full
+		case full.Service != model.ServiceID{}:
+			full.Reason += fmt.Sprintf("; %s itself is asked of %v: %s", strings.TrimSuffix(answer.Name, "."), answer.Upstreams, answer.Reason)
 			answer = full
 		}
 	}

@@ -3,7 +3,6 @@ package dnsd
 import (
 	"net/netip"
 	"slices"
-	"sync"
 
 	"shoal/model"
 )
@@ -52,36 +51,15 @@ func (l *acl) allows(a netip.Addr) bool {
 	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// limiter bounds something in total, and each client's part of it.
-type limiter struct {
-	max, each int
-
-	mu    sync.Mutex
-	total int
-	by    map[netip.Addr]int
-}
-
-func newLimiter(max, each int) *limiter {
-	return &limiter{max: max, each: each, by: map[netip.Addr]int{}}
-}
-
-// acquire takes one for a client, to be given back, or reports that there is none.
-func (l *limiter) acquire(a netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total >= l.max || l.by[a] >= l.each {
-		return false
+// networkOf is the network that a client is on: the smallest that is known, or
+// its address alone.
+func (l *acl) networkOf(a netip.Addr) netip.Prefix {
+	found := netip.PrefixFrom(a, a.BitLen())
+	known := false
+	for _, p := range l.prefixes {
+		if p.Contains(a) && (!known || p.Bits() > found.Bits()) {
+			found, known = p, true
+		}
 	}
-	l.total++
-	l.by[a]++
-	return true
-}
-
-func (l *limiter) release(a netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.total--
-	if l.by[a]--; l.by[a] == 0 {
-		delete(l.by, a)
-	}
+	return found
 }

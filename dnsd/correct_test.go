@@ -61,10 +61,10 @@ func TestCorrectness(t *testing.T) {
 		{"PTR of a task", "dig", "-x 10.244.1.2", []string{"IN PTR tasks.web.default.mesh.internal."}, nil},
 		{"IPv6", "dig", "six AAAA", []string{"six. 5 IN AAAA fd00:96::1"}, nil},
 		{"the asker's stack comes first", "dig", "-b 127.0.0.2 web", []string{"10.96.1.2"}, nil},
-		{"ambiguity is explained", "dig", "dup", []string{"status: NXDOMAIN", "EDE: 0 (Other): (dup is ambiguous: 2 stacks have it (a, b); ask for dup.STACK)"}, nil},
-		{"but not to those without EDNS", "dig", "+noedns dup", []string{"status: NXDOMAIN"}, []string{"EDE"}},
+		{"that other stacks have a name is told", "dig", "dup.mesh.internal", []string{"status: NXDOMAIN", "EDE: 0 (Other): (no service dup for 127.0.0.1: 2 other stacks have it (a, b); ask for dup.STACK.mesh.internal)"}, nil},
+		{"but not to those without EDNS", "dig", "+noedns dup.mesh.internal", []string{"status: NXDOMAIN"}, []string{"EDE"}},
 		{"TCP", "kdig", "+tcp web", []string{"status: NOERROR", "10.96.1.1", "(TCP)"}, nil},
-		{"two questions on one connection", "kdig", "+tcp +keepopen web A db A", []string{"web. 5 IN A 10.96.1.1", "db. 5 IN A 10.96.1.3"}, nil},
+		{"two questions on one connection", "kdig", "+tcp +keepopen web A idle A", []string{"web. 5 IN A 10.96.1.1", "idle. 5 IN A 10.96.1.7"}, nil},
 		{"padding is ignored", "kdig", "+padding=128 web", []string{"10.96.1.1"}, nil},
 		{"a cookie is ignored", "kdig", "+cookie=0123456789abcdef web", []string{"10.96.1.1"}, []string{"COOKIE"}},
 		{"what is not ours and not to be recursed is refused", "dig", "+norecurse example.com", []string{"status: REFUSED"}, nil},
@@ -174,7 +174,7 @@ func TestPipelining(t *testing.T) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	var all []byte
-	for i, n := range []string{"slow.example", "web", "dup", "db", "nobody.mesh.internal"} {
+	for i, n := range []string{"slow.example", "web", "dup.mesh.internal", "idle", "nobody.mesh.internal"} {
 		q := question(n, "A")
 		binary.BigEndian.PutUint16(q, uint16(i))
 		all = append(all, frame(q)...)
@@ -268,7 +268,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		{"198.51.100.9", true}, // allowed
 		{"198.51.101.9", false}, {"8.8.8.8", false}, {"10.96.1.1", false}, {"fd00:244::2", false}, {"192.0.2.2", false},
 	} {
-		for _, name := range []string{"web", "example.com", "dup"} {
+		for _, name := range []string{"web", "example.com", "dup.mesh.internal"} {
 			msg := question(name, "A")
 			m, foreign := slowAnswer(t, s, msg, ip(c.asker), false)
 			refused := !foreign && m.Rcode == dns.RcodeRefused

@@ -18,10 +18,23 @@
 //	    tasks' own; while tasks of one service differ, the newest says.
 //	PTR of a VIP: web.shop.mesh.internal; of a task: tasks.web.shop.mesh.internal
 //
-// NAME stands for any of the four forms. Without a stack the name is looked
-// up in the stack of the container that asks, then in "default", then as the
-// only match anywhere. Several matches are NXDOMAIN with an extended error
-// (RFC 8914) that names them. A name's first label "tasks" is never a service.
+// NAME stands for any of the four forms. A name's first label "tasks" is never
+// a service.
+//
+// Without a stack the name means the service of the stack of the container that
+// asks, else that of "default", where the services are that name no stack and
+// belong to no Compose project: they are everybody's. One that has no tasks
+// gives way to one that has some. Other stacks' services are never meant, as
+// somebody who starts one would otherwise choose what a name leads to that
+// others ask for. With [Options.FlatNames] the name then means the only service
+// of that name anywhere, those without tasks again not counted where one has
+// some. Where only other stacks have a service, or with FlatNames several, the
+// answer in the zone is NXDOMAIN with an extended error (RFC 8914) that names
+// the stacks.
+//
+// Outside of the zone NAME.STACK is forwarded if STACK is a public suffix, or
+// otherwise reserved (public.go): stack com does not make github.com a name of
+// the mesh. [Server.Problems] tells which services that concerns.
 //
 // The zone is its own name server (its NS is itself, its address the listen
 // addresses), so that no label is taken from the services. Labels between a
@@ -42,6 +55,15 @@
 // container and every host of the cluster, and [Options.Allow]. Others get
 // REFUSED over UDP, an answer no longer than their question but for six
 // octets of extended error; their TCP connections are closed.
+//
+// Questions that wait for an upstream, and TCP connections, are limited for each
+// client, and in total. At the limit those who have most give way, by network and
+// then by client, to those who have less (limiter.go).
+//
+// A question for a foreign name without RD is REFUSED: the cache would tell what
+// others have asked. A foreign name whose answer has an address of the VIP pool,
+// or of the mesh's containers, is answered with no records and the extended error
+// Blocked (rebind.go).
 //
 // # How
 //

@@ -53,7 +53,13 @@ func exchangeOver(ctx context.Context, network string, to netip.AddrPort, m *dns
 	if _, err := write(question); err != nil {
 		return nil, deadlineOr(ctx, err)
 	}
-	buf := make([]byte, dns.MaxMsgSize)
+	// We say that we take udpSize octets. Who sends more over UDP is malformed, and
+	// many questions under way do not take much memory.
+	size := 4096
+	if network == "tcp" {
+		size = dns.MaxMsgSize
+	}
+	buf := make([]byte, size)
 	for {
 		n, err := read(buf)
 		if err != nil {

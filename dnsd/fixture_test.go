@@ -60,6 +60,12 @@ func world(revision uint64) *model.Snapshot {
 	service("b/dup", "10.96.1.5", model.Spec{}, "10.244.3.2")
 	service("blog/shop", "10.96.1.6", model.Spec{}, "10.244.4.1")
 	service("idle", "10.96.1.7", model.Spec{})
+	service("com/github", "10.96.1.10", model.Spec{Ports: ports}, "10.244.7.1")
+	service("shop/lazy", "10.96.1.11", model.Spec{})
+	service("lazy", "10.96.1.12", model.Spec{}, "10.244.7.2")
+	service("a/once", "10.96.1.13", model.Spec{})
+	service("b/once", "10.96.1.14", model.Spec{}, "10.244.7.3")
+	service("a/never", "10.96.1.15", model.Spec{})
 	service("six", "fd00:96::1", model.Spec{Ports: ports}, "fd00:244::1")
 	service("rr", "", model.Spec{Mode: model.ModeDNSRR, Ports: ports},
 		"10.244.5.1", "10.244.5.2", "10.244.5.3", "10.244.5.4 unhealthy")
@@ -88,6 +94,12 @@ func options() Options {
 		Timeout:   time.Second,
 		Log:       slog.New(slog.DiscardHandler),
 	}
+}
+
+func flatOptions() Options {
+	o := options()
+	o.FlatNames = true
+	return o
 }
 
 // unstarted is a server that knows world, without sockets.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sync/singleflight"
 )
 
 // forwarder asks upstream resolvers, once however many want to know.
@@ -17,30 +16,27 @@ type forwarder struct {
 	timeout   time.Duration   // for one question, over all upstreams
 	upstreams *upstreams
 	cache     *cache
-	flight    singleflight.Group
+	guard     *rebindGuard
+	flights   flights
 	metrics   *metrics
 	log       *slog.Logger
 	probes    probes
 }
 
 // resolve asks the upstreams, one after the other and from the first again,
-// until one has an answer or the time is up.
-func (f *forwarder) resolve(q *query) (*packed, error) {
-	v, err, _ := f.flight.Do(string(q.key(nil)), func() (any, error) { return f.ask(q) })
-	if err != nil {
-		return nil, err
-	}
-	return v.(*packed), nil
+// until one has an answer, the time is up, or ctx ends.
+func (f *forwarder) resolve(ctx context.Context, q *query) (*packed, error) {
+	return f.flights.do(ctx, f.ctx, string(q.key(nil)), func(ctx context.Context) (*packed, error) { return f.ask(ctx, q) })
 }
 
-func (f *forwarder) ask(q *query) (*packed, error) {
+func (f *forwarder) ask(ctx context.Context, q *query) (*packed, error) {
 	list := f.upstreams.get()
 	for _, u := range list {
 		if u.unknown() {
 			f.probe(u)
 		}
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, f.timeout)
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 
 	var lastErr error
@@ -57,6 +53,9 @@ func (f *forwarder) ask(q *query) (*packed, error) {
 			case err != nil:
 				lastErr = err
 			case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
+				if err := f.guard.check(q.name.String(), m); err != nil {
+					return nil, err
+				}
 				p, err := pack(q, m, time.Now())
 				if err == nil {
 					f.cache.put(p)

@@ -131,7 +131,7 @@ func lines(m *dns.Msg) []string {
 func FuzzWire(f *testing.F) {
 	for _, q := range [][2]string{
 		{"web", "A"}, {"WeB.Shop.mesh.internal", "A"}, {"tasks.big", "A"}, {"_http._tcp.web", "SRV"}, {"mesh.internal", "NS"},
-		{"1.1.96.10.in-addr.arpa", "PTR"}, {"nobody.mesh.internal", "AAAA"}, {"blog.mesh.internal", "A"}, {"dup", "A"}, {"web", "ANY"},
+		{"1.1.96.10.in-addr.arpa", "PTR"}, {"nobody.mesh.internal", "AAAA"}, {"blog.mesh.internal", "A"}, {"dup.mesh.internal", "A"}, {"github.com", "A"}, {"lazy", "A"}, {"once", "A"}, {"tasks.dup", "A"}, {"web", "ANY"},
 		{reverseOf("fd00:96::1"), "PTR"}, {"1.2.0.192.in-addr.arpa", "PTR"}, {"example.com", "A"}, {"rr", "A"}, {"web", "AXFR"},
 		{"_tcp.six", "SRV"}, {"_http._tcp.six", "SRV"}, {"96.10.in-addr.arpa", "SOA"}, {"x.resolver.arpa", "A"},
 	} {
@@ -147,9 +147,10 @@ func FuzzWire(f *testing.F) {
 	cookie, _ := m.Pack()
 	f.Add(cookie, uint8(2))
 	f.Add([]byte("\x00\x00\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"), uint8(1))
-	s := unstarted(f, options())
+	s, flat := unstarted(f, options()), unstarted(f, flatOptions())
 	f.Fuzz(func(t *testing.T, msg []byte, asker uint8) {
 		checkTwins(t, s, msg, netip.AddrFrom4([4]byte{127, 0, 0, asker%4 + 1}))
+		checkTwins(t, flat, msg, netip.AddrFrom4([4]byte{127, 0, 0, asker%4 + 1}))
 	})
 }
 

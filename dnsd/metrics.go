@@ -36,7 +36,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_dns_upstream_failures_total",
-			Help: "Failed questions to upstream resolvers: timeout, network, malformed, rcode, loop, overload.",
+			Help: "Failed questions to upstream resolvers: timeout, network, malformed, rcode, loop, overload, rebinding.",
 		}, []string{"reason"}),
 	}
 	for rcode := range m.rcodes {

@@ -12,27 +12,50 @@ import (
 // TestNames asks for every form of name, through both paths: what Lookup says
 // is compared here, and that the fast path says the same in checkTwins.
 func TestNames(t *testing.T) {
-	s := unstarted(t, options())
-	const nx, nodata, forwarded = "NXDOMAIN", "NODATA", "forwarded"
-	for _, c := range []struct {
-		name, qtype, asker string
-		want               string // the records' data, or one of the above
-		reason             string // part of it
-	}{
+	checkNames(t, unstarted(t, options()), []nameCase{
 		{"web", "A", "", "10.96.1.1", "stack default"},
 		{"WEB.", "A", "", "10.96.1.1", ""},
 		{"web.default", "A", "", "10.96.1.1", "says its stack"},
-		{"web.shop", "A", "", "10.96.1.2", ""},
 		{"web.mesh.internal", "A", "", "10.96.1.1", ""},
 		{"web.shop.mesh.internal", "A", "", "10.96.1.2", ""},
 		{"web", "A", "127.0.0.2", "10.96.1.2", "is in stack shop"},
 		{"web.mesh.internal", "A", "127.0.0.2", "10.96.1.2", ""},
 		{"web.default", "A", "127.0.0.2", "10.96.1.1", ""},
 		{"idle", "A", "127.0.0.2", "10.96.1.7", "stack default"},
-		{"db", "A", "", "10.96.1.3", "the only service"},
-		{"dup", "A", "", nx, "2 stacks have it (a, b)"},
-		{"dup.mesh.internal", "A", "127.0.0.2", nx, "ask for dup.STACK"},
-		{"tasks.dup", "A", "", nx, "ambiguous"},
+
+		// Other stacks' services by a bare name: never.
+		{"db", "A", "127.0.0.2", "10.96.1.3", "is in stack shop"},
+		{"db", "A", "127.0.0.3", forwarded, "another stack has it (shop)"},
+		{"db", "A", "", forwarded, "another stack has it (shop); ask for db.STACK.mesh.internal"},
+		{"db.mesh.internal", "A", "", nx, "another stack has it (shop)"},
+		{"_http._tcp.db.mesh.internal", "SRV", "", nx, "another stack has it (shop)"},
+		{"dup", "A", "", forwarded, "2 other stacks have it (a, b)"},
+		{"dup.mesh.internal", "A", "127.0.0.2", nx, "2 other stacks have it (a, b); ask for dup.STACK.mesh.internal"},
+		{"tasks.dup", "A", "", forwarded, ""},
+		{"tasks.dup.mesh.internal", "A", "", nx, "2 other stacks"},
+
+		// Services without tasks lose against those that have some.
+		{"lazy", "A", "127.0.0.2", "10.96.1.12", "found in stack default; shop/lazy has no tasks"},
+		{"lazy.mesh.internal", "A", "127.0.0.2", "10.96.1.12", ""},
+		{"tasks.lazy.mesh.internal", "A", "127.0.0.2", "10.244.7.2", ""},
+		{"lazy.shop.mesh.internal", "A", "127.0.0.2", "10.96.1.11", "says its stack"},
+		{"never", "A", "127.0.0.3", "10.96.1.15", "is in stack a"},
+		{"once", "A", "127.0.0.3", "10.96.1.13", "is in stack a"},
+
+		// Names that end as names of the Internet do: only inside of the zone.
+		{"github.com", "A", "", forwarded, "the Internet has names that end in .com: ask for github.com.mesh.internal"},
+		{"github.com", "AAAA", "", forwarded, ""},
+		{"GitHub.com", "MX", "", forwarded, ""},
+		{"tasks.github.com", "A", "", forwarded, ""},
+		{"_http._tcp.github.com", "SRV", "", forwarded, ""},
+		{"github.com.mesh.internal", "A", "", "10.96.1.10", "says its stack"},
+		{"tasks.github.com.mesh.internal", "A", "", "10.244.7.1", ""},
+		{"_http._tcp.github.com.mesh.internal", "SRV", "", "0 0 80 github.com.mesh.internal.", ""},
+		{"github.mesh.internal", "A", "", nx, "another stack has it (com)"},
+		{"web.shop", "A", "", forwarded, ".shop"},
+		{"web.shop", "A", "127.0.0.2", forwarded, ".shop"},
+		{"10.1.96.10.in-addr.arpa", "PTR", "", "github.com.mesh.internal.", ""},
+
 		{"dup", "A", "127.0.0.3", "10.96.1.4", "is in stack a"},
 		{"dup.b", "A", "127.0.0.3", "10.96.1.5", ""},
 		{"idle", "A", "", "10.96.1.7", ""},
@@ -73,7 +96,7 @@ func TestNames(t *testing.T) {
 		{"example.com.mesh.internal", "A", "", nx, ""},
 		{"blog.mesh.internal", "A", "", nodata, "blog is a stack"},
 		{"tasks.blog.mesh.internal", "A", "", nx, ""},
-		{"shop.mesh.internal", "A", "", "10.96.1.6", "the only service"}, // a stack, too
+		{"shop.mesh.internal", "A", "", nodata, "shop is a stack"}, // and another stack's service
 		{"tasks.mesh.internal", "A", "", nodata, "only names below"},
 		{`we\.b.mesh.internal`, "A", "", nx, ""},
 
@@ -107,7 +130,44 @@ func TestNames(t *testing.T) {
 		{reverseOf("fd00:96::1"), "PTR", "", "six.default.mesh.internal.", ""},
 		{reverseOf("fd00:244::1"), "PTR", "", "tasks.six.default.mesh.internal.", ""},
 		{reverseOf("fd00:96::2"), "PTR", "", forwarded, ""},
-	} {
+	})
+}
+
+// TestFlatNames has a bare name mean the only service of that name.
+func TestFlatNames(t *testing.T) {
+	checkNames(t, unstarted(t, flatOptions()), []nameCase{
+		{"web", "A", "", "10.96.1.1", "stack default"},
+		{"web", "A", "127.0.0.2", "10.96.1.2", "is in stack shop"},
+		{"db", "A", "", "10.96.1.3", "the only service"},
+		{"db.mesh.internal", "A", "127.0.0.3", "10.96.1.3", "the only service"},
+		{"dup", "A", "", nx, "dup is ambiguous: 2 other stacks have it (a, b); ask for dup.STACK"},
+		{"dup.mesh.internal", "A", "127.0.0.2", nx, "ambiguous"},
+		{"tasks.dup", "A", "", nx, "ambiguous"},
+		{"dup", "A", "127.0.0.3", "10.96.1.4", "is in stack a"},
+		{"shop.mesh.internal", "A", "", "10.96.1.6", "the only service"}, // a stack, too
+		{"nobody", "A", "", forwarded, "no service nobody"},
+
+		{"lazy", "A", "127.0.0.2", "10.96.1.12", "shop/lazy has no tasks"},
+		{"once", "A", "", "10.96.1.14", "the only service"},
+		{"once", "A", "127.0.0.3", "10.96.1.14", "a/once has no tasks"},
+		{"never", "A", "", "10.96.1.15", "the only service"},
+
+		{"github", "A", "", "10.96.1.10", "the only service"},
+		{"github.com", "A", "", forwarded, "the Internet has names that end in .com"},
+	})
+}
+
+const nx, nodata, forwarded = "NXDOMAIN", "NODATA", "forwarded"
+
+type nameCase struct {
+	name, qtype, asker string
+	want               string // the records' data, or one of the above
+	reason             string // part of it
+}
+
+func checkNames(t *testing.T, s *Server, cases []nameCase) {
+	t.Helper()
+	for _, c := range cases {
 		asker := ip("127.0.0.1")
 		if c.asker != "" {
 			asker = ip(c.asker)
@@ -138,6 +198,37 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s %s asked by %s: %s (%s), want %s (%s)", c.name, c.qtype, asker, got, a.Reason, c.want, c.reason)
 		}
 		checkTwins(t, s, question(c.name, c.qtype), asker)
+	}
+}
+
+func TestPublicStacks(t *testing.T) {
+	for stack, want := range map[string]bool{
+		"com": true, "shop": true, "io": true, "arpa": true, "onion": true,
+		"ck": true, "mm": true, // by a wildcard only
+		"local": true, "localhost": true,
+		"default": false, "eshop": false, "internal": false, "co": true, "github": false, "test": false, "a": false,
+	} {
+		if got := publicStack(stack); got != want {
+			t.Errorf("stack %s: public %t, want %t", stack, got, want)
+		}
+	}
+}
+
+// TestServicesWithPublicNamesAreNoticed, each by itself while it has tasks, and no others.
+func TestServicesWithPublicNamesAreNoticed(t *testing.T) {
+	s := unstarted(t, options())
+	var noticed []string
+	for _, p := range s.Problems(world(7)) {
+		if !p.Notice || p.Code != model.NamePublic || p.Kind != "service" {
+			t.Errorf("%+v", p)
+		}
+		noticed = append(noticed, p.Object)
+		if id, _ := model.ParseServiceID(p.Object); !strings.Contains(p.Reason, id.Name+"."+id.Stack+".mesh.internal") {
+			t.Errorf("%s: the reason does not say what to ask for: %s", p.Object, p.Reason)
+		}
+	}
+	if want := []string{"blog/shop", "com/github", "shop/db", "shop/web"}; !slices.Equal(noticed, want) {
+		t.Errorf("noticed are %v, want %v", noticed, want)
 	}
 }
 

@@ -92,15 +92,15 @@ func (r resolver) apex(f *finding, k kind, owner string, qtype uint16) {
 }
 
 func (r resolver) service(tg *target, owner string, qtype uint16, asker netip.Addr) finding {
-	svc, reason, stacks := r.choose(tg, asker)
+	svc, reason, elsewhere := r.choose(tg, asker)
 	if svc == nil {
 		f := finding{outcome: notOurs, reason: reason}
 		switch {
-		case len(stacks) > 0:
-			f.outcome = ambiguous
 		case tg.kind == kindService && tg.full == nil && tg.inside && r.isStack(text(tg.service)):
 			f.outcome = records
 			f.reason += fmt.Sprintf("; %s is a stack", text(tg.service))
+		case elsewhere:
+			f.outcome = undecided
 		}
 		return f
 	}
@@ -138,40 +138,75 @@ func (r resolver) ports(f *finding, sub, owner string, qtype uint16) {
 	}
 }
 
-// choose finds the service that a name means for the one who asks, or the
-// stacks that have one of that name where none of them can be preferred.
-func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reason string, stacks []string) {
+// choose finds the service that a name means for the one who asks, or that only
+// other stacks have one, which the one who asks is to be told.
+func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reason string, elsewhere bool) {
 	service := text(tg.service)
 	if tg.full != nil {
 		stack := text(tg.full[len(tg.service):])
-		if svc, ok := r.snap.Service(model.ServiceID{Stack: stack, Name: service}); ok {
-			return svc, "the name says its stack", nil
+		svc, ok := r.snap.Service(model.ServiceID{Stack: stack, Name: service})
+		switch {
+		case !ok:
+			return nil, fmt.Sprintf("no service %s in stack %s", service, stack), false
+		case !tg.inside && publicStack(stack):
+			return nil, fmt.Sprintf("the Internet has names that end in .%s: ask for %s", stack, strings.TrimSuffix(r.serviceName(svc.ID), ".")), false
 		}
-		return nil, fmt.Sprintf("no service %s in stack %s", service, stack), nil
+		return svc, "the name says its stack", false
+	}
+	take := func(stack, why string) {
+		s, ok := r.snap.Service(model.ServiceID{Stack: stack, Name: service})
+		switch {
+		case !ok:
+		case svc == nil:
+			svc, reason = s, why
+		case len(svc.Tasks) == 0 && len(s.Tasks) > 0:
+			svc, reason = s, why+"; "+svc.ID.String()+" has no tasks"
+		}
 	}
 	if own, ok := r.snap.StackOf(asker); ok {
-		if svc, ok := r.snap.Service(model.ServiceID{Stack: own, Name: service}); ok {
-			return svc, fmt.Sprintf("%s, which asks, is in stack %s", asker, own), nil
-		}
+		take(own, fmt.Sprintf("%s, which asks, is in stack %s", asker, own))
 	}
-	if svc, ok := r.snap.Service(model.ServiceID{Stack: model.DefaultStack, Name: service}); ok {
-		return svc, "found in stack " + model.DefaultStack, nil
+	take(model.DefaultStack, "found in stack "+model.DefaultStack)
+	if svc != nil && (len(svc.Tasks) > 0 || !r.FlatNames) {
+		return svc, reason, false
 	}
+	stacks := r.stacksWith(service)
+	others := "another stack has it"
+	if len(stacks) > 1 {
+		others = fmt.Sprintf("%d other stacks have it", len(stacks))
+	}
+	others += fmt.Sprintf(" (%s); ask for %s.STACK.%s", strings.Join(stacks[:min(len(stacks), 8)], ", "), service, strings.TrimSuffix(r.zone.name.String(), "."))
+	switch {
+	case len(stacks) == 0:
+		return nil, "no service " + service, false
+	case r.FlatNames && len(stacks) == 1:
+		take(stacks[0], "the only service of that name")
+		return svc, reason, false
+	case svc != nil:
+		return svc, reason, false
+	case r.FlatNames:
+		return nil, fmt.Sprintf("%s is ambiguous: %s", service, others), true
+	}
+	return nil, fmt.Sprintf("no service %s for %s: %s", service, asker, others), tg.inside
+}
+
+// stacksWith are the stacks that have a service of that name: those where it has
+// tasks, if it has any anywhere.
+func (r resolver) stacksWith(name string) []string {
+	var idle, stacks []string
 	for i := range r.snap.Services {
-		if s := &r.snap.Services[i]; s.ID.Name == service {
-			svc = s
+		switch s := &r.snap.Services[i]; {
+		case s.ID.Name != name:
+		case len(s.Tasks) == 0:
+			idle = append(idle, s.ID.Stack)
+		default:
 			stacks = append(stacks, s.ID.Stack)
 		}
 	}
-	switch len(stacks) {
-	case 0:
-		return nil, "no service " + service, nil
-	case 1:
-		return svc, "the only service of that name", nil
+	if len(stacks) == 0 {
+		return idle
 	}
-	shown := stacks[:min(len(stacks), 8)]
-	return nil, fmt.Sprintf("%s is ambiguous: %d stacks have it (%s); ask for %s.STACK",
-		service, len(stacks), strings.Join(shown, ", "), service), stacks
+	return stacks
 }
 
 func (r resolver) isStack(s string) bool {

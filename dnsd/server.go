@@ -29,6 +29,16 @@ type Options struct {
 	Pool   netip.Prefix     // of VIPs: its reverse zone is ours
 	Allow  []netip.Prefix   // who may ask besides the mesh, such as the host's other addresses
 
+	// Subnets are those that hosts of the mesh have, or may get, for their
+	// containers: no name of others leads there. Those that hosts have already
+	// count without being named.
+	Subnets []netip.Prefix
+
+	// FlatNames has a name without a stack mean the only service of that name, in
+	// whichever stack that is, where neither the asker's stack nor "default" has
+	// one. Whoever may choose labels then may take names that nobody has yet.
+	FlatNames bool
+
 	Upstreams  []netip.AddrPort // who is asked for foreign names; none: the file's nameservers
 	ResolvConf string           // default /etc/resolv.conf; read again when it changes
 
@@ -113,6 +123,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	guard, err := newRebindGuard(o.Log, m)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		opt: o, zone: zone{name: z, pool: o.Pool.Masked()}, metrics: m,
 		inFlight: newLimiter(maxInFlight, maxInFlightEach),
@@ -120,7 +134,7 @@ func New(o Options) (*Server, error) {
 		idle:     tcpIdle,
 	}
 	s.forwarder = &forwarder{
-		timeout: o.Timeout, cache: c, metrics: m, log: o.Log,
+		timeout: o.Timeout, cache: c, metrics: m, log: o.Log, guard: guard,
 		upstreams: &upstreams{fixed: o.Upstreams, path: o.ResolvConf, log: o.Log, own: s.isOwn},
 	}
 	s.forwarder.ctx, s.cancel = context.WithCancel(context.Background())
@@ -146,6 +160,9 @@ func (s *Server) Update(snap *model.Snapshot) {
 	s.update.Lock()
 	defer s.update.Unlock()
 	s.table.Store(buildTable(&s.opt, &s.zone, snap, s.table.Load()))
+	if s.forwarder.guard.protect(meshAddrs(&s.opt, snap)) {
+		s.forwarder.cache.lru.Purge()
+	}
 }
 
 // Start binds all addresses, whether or not this host has them yet, and

@@ -1,8 +1,9 @@
 package dnsd
 
 import (
+	"context"
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"net/netip"
 
 	"github.com/miekg/dns"
@@ -120,7 +121,7 @@ func (s *Server) ownAnswer(r *response, t *table, asker netip.Addr) (forward boo
 	switch f.outcome {
 	case noName:
 		r.Rcode = dns.RcodeNameError
-	case ambiguous:
+	case undecided:
 		r.Rcode = dns.RcodeNameError
 		r.explain(dns.ExtendedErrorCodeOther, f.reason)
 	default:
@@ -196,29 +197,50 @@ func (s *Server) forward(r *response, msg []byte, asker netip.Addr, tcp bool, re
 		s.metrics.rcodes[out[3]&0x0F].Inc()
 		reply(out[:n])
 	}
+	if s.forwarder.caughtLoop(&r.q.name) {
+		fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNetworkError, "forwarding loop")
+		return
+	}
+	// Without RD the answer is to come from what is known here (RFC 1034 section
+	// 4.3.1), and of foreign names that is the cache: it would show what others
+	// have asked. Refused by policy, as by Unbound (access-control: allow_snoop
+	// would permit it).
+	if !r.q.rd {
+		fail(dns.RcodeRefused, dns.ExtendedErrorCodeNotAuthoritative, "not a name of the mesh, and recursion is not desired")
+		return
+	}
 	if p := s.forwarder.cache.get(&r.q); p != nil {
 		s.metrics.hits.Inc()
 		answer(p)
 		return
 	}
 	s.metrics.misses.Inc()
-	switch {
-	case s.forwarder.caughtLoop(&r.q.name):
-		fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNetworkError, "forwarding loop")
-	case !r.q.rd: // not for the curious: it would show what others have asked
-		fail(dns.RcodeRefused, dns.ExtendedErrorCodeNotAuthoritative, "not a name of the mesh, and recursion is not desired")
-	case !s.inFlight.acquire(asker):
+	ctx, stop := context.WithCancelCause(s.forwarder.ctx)
+	release, ok := s.inFlight.acquire(asker, s.table.Load().allowed.networkOf(asker), func() { stop(errOverload) })
+	overload := func() {
 		s.metrics.failures.WithLabelValues("overload").Inc()
-		fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeOther, "too many questions in flight")
-	default:
-		s.tasks.Go(func() {
-			defer s.inFlight.release(asker)
-			p, err := s.forwarder.resolve(&r.q)
-			if err != nil {
-				fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNetworkError, fmt.Sprint(err))
-				return
-			}
-			answer(p)
-		})
+		fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeOther, errOverload.Error())
 	}
+	if !ok {
+		stop(nil)
+		overload()
+		return
+	}
+	s.tasks.Go(func() {
+		defer release()
+		defer stop(nil)
+		p, err := s.forwarder.resolve(ctx, &r.q)
+		switch rebind := (*rebindError)(nil); {
+		case errors.Is(err, errOverload):
+			overload()
+		case errors.As(err, &rebind):
+			fail(dns.RcodeSuccess, dns.ExtendedErrorCodeBlocked, rebind.Error())
+		case err != nil:
+			fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNetworkError, err.Error())
+		default:
+			answer(p)
+		}
+	})
 }
+
+var errOverload = errors.New("too many questions in flight")

@@ -28,6 +28,9 @@ type service struct {
 	// It moves on with each, or it would keep an old Snapshot in memory.
 	of *model.Service
 
+	idle   bool // it has no tasks
+	public bool // outside of the zone its name is the Internet's: see [publicStack]
+
 	addrs    [2]rrset          // of NAME: A, AAAA
 	tasks    [2]rrset          // of tasks.NAME: A, AAAA
 	srv      map[string]*rrset // of "\5_http\4_tcp"; of "\4_tcp" without records
@@ -40,8 +43,9 @@ type service struct {
 type table struct {
 	snap     *model.Snapshot
 	allowed  *acl
+	flat     bool                // see [Options.FlatNames]
 	services map[string]*service // by "\3web\4shop"
-	only     map[string]*service // by "\3web"; nil where several stacks have one
+	named    map[string]named    // by "\3web"
 	stacks   map[string]struct{} // "\4shop"
 	ptr      map[netip.Addr]*rrset
 
@@ -49,6 +53,23 @@ type table struct {
 	apexSOA   rrset
 	apexNS    rrset
 	apexAddrs [2]rrset // A, AAAA
+}
+
+// named is what a name is in any stack.
+type named struct {
+	one     *service // of those that have tasks, if any have
+	several bool     // there are others like it
+}
+
+// with adds a service of that name.
+func (n named) with(s *service) named {
+	switch {
+	case n.one == nil, n.one.idle && !s.idle:
+		return named{one: s}
+	case n.one.idle == s.idle:
+		n.several = true
+	}
+	return n
 }
 
 // maxPTR bounds the names one address has (a host-network address may be
@@ -63,8 +84,9 @@ func buildTable(o *Options, z *zone, snap *model.Snapshot, old *table) *table {
 	t := &table{
 		snap:     snap,
 		allowed:  newACL(o, snap),
+		flat:     o.FlatNames,
 		services: make(map[string]*service, len(snap.Services)),
-		only:     make(map[string]*service, len(snap.Services)),
+		named:    make(map[string]named, len(snap.Services)),
 		stacks:   map[string]struct{}{},
 	}
 	t.packApex(o, z)
@@ -80,10 +102,7 @@ func buildTable(o *Options, z *zone, snap *model.Snapshot, old *table) *table {
 			fresh = true
 		}
 		t.services[string(full)] = s
-		if _, several := t.only[string(label)]; several {
-			s = nil
-		}
-		t.only[string(label)] = s
+		t.named[string(label)] = t.named[string(label)].with(s)
 		if _, known := t.stacks[string(full[len(label):])]; !known {
 			t.stacks[string(full[len(label):])] = struct{}{}
 		}
@@ -193,6 +212,7 @@ func packService(o *Options, z *zone, svc *model.Service) *service {
 	tasksOf := append([]byte("\x05tasks"), full...)
 
 	s := &service{of: svc, listed: taskAddrs(svc, (*model.Task).Listed)}
+	s.idle, s.public = len(svc.Tasks) == 0, publicStack(svc.ID.Stack)
 	s.addrs = packAddrs(o, addresses(svc))
 	s.tasks = packAddrs(o, s.listed)
 	if svc.VIP.IsValid() {
@@ -290,7 +310,7 @@ const (
 	notOurs   outcome = iota // forward it
 	records                  // these; none is NODATA
 	noName                   // NXDOMAIN
-	ambiguous                // NXDOMAIN, and why
+	undecided                // NXDOMAIN, and why: other stacks have it
 )
 
 // find looks up what a name asks for.
@@ -331,13 +351,14 @@ func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcom
 		return nil, absent
 	}
 
-	s, several := t.service(tg, asker)
+	s, elsewhere := t.service(tg, asker)
 	switch {
-	case several:
-		return nil, ambiguous
 	case s == nil:
 		if _, stack := t.stacks[string(tg.service)]; stack && tg.inside && tg.full == nil && tg.kind == kindService {
 			return &noData, records // web.shop.ZONE exists below it
+		}
+		if elsewhere {
+			return nil, undecided
 		}
 		return nil, absent
 	case tg.kind == kindService:
@@ -355,23 +376,39 @@ func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcom
 	return &noData, records
 }
 
-// service finds the service of a name, or that there are several.
-func (t *table) service(tg *target, asker netip.Addr) (s *service, several bool) {
+// service finds the service of a name, or that only other stacks have one, which
+// the one who asks is to be told.
+func (t *table) service(tg *target, asker netip.Addr) (s *service, elsewhere bool) {
 	if tg.full != nil {
-		return t.services[string(tg.full)], false
+		if s := t.services[string(tg.full)]; s != nil && (tg.inside || !s.public) {
+			return s, false
+		}
+		return nil, false
 	}
 	var key [2 * (maxLabel + 1)]byte
 	n := copy(key[:], tg.service)
 	if stack, ok := t.snap.StackOf(asker); ok && len(stack) <= maxLabel {
-		if s := t.services[string(appendLabel(key[:n], stack))]; s != nil {
-			return s, false
-		}
+		s = better(s, t.services[string(appendLabel(key[:n], stack))])
 	}
-	if s := t.services[string(appendLabel(key[:n], model.DefaultStack))]; s != nil {
-		return s, false
+	s = better(s, t.services[string(appendLabel(key[:n], model.DefaultStack))])
+	if s != nil && !s.idle || !t.flat {
+		return s, s == nil && tg.inside && t.named[string(tg.service)].one != nil
 	}
-	s, known := t.only[string(tg.service)]
-	return s, known && s == nil
+	switch all := t.named[string(tg.service)]; {
+	case all.one != nil && !all.several:
+		return better(s, all.one), false
+	default:
+		return s, s == nil && all.several
+	}
+}
+
+// better is the first of two services that could have a name, unless it alone
+// has no tasks. Either may be nil.
+func better(first, second *service) *service {
+	if first == nil || second != nil && first.idle && !second.idle {
+		return second
+	}
+	return first
 }
 
 func byType(sets *[2]rrset, qtype uint16) *rrset {

@@ -29,17 +29,22 @@ func (s *Server) serveTCP(l net.Listener) {
 			continue
 		}
 		asker := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().WithZone("")
-		if t := s.table.Load(); t != nil && !t.allowed.allows(asker) {
-			s.metrics.refused.Inc()
-			c.Close()
-			continue
+		network := netip.PrefixFrom(asker, asker.BitLen())
+		if t := s.table.Load(); t != nil {
+			if !t.allowed.allows(asker) {
+				s.metrics.refused.Inc()
+				c.Close()
+				continue
+			}
+			network = t.allowed.networkOf(asker)
 		}
-		if !s.conns.acquire(asker) {
+		release, ok := s.conns.acquire(asker, network, func() { c.Close() })
+		if !ok {
 			c.Close()
 			continue
 		}
 		s.tasks.Go(func() {
-			defer s.conns.release(asker)
+			defer release()
 			s.serveConn(&conn{Conn: c}, asker)
 		})
 	}

@@ -127,9 +127,12 @@ func (s *Server) fast(out, msg []byte, asker netip.Addr, tcp bool) (int, bool) {
 	tg := s.zone.classify(&q.name)
 	set, o := t.find(&tg, q.qtype, asker)
 	switch o {
-	case ambiguous:
+	case undecided:
 		return 0, false // the slow path can say why
 	case notOurs:
+		if !q.rd {
+			return 0, false // not answered from the cache
+		}
 		p := s.forwarder.cache.get(&q)
 		if p == nil {
 			return 0, false

@@ -122,7 +122,7 @@ func TestHostsEachProjectFindsItsOwn(t *testing.T) {
 				}
 				return nil
 			})
-			if out := c.exec("whoami", "get", "http://web.blue/"); !slices.Contains(append(m.hosts[0].names("blue"), m.hosts[1].names("blue")...), field(out, "hostname")) {
+			if out := c.exec("whoami", "get", "http://web.blue.mesh.internal/"); !slices.Contains(append(m.hosts[0].names("blue"), m.hosts[1].names("blue")...), field(out, "hostname")) {
 				t.Errorf("web.blue is answered by\n%s", out)
 			}
 		}

@@ -26,13 +26,13 @@ func (c container) dig(question ...string) string {
 // TestNames is every form of a name, and who may leave out what. Two stacks have a service of the same name.
 func TestNames(t *testing.T) {
 	h := home(t)
-	shop := h.run("shop-web", "-l shoal.service=web -l com.docker.compose.project=shop -l shoal.ports=http:80:8000 "+useDNS)
-	blog := h.run("blog-web", "-l shoal.service=web -l com.docker.compose.project=blog "+useDNS)
+	shop := h.run("shop-web", "-l shoal.service=web -l com.docker.compose.project=eshop -l shoal.ports=http:80:8000 "+useDNS)
+	blog := h.run("blog-web", "-l shoal.service=web -l com.docker.compose.project=weblog "+useDNS)
 	solo1 := h.run("solo-1", "-l shoal.service=solo")
 	solo2 := h.run("solo-2", "-l shoal.service=solo")
 	rr := h.run("round", "-l shoal.service=round -l shoal.mode=dnsrr")
 	client := h.client()
-	inShop, inBlog := h.service("shop/web").VIP, h.service("blog/web").VIP
+	inShop, inBlog := h.service("eshop/web").VIP, h.service("weblog/web").VIP
 	solo := h.vip("solo")
 	h.task("round", "running")
 	if inShop == inBlog {
@@ -56,22 +56,22 @@ func TestNames(t *testing.T) {
 			{client, "tasks.solo.mesh.internal", strings.Join(both, "\n")},
 			{client, "tasks.solo.default.mesh.internal", strings.Join(both, "\n")},
 			{client, "round.mesh.internal", rr.addr()},
-			{client, "web.shop", inShop},
-			{client, "web.blog", inBlog},
-			{client, "web.shop.mesh.internal", inShop},
-			{client, "web.blog.mesh.internal", inBlog},
-			{client, "tasks.web.blog.mesh.internal", blog.addr()},
+			{client, "web.eshop", inShop},
+			{client, "web.weblog", inBlog},
+			{client, "web.eshop.mesh.internal", inShop},
+			{client, "web.weblog.mesh.internal", inBlog},
+			{client, "tasks.web.weblog.mesh.internal", blog.addr()},
 			{shop, "web", inShop},
 			{shop, "web.mesh.internal", inShop},
 			{shop, "tasks.web.mesh.internal", shop.addr()},
-			{shop, "web.blog.mesh.internal", inBlog},
+			{shop, "web.weblog.mesh.internal", inBlog},
 			{shop, "solo.mesh.internal", solo},
 			{blog, "web", inBlog},
 			{blog, "web.mesh.internal", inBlog},
-			{client, "_http._tcp.web.shop.mesh.internal SRV", "0 0 80 web.shop.mesh.internal."},
-			{shop, "_http._tcp.web SRV", "0 0 80 web.shop.mesh.internal."},
-			{client, "-x " + inShop, "web.shop.mesh.internal."},
-			{client, "-x " + shop.addr(), "tasks.web.shop.mesh.internal."},
+			{client, "_http._tcp.web.eshop.mesh.internal SRV", "0 0 80 web.eshop.mesh.internal."},
+			{shop, "_http._tcp.web SRV", "0 0 80 web.eshop.mesh.internal."},
+			{client, "-x " + inShop, "web.eshop.mesh.internal."},
+			{client, "-x " + shop.addr(), "tasks.web.eshop.mesh.internal."},
 			{client, "-x " + solo, "solo.default.mesh.internal."},
 			{client, "solo.mesh.internal AAAA", ""},
 			{client, "mesh.internal NS", "mesh.internal."},
@@ -93,9 +93,9 @@ func TestNames(t *testing.T) {
 			{"web.nosuch.mesh.internal", "NXDOMAIN", "SOA"},
 			{"solo.mesh.internal AAAA", "NOERROR", "SOA"},
 			{"mesh.internal MX", "NOERROR", "SOA"},
-			{"_nosuch._tcp.web.shop.mesh.internal SRV", "NXDOMAIN", "SOA"},
-			// Ambiguous: two stacks have it, and the asker is in neither.
-			{"web.mesh.internal", "NXDOMAIN", "EDE: 0 (Other): (web is ambiguous: 2 stacks have it (blog, shop)"},
+			{"_nosuch._tcp.web.eshop.mesh.internal SRV", "NXDOMAIN", "SOA"},
+			// Two stacks have it, and the asker is in neither.
+			{"web.mesh.internal", "NXDOMAIN", "2 other stacks have it (eshop, weblog); ask for web.STACK.mesh.internal)"},
 		} {
 			got := client.dig(strings.Fields(test.question)...)
 			if !strings.Contains(got, "status: "+test.status) || !strings.Contains(got, test.says) || !strings.Contains(got, "ANSWER: 0") {
@@ -110,11 +110,11 @@ func TestNames(t *testing.T) {
 			name, want string
 		}{
 			{client, "solo", solo},
-			{client, "web.shop", inShop},
-			{client, "web.blog", inBlog},
+			{client, "web.eshop", inShop},
+			{client, "web.weblog", inBlog},
 			{shop, "web", inShop},
 			{blog, "web", inBlog},
-			{blog, "web.shop.mesh.internal", inShop},
+			{blog, "web.eshop.mesh.internal", inShop},
 		} {
 			got, err := test.from.tryExec("getent", "ahostsv4", test.name)
 			if addr, _, _ := strings.Cut(got, " "); err != nil || addr != test.want {
@@ -122,10 +122,10 @@ func TestNames(t *testing.T) {
 			}
 		}
 		if out, err := client.tryExec("getent", "ahostsv4", "web"); err == nil {
-			t.Errorf("an ambiguous name was found: %s", out)
+			t.Errorf("a name that only other stacks have was found: %s", out)
 		}
-		if got := client.exec("wget", "-qO-", "http://web.shop/"); field(got, "hostname") != "shop-web" {
-			t.Errorf("http://web.shop/ says %s", got)
+		if got := client.exec("wget", "-qO-", "http://web.eshop/"); field(got, "hostname") != "shop-web" {
+			t.Errorf("http://web.eshop/ says %s", got)
 		}
 		if got := blog.exec("wget", "-qO-", "http://web:8000/"); field(got, "hostname") != "blog-web" {
 			t.Errorf("blog's http://web:8000/ says %s", got)
@@ -138,16 +138,16 @@ func TestNames(t *testing.T) {
 func TestNamesOnAUserDefinedNetwork(t *testing.T) {
 	h := home(t)
 	h.Docker("network", "create", "shopnet")
-	const common = "--network shopnet -l com.docker.compose.project=shop " + useDNS
+	const common = "--network shopnet -l com.docker.compose.project=eshop " + useDNS
 	first := h.run("front-1", "-l shoal.service=front --network-alias front "+common)
 	h.run("front-2", "-l shoal.service=front --network-alias front "+common)
-	vip := h.service("shop/front").VIP
+	vip := h.service("eshop/front").VIP
 	h.answered("http://"+vip+":8000/", "front-1", "front-2")
 
 	if got := first.exec("cat", "/etc/resolv.conf"); !strings.Contains(got, "127.0.0.11") {
 		t.Fatalf("Docker's resolver is not in between:\n%s", got)
 	}
-	for _, name := range []string{"front", "front.shop", "front.mesh.internal"} {
+	for _, name := range []string{"front", "front.eshop", "front.mesh.internal"} {
 		if got, _, _ := strings.Cut(first.exec("getent", "ahostsv4", name), " "); got != vip {
 			t.Errorf("%s is %s, want the VIP %s", name, got, vip)
 		}
@@ -156,9 +156,9 @@ func TestNamesOnAUserDefinedNetwork(t *testing.T) {
 		t.Errorf("ten requests to http://front:8000/: %+v", s)
 	}
 	for _, client := range []container{first, h.client()} {
-		got := client.dig("+short", "tasks.front.shop.mesh.internal")
+		got := client.dig("+short", "tasks.front.eshop.mesh.internal")
 		if n := strings.Count(got, ".") / 3; n != 2 {
-			t.Errorf("%s: tasks.front.shop is %q", client.name, got)
+			t.Errorf("%s: tasks.front.eshop is %q", client.name, got)
 		}
 	}
 }
@@ -169,7 +169,11 @@ func TestForwarding(t *testing.T) {
 	h.run("near", "-l shoal.service=near")
 	client := h.client()
 	near := h.vip("near")
-	upstream := startResolver(t, shared.With(t).Outside(), map[string]string{"www.example.net.": "203.0.113.5"})
+	h.run("hub", "-l shoal.service=github -l shoal.stack=com")
+	hub := h.service("com/github").VIP
+	upstream := startResolver(t, shared.With(t).Outside(), map[string]string{
+		"www.example.net.": "203.0.113.5", "github.com.": "203.0.113.6", "rebind.example.net.": near, "container.example.net.": netip.MustParsePrefix(h.meshSubnet()).Addr().Next().String(),
+	})
 
 	lab.Eventually(t, patience, "a foreign name is answered", func() error {
 		if got := client.dig("+short", "www.example.net"); got != "203.0.113.5" {
@@ -182,6 +186,23 @@ func TestForwarding(t *testing.T) {
 	}
 	if got := client.dig("nosuch.example.net"); !strings.Contains(got, "status: NXDOMAIN") {
 		t.Errorf("a foreign name that is not there:\n%s", got)
+	}
+	// A stack called com makes no name of the Internet one of the mesh, and no name of the Internet leads to the mesh.
+	for question, want := range map[string]string{
+		"github.com": "203.0.113.6", "github.com.mesh.internal": hub, "rebind.example.net": "", "container.example.net": "",
+	} {
+		if got := client.dig("+short", question); got != want {
+			t.Errorf("%s is %q, want %q", question, got, want)
+		}
+	}
+	if got := client.dig("rebind.example.net"); !strings.Contains(got, "EDE: 15 (Blocked)") {
+		t.Errorf("a foreign name with the address of a VIP:\n%s", got)
+	}
+	if got := client.dig("+norecurse", "www.example.net"); !strings.Contains(got, "status: REFUSED") || !strings.Contains(got, "ANSWER: 0") {
+		t.Errorf("without RD the cache is shown:\n%s", got)
+	}
+	if reason := h.problem("com/github", "name-public"); !strings.Contains(reason, "github.com.mesh.internal") {
+		t.Errorf("the notice says %s", reason)
 	}
 	asked := upstream.count("www.example.net.")
 	if client.dig("+short", "www.example.net"); upstream.count("www.example.net.") != asked {

@@ -36,6 +36,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	textVar(f, &c.DNS, "dns", "the DNS server's address, in the pool; the same on all hosts")
 	textVar(f, &c.DNSPeers, "dns-peers", "the address that leads to other hosts' DNS servers, in the pool (default: the one after --dns)")
 	f.StringVar(&c.Zone, "zone", c.Zone, "the mesh's DNS zone; the same on all hosts")
+	f.BoolVar(&c.FlatNames, "flat-names", c.FlatNames, "let a name without a stack mean the only service of that name, in whichever stack, where neither the asker's stack nor default has one: who chooses labels can take names that nobody has; the same on all hosts")
 	f.StringSliceVar(&c.Upstreams, "upstream", c.Upstreams, "resolvers for all other names, ADDR[:PORT] (default: those of --resolv-conf)")
 	f.StringVar(&c.ResolvConf, "resolv-conf", c.ResolvConf, "the file that names the resolvers of this host")
 	f.DurationVar(&c.VIPReclaim, "vip-reclaim", c.VIPReclaim, "in a full pool, take back the VIP of a service without tasks for this long; 0: never")

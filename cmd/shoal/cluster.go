@@ -231,7 +231,7 @@ cluster, hop by hop: to the balancer, on to the hosts of the tasks that it may
 choose, to their containers, and by which address a task sees the client of a
 port. Each step shows what the kernel, the DNS server and the engine of its host
 say now, asked of the agent there. A NAME is what a container would ask for (web,
-web.shop, tasks.web, _http._tcp.web), or stack/name; a HOST is a name or an
+web.eshop, tasks.web, _http._tcp.web), or stack/name; a HOST is a name or an
 address of shoal nodes, and none means this one. Exits with 1 where a step does
 not hold, or a host's agent does not answer.`,
 		Example: "  sudo shoal trace --from mycontainer web\n  sudo shoal trace --from 203.0.113.9 otherhost:8080\n  sudo shoal trace :53/udp",
