@@ -24,7 +24,9 @@ const (
 
 // meshState is how far the network has come.
 type meshState struct {
-	settled bool // it was there once
+	settled bool                     // it was there once
+	spec    *dockerwatch.NetworkSpec // as it was then; nil: it is the user's
+	came    int64                    // how often the engine had come then
 	failing *reconcile.Failures[string]
 }
 
@@ -42,12 +44,16 @@ const passing = time.Second
 // another subnet. What keeps it from that is a problem meanwhile.
 func (a *Agent) settleNetwork(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	n, name := &a.network, a.config.Network
-	if n.settled && a.networkStands(s) {
+	if n.settled && n.came == a.engineCame.Load() && a.networkStands(s) {
 		n.failing.Put(name, nil, time.Now())
 		return reconcile.Result{}
 	}
 	if now := time.Now(); n.failing.Len() == 0 || len(n.failing.Due(now)) > 0 {
-		err := a.makeNetwork(ctx, s)
+		came := a.engineCame.Load()
+		err := a.ensureNetwork(ctx, s)
+		if err == nil {
+			n.came = came
+		}
 		n.failing.Put(name, err, time.Now())
 		n.settled = n.settled || err == nil
 	}
@@ -59,6 +65,19 @@ func (a *Agent) settleNetwork(ctx context.Context, s *model.Snapshot, _ bool) re
 		})
 	}
 	return r
+}
+
+// ensureNetwork makes the network, or, where it stands and the engine was
+// away, asks whether it still is as this engine needs it: that may be another
+// version, or drop with nftables what it dropped with iptables.
+func (a *Agent) ensureNetwork(ctx context.Context, s *model.Snapshot) error {
+	if n := &a.network; n.settled && a.networkStands(s) {
+		if n.spec == nil {
+			return nil
+		}
+		return a.watcher.EnsureNetwork(ctx, *n.spec)
+	}
+	return a.makeNetwork(ctx, s)
 }
 
 // networkStands tells whether the engine has the network as it was announced to
@@ -102,13 +121,14 @@ func (a *Agent) makeNetwork(ctx context.Context, s *model.Snapshot) error {
 		}
 	} else {
 		plan := model.PlanOf(subnet)
-		err = a.watcher.EnsureNetwork(ctx, dockerwatch.NetworkSpec{
+		spec := dockerwatch.NetworkSpec{
 			Name: meshNetwork, Bridge: meshBridge, Subnet: subnet, Gateway: plan.Gateway,
 			MTU: fabric.MTU(a.config.Backend, card.MTU), Reserve: []netip.Addr{plan.Probe},
-		})
-		if err != nil {
+		}
+		if err := a.watcher.EnsureNetwork(ctx, spec); err != nil {
 			return err
 		}
+		a.network.spec = &spec
 	}
 	a.catalog.SetSelf(func(n *model.Node) {
 		n.Subnet, n.Number, n.MAC, n.Probe = subnet, number, card.MAC, model.PlanOf(subnet).Probe

@@ -27,13 +27,16 @@ const (
 	optionBridge = "com.docker.network.bridge.name"
 	optionMTU    = "com.docker.network.driver.mtu"
 
-	// Engines that know unprotected (28, API 1.48) drop, in the other modes,
-	// what comes to a container's address from another interface than its
-	// bridge. Version 27 knows the option and refuses this value; older ones
-	// know neither.
-	optionGatewayMode = "com.docker.network.bridge.gateway_mode_ipv" // and 4 or 6
-	unprotected       = "nat-unprotected"
-	unprotectedAPI    = "1.48"
+	// Engines from 28 on (API 1.48) drop, in the mode nat, what comes to a
+	// container's address from another interface than its bridge, and accept all
+	// of it in the mode nat-unprotected. Version 27 knows the option and refuses
+	// the latter; older ones know neither. The default may be set otherwise for all
+	// networks of an engine.
+	optionGatewayMode  = "com.docker.network.bridge.gateway_mode_ipv" // and 4 or 6
+	protected          = "nat"
+	unprotected        = "nat-unprotected"
+	gatewayModeAPI     = "1.48"
+	firewallBackendAPI = "1.49"
 
 	// networkTimeout is for all of the calls that make or remove a network.
 	networkTimeout = 3 * callTimeout
@@ -56,16 +59,24 @@ type NetworkSpec struct {
 // that of another network of the engine. An engine that is away is not waited
 // for.
 //
-// How engines from version 28 on protect the containers of the network counts
-// for no difference: one made before the engine was upgraded stays as it is.
+// Engines from version 28 on close the network's containers to all but their own
+// bridge. With iptables a data plane's rules stand before the engine's. With
+// nftables a drop of the engine's is final, so there the network is made without
+// its protection, and the data plane's own rules are what closes it. A network
+// that is less protected than that counts for no difference: the data plane
+// closes it as well, and it stays as it is.
 func (w *Watcher) EnsureNetwork(ctx context.Context, spec NetworkSpec) error {
 	if err := spec.check(); err != nil {
 		return fmt.Errorf("make the Docker network %s: %w", spec.Name, err)
 	}
 	return w.onNetwork(ctx, "make", spec.Name, func(ctx context.Context, docker *client.Client, list []network.Summary, there *network.Summary) error {
+		final, err := dropsAreFinal(ctx, docker)
+		if err != nil {
+			return err
+		}
 		difference := ""
 		if there != nil {
-			if difference = spec.difference(there); difference == "" {
+			if difference = spec.difference(there, final); difference == "" {
 				return nil
 			}
 		}
@@ -80,7 +91,7 @@ func (w *Watcher) EnsureNetwork(ctx context.Context, spec NetworkSpec) error {
 			}
 			w.log.Info("making a Docker network anew", "network", spec.Name, "because", difference)
 		}
-		_, err := docker.NetworkCreate(ctx, spec.Name, spec.options(docker.ClientVersion()))
+		_, err = docker.NetworkCreate(ctx, spec.Name, spec.options(docker.ClientVersion(), final))
 		return err
 	})
 }
@@ -190,8 +201,29 @@ func (s NetworkSpec) check() error {
 	return nil
 }
 
+// dropsAreFinal tells whether the engine keeps its rules in nftables, where
+// nothing can accept what it drops.
+func dropsAreFinal(ctx context.Context, docker *client.Client) (bool, error) {
+	backend, err := firewallBackend(ctx, docker)
+	return strings.HasPrefix(backend, "nftables"), err
+}
+
+// firewallBackend is what the engine keeps its rules with: "iptables",
+// "nftables", either with "+firewalld" after it; "" if it does not say.
+func firewallBackend(ctx context.Context, docker *client.Client) (string, error) {
+	docker.NegotiateAPIVersion(ctx)
+	if versions.LessThan(docker.ClientVersion(), firewallBackendAPI) {
+		return "", nil
+	}
+	info, err := docker.Info(ctx)
+	if err != nil || info.FirewallBackend == nil {
+		return "", err
+	}
+	return info.FirewallBackend.Driver, nil
+}
+
 // options are what an engine of an API version is asked for.
-func (s NetworkSpec) options(api string) network.CreateOptions {
+func (s NetworkSpec) options(api string, dropsAreFinal bool) network.CreateOptions {
 	six := s.Subnet.Addr().Is6()
 	o := network.CreateOptions{
 		Driver: "bridge",
@@ -209,18 +241,28 @@ func (s NetworkSpec) options(api string) network.CreateOptions {
 	for i, a := range s.Reserve {
 		o.IPAM.Config[0].AuxAddress["reserved"+strconv.Itoa(i)] = a.String()
 	}
-	family := "4"
 	if six {
-		o.EnableIPv6, family = &six, "6"
+		o.EnableIPv6 = &six
 	}
-	if versions.GreaterThanOrEqualTo(api, unprotectedAPI) {
-		o.Options[optionGatewayMode+family] = unprotected
+	if versions.GreaterThanOrEqualTo(api, gatewayModeAPI) {
+		o.Options[s.gatewayMode()] = protected
+		if dropsAreFinal {
+			o.Options[s.gatewayMode()] = unprotected
+		}
 	}
 	return o
 }
 
+// gatewayMode is the option of that name for the subnet's family.
+func (s NetworkSpec) gatewayMode() string {
+	if s.Subnet.Addr().Is6() {
+		return optionGatewayMode + "6"
+	}
+	return optionGatewayMode + "4"
+}
+
 // difference says in what a network is not as it is to be; "" if in nothing.
-func (s NetworkSpec) difference(n *network.Summary) string {
+func (s NetworkSpec) difference(n *network.Summary, dropsAreFinal bool) string {
 	if n.Driver != "bridge" {
 		return fmt.Sprintf("its driver is %s, not bridge", n.Driver)
 	}
@@ -250,6 +292,9 @@ func (s NetworkSpec) difference(n *network.Summary) string {
 		if d.is != d.wanted {
 			return fmt.Sprintf("its %s is %s, not %s", d.what, cmp.Or(d.is, "the default"), d.wanted)
 		}
+	}
+	if mode := n.Options[s.gatewayMode()]; dropsAreFinal && mode != unprotected {
+		return fmt.Sprintf("its gateway mode is %s, by which the engine's nftables rules drop what other hosts send to it", cmp.Or(mode, "the default"))
 	}
 	return ""
 }

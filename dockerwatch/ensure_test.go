@@ -27,7 +27,7 @@ func meshSpec(f func(*NetworkSpec)) NetworkSpec {
 
 // made is the network that an engine has made of a spec.
 func made(s NetworkSpec) network.Summary {
-	o := s.options("1.41")
+	o := s.options("1.41", false)
 	return network.Summary{Name: s.Name, ID: "id" + s.Name, Scope: "local", Driver: o.Driver, IPAM: *o.IPAM, Options: o.Options, Labels: o.Labels}
 }
 
@@ -55,27 +55,29 @@ func TestWhatMakesANetworkAnother(t *testing.T) {
 	} {
 		n := made(spec)
 		test.change(&n)
-		if got := spec.difference(&n); got != test.want {
+		if got := spec.difference(&n, false); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 	}
 }
 
-func TestOnlyEnginesThatKnowItAreAskedForOpenGateways(t *testing.T) {
+func TestTheGatewayModeDependsOnWhatTheEngineKnowsAndDrops(t *testing.T) {
 	six := func(s *NetworkSpec) {
 		s.Subnet, s.Gateway, s.Reserve = netip.MustParsePrefix("fd00::/64"), netip.MustParseAddr("fd00::1"), nil
 	}
 	for _, test := range []struct {
-		api  string
-		spec NetworkSpec
-		want map[string]string
+		api      string
+		nftables bool
+		spec     NetworkSpec
+		want     map[string]string
 	}{
-		{"1.41", meshSpec(nil), nil},
-		{"1.47", meshSpec(nil), nil},
-		{"1.48", meshSpec(nil), map[string]string{optionGatewayMode + "4": unprotected}},
-		{"1.51", meshSpec(six), map[string]string{optionGatewayMode + "6": unprotected}},
+		{"1.41", false, meshSpec(nil), nil},
+		{"1.47", false, meshSpec(nil), nil},
+		{"1.48", false, meshSpec(nil), map[string]string{optionGatewayMode + "4": protected}},
+		{"1.51", false, meshSpec(six), map[string]string{optionGatewayMode + "6": protected}},
+		{"1.52", true, meshSpec(nil), map[string]string{optionGatewayMode + "4": unprotected}},
 	} {
-		o := test.spec.options(test.api)
+		o := test.spec.options(test.api, test.nftables)
 		want := map[string]string{optionBridge: "shoal-mesh", optionMTU: "1450"}
 		for k, v := range test.want {
 			want[k] = v
@@ -85,6 +87,23 @@ func TestOnlyEnginesThatKnowItAreAskedForOpenGateways(t *testing.T) {
 		}
 		if is6 := test.spec.Subnet.Addr().Is6(); is6 != (o.EnableIPv6 != nil && *o.EnableIPv6) {
 			t.Errorf("%s: IPv6 %v", test.spec.Subnet, o.EnableIPv6)
+		}
+	}
+}
+
+// An engine that came to use nftables drops what no rule of ours could let pass.
+func TestANetworkThatTheEnginesNftablesRulesCloseIsMadeAnew(t *testing.T) {
+	spec := meshSpec(nil)
+	for mode, closed := range map[string]bool{"": true, protected: true, unprotected: false} {
+		n := made(spec)
+		if mode != "" {
+			n.Options[optionGatewayMode+"4"] = mode
+		}
+		if got := spec.difference(&n, true); (got != "") != closed {
+			t.Errorf("gateway mode %q with nftables: %q", mode, got)
+		}
+		if got := spec.difference(&n, false); got != "" {
+			t.Errorf("gateway mode %q with iptables: %q", mode, got)
 		}
 	}
 }

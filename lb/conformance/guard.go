@@ -16,6 +16,7 @@ var guardTests = []test{
 	{"VIPsAreClosedToTheLink", closedToTheLink, false},
 	{"AForgedSourceReachesNoTask", forged, false},
 	{"OtherTrafficIsStillDropped", stillDropped, false},
+	{"TheMeshsContainersAreClosedOnEveryEngine", closedContainers, true},
 	{"OthersMasqueradeDoesNotHideClients", othersMasquerade, false},
 	{"DirectConnectionsAfterManyToTheVIP", directAfterVIP, false},
 }

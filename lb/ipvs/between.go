@@ -84,6 +84,9 @@ func (p *Plane) ensureBetween(ctx context.Context) (changed bool, err error) {
 		errs = append(errs, refusal(ipset.Put(set, missing)))
 		late = append(late, difference{set, stale})
 	}
+	if err := ensureClosedSets(); err != nil {
+		return changed, err
+	}
 	wrong, err := rules.Keep(ctx, betweenChains(b))
 	errs = append(errs, err)
 	for _, l := range late {
@@ -162,6 +165,7 @@ func betweenChains(b *lb.Between) []rules.Chain {
 			},
 		},
 		{Table: "filter", Name: "SHOAL-FABRIC-IN", From: []rules.Jump{{From: "INPUT"}}, Rules: in},
+		closedChain(b.Own),
 	}
 }
 

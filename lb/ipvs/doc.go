@@ -85,8 +85,9 @@
 // DOCKER-USER in filter FORWARD, and what is accepted there does not come by
 // DOCKER-USER: replies of tasks, and what containers of this host send to tasks
 // on it over another of its bridges. All else meets DOCKER-USER and Docker's own
-// rules as if shoal were not there, connections that a task makes and those that
-// are made to its address from outside among them. A rule that must hold for
+// rules as if shoal were not there, connections that a task makes among them; but
+// what is sent to a container of the mesh from the link or from another bridge,
+// and is none of these, is dropped (closed.go). A rule that must hold for
 // what is accepted too belongs in mangle FORWARD, which comes before filter and
 // where nothing is ours. What goes to a VIP passes INPUT and OUTPUT, not FORWARD;
 // its place is mangle PREROUTING, where no chain of ours accepts.

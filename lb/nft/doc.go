@@ -92,6 +92,10 @@
 // elsewhere loses it first. Which packets pass is told in static.go: they do not
 // come by DOCKER-USER. What a rule must drop too belongs in mangle FORWARD.
 //
+// What is sent to a container of the mesh from the link or from another bridge,
+// and is none of these, is dropped here: an engine may have been made to let it
+// pass.
+//
 // Chains of nftables that others have made are not passed by. One that drops, at
 // whatever priority, drops these packets as well.
 //

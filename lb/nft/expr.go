@@ -183,6 +183,9 @@ func has(load func(uint32) does, bits uint32) does {
 	return masked(expr.CmpOpNeq, load, u32(bits), u32(0))
 }
 
+// lacks matches where none of the bits is set.
+func lacks(load func(uint32) does, bits uint32) does { return marked(load, 0, bits) }
+
 func ctState(reg uint32) does  { return ct(expr.CtKeySTATE, reg) }
 func ctStatus(reg uint32) does { return ct(expr.CtKeySTATUS, reg) }
 

@@ -360,7 +360,20 @@ func (w *surroundings) forward() []rule {
 	if own := w.between.Own; own.IsValid() {
 		rs = append(rs, on("to other hosts' containers", within(source, own), in(byDevice, links), in(dest, remote), goTo("pass")))
 	}
-	return append(append(rs, toTargets...), rest)
+	rs = append(rs, toTargets...)
+	return append(append(rs, w.closed()...), rest)
+}
+
+// closed is for what is sent to the mesh's containers and is none of the above:
+// from the link, from other bridges of this host. Whether the engine drops it
+// depends on its version, its settings and how it made the network. What the
+// engine itself publishes had its destination changed, and stays under its rules.
+func (w *surroundings) closed() (rs []rule) {
+	if own := w.between.Own; own.IsValid() {
+		rs = append(rs, on("the mesh's containers are closed to all others", within(dest, own), notIn(byDevice, links),
+			lacks(ctState, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), lacks(ctStatus, statusDNAT), drop))
+	}
+	return rs
 }
 
 func (w *surroundings) equal(o *surroundings) bool { return reflect.DeepEqual(w, o) }
