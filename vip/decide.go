@@ -3,6 +3,7 @@ package vip
 import (
 	"cmp"
 	"encoding/binary"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -41,8 +42,9 @@ type learnt struct {
 }
 
 // decide finds addresses for the services with tasks on this host that need a
-// VIP and have none: those their labels ask for first, then the lowest free
-// ones. Services come in the order of their IDs, so that hosts with one
+// VIP and have none: those their labels ask for first, then free ones. The search
+// for one starts at a hash of the service's ID, so hosts that start services at
+// the same time seldom want the same address. Services come in the order of their IDs, so that hosts with one
 // Snapshot decide alike. Now is for telling how long services have been idle.
 func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Claim, failed map[model.ServiceID]error) {
 	failed = map[model.ServiceID]error{}
@@ -80,7 +82,7 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 		}
 	}
 	for _, id := range anyAddr {
-		if a, ok := p.next(); ok {
+		if a, ok := p.next(id); ok {
 			claims = append(claims, Claim{Service: id, Addr: a})
 		} else if idle, ok := p.reclaim(o, s, now); ok {
 			claims = append(claims, Claim{Service: id, Addr: idle.VIP, From: idle.ID})
@@ -98,7 +100,7 @@ type pool struct {
 	asked    map[netip.Addr]model.ServiceID // VIPs labels ask for, of any host -> the first service to
 	reserved map[netip.Addr]bool
 	resting  map[netip.Addr]time.Time // free in a while
-	cursor   netip.Addr               // no lower address is free
+	full     bool                     // a search found nothing
 	idle     []model.Service          // longest first; sorted when first needed
 	sorted   bool
 }
@@ -110,7 +112,6 @@ func newPool(o Options, s *model.Snapshot, l learnt) *pool {
 		held:     make(map[netip.Addr]model.ServiceID, len(s.Services)),
 		asked:    map[netip.Addr]model.ServiceID{},
 		reserved: map[netip.Addr]bool{prefix.Addr(): true},
-		cursor:   prefix.Addr(),
 	}
 	for _, a := range o.Reserved {
 		p.reserved[a] = true
@@ -134,19 +135,48 @@ func newPool(o Options, s *model.Snapshot, l learnt) *pool {
 	return p
 }
 
-// next is the lowest free address, each once. It looks at no more addresses
-// than are taken, however large the pool.
-func (p *pool) next() (netip.Addr, bool) {
-	for ; p.prefix.Contains(p.cursor); p.cursor = p.cursor.Next() {
-		a := p.cursor
-		_, held := p.held[a]
-		_, asked := p.asked[a]
-		if _, rests := p.resting[a]; !held && !asked && !rests && !p.reserved[a] {
-			p.cursor = a.Next()
+// next is a free address for a service, each once: the first one from a place
+// that its ID gives, round the pool. It looks at no more addresses than are
+// taken, however large the pool.
+func (p *pool) next(id model.ServiceID) (netip.Addr, bool) {
+	if p.full {
+		return netip.Addr{}, false
+	}
+	h := fnv.New32a()
+	h.Write([]byte(id.String()))
+	first := addrAt(p.prefix, h.Sum32())
+	for a := first; ; {
+		if p.free(a) {
+			p.held[a] = id
 			return a, true
 		}
+		if a = a.Next(); !p.prefix.Contains(a) {
+			a = p.prefix.Addr()
+		}
+		if a == first {
+			p.full = true
+			return netip.Addr{}, false
+		}
 	}
-	return netip.Addr{}, false
+}
+
+func (p *pool) free(a netip.Addr) bool {
+	_, held := p.held[a]
+	_, asked := p.asked[a]
+	_, rests := p.resting[a]
+	return !held && !asked && !rests && !p.reserved[a]
+}
+
+// addrAt is an address of a network, by a number that may be of any size.
+func addrAt(p netip.Prefix, n uint32) netip.Addr {
+	b := p.Addr().AsSlice()
+	if free := len(b)*8 - p.Bits(); free < 32 {
+		n &= 1<<free - 1
+	}
+	low := b[len(b)-4:]
+	binary.BigEndian.PutUint32(low, binary.BigEndian.Uint32(low)|n)
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // reclaim is the service that is longest idle, if that is long enough, each

@@ -61,12 +61,14 @@ func TestDecide(t *testing.T) {
 		claims   string // "NAME=ADDR" or "NAME=ADDR<FROM"
 		problems string // "NAME: code[: part of the reason]", a line each
 	}{
-		{name: "lowest free first, network address never", services: "x\ny", claims: "x=10.0.0.1 y=10.0.0.2"},
-		{name: "held and reserved are left out", reserved: "10.0.0.2", services: "w @b has=10.0.0.1\nx\ny has=10.0.0.4\nz", claims: "x=10.0.0.3 z=10.0.0.5"},
-		{name: "an idle service keeps its own", services: "x\ny idle=1h has=10.0.0.1", claims: "x=10.0.0.2"},
-		{name: "other hosts claim for theirs", services: "x @b\ny", claims: "y=10.0.0.1"},
-		{name: "dnsrr needs none", services: "x dnsrr\ny", claims: "y=10.0.0.1"},
-		{name: "asked ones first, and never given to others", services: "x\ny asks=10.0.0.1\nz @b asks=10.0.0.2", claims: "y=10.0.0.1 x=10.0.0.3"},
+		// In this pool the searches for x, y and z start at .5, .2 and .0.
+		{name: "each from its own place", services: "x\ny\nz", claims: "x=10.0.0.5 y=10.0.0.2 z=10.0.0.1"},
+		{name: "held and reserved are left out", reserved: "10.0.0.5", services: "w @b has=10.0.0.3\nx\ny has=10.0.0.4\nz", claims: "x=10.0.0.6 z=10.0.0.1"},
+		{name: "the network's address and the broadcast never", services: "v @b has=10.0.0.5\nw @b has=10.0.0.6\nx", claims: "x=10.0.0.1"},
+		{name: "an idle service keeps its own", services: "x\ny idle=1h has=10.0.0.5", claims: "x=10.0.0.6"},
+		{name: "other hosts claim for theirs", services: "x @b\ny", claims: "y=10.0.0.2"},
+		{name: "dnsrr needs none", services: "x dnsrr\ny", claims: "y=10.0.0.2"},
+		{name: "asked ones first, and never given to others", services: "x\ny asks=10.0.0.5\nz @b asks=10.0.0.6", claims: "y=10.0.0.5 x=10.0.0.1"},
 		{name: "asked and had", services: "x has=10.0.0.3 asks=10.0.0.3"},
 		{name: "asked is another's", services: "x asks=10.0.0.3\ny has=10.0.0.3", problems: "x: vip-taken: the VIP of s/y"},
 		{name: "asked by two", services: "x asks=10.0.0.3\ny asks=10.0.0.3", claims: "x=10.0.0.3", problems: "y: vip-taken: asked for by s/x too"},
@@ -78,16 +80,16 @@ func TestDecide(t *testing.T) {
 		{name: "full", pool: "10.0.0.0/30", services: "x\ny\nz", claims: "x=10.0.0.1 y=10.0.0.2", problems: "z: vip-pool-full: 10.0.0.0/30"},
 		{name: "full, reclaim not allowed", pool: "10.0.0.0/30", services: "x has=10.0.0.1\ny has=10.0.0.2 idle=99h\nz", problems: "z: vip-pool-full"},
 		{name: "full, longest idle first", pool: "10.0.0.0/29", reclaim: time.Hour, services: "a has=10.0.0.1\nb has=10.0.0.2 idle=2h\nc has=10.0.0.3 idle=3h\nd has=10.0.0.4 idle=59m\ne\nf\ng\nh\ni",
-			claims: "e=10.0.0.5 f=10.0.0.6 g=10.0.0.3<c h=10.0.0.2<b", problems: "i: vip-pool-full"},
+			claims: "e=10.0.0.6 f=10.0.0.5 g=10.0.0.3<c h=10.0.0.2<b", problems: "i: vip-pool-full"},
 		{name: "full, long idle, but clients may still use it", pool: "10.0.0.0/30", reclaim: time.Minute, rest: time.Hour, services: "a has=10.0.0.1 idle=59m\nb has=10.0.0.2\nc", problems: "c: vip-pool-full"},
 		{name: "full, and idle for longer than clients use it", pool: "10.0.0.0/30", reclaim: time.Minute, rest: time.Hour, services: "a has=10.0.0.1 idle=61m\nb has=10.0.0.2\nc", claims: "c=10.0.0.1<a"},
 		{name: "what rests is given to nobody", resting: "10.0.0.1 10.0.0.3", services: "a\nb", claims: "a=10.0.0.2 b=10.0.0.4"},
 		{name: "full of what rests", pool: "10.0.0.0/30", resting: "10.0.0.1 10.0.0.2", services: "a", problems: "a: vip-pool-full"},
 		{name: "asked rests", resting: "10.0.0.3", services: "a asks=10.0.0.3", problems: "a: vip-resting: free at"},
-		{name: "not full, nothing is reclaimed", reclaim: time.Hour, services: "b has=10.0.0.1 idle=2h\nx", claims: "x=10.0.0.2"},
+		{name: "not full, nothing is reclaimed", reclaim: time.Hour, services: "b has=10.0.0.1 idle=2h\nx", claims: "x=10.0.0.5"},
 		{name: "two addresses have no broadcast", pool: "10.0.0.0/31", services: "x", claims: "x=10.0.0.1"},
-		{name: "a pool written with host bits", pool: "10.0.0.6/29", services: "x", claims: "x=10.0.0.1"},
-		{name: "IPv6", pool: "fd00:1::/64", reserved: "fd00:1::1", services: "x\ny asks=fd00:1::ffff:0:0:1\nz", claims: "y=fd00:1::ffff:0:0:1 x=fd00:1::2 z=fd00:1::3"},
+		{name: "a pool written with host bits", pool: "10.0.0.6/29", services: "x", claims: "x=10.0.0.5"},
+		{name: "IPv6", pool: "fd00:1::/64", reserved: "fd00:1::1", services: "x\ny asks=fd00:1::ffff:0:0:1\nz", claims: "y=fd00:1::ffff:0:0:1 x=fd00:1::d596:c6fd z=fd00:1::d396:c3d7"},
 		{name: "IPv6 up to its last address", pool: "fd00::/126", services: "x\ny\nz", claims: "x=fd00::1 y=fd00::2 z=fd00::3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
