@@ -227,3 +227,34 @@ func BenchmarkBuild(b *testing.B) {
 		})
 	}
 }
+
+// Another host's clock may be far from this one's.
+func TestADrainOfAnotherHostIsTimedByThisHostsClock(t *testing.T) {
+	r := newRecords("a")
+	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
+		drains := func(node string) model.Container {
+			c := ctr(node, "1", "10.0.1.1", "web")
+			c.Tasks[0].State, c.Tasks[0].Since, c.Tasks[0].Drain = model.Draining, time.Now().Add(skew).Truncate(time.Second), time.Minute
+			return c
+		}
+		deadline := func(node string) time.Time { return r.containers[node]["1"].Tasks[0].DrainDeadline() }
+		r.putContainer(ctr("b", "1", "10.0.1.1", "web"))
+		told := drains("b")
+		r.putContainer(told)
+		first := deadline("b")
+		if left := time.Until(first); left < 55*time.Second || left > time.Minute {
+			t.Errorf("with a clock that is %v off, a drain of a minute has %v left", skew, left)
+		}
+		again := told
+		again.Tasks = slices.Clone(told.Tasks)
+		again.Tasks[0].Seen = time.Time{} // as it is read from etcd
+		if r.putContainer(again) || deadline("b") != first {
+			t.Errorf("read again, it ends at %v, not at %v", deadline("b"), first)
+		}
+		own := drains("a")
+		r.putContainer(own)
+		if want := own.Tasks[0].Since.Add(time.Minute); !deadline("a").Equal(want) {
+			t.Errorf("this host's own ends at %v, want %v", deadline("a"), want)
+		}
+	}
+}

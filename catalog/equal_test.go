@@ -118,6 +118,7 @@ func TestRecordsKeepEveryField(t *testing.T) {
 	c, n, rec, claim := filled[model.Container](t), filled[model.Node](t), filled[ServiceRecord](t), filled[model.PortClaim](t)
 	claim.Port, claim.Protocol = 53, model.UDP
 	n.Problem, n.ProblemCode = "", "" // are this host's finding
+	c.Tasks[0].Seen = time.Time{}
 	for key, test := range map[string]struct {
 		value any // to be written
 		read  func(entry) any

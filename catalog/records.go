@@ -188,6 +188,9 @@ func (r *records) viewContainer(c model.Container) model.Container {
 // putContainer tells whether the container was not there, or not like this.
 func (r *records) putContainer(ctr model.Container) bool {
 	old := r.containers[ctr.Node][ctr.ID]
+	if ctr.Node != r.self {
+		noteDrains(&ctr, old, time.Now().UTC())
+	}
 	if old != nil {
 		if old.Equal(&ctr) {
 			return false
@@ -210,6 +213,26 @@ func (r *records) putContainer(ctr model.Container) bool {
 		r.changes.services[id] = struct{}{}
 	}
 	return true
+}
+
+// noteDrains notes when this host came to know that tasks of another one drain, if
+// it did not know: that host's clock may be another.
+func noteDrains(ctr, old *model.Container, now time.Time) {
+	for i := range ctr.Tasks {
+		t := &ctr.Tasks[i]
+		if t.State != model.Draining {
+			continue
+		}
+		t.Seen = now
+		if old == nil {
+			continue
+		}
+		for _, was := range old.Tasks {
+			if was.Service == t.Service && was.State == model.Draining && was.Since.Equal(t.Since) {
+				t.Seen = was.Seen
+			}
+		}
+	}
 }
 
 func (r *records) deleteContainer(node, id string) {

@@ -14,7 +14,7 @@ func (c *Container) Equal(o *Container) bool {
 func (t *Task) Equal(o *Task) bool {
 	return t.Service == o.Service && t.Node == o.Node && t.Container == o.Container &&
 		t.Name == o.Name && t.Addr == o.Addr && t.State == o.State && t.Since.Equal(o.Since) &&
-		t.Drain == o.Drain && t.Weight == o.Weight && t.Started.Equal(o.Started) &&
+		t.Drain == o.Drain && t.Seen.Equal(o.Seen) && t.Weight == o.Weight && t.Started.Equal(o.Started) &&
 		t.Spec.Equal(&o.Spec)
 }
 

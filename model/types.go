@@ -194,6 +194,7 @@ type Task struct {
 	State     State         `json:"state"`
 	Since     time.Time     `json:"since"`   // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was considered dead
 	Drain     time.Duration `json:"drain"`   // the most it may take to drain
+	Seen      time.Time     `json:"-"`       // when this host came to know that it drains, by its own clock; zero: it is this host's
 	Weight    int           `json:"weight"`  // of IPVS, 0 to 65535
 	Started   time.Time     `json:"started"` // when its container started
 	Spec      Spec          `json:"spec"`
@@ -206,8 +207,15 @@ func (t *Task) InRotation() bool { return t.State == Running }
 // or not.
 func (t *Task) Listed() bool { return t.State == Running || t.State == Unhealthy }
 
-// DrainDeadline is when a draining task is cut off.
-func (t *Task) DrainDeadline() time.Time { return t.Since.Add(t.Drain) }
+// DrainDeadline is when a draining task is cut off. The clocks of two hosts may
+// differ, so a task of another host has its whole time from when this host came
+// to know of it: none is cut off too soon.
+func (t *Task) DrainDeadline() time.Time {
+	if !t.Seen.IsZero() {
+		return t.Seen.Add(t.Drain)
+	}
+	return t.Since.Add(t.Drain)
+}
 
 // Newer orders tasks by the start of their containers, then by ID, so that
 // every host agrees which of two is the newest.
