@@ -81,10 +81,10 @@ func (k *Keeper) Set(name, value string) error {
 // Put gives a parameter a value, which the kernel may round. What it was before
 // is not remembered.
 func (k *Keeper) Put(name, value string) error {
-	kernel.Wrote("sysctl", 1)
 	if err := os.WriteFile(k.path(name), []byte(value), 0); err != nil {
 		return fmt.Errorf("set sysctl %s=%s: %w; set it on the host if this is a container with a read-only /proc/sys", name, value, err)
 	}
+	kernel.Wrote("sysctl", 1)
 	return nil
 }
 
