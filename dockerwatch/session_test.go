@@ -249,3 +249,37 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// An engine that is busy takes seconds to list what it has.
+func TestASlowListHoldsUpNoEvent(t *testing.T) {
+	e := newFakeEngine()
+	e.run("a", "service=web")
+	e.run("b", "service=web")
+	h := watch(t, e, func(o *Options) { o.Resync = 20 * time.Millisecond })
+	h.wants("a:running b:running")
+	begun, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	e.mu.Lock()
+	e.onList = func() {
+		once.Do(func() {
+			close(begun)
+			<-release
+		})
+	}
+	e.mu.Unlock()
+	<-begun
+	e.start("c", "service=web")
+	h.wants("a:running b:running c:running")
+	e.die("a") // the list, which is made already, has it
+	h.wants("b:running c:running")
+	h.w.exits.ended <- life{"b", h.last.Containers[0].Tasks[0].Started}
+	h.wants("c:running")
+	lists := h.metric("shoal_docker_lists_total")
+	close(release)
+	h.until("more lists", func() bool { return h.metric("shoal_docker_lists_total") > lists+3 })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if got := h.locals[len(h.locals)-1]; got != "c:running" {
+		t.Errorf("after the list: %s", got)
+	}
+}
