@@ -373,7 +373,7 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile
 		}
 	}
 	for _, c := range s.Containers {
-		if code, why := problemOf(&c, s, a.config.Network); why != "" {
+		if code, why := problemOf(c, s, a.config.Network); why != "" {
 			ps = append(ps, model.Problem{Node: c.Node, Code: code, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
 		if c.Notice != "" {

@@ -91,8 +91,7 @@ func (a *Agent) services() ([]api.ServiceView, error) {
 		return nil, err
 	}
 	views := []api.ServiceView{}
-	for i := range s.Services {
-		svc := &s.Services[i]
+	for _, svc := range s.Services {
 		views = append(views, api.ServiceView{
 			ID: svc.ID.String(), Mode: svc.Spec.Mode, VIP: svc.VIP, Scheduler: svc.Spec.Scheduler, Ports: svc.Ports(),
 			Tasks: len(svc.Tasks), InRotation: len(svc.InRotation()), IdleSince: svc.IdleSince,

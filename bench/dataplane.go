@@ -216,7 +216,7 @@ func (r *rig) snapshot(n int) *model.Snapshot {
 	self := rigNode("a", 1)
 	s := &model.Snapshot{Self: self, Nodes: []model.Node{self, rigNode(fakeNode, 2)}}
 	for i := range n {
-		svc := model.Service{ID: fakeID(i), VIP: fakeVIP(i)}
+		svc := &model.Service{ID: fakeID(i), VIP: fakeVIP(i)}
 		for task := range fakeTasks {
 			svc.Tasks = append(svc.Tasks, fake(i, task, model.Running).Tasks...)
 		}
@@ -232,7 +232,8 @@ func (r *rig) changed(i int, paused bool) *model.Snapshot {
 	s := *r.snap
 	s.Revision++
 	s.Services = slices.Clone(s.Services)
-	svc := &s.Services[i]
+	svc := *s.Services[i]
+	s.Services[i] = &svc
 	svc.Tasks = slices.Clone(svc.Tasks)
 	svc.Tasks[0].State = model.Running
 	if paused {

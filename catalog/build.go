@@ -13,7 +13,7 @@ import (
 
 // build makes the Snapshot after prev, of the records and what changed in them
 // since prev was built: the rest it shares with prev, so that one change among
-// ten thousand services costs a copy of two slices. It returns prev itself if
+// ten thousand services costs a copy of two slices of pointers. It returns prev itself if
 // the changes changed nothing. It is the only place where tasks become
 // services.
 func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model.Snapshot {
@@ -41,11 +41,11 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 			func(c *model.Container, k containerKey) int {
 				return cmp.Or(strings.Compare(c.Node, k.node), strings.Compare(c.ID, k.id))
 			},
-			func(k containerKey) (c model.Container, ok bool) {
-				if p := r.containers[k.node][k.id]; p != nil {
-					return r.viewContainer(*p), true
+			func(k containerKey) *model.Container {
+				if c := r.containers[k.node][k.id]; c != nil {
+					return r.viewContainer(c)
 				}
-				return c, false
+				return nil
 			}, (*model.Container).Equal)
 		changed = changed || differ
 	}
@@ -69,16 +69,19 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 
 // service makes a service of its tasks and what is remembered of it, if there
 // is either.
-func (r *records) service(id model.ServiceID) (model.Service, bool) {
+func (r *records) service(id model.ServiceID) *model.Service {
 	rec, remembered := r.services[id]
 	containers := r.tasks[id]
-	if len(containers) == 0 {
-		return model.Service{ID: id, VIP: rec.VIP, IdleSince: rec.IdleSince, Spec: model.Spec{Mode: model.ModeVIP}}, remembered
+	switch {
+	case len(containers) == 0 && !remembered:
+		return nil
+	case len(containers) == 0:
+		return &model.Service{ID: id, VIP: rec.VIP, IdleSince: rec.IdleSince, Spec: model.Spec{Mode: model.ModeVIP}}
 	}
 	slices.SortFunc(containers, func(a, b *model.Container) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
 	})
-	s := model.Service{ID: id, Tasks: make([]model.Task, 0, len(containers))}
+	s := &model.Service{ID: id, Tasks: make([]model.Task, 0, len(containers))}
 	for _, c := range containers {
 		for _, t := range c.Tasks {
 			if t.Service == id {
@@ -96,12 +99,12 @@ func (r *records) service(id model.ServiceID) (model.Service, bool) {
 	if s.Spec.Mode == model.ModeVIP {
 		s.VIP = rec.VIP
 	}
-	return s, true
+	return s
 }
 
 // stacksByAddr maps the addresses of containers to their stacks. An address that only
 // its own host reaches may be on several: here it is this host's container.
-func (r *records) stacksByAddr(containers []model.Container) map[netip.Addr]string {
+func (r *records) stacksByAddr(containers []*model.Container) map[netip.Addr]string {
 	m := make(map[netip.Addr]string, len(containers))
 	for i := range containers {
 		for _, a := range containers[i].Addrs {
@@ -114,22 +117,26 @@ func (r *records) stacksByAddr(containers []model.Container) map[netip.Addr]stri
 }
 
 // merge makes a new sorted slice of a sorted one, in which the elements of the
-// given keys, sorted too, are what value says they are now, or not there. It
-// tells whether the two slices differ.
-func merge[T, K any](old []T, keys []K, compare func(*T, K) int, value func(K) (T, bool), equal func(a, b *T) bool) ([]T, bool) {
-	merged := make([]T, 0, len(old)+len(keys))
+// given keys, sorted too, are what value says they are now, or not there (nil). What
+// is equal stays the one it was. It tells whether the two slices differ.
+func merge[T, K any](old []*T, keys []K, compare func(*T, K) int, value func(K) *T, equal func(a, b *T) bool) ([]*T, bool) {
+	merged := make([]*T, 0, len(old)+len(keys))
 	differ := false
 	for _, k := range keys {
-		i := sort.Search(len(old), func(i int) bool { return compare(&old[i], k) >= 0 })
-		found := i < len(old) && compare(&old[i], k) == 0
+		i := sort.Search(len(old), func(i int) bool { return compare(old[i], k) >= 0 })
+		found := i < len(old) && compare(old[i], k) == 0
 		merged = append(merged, old[:i]...)
 		old = old[i:]
-		v, ok := value(k)
-		differ = differ || found != ok || found && !equal(&old[0], &v)
+		v := value(k)
 		if found {
+			if v != nil && equal(old[0], v) {
+				v = old[0]
+			}
+			differ = differ || v != old[0]
 			old = old[1:]
 		}
-		if ok {
+		if v != nil {
+			differ = differ || !found
 			merged = append(merged, v)
 		}
 	}

@@ -1,12 +1,14 @@
 package catalog
 
 import (
+	stdcmp "cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,8 +59,7 @@ func same(a, b *model.Snapshot) bool {
 // them among those that it says may.
 func unnamed(old, new *model.Snapshot, named []model.ServiceID) (ids []model.ServiceID) {
 	for _, s := range [][2]*model.Snapshot{{old, new}, {new, old}} {
-		for i := range s[0].Services {
-			one := &s[0].Services[i]
+		for _, one := range s[0].Services {
 			if other, there := s[1].Service(one.ID); (!there || !one.Equal(other)) && !slices.Contains(named, one.ID) {
 				ids = append(ids, one.ID)
 			}
@@ -136,6 +137,19 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 			}
 			if !known && len(all)-i < 50 {
 				t.Fatalf("step %d: it does not know what is new since %d Snapshots ago", step, len(all)-i)
+			}
+		}
+		for _, svc := range s.Services {
+			if old, had := prev.Service(svc.ID); had && old != svc && old.Equal(svc) {
+				t.Fatalf("step %d: %s is the same and is not shared", step, svc.ID)
+			}
+		}
+		for _, c := range s.Containers {
+			i, had := slices.BinarySearchFunc(prev.Containers, c, func(a, b *model.Container) int {
+				return stdcmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
+			})
+			if had && prev.Containers[i] != c && prev.Containers[i].Equal(c) {
+				t.Fatalf("step %d: container %s of %s is the same and is not shared", step, c.ID, c.Node)
 			}
 		}
 		if s != prev {

@@ -175,14 +175,16 @@ func (r *records) reached(node string, a netip.Addr) bool {
 }
 
 // viewContainer is a container with its tasks as this host sees them.
-func (r *records) viewContainer(c model.Container) model.Container {
-	if c.Node != r.self && len(c.Tasks) > 0 {
-		c.Tasks = slices.Clone(c.Tasks)
-		for i := range c.Tasks {
-			c.Tasks[i] = r.view(c.Tasks[i])
-		}
+func (r *records) viewContainer(c *model.Container) *model.Container {
+	if c.Node == r.self || len(c.Tasks) == 0 {
+		return c
 	}
-	return c
+	seen := *c
+	seen.Tasks = slices.Clone(c.Tasks)
+	for i := range seen.Tasks {
+		seen.Tasks[i] = r.view(seen.Tasks[i])
+	}
+	return &seen
 }
 
 // putContainer tells whether the container was not there, or not like this.

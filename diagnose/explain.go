@@ -40,7 +40,7 @@ func (in *Inspector) Explain(ctx context.Context, what string) (*api.Explanation
 func findServices(s *model.Snapshot, what string) (found []*model.Service) {
 	for i := range s.Services {
 		if id := s.Services[i].ID; id.String() == what || id.Name == what {
-			found = append(found, &s.Services[i])
+			found = append(found, s.Services[i])
 		}
 	}
 	return found
@@ -56,8 +56,7 @@ func ids(services []*model.Service) string {
 
 // findContainers finds containers by name, ID or the beginning of an ID.
 func findContainers(s *model.Snapshot, what string) (found []*model.Container) {
-	for i := range s.Containers {
-		c := &s.Containers[i]
+	for _, c := range s.Containers {
 		if c.Name == what || len(what) >= 4 && strings.HasPrefix(c.ID, what) {
 			found = append(found, c)
 		}

@@ -58,7 +58,7 @@ func cluster3() *model.Snapshot {
 		{Name: "n2", Addr: addr("192.168.1.2"), Subnet: subnet("10.244.2.0/24")},
 		{Name: "n3", Addr: addr("192.168.1.3"), Subnet: subnet("10.244.3.0/24")},
 	}
-	return &model.Snapshot{Self: nodes[0], Nodes: nodes, Containers: []model.Container{
+	return &model.Snapshot{Self: nodes[0], Nodes: nodes, Containers: []*model.Container{
 		{ID: "aaaa1111", Name: "cart", Node: "n1", Addrs: []netip.Addr{addr("10.244.1.5")}},
 		{ID: "bbbb1111", Name: "web", Node: "n1", Addrs: []netip.Addr{addr("172.17.0.2")}},
 		{ID: "bbbb2222", Name: "web", Node: "n2", Addrs: []netip.Addr{addr("10.244.2.5")}},

@@ -277,10 +277,10 @@ func TestUnchangedServicesAreSharedByConsecutiveTables(t *testing.T) {
 		if same, want := svc == before.services[key], text([]byte(key)) != "db.shop"; same != want {
 			t.Errorf("%s: shared %t, want %t", text([]byte(key)), same, want)
 		}
-		if svc.of.ID.Name == "" || !slices.ContainsFunc(snap.Services, func(x model.Service) bool { return x.ID == svc.of.ID }) {
+		if svc.of.ID.Name == "" || !slices.ContainsFunc(snap.Services, func(x *model.Service) bool { return x.ID == svc.of.ID }) {
 			t.Errorf("%s belongs to no service", text([]byte(key)))
 		}
-		if i := slices.IndexFunc(snap.Services, func(x model.Service) bool { return x.ID == svc.of.ID }); svc.of != &snap.Services[i] {
+		if i := slices.IndexFunc(snap.Services, func(x *model.Service) bool { return x.ID == svc.of.ID }); svc.of != snap.Services[i] {
 			t.Errorf("%s keeps an old Snapshot in memory", text([]byte(key)))
 		}
 	}

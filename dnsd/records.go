@@ -194,8 +194,8 @@ func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reas
 // tasks, if it has any anywhere.
 func (r resolver) stacksWith(name string) []string {
 	var idle, stacks []string
-	for i := range r.snap.Services {
-		switch s := &r.snap.Services[i]; {
+	for _, s := range r.snap.Services {
+		switch {
 		case s.ID.Name != name:
 		case len(s.Tasks) == 0:
 			idle = append(idle, s.ID.Stack)
@@ -210,15 +210,14 @@ func (r resolver) stacksWith(name string) []string {
 }
 
 func (r resolver) isStack(s string) bool {
-	return slices.ContainsFunc(r.snap.Services, func(svc model.Service) bool { return svc.ID.Stack == s })
+	return slices.ContainsFunc(r.snap.Services, func(svc *model.Service) bool { return svc.ID.Stack == s })
 }
 
 // namesOf are the names of an address: first of the service with that VIP,
 // as a task otherwise.
 func (r resolver) namesOf(a netip.Addr) []string {
 	var names []string
-	for i := range r.snap.Services {
-		svc := &r.snap.Services[i]
+	for _, svc := range r.snap.Services {
 		if svc.VIP == a {
 			names = append(names, r.serviceName(svc.ID))
 		}

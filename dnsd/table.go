@@ -92,8 +92,7 @@ func buildTable(o *Options, z *zone, snap *model.Snapshot, old *table) *table {
 	t.packApex(o, z)
 	var key [2 * (maxLabel + 1)]byte
 	tasks, fresh := 0, false
-	for i := range snap.Services {
-		svc := &snap.Services[i]
+	for _, svc := range snap.Services {
 		label := appendLabel(key[:0], svc.ID.Name)
 		full := appendLabel(label, svc.ID.Stack)
 		s := old.unchanged(full, svc)

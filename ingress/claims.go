@@ -90,8 +90,7 @@ type want struct {
 // wanted are the services that publish a port, by port.
 func wanted(snap *model.Snapshot) map[lb.Key][]want {
 	wants := map[lb.Key][]want{}
-	for i := range snap.Services {
-		s := &snap.Services[i]
+	for _, s := range snap.Services {
 		for j := range s.Tasks {
 			t := &s.Tasks[j]
 			for _, pub := range t.Spec.Publish {

@@ -49,9 +49,9 @@ func snapshotOf(t *testing.T, text string) *model.Snapshot {
 		}
 	}
 	for id, ts := range tasks {
-		s.Services = append(s.Services, model.Service{ID: id, Tasks: ts})
+		s.Services = append(s.Services, &model.Service{ID: id, Tasks: ts})
 	}
-	slices.SortFunc(s.Services, func(a, b model.Service) int { return a.ID.Compare(b.ID) })
+	slices.SortFunc(s.Services, func(a, b *model.Service) int { return a.ID.Compare(b.ID) })
 	return s
 }
 

@@ -149,8 +149,8 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 		}
 	}
 	if moved {
-		for i := range s.Services {
-			if svc := &s.Services[i]; slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return len(t.Spec.Publish) > 0 || t.Addr == w.self.Addr }) {
+		for _, svc := range s.Services {
+			if slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return len(t.Spec.Publish) > 0 || t.Addr == w.self.Addr }) {
 				again(svc)
 			}
 		}

@@ -89,9 +89,12 @@ func service(name, vip string, tasks ...model.Task) model.Service {
 // snapshot is one of services, whose published ports are claimed by the first
 // that publishes them.
 func snapshot(services ...model.Service) *model.Snapshot {
-	s := &model.Snapshot{Self: nodes[1], Nodes: nodes, Services: services}
-	slices.SortFunc(s.Services, func(a, b model.Service) int { return a.ID.Compare(b.ID) })
+	s := &model.Snapshot{Self: nodes[1], Nodes: nodes}
 	for _, svc := range services {
+		s.Services = append(s.Services, &svc)
+	}
+	slices.SortFunc(s.Services, func(a, b *model.Service) int { return a.ID.Compare(b.ID) })
+	for _, svc := range s.Services {
 		for _, t := range svc.Tasks {
 			for _, p := range t.Spec.Publish {
 				c := model.PortClaim{Protocol: p.Protocol, Port: p.Published, Service: svc.ID}

@@ -16,8 +16,8 @@ func after(prev *model.Snapshot, named []model.ServiceID, changed ...model.Servi
 	s := *prev
 	s.Services = slices.Clone(s.Services)
 	for _, c := range changed {
-		i := slices.IndexFunc(s.Services, func(o model.Service) bool { return o.ID == c.ID })
-		s.Services[i] = c
+		i := slices.IndexFunc(s.Services, func(o *model.Service) bool { return o.ID == c.ID })
+		s.Services[i] = &c
 	}
 	s.Follow(prev, named)
 	return &s
@@ -40,7 +40,8 @@ func TestOnlyServicesThatASnapshotNamesAreLookedAt(t *testing.T) {
 	third := after(second, nil)
 	copied := *third // knows nothing of those before: all is compared with the last one
 	copied.Services = slices.Clone(copied.Services)
-	copied.Services[1] = svc("two", "10.96.0.2", "10.244.1.14")
+	two = svc("two", "10.96.0.2", "10.244.1.14")
+	copied.Services[1] = &two
 	b.Reconcile(t.Context(), &copied, false)
 	if d := cmp.Diff([]string{"+ two 10.96.0.2:80/tcp rr | 10.244.1.14:80 1"}, r.last); d != "" {
 		t.Error(d)
@@ -55,7 +56,7 @@ func TestServicesThatGoAreLookedAt(t *testing.T) {
 	first.Follow(nil, nil)
 	b.Reconcile(t.Context(), first, true)
 	second := *first
-	second.Services = []model.Service{two}
+	second.Services = []*model.Service{&two}
 	second.Follow(first, []model.ServiceID{one.ID, two.ID, {Stack: "s", Name: "never-there"}})
 	b.Reconcile(t.Context(), &second, false)
 	if d := cmp.Diff([]string{"- 10.96.0.1:80/tcp", "+ two 10.96.0.2:80/tcp rr | 10.244.1.3:80 1"}, r.last); d != "" {
@@ -72,7 +73,8 @@ func BenchmarkOneChange(b *testing.B) {
 				s := &model.Snapshot{Self: nodes[1], Nodes: nodes}
 				for i := range n {
 					addr := func(net byte) string { return netip.AddrFrom4([4]byte{10, net, byte(i >> 8), byte(i)}).String() }
-					s.Services = append(s.Services, service(fmt.Sprintf("s%05d", i), addr(96), task("a", addr(244)), task("b", addr(245))))
+					svc := service(fmt.Sprintf("s%05d", i), addr(96), task("a", addr(244)), task("b", addr(245)))
+					s.Services = append(s.Services, &svc)
 				}
 				s.Follow(nil, nil)
 				balancer, err := New(Options{}, &recorder{frontends: map[Key]*Frontend{}, endpoints: map[netip.Addr]Endpoint{}})
@@ -81,18 +83,16 @@ func BenchmarkOneChange(b *testing.B) {
 				}
 				balancer.Reconcile(b.Context(), s, true)
 				flip := map[model.State]model.State{model.Running: model.Paused, model.Paused: model.Running}
-				next := *s
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
 					b.StopTimer()
 					was := s
-					next = *was
+					next, svc := *was, *was.Services[i%n]
 					next.Services = slices.Clone(was.Services)
-					svc := &next.Services[i%n]
+					next.Services[i%n] = &svc
 					svc.Tasks = slices.Clone(svc.Tasks)
 					svc.Tasks[0].State = flip[svc.Tasks[0].State]
-					made := next
-					if s = &made; known {
+					if s = &next; known {
 						s.Follow(was, []model.ServiceID{svc.ID})
 					}
 					b.StartTimer()

@@ -250,14 +250,14 @@ func changed(old, new *model.Snapshot, visit func(old, new *model.Service)) {
 		for _, id := range ids {
 			was, _ := old.Service(id)
 			is, _ := new.Service(id)
-			if was != nil && is != nil && was.Equal(is) || was == is {
+			if was == is || was != nil && is != nil && was.Equal(is) {
 				continue
 			}
 			visit(was, is)
 		}
 		return
 	}
-	var a []model.Service
+	var a []*model.Service
 	if old != nil {
 		a = old.Services
 	}
@@ -274,14 +274,14 @@ func changed(old, new *model.Snapshot, visit func(old, new *model.Service)) {
 		}
 		switch {
 		case order < 0:
-			visit(&a[0], nil)
+			visit(a[0], nil)
 			a = a[1:]
 		case order > 0:
-			visit(nil, &b[0])
+			visit(nil, b[0])
 			b = b[1:]
 		default:
-			if !a[0].Equal(&b[0]) {
-				visit(&a[0], &b[0])
+			if !a[0].Equal(b[0]) {
+				visit(a[0], b[0])
 			}
 			a, b = a[1:], b[1:]
 		}

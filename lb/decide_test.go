@@ -92,12 +92,12 @@ func decided(t *testing.T, spec model.Spec, tasks []model.Task) (frontends, prob
 	if spec.Mode == "" {
 		spec.Mode = model.ModeVIP
 	}
-	svc := model.Service{ID: web, VIP: vip, Spec: spec, Tasks: tasks}
+	svc := &model.Service{ID: web, VIP: vip, Spec: spec, Tasks: tasks}
 	s := &model.Snapshot{
-		Self: nodes[1], Nodes: nodes, Services: []model.Service{svc},
+		Self: nodes[1], Nodes: nodes, Services: []*model.Service{svc},
 		Published: []model.PortClaim{{Protocol: model.TCP, Port: 80, Service: web}, {Protocol: model.UDP, Port: 80, Service: web}, {Protocol: model.TCP, Port: 81, Service: model.ServiceID{Stack: "s", Name: "other"}}},
 	}
-	p = decide(&svc, surroundingsOf(s))
+	p = decide(svc, surroundingsOf(s))
 	for _, f := range p.frontends {
 		if f.Service != web {
 			t.Errorf("%s is of %s", f.Key, f.Service)

@@ -5,7 +5,7 @@ import "slices"
 // Equal compares field by field, and instants rather than what time.Time holds
 // besides. It is called for every container of a host whenever one changes.
 func (c *Container) Equal(o *Container) bool {
-	return c.ID == o.ID && c.Name == o.Name && c.Node == o.Node && c.Stack == o.Stack &&
+	return c == o || c.ID == o.ID && c.Name == o.Name && c.Node == o.Node && c.Stack == o.Stack &&
 		c.Problem == o.Problem && c.ProblemCode == o.ProblemCode && c.Notice == o.Notice && c.NoticeCode == o.NoticeCode && c.Since.Equal(o.Since) &&
 		slices.Equal(c.Addrs, o.Addrs) && equalTasks(c.Tasks, o.Tasks)
 }
@@ -26,7 +26,7 @@ func (s *Spec) Equal(o *Spec) bool {
 
 // Equal is as [Container.Equal].
 func (s *Service) Equal(o *Service) bool {
-	return s.ID == o.ID && s.VIP == o.VIP && s.IdleSince.Equal(o.IdleSince) &&
+	return s == o || s.ID == o.ID && s.VIP == o.VIP && s.IdleSince.Equal(o.IdleSince) &&
 		s.Spec.Equal(&o.Spec) && equalTasks(s.Tasks, o.Tasks)
 }
 

@@ -9,7 +9,8 @@ import (
 // on Snapshots one after the other asks it ([Snapshot.ServicesSince]) and looks
 // at that only, so that a change costs by its own size; where it does not know,
 // all has to be compared. Besides, a Snapshot shares with the one before it the
-// slices in which nothing changed ([Shared]).
+// services and containers that did not change, and the slices in which nothing did
+// ([Shared]).
 
 // step says what became different with a Snapshot. It does not keep it in memory.
 type step struct {

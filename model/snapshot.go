@@ -11,13 +11,13 @@ import (
 // Snapshot is the cluster at one moment, as this host sees it. It is
 // immutable: whoever is handed one may keep it, share it and never write to it.
 type Snapshot struct {
-	Revision   uint64      // grows with every Snapshot of this process
-	Self       Node        // this host
-	Nodes      []Node      // by name, Self among them
-	Services   []Service   // by ID
-	Containers []Container // by node, then ID
-	Networks   []Network   // of this host, by name
-	Published  []PortClaim // by protocol, then port
+	Revision   uint64       // grows with every Snapshot of this process
+	Self       Node         // this host
+	Nodes      []Node       // by name, Self among them
+	Services   []*Service   // by ID
+	Containers []*Container // by node, then ID
+	Networks   []Network    // of this host, by name
+	Published  []PortClaim  // by protocol, then port
 
 	// Stacks are the stacks of containers, by address: of who may ask for a bare
 	// name. [Snapshot.StackOf] reads it.
@@ -41,7 +41,7 @@ func (s *Snapshot) Service(id ServiceID) (*Service, bool) {
 	if i == len(s.Services) || s.Services[i].ID != id {
 		return nil, false
 	}
-	return &s.Services[i], true
+	return s.Services[i], true
 }
 
 // StackOf tells the stack of the container with that address, and whether

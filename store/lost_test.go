@@ -91,7 +91,7 @@ func TestWithoutAQuorumTheLastStateServes(t *testing.T) {
 			t.Errorf("%s has nothing to restore", node)
 		}
 		eventually(t, "a Snapshot", func() bool { return x.Snapshot() != nil })
-		if got := *x.Snapshot(); !slices.EqualFunc(got.Services, before.Services, func(a, b model.Service) bool { return a.Equal(&b) }) ||
+		if got := *x.Snapshot(); !slices.EqualFunc(got.Services, before.Services, (*model.Service).Equal) ||
 			!slices.Equal(got.Nodes, before.Nodes) {
 			t.Errorf("before %+v, after, on %s, %+v", before, node, got)
 		}

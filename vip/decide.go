@@ -50,8 +50,7 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 	failed = map[model.ServiceID]error{}
 	p := newPool(o, s, l)
 	var anyAddr []model.ServiceID
-	for i := range s.Services {
-		svc := &s.Services[i]
+	for _, svc := range s.Services {
 		here := slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return t.Node == s.Self.Name })
 		asked := svc.Spec.VIP
 		_, given := l.given[svc.ID]
@@ -101,7 +100,7 @@ type pool struct {
 	reserved map[netip.Addr]bool
 	resting  map[netip.Addr]time.Time // free in a while
 	full     bool                     // a search found nothing
-	idle     []model.Service          // longest first; sorted when first needed
+	idle     []*model.Service         // longest first; sorted when first needed
 	sorted   bool
 }
 
@@ -119,8 +118,7 @@ func newPool(o Options, s *model.Snapshot, l learnt) *pool {
 	if b, ok := broadcast(prefix); ok {
 		p.reserved[b] = true
 	}
-	for i := range s.Services {
-		svc := &s.Services[i]
+	for _, svc := range s.Services {
 		if svc.VIP.IsValid() {
 			p.held[svc.VIP] = svc.ID
 		}
@@ -181,7 +179,7 @@ func addrAt(p netip.Prefix, n uint32) netip.Addr {
 
 // reclaim is the service that is longest idle, if that is long enough, each
 // once.
-func (p *pool) reclaim(o Options, s *model.Snapshot, now time.Time) (idle model.Service, ok bool) {
+func (p *pool) reclaim(o Options, s *model.Snapshot, now time.Time) (idle *model.Service, ok bool) {
 	if o.ReclaimIdle <= 0 {
 		return idle, false
 	}
@@ -194,7 +192,7 @@ func (p *pool) reclaim(o Options, s *model.Snapshot, now time.Time) (idle model.
 				p.idle = append(p.idle, svc)
 			}
 		}
-		slices.SortFunc(p.idle, func(a, b model.Service) int {
+		slices.SortFunc(p.idle, func(a, b *model.Service) int {
 			return cmp.Or(a.IdleSince.Compare(b.IdleSince), a.ID.Compare(b.ID))
 		})
 	}

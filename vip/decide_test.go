@@ -19,10 +19,10 @@ func id(name string) model.ServiceID { return model.ServiceID{Stack: "s", Name: 
 
 // service describes one for a test: "NAME [@HOST] [has=ADDR] [asks=ADDR] [dnsrr]
 // [idle=DURATION]". Without @HOST it has a task on host a; an idle one has none.
-func service(t *testing.T, line string) model.Service {
+func service(t *testing.T, line string) *model.Service {
 	t.Helper()
 	f := strings.Fields(line)
-	svc := model.Service{ID: id(f[0]), Spec: model.Spec{Mode: model.ModeVIP}}
+	svc := &model.Service{ID: id(f[0]), Spec: model.Spec{Mode: model.ModeVIP}}
 	node := "a"
 	for _, w := range f[1:] {
 		k, v, _ := strings.Cut(w, "=")
@@ -153,7 +153,7 @@ func TestTenThousandServicesAreDecidedQuickly(t *testing.T) {
 func BenchmarkDecide(b *testing.B) {
 	s := &model.Snapshot{Self: model.Node{Name: "a"}}
 	for i := range 10000 {
-		s.Services = append(s.Services, model.Service{ID: id(fmt.Sprintf("s%05d", i)), Spec: model.Spec{Mode: model.ModeVIP},
+		s.Services = append(s.Services, &model.Service{ID: id(fmt.Sprintf("s%05d", i)), Spec: model.Spec{Mode: model.ModeVIP},
 			Tasks: []model.Task{{Node: "a"}}})
 	}
 	for b.Loop() {

@@ -170,7 +170,7 @@ func (w *world) snapshot(h *host) *model.Snapshot {
 	for _, name := range slices.Sorted(maps.Keys(w.services)) {
 		svc := *w.services[name]
 		svc.Tasks = slices.Clone(svc.Tasks)
-		s.Services = append(s.Services, svc)
+		s.Services = append(s.Services, &svc)
 		for _, t := range svc.Tasks {
 			for _, p := range t.Spec.Publish {
 				if k := (lb.Key{Protocol: p.Protocol, Port: p.Published}); !claimed[k] {
@@ -180,7 +180,7 @@ func (w *world) snapshot(h *host) *model.Snapshot {
 			}
 		}
 	}
-	slices.SortFunc(s.Services, func(a, b model.Service) int { return a.ID.Compare(b.ID) })
+	slices.SortFunc(s.Services, func(a, b *model.Service) int { return a.ID.Compare(b.ID) })
 	return s
 }
 
