@@ -1,7 +1,7 @@
 # Every target works on a fresh clone, on a Debian-like machine with Go. `make help` lists them.
 
 PACKAGES := docker.io user-mode-linux gcc busybox iproute2 iptables nftables ipset ipvsadm conntrack \
-	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump wrk iperf3 docker-compose
+	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump dbus-daemon wrk iperf3 docker-compose
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)

@@ -31,6 +31,7 @@ import (
 	"shoal/kernel/watch"
 	"shoal/lb"
 	"shoal/lb/host"
+	"shoal/managers"
 	"shoal/model"
 	"shoal/reconcile"
 	"shoal/store"
@@ -138,6 +139,9 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		}
 		g.Go(func() error { return api.Serve(ctx, l, a.metricsHandler(), log) })
 	}
+	if c.TellManagers {
+		tellManagers(ctx, g, log)
+	}
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.takePart(ctx, g) })
 	g.Go(func() error { return a.watchLimits(ctx) })
@@ -171,7 +175,12 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			a.follow(ctx, g, "lb", c.Repair, watch.Any(ctx, changed["lb"], a.plane.Changed()), a.balance)
+			lb := watch.First(ctx, watch.Any(ctx, changed["lb"], a.plane.Changed()), func() {
+				if err := a.plane.RepairRoutes(); err != nil { // the pass that follows tells
+					log.Debug("put routes back", "error", err)
+				}
+			})
+			a.follow(ctx, g, "lb", c.Repair, lb, a.balance)
 			a.follow(ctx, g, "ingress", c.Repair, watch.Any(ctx, changed["ingress"], a.fabric.Moved()), a.ingress.Reconcile)
 		}
 		return nil
@@ -499,6 +508,7 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 		return fmt.Errorf("%w; it would put all of it back: stop it first", err)
 	}
 	return errors.Join(
+		managers.Down(hostRoot),
 		ingress.Down(ctx, c.ingress(log)),
 		fabric.Down(),
 		downPlanes(ctx, c.planeOptions(log)),

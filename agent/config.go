@@ -51,6 +51,8 @@ type Config struct {
 	VXLANPort  uint16         // UDP port of vxlan
 	VNI        int            // of vxlan: the number of the network, 1 to 2²⁴-1
 
+	TellManagers bool // have systemd-networkd and NetworkManager leave alone what is shoal's
+
 	Etcd     []string // endpoints of an existing etcd; none: the embedded one
 	EtcdCA   string   // files, PEM
 	EtcdCert string
@@ -88,6 +90,8 @@ func Defaults() Config {
 		VNI:        vxlan.DefaultVNI,
 
 		DataPlane: planeAuto,
+
+		TellManagers: true,
 
 		// Linux probes an idle connection with SO_KEEPALIVE first after
 		// tcp_keepalive_time = 7200 s (ip-sysctl): the balancer must not

@@ -156,12 +156,20 @@ func (f *Fabric) pass(ctx context.Context, in inputs) map[object]error {
 	f.keepProofs(in.self, paths)
 	c := diff(want, have.state)
 	a := &applier{tunnels: tunnels, index: have.index, paths: paths, parts: map[string]error{}, peers: map[string]error{}}
+	// What stood before is put back at once. What is new has to wait until the
+	// rules let it pass.
+	repair := f.done && in.equal(f.last) && f.failing.Len() == 0
+	if repair {
+		a.apply(&c)
+	}
 	ruled := false
 	if f.opts.Firewall != nil {
 		ruled, err = f.opts.Firewall.Between(ctx, between(f.opts, in, paths))
 		a.part("firewall", err)
 	}
-	a.apply(&c)
+	if !repair {
+		a.apply(&c)
+	}
 	if !c.empty() || ruled {
 		f.log.Info("network between hosts written", "changes", c.String(), "firewall", ruled)
 	}

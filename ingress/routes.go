@@ -90,9 +90,16 @@ func route(ws []returnRoute) error {
 	var errs []error
 	for _, w := range ws {
 		i := slices.IndexFunc(have, func(r netlink.Rule) bool { return r.Mark == w.mark })
-		if i >= 0 {
+		stands := i >= 0
+		if stands {
+			if have[i].Protocol != lb.RuleProtocol { // an earlier version's
+				kernel.Wrote("rule", 1)
+				errs = append(errs, netlink.RuleDel(&have[i]))
+				stands = false
+			}
 			have = slices.Delete(have, i, i+1)
-		} else {
+		}
+		if !stands {
 			// The rule first: with it the kernel can be asked what its table says.
 			kernel.Wrote("rule", 1)
 			if err := netlink.RuleAdd(ruleOf(w.mark)); err != nil {
@@ -141,6 +148,7 @@ func ruleOf(mark uint32) *netlink.Rule {
 	mask := lb.MarkMask
 	r := netlink.NewRule()
 	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(mark), mark, &mask
+	r.Protocol = lb.RuleProtocol
 	return r
 }
 
@@ -168,7 +176,7 @@ func dropRule(r netlink.Rule) error {
 		return fmt.Errorf("delete the route of mark %#x: %w", r.Mark, err)
 	}
 	kernel.Wrote("rule", 1)
-	if err := netlink.RuleDel(ruleOf(r.Mark)); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := netlink.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete the routing rule of mark %#x: %w", r.Mark, err)
 	}
 	return nil

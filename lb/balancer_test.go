@@ -33,6 +33,8 @@ func (r *recorder) Scheduler(name string) string {
 	return name
 }
 
+func (r *recorder) RepairRoutes() error { return nil }
+
 func (r *recorder) Redirects(f *Frontend) bool { return r.frontends[f.Key] != nil }
 
 func (r *recorder) Reconcile(_ context.Context, d Delta, full bool) Result {

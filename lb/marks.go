@@ -15,3 +15,8 @@ const (
 	MarkNumber uint32 = 0x0000ffff // the host's number
 	MarkMask          = MarkKind | MarkNumber
 )
+
+// RuleProtocol is the protocol that the routing rules by these marks have. It is
+// RTPROT_KERNEL: systemd-networkd, when it starts, deletes every rule of another
+// one that it did not make.
+const RuleProtocol = 2

@@ -62,6 +62,12 @@ type DataPlane interface {
 	// is the plane's: a full pass is due. Nil: it is not told.
 	Changed() <-chan struct{}
 
+	// RepairRoutes puts back the routes and routing rules that passes made and
+	// somebody deleted. It waits for no pass, which may be busy with ten thousand
+	// services, and makes no route that no pass has made: what must stand before it
+	// may not.
+	RepairRoutes() error
+
 	// Close closes what it has open; the kernel stays as it is.
 	Close()
 }

@@ -29,13 +29,18 @@ type Interest struct {
 }
 
 // settle is how long notifications are gathered before the signal: whoever
-// changes something tends to change more.
-const settle = 50 * time.Millisecond
+// changes something tends to change more. Of routing little is gathered, and not
+// for long: packets go astray meanwhile.
+const (
+	settle        = 50 * time.Millisecond
+	settleRouting = 10 * time.Millisecond
+	latestRouting = 40 * time.Millisecond
+)
 
 // Start watches the network namespace of the calling thread until ctx ends. The
 // channel has room for one signal: several that nobody has taken are one.
 func Start(ctx context.Context, in Interest) (<-chan struct{}, error) {
-	changed, err := Subscribe(ctx, in.concerns, unix.NETLINK_ROUTE,
+	changed, err := subscribe(ctx, in.concerns, settleRouting, latestRouting, unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
 	if err != nil {
 		return nil, fmt.Errorf("watch the kernel's routing: %w", err)
@@ -46,6 +51,10 @@ func Start(ctx context.Context, in Interest) (<-chan struct{}, error) {
 // Subscribe signals those notifications of some multicast groups of a netlink
 // protocol that concern the caller. It is as [Start] in all else.
 func Subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool, protocol int, groups ...uint) (<-chan struct{}, error) {
+	return subscribe(ctx, concerns, settle, time.Hour, protocol, groups...)
+}
+
+func subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool, settle, latest time.Duration, protocol int, groups ...uint) (<-chan struct{}, error) {
 	s, err := nl.Subscribe(protocol, groups...)
 	if err != nil {
 		return nil, err
@@ -75,13 +84,15 @@ func Subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool
 			}
 		}
 	}()
-	go gather(seen, changed)
+	go gather(seen, changed, settle, latest)
 	return changed, nil
 }
 
-// gather passes a signal on when nothing more has come for a moment.
-func gather(seen <-chan struct{}, changed chan<- struct{}) {
+// gather passes a signal on when nothing more has come for a moment, or much
+// has.
+func gather(seen <-chan struct{}, changed chan<- struct{}, settle, latest time.Duration) {
 	for range seen {
+		late := time.After(latest)
 		for quiet := time.After(settle); quiet != nil; {
 			select {
 			case _, open := <-seen:
@@ -89,6 +100,8 @@ func gather(seen <-chan struct{}, changed chan<- struct{}) {
 					return
 				}
 			case <-quiet:
+				quiet = nil
+			case <-late:
 				quiet = nil
 			}
 		}
@@ -161,6 +174,27 @@ func Attribute(data []byte, fixed int, kind uint16) ([]byte, bool) {
 		}
 	}
 	return nil, false
+}
+
+// First does something at each signal before it passes it on. It ends when the
+// channel is closed, or with ctx.
+func First(ctx context.Context, from <-chan struct{}, do func()) <-chan struct{} {
+	changed := make(chan struct{}, 1)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case _, open := <-from:
+				if !open {
+					return
+				}
+				do()
+				signal(changed)
+			}
+		}
+	}()
+	return changed
 }
 
 // Any signals when one of the channels does; nil ones never do. It ends with

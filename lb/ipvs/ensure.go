@@ -54,15 +54,17 @@ func (p *Plane) ensure(ctx context.Context, now time.Time) {
 		part("sandbox's iptables", p.sandbox.do(func() error { return p.keepRules(ctx, sandboxChains()) }))
 		part("sysctl route_localnet", host.RouteLocalnet(dir, hostDev))
 		part("sysctl rp_filter of "+hostDev, host.Sysctls(dir).Loosen(hostDev))
-		part("route to the sandbox", ensureReturn(p.base.Self.Addr))
+		self := p.base.Self.Addr
+		part("route to the sandbox", p.standing.Made("sandbox", ensureReturn(self), func() error { return ensureReturn(self) }))
 	}
 	part("iptables between hosts", p.repairBetween(ctx))
 	err := p.keepRules(ctx, p.chains())
 	part("iptables", err)
 	if err != nil {
+		p.standing.Forget()
 		return // without rules, the route would open every listener of the host
 	}
-	part("route", host.Route(p.opts.Pool, p.base.Self.Addr))
+	part("route", p.standing.Route(p.opts.Pool, p.base.Self.Addr))
 }
 
 // ensureBridges keeps what tasks of this host need of their bridges.

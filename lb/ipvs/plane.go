@@ -74,6 +74,8 @@ type Plane struct {
 	changed <-chan struct{}
 	unwatch context.CancelFunc
 
+	standing host.Standing // routes and routing rules
+
 	between sync.Mutex  // held where passing is
 	passing *lb.Between // between hosts; nil: not told yet
 }
@@ -149,6 +151,9 @@ func (*Plane) Scheduler(name string) string { return name }
 // Changed is signalled when routes, routing rules or the sandbox's link change.
 // Of sets and virtual services nothing is told; of rules, see [rules.Watch].
 func (p *Plane) Changed() <-chan struct{} { return p.changed }
+
+// RepairRoutes implements [lb.DataPlane].
+func (p *Plane) RepairRoutes() error { return p.standing.Repair() }
 
 func interest() watch.Interest {
 	in := host.Interest()

@@ -34,14 +34,21 @@ func ensureReturn(self netip.Addr) error {
 		return fmt.Errorf("find the device %s: %w", hostDev, err)
 	}
 	index := link.Attrs().Index
-	has, err := hasRule()
+	have, err := findRule()
 	if err != nil {
 		return err
 	}
-	if !has {
+	if have != nil && have.Protocol != lb.RuleProtocol { // an earlier version's
+		kernel.Wrote("rule", 1)
+		if err := netlink.RuleDel(have); err != nil {
+			return fmt.Errorf("delete the routing rule of mark %#x: %w", lb.PacketMark, err)
+		}
+		have = nil
+	}
+	if have == nil {
 		// The rule first: with it the kernel can be asked what its table says.
 		kernel.Wrote("rule", 1)
-		if err := netlink.RuleAdd(ownRule()); err != nil {
+		if err := netlink.RuleAdd(ownRule()); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add the routing rule of mark %#x: %w", lb.PacketMark, err)
 		}
 	}
@@ -93,29 +100,34 @@ func dstOf(r *netlink.Route) string {
 	return r.Dst.String()
 }
 
-// hasRule tells whether there is a routing rule into the sandbox.
-func hasRule() (has bool, err error) {
+// findRule finds the routing rule into the sandbox; nil: there is none.
+func findRule() (*netlink.Rule, error) {
 	all, err := kernel.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
 	if err != nil {
-		return false, fmt.Errorf("list the routing rules: %w", err)
+		return nil, fmt.Errorf("list the routing rules: %w", err)
 	}
-	return slices.ContainsFunc(all, func(r netlink.Rule) bool {
+	i := slices.IndexFunc(all, func(r netlink.Rule) bool {
 		return r.Priority == rulePriority && r.Mark == lb.PacketMark && r.Table == int(lb.PacketMark)
-	}), nil
+	})
+	if i < 0 {
+		return nil, nil
+	}
+	return &all[i], nil
 }
 
 func ownRule() *netlink.Rule {
 	mask := lb.MarkMask
 	r := netlink.NewRule()
 	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(lb.PacketMark), lb.PacketMark, &mask
+	r.Protocol = lb.RuleProtocol
 	return r
 }
 
 // dropReturn takes away the rule into the sandbox and the table that it leads
 // to.
 func dropReturn() error {
-	has, err := hasRule()
-	if err != nil || !has {
+	have, err := findRule()
+	if err != nil || have == nil {
 		return err
 	}
 	kernel.Wrote("route", 1)
@@ -124,7 +136,7 @@ func dropReturn() error {
 		return fmt.Errorf("delete the route of mark %#x: %w", lb.PacketMark, err)
 	}
 	kernel.Wrote("rule", 1)
-	if err := netlink.RuleDel(ownRule()); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := netlink.RuleDel(have); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete the routing rule of mark %#x: %w", lb.PacketMark, err)
 	}
 	return nil

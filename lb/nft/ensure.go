@@ -44,7 +44,9 @@ func (p *Plane) ensure(ctx context.Context, now time.Time) {
 		part("iptables", err)
 	}
 	if p.have.known { // without rules, the route would open every listener of the host
-		part("route", host.Route(p.opts.Pool, p.around.base.Self.Addr))
+		part("route", p.standing.Route(p.opts.Pool, p.around.base.Self.Addr))
+	} else {
+		p.standing.Forget()
 	}
 }
 

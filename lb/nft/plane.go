@@ -23,6 +23,8 @@ type Plane struct {
 	opts lb.PlaneOptions
 	log  *slog.Logger
 
+	standing host.Standing // routes
+
 	mu  sync.Mutex
 	c   *conn
 	lib *nftables.Conn
@@ -147,6 +149,9 @@ func (*Plane) Name() string { return "nftables" }
 // Changed is signalled when somebody else changed the table or a route that the
 // plane stands on. Rules of iptables are not among them: see [rules.Watch].
 func (p *Plane) Changed() <-chan struct{} { return p.mon.changed }
+
+// RepairRoutes implements [lb.DataPlane].
+func (p *Plane) RepairRoutes() error { return p.standing.Repair() }
 
 // Close closes what it has open; the kernel stays as it is.
 func (p *Plane) Close() { p.closed.Do(p.close) }
