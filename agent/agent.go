@@ -82,7 +82,7 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	}
 	w, err := newAddrWatch(&c)
 	if err != nil {
-		return err
+		return preflightOf(ctx, &c, err, planesByName{}, log) // that, and all else that keeps it from running
 	}
 	for {
 		err := run(ctx, c, w, version, log)
@@ -107,11 +107,9 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := checkOverlap(c.Pool); err != nil {
+	planes := planesByName{}
+	if err := preflightOf(ctx, &c, nil, planes, log); err != nil {
 		return err
-	}
-	if err := fabric.CheckPool(c.SubnetPool, meshBridge); err != nil {
-		return &ConfigError{err}
 	}
 	socket, err := api.Listen(c.RunDir)
 	if err != nil {
@@ -124,7 +122,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 
 	problems := diagnose.NewProblems(c.Node, log)
 	g.Go(func() error { return w.watch(ctx, c.Node, problems) })
-	a, err := newAgent(ctx, c, problems, version, log, door.WaitsFor)
+	a, err := newAgent(ctx, c, planes, problems, version, log, door.WaitsFor)
 	if err != nil {
 		cancel()
 		return cmp.Or(g.Wait(), err)
@@ -195,7 +193,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 }
 
 // newAgent makes the parts. What it waits for meanwhile is told by waitsFor.
-func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
+func newAgent(ctx context.Context, c Config, planes planesByName, problems *diagnose.Problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
 	waitsFor("the kernel's tables")
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
@@ -207,7 +205,7 @@ func newAgent(ctx context.Context, c Config, problems *diagnose.Problems, versio
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
 	var err error
-	if a.plane, err = openPlane(ctx, c.DataPlane, c.planeOptions(log)); err != nil {
+	if a.plane, err = openPlane(ctx, c.DataPlane, planes, c.planeOptions(log)); err != nil {
 		return nil, err
 	}
 	log.Info("data plane is chosen", "plane", a.plane.Name(), "why", a.plane.why)

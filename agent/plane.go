@@ -60,8 +60,8 @@ type plane struct {
 
 // openPlane opens the data plane that is named, or the first that this kernel
 // can do.
-func openPlane(ctx context.Context, name string, o lb.PlaneOptions) (*plane, error) {
-	chosen, why, err := choosePlane(name, func(k kind) error { return k.available(ctx) })
+func openPlane(ctx context.Context, name string, planes planesByName, o lb.PlaneOptions) (*plane, error) {
+	chosen, why, err := choosePlane(name, func(k kind) error { return planes.available(ctx, k) })
 	if err != nil {
 		return nil, err
 	}

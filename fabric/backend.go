@@ -20,7 +20,7 @@ const (
 	HostGW Backend = hostgw.Name // by a route through the peer, on a link shared with it
 	VXLAN  Backend = vxlan.Name  // Ethernet in UDP
 	IPIP   Backend = ipip.Name   // IP in IP
-	Auto   Backend = "auto"      // for each peer, host-gw where it is on a link of ours, else vxlan
+	Auto   Backend = "auto"      // for each peer, host-gw where it is on a link of ours that carries what containers send, else vxlan
 )
 
 // ParseBackend reads the name of a backend.

@@ -23,7 +23,8 @@
 //	host-gw  the network card that has the peer on its link; nothing is added to a packet
 //	vxlan    shoal.vxlan: Ethernet in UDP (RFC 7348), 50 octets
 //	ipip     shoal.ipip: IP in IP (RFC 2003), 20 octets
-//	auto     a peer at a time: host-gw if it is on a link of ours, else vxlan
+//	auto     a peer at a time: host-gw if it is on a link of ours that carries what
+//	         containers send, else vxlan
 //
 // With vxlan a peer takes a neighbour and a forwarding entry too, both static:
 // nothing is learnt, asked for or flooded. The Ethernet address of a host's
@@ -32,9 +33,13 @@
 // containers.
 //
 // Hosts on one link must agree on its prefix, so that each thinks the other
-// near. Where a link looks shared and is not (in most clouds the provider
-// routes between hosts and drops what it does not know), auto is not for it:
-// use vxlan.
+// near. Whether the link carries what containers send, which many clouds drop,
+// auto finds out by pings from subnet to subnet ([Fabric.Prove]): each host has an
+// address of its subnet for that ([model.Node].Probe), on its vxlan device, and a
+// route to that of each peer straight over the link. A peer of an earlier
+// version has none, and is reached by host-gw as it was. Hosts may choose
+// differently for a while: with auto, packets of a peer on a link are let past
+// whichever of the two ways they come.
 //
 // A host that is down keeps its routes, as its records are kept.
 //

@@ -53,13 +53,16 @@ func Networkd(root string) (wrote bool, err error) {
 type NetworkdState struct {
 	Runs    bool     // it runs, or ran since the boot
 	Removes []string // settings by which it removes what others made
+	Owner   bool     // its own networkd.conf says something of that, which shoal leaves alone
 }
 
 // ReadNetworkd finds out. The last file that says something of a setting counts,
 // by the names of the files, and networkd.conf is the first (networkd.conf(5)).
 func ReadNetworkd(root string) NetworkdState {
 	s := NetworkdState{Runs: isThere(filepath.Join(root, netif))}
-	files := []string{filepath.Join(root, "etc/systemd/networkd.conf")}
+	own := filepath.Join(root, "etc/systemd/networkd.conf")
+	s.Owner = len(said(own)) > 0
+	files := []string{own}
 	byName := map[string]string{}
 	var names []string
 	for _, dir := range []string{"usr/lib", "run", "etc"} { // the later folder hides files of the same name

@@ -31,14 +31,14 @@ func TestWhatNetworkdRemovesIsReadFromItsFiles(t *testing.T) {
 		files map[string]string
 		want  NetworkdState
 	}{
-		"no networkd": {nil, NetworkdState{false, both}},
-		"stock":       {map[string]string{netif + "/state": "", "etc/systemd/networkd.conf": "[Network]\n#ManageForeignRoutes=yes\n"}, NetworkdState{true, both}},
+		"no networkd": {nil, NetworkdState{false, both, false}},
+		"stock":       {map[string]string{netif + "/state": "", "etc/systemd/networkd.conf": "[Network]\n#ManageForeignRoutes=yes\n"}, NetworkdState{true, both, false}},
 		"shoal's":     {map[string]string{netif + "/state": "", DropIn: no}, NetworkdState{Runs: true}},
-		"the user's":  {map[string]string{netif + "/state": "", "etc/systemd/networkd.conf": no}, NetworkdState{Runs: true}},
-		"one of two":  {map[string]string{netif + "/state": "", "etc/systemd/networkd.conf": "[Network]\nManageForeignRoutes = false\n"}, NetworkdState{true, both[1:]}},
+		"the user's":  {map[string]string{netif + "/state": "", "etc/systemd/networkd.conf": no}, NetworkdState{Runs: true, Owner: true}},
+		"one of two":  {map[string]string{netif + "/state": "", "etc/systemd/networkd.conf": "[Network]\nManageForeignRoutes = false\n"}, NetworkdState{true, both[1:], true}},
 		"a later name wins": {map[string]string{netif + "/state": "", DropIn: no, "etc/systemd/networkd.conf.d/90.conf": "[Network]\nManageForeignRoutes=yes\n"},
-			NetworkdState{true, both[:1]}},
-		"a file in etc hides that in run": {map[string]string{netif + "/state": "", DropIn: no, "etc/systemd/networkd.conf.d/10-shoal.conf": ""}, NetworkdState{true, both}},
+			NetworkdState{true, both[:1], false}},
+		"a file in etc hides that in run": {map[string]string{netif + "/state": "", DropIn: no, "etc/systemd/networkd.conf.d/10-shoal.conf": ""}, NetworkdState{true, both, false}},
 	} {
 		if d := cmp.Diff(tt.want, ReadNetworkd(tree(t, tt.files))); d != "" {
 			t.Errorf("%s: %s", name, d)

@@ -45,6 +45,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) int {
 		return 0
 	}
 	fmt.Fprintln(stderr, "shoal:", err)
+	if exit := (*exitError)(nil); errors.As(err, &exit) {
+		os.Exit(exit.status)
+	}
 	if errors.As(err, new(*usageError)) || errors.As(err, new(*agent.ConfigError)) {
 		return 2
 	}
@@ -82,7 +85,7 @@ shoal.service=NAME, and reach them by that name.`,
 		return nil
 	}
 	cmd.AddCommand(
-		agentCommand(&o), statusCommand(&o), servicesCommand(&o), tasksCommand(&o), problemsCommand(&o),
+		agentCommand(&o), checkCommand(&o), statusCommand(&o), servicesCommand(&o), tasksCommand(&o), problemsCommand(&o),
 		explainCommand(&o), dnsCommand(&o), serviceCommand(&o), downCommand(&o), dockerConfigCommand(&o), versionCommand(&o),
 		nodesCommand(&o), nodeCommand(&o), serverCommand(&o), tokenCommand(&o), stopCommand(&o), traceCommand(&o),
 	)
