@@ -59,15 +59,18 @@ type Agent struct {
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
 	inspect  *diagnose.Inspector
-	founded  bool       // this run is the first of a cluster's first host
-	network  meshState  // of settleNetwork alone
-	peersDNS netip.Addr // of answer alone: where other hosts ask the DNS server
-	retired  bool       // of balance alone: other data planes have nothing in the kernel any more
+	founded  bool        // this run is the first of a cluster's first host
+	network  meshState   // of settleNetwork alone
+	holders  portHolders // of answer alone
+	retired  bool        // of balance alone: other data planes have nothing in the kernel any more
 
 	engineCame atomic.Int64 // how often it was there again, or for the first time
 
 	mu     sync.Mutex
 	engine error // why the engine is away; nil while it is there
+
+	peersMu  sync.Mutex
+	peersDNS netip.Addr // where other hosts ask the DNS server
 }
 
 // Run is shoal on this host until ctx ends. It leaves the kernel as it is: a
@@ -213,7 +216,7 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		return nil, err
 	}
 	if a.balancer, err = lb.New(lb.Options{
-		DNS: c.DNS, DNSPeers: c.DNSPeers, Recognise: c.recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
+		DNS: c.DNS, DNSPeers: c.DNSPeers, DNSPorts: a.dnsPorts, Recognise: c.recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
 	}, a.plane); err != nil {
 		return nil, err
 	}
@@ -230,7 +233,7 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		upstreams = append(upstreams, ap)
 	}
 	if a.dns, err = dnsd.New(dnsd.Options{
-		Zone: c.Zone, Listen: []netip.AddrPort{netip.AddrPortFrom(c.DNS, 53)}, Pool: c.Pool,
+		Zone: c.Zone, Listen: []netip.AddrPort{netip.AddrPortFrom(c.DNS, lb.DNSPort)}, SparePort: spareDNSPort, Pool: c.Pool,
 		Subnets: []netip.Prefix{c.SubnetPool}, FlatNames: c.FlatNames,
 		Upstreams: upstreams, ResolvConf: c.ResolvConf, Log: log.With("part", "dnsd"), Registerer: a.registry,
 	}); err != nil {
@@ -362,6 +365,7 @@ func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repa
 // balance has the data plane carry what a Snapshot says, and removes what another
 // one left behind once it does.
 func (a *Agent) balance(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
+	a.answerPeers(ctx, s.Self) // its port is to be known; that it fails is told by answer
 	r := a.balancer.Reconcile(ctx, s, full)
 	if !r.More && !a.retired {
 		a.retired = true
@@ -374,6 +378,8 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile
 	a.dns.Update(s)
 	again, ps := a.answerPeers(ctx, s.Self)
 	ps = append(ps, a.dns.Problems(s)...)
+	look, taken := a.dnsPortProblems()
+	again, ps = reconcile.Sooner(again, look), append(ps, taken...)
 	for _, n := range s.Nodes {
 		if n.Problem != "" {
 			ps = append(ps, model.Problem{Node: s.Self.Name, Code: n.ProblemCode, Kind: "node", Object: n.Name, Reason: n.Problem})
@@ -404,20 +410,6 @@ func problemOf(c *model.Container, s *model.Snapshot, network string) (code mode
 		}
 	}
 	return "", ""
-}
-
-// answerPeers has the DNS server answer where other hosts ask it, once it is
-// known where that is.
-func (a *Agent) answerPeers(ctx context.Context, self model.Node) (again time.Duration, ps []model.Problem) {
-	at := model.PlanOf(self.Subnet).DNS
-	if !at.IsValid() || at == a.peersDNS {
-		return 0, nil
-	}
-	if err := a.dns.Listen(ctx, netip.AddrPortFrom(at, 53)); err != nil {
-		return 5 * time.Second, []model.Problem{{Code: model.DNSListenFailed, Kind: "dns", Object: at.String(), Reason: err.Error()}}
-	}
-	a.peersDNS = at
-	return 0, nil
 }
 
 // publishAgain is how often the store is asked again for ports when it was

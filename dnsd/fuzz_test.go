@@ -171,9 +171,21 @@ func FuzzAnswers(f *testing.F) {
 		b, _ := m.Pack()
 		f.Add(b)
 	}
+	for _, rr := range []string{"example.com. 60 IN A 10.96.1.1", "example.com. 60 IN AAAA ::ffff:10.96.1.1", "example.com. 60 IN HTTPS 1 . ipv4hint=10.96.1.1"} {
+		r, err := dns.NewRR(rr)
+		if err != nil {
+			f.Fatal(err)
+		}
+		m := &dns.Msg{}
+		m.SetQuestion("example.com.", dns.TypeA)
+		m.Response, m.Extra = true, []dns.RR{r}
+		b, _ := m.Pack()
+		f.Add(b)
+	}
 	f.Add([]byte("\x00\x00\x81\x01\x00\x00\x00\x00\x00\x00\x00\x00")) // FORMERR, without a question
 	f.Add([]byte("\x00\x00\x81\x00\x00\x01\x00\x01\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01" +
 		"\x00\x00\x06\x00\x01\x00\x00\x00\x3c\x00\x00")) // a SOA record without data
+	s := unstarted(f, options())
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		var q query
 		m := &dns.Msg{}
@@ -182,6 +194,9 @@ func FuzzAnswers(f *testing.F) {
 		}
 		copy(reply, ask[:2])
 		if !answers(ask, reply) || m.Unpack(reply) != nil {
+			return
+		}
+		if s.forwarder.guard.check("example.com.", m) != nil {
 			return
 		}
 		p, err := pack(&q, m, time.Now())
@@ -193,6 +208,11 @@ func FuzzAnswers(f *testing.F) {
 			got := &dns.Msg{}
 			if err := got.Unpack(out[:p.answer(out, ask, &q, limit)]); err != nil {
 				t.Fatalf("answer %x made of %x does not unpack: %v", out, reply, err)
+			}
+			for _, rr := range append(got.Answer, got.Extra...) {
+				if a, ok := rr.(*dns.A); ok && s.zone.pool.Contains(netip.AddrFrom4([4]byte(a.A.To4()))) {
+					t.Fatalf("made of %x, it leads to a VIP:\n%s", reply, got)
+				}
 			}
 			if len(got.Question) != 1 || got.Question[0].Name != "Example.com." || got.IsEdns0() == nil {
 				t.Fatalf("made of %x:\n%s", reply, got)

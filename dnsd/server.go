@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"runtime"
@@ -26,8 +27,15 @@ import (
 type Options struct {
 	Zone   string           // "mesh.internal"; at most 55 characters
 	Listen []netip.AddrPort // for UDP and TCP; never unspecified; port 0 takes a free one
-	Pool   netip.Prefix     // of VIPs: its reverse zone is ours
-	Allow  []netip.Prefix   // who may ask besides the mesh, such as the host's other addresses
+
+	// SparePort is where an address is listened on whose own port is somebody
+	// else's; a free one of the kernel's choice if that one is as well. Then clients
+	// have to be led there: [Server.Displaced] tells which. 0: a port that is taken
+	// is an error.
+	SparePort uint16
+
+	Pool  netip.Prefix   // of VIPs: its reverse zone is ours
+	Allow []netip.Prefix // who may ask besides the mesh, such as the host's other addresses
 
 	// Subnets are those that hosts of the mesh have, or may get, for their
 	// containers: no name of others leads there. Those that hosts have already
@@ -84,8 +92,9 @@ type Server struct {
 	idle      time.Duration // tcpIdle; shorter in tests
 	tasks     sync.WaitGroup
 
-	binding sync.Mutex
-	bound   []netip.AddrPort
+	binding   sync.Mutex
+	bound     []netip.AddrPort
+	displaced map[netip.AddrPort]uint16
 
 	update sync.Mutex // held by Update
 	table  atomic.Pointer[table]
@@ -152,7 +161,7 @@ func orDefault[T comparable](v, def T) T {
 // isOwn tells the addresses that would ask ourselves: those we listen on,
 // and all VIPs, behind which other hosts' servers are.
 func (s *Server) isOwn(a netip.AddrPort) bool {
-	return s.zone.pool.Contains(a.Addr()) || slices.Contains(s.opt.Listen, a) || slices.Contains(s.Addrs(), a)
+	return s.zone.pool.Contains(a.Addr()) || slices.Contains(s.opt.Listen, a) || slices.Contains(s.Addrs(), a) || s.Displaced()[a] != 0
 }
 
 // Update makes the answers of a Snapshot those that are given from now on.
@@ -171,7 +180,7 @@ func (s *Server) Update(snap *model.Snapshot) {
 func (s *Server) Start(ctx context.Context) error {
 	var all []*sockets
 	for _, addr := range s.opt.Listen {
-		k, err := bind(ctx, addr)
+		k, err := s.bind(ctx, addr)
 		if err != nil {
 			for _, k := range all {
 				k.close()
@@ -190,7 +199,7 @@ func (s *Server) Start(ctx context.Context) error {
 // Listen binds one more address, whether or not this host has it yet, and
 // answers on it as well. It must not be called after Shutdown.
 func (s *Server) Listen(ctx context.Context, addr netip.AddrPort) error {
-	k, err := bind(ctx, addr)
+	k, err := s.bind(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -200,7 +209,8 @@ func (s *Server) Listen(ctx context.Context, addr netip.AddrPort) error {
 
 // sockets are those of one address.
 type sockets struct {
-	addr netip.AddrPort
+	want netip.AddrPort // where clients ask, if that is elsewhere
+	addr netip.AddrPort // where they are bound
 	udp  []*net.UDPConn
 	tcp  net.Listener
 }
@@ -212,6 +222,27 @@ func (k *sockets) close() {
 	if k.tcp != nil {
 		k.tcp.Close()
 	}
+}
+
+// bind binds the address, or, where its port is taken, another port of it. A
+// socket for one address cannot be bound beside one for all addresses, whichever
+// device it is for (inet_bind_conflict in the kernel's inet_connection_sock.c), unless
+// the other permits it, and for TCP not even then.
+func (s *Server) bind(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
+	k, err := bind(ctx, addr)
+	if !errors.Is(err, unix.EADDRINUSE) || s.opt.SparePort == 0 {
+		return k, err
+	}
+	for _, port := range []uint16{s.opt.SparePort, 0} {
+		if other, err := bind(ctx, netip.AddrPortFrom(addr.Addr(), port)); err == nil {
+			other.want = addr
+			s.opt.Log.Warn("another process has the port of the DNS server: it answers on another", "address", addr, "port", other.addr.Port())
+			return other, nil
+		} else if !errors.Is(err, unix.EADDRINUSE) {
+			return nil, err
+		}
+	}
+	return nil, err
 }
 
 func bind(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
@@ -237,6 +268,11 @@ func bind(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
 func (s *Server) serve(k *sockets) {
 	s.binding.Lock()
 	s.bound = append(slices.Clip(s.bound), k.addr)
+	if k.want.IsValid() {
+		all := map[netip.AddrPort]uint16{k.want: k.addr.Port()}
+		maps.Copy(all, s.displaced)
+		s.displaced = all
+	}
 	s.binding.Unlock()
 	for _, c := range k.udp {
 		s.tasks.Go(func() { s.serveUDP(c) })
@@ -250,6 +286,16 @@ func (s *Server) Addrs() []netip.AddrPort {
 	s.binding.Lock()
 	defer s.binding.Unlock()
 	return s.bound
+}
+
+// Displaced are the addresses whose port somebody else has, and the port on which
+// they are answered on instead. An address stays so until the server is made anew,
+// also when its port is free again: who had it may be about to take it back. The
+// map is not to be changed.
+func (s *Server) Displaced() map[netip.AddrPort]uint16 {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	return s.displaced
 }
 
 // Shutdown stops answering and returns when the last question under way has ended.

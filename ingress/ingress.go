@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"shoal/kernel/rules"
+	"shoal/kernel/sockets"
 	"shoal/kernel/sysctl"
 	"shoal/lb"
 	"shoal/model"
@@ -114,7 +115,7 @@ func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend) map[lb.Key]error
 	for _, f := range fs {
 		protos[f.Protocol] = true
 	}
-	ls, err := listeners(protos)
+	ls, err := sockets.Listeners(protos)
 	var have rules.State
 	if err == nil {
 		have, err = rules.Read(ctx, "nat")
@@ -129,7 +130,7 @@ func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend) map[lb.Key]error
 		}
 		return errs
 	}
-	return occupied(fs, g.opts.Pool, ls, redirects(have), processes)
+	return occupied(fs, g.opts.Pool, ls, redirects(have), sockets.Processes)
 }
 
 // Down takes everything away that any Ingress with these options made in the

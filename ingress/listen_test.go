@@ -2,26 +2,25 @@ package ingress
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
 	"shoal/kernel/rules"
+	"shoal/kernel/sockets"
 	"shoal/lb"
 	"shoal/model"
 )
 
 func TestOccupy(t *testing.T) {
 	pool := netip.MustParsePrefix("10.96.0.0/16")
-	listens := func(proto model.Protocol, addr string) []listener {
-		return []listener{{proto: proto, addr: netip.MustParseAddrPort(addr)}}
+	listens := func(proto model.Protocol, addr string) []sockets.Listener {
+		return []sockets.Listener{{Protocol: proto, Addr: netip.MustParseAddrPort(addr)}}
 	}
 	for _, test := range []struct {
 		name      string
 		addrs     []netip.Addr
-		listeners []listener
+		listeners []sockets.Listener
 		rule      string
 		want      bool
 	}{
@@ -57,11 +56,11 @@ func TestOccupy(t *testing.T) {
 // TestProcessesAreLookedForOnce, however many ports are taken; and not at all where rules take them.
 func TestProcessesAreLookedForOnce(t *testing.T) {
 	var fs []*lb.Frontend
-	var ls []listener
+	var ls []sockets.Listener
 	for n := range uint16(100) {
 		fs = append(fs, &lb.Frontend{Key: lb.Key{Protocol: model.TCP, Port: 8000 + n}, Service: model.ServiceID{Stack: "s", Name: "web"}})
 		if n < 50 {
-			ls = append(ls, listener{model.TCP, netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+n), 1000 + uint32(n)})
+			ls = append(ls, sockets.Listener{Protocol: model.TCP, Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+n), Inode: 1000 + uint32(n)})
 		}
 	}
 	looked := 0
@@ -92,58 +91,4 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 	if errs := occupied(fs, pool, nil, []redirect{rule}, look); len(errs) != 10 || looked != 1 {
 		t.Errorf("for rules alone it was looked too; %d ports are taken", len(errs))
 	}
-}
-
-// BenchmarkProcesses is one walk through the open files of all processes, whatever it looks for.
-func BenchmarkProcesses(b *testing.B) {
-	none := map[uint32]bool{0: true}
-	for b.Loop() {
-		processes(none)
-	}
-}
-
-func TestListenersAreFoundWithTheirProcess(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	// A connection from the port is not one that waits for clients on it.
-	c, err := net.Dial("tcp4", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	ls, err := listeners(map[model.Protocol]bool{model.TCP: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := false
-	for _, l := range ls {
-		if l.addr.Port() == c.LocalAddr().(*net.TCPAddr).AddrPort().Port() {
-			t.Errorf("a connected socket was listed: %v", l)
-		}
-		if l.addr != at {
-			continue
-		}
-		found = true
-		who := (occupant{listener: l}).describe(processes(map[uint32]bool{l.inode: true}))
-		if !strings.Contains(who, myself(t)) || !strings.HasSuffix(who, "listens on "+at.String()) {
-			t.Errorf("occupant %q", who)
-		}
-	}
-	if !found {
-		t.Errorf("%s is not among %v", at, ls)
-	}
-}
-
-// myself is how this process is named among those of the host.
-func myself(t *testing.T) string {
-	t.Helper()
-	name, err := os.ReadFile("/proc/self/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(name)) + " (pid "
 }

@@ -22,6 +22,10 @@ type Options struct {
 	DNSPeers  netip.Addr // the address of the pool behind which the other hosts' DNS servers are; zero: none
 	Recognise Recognise  // nil: there are no tunnels
 
+	// DNSPorts tells on which ports this host's DNS server answers instead of port
+	// 53, by address; nil, or an empty answer: on 53. It is asked in every pass.
+	DNSPorts func() map[netip.Addr]uint16
+
 	// Admit tells which of these published ports this host must not take, and
 	// why: they are somebody else's. It is asked of ports that the host does not
 	// take yet. Nil: all are admitted.
@@ -155,11 +159,18 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 			}
 		}
 	}
-	if b.snap == nil || !sharedHosts(b.snap, s) {
-		if b.opts.DNSPeers.IsValid() && (b.snap == nil || !slices.Equal(otherServers(b.snap), otherServers(s))) {
-			fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, s)
+	var ports map[netip.Addr]uint16
+	if b.opts.DNSPorts != nil {
+		ports = b.opts.DNSPorts()
+	}
+	elsewhere := b.base != nil && !maps.Equal(ports, b.base.DNSPorts)
+	if b.snap == nil || elsewhere || !sharedHosts(b.snap, s) {
+		base := BaseOf(s, b.opts.Recognise)
+		base.DNSPorts = ports
+		if b.opts.DNSPeers.IsValid() && (b.snap == nil || elsewhere || !slices.Equal(otherServers(b.snap), otherServers(s))) {
+			fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, base.DNSPort(b.opts.DNS), s)
 		}
-		if base := BaseOf(s, b.opts.Recognise); b.base == nil || !base.equal(b.base) {
+		if b.base == nil || !base.equal(b.base) {
 			b.base, d.Base = base, base
 		}
 	}

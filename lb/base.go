@@ -66,8 +66,18 @@ func (b *Base) equal(o *Base) bool { return reflect.DeepEqual(b, o) }
 // the servers of the other hosts, so that a resolver with both has somewhere to
 // go while this host's agent is away.
 
-// DNSPort is where DNS servers answer (RFC 1035 section 4.2).
+// DNSPort is where clients ask DNS servers (RFC 1035 section 4.2).
 const DNSPort = 53
+
+// DNSPort is the port on which this host's DNS server answers what is sent to
+// port 53 of one of its addresses. Where it is another, as 53 is somebody else's,
+// the plane leads there what is sent to 53.
+func (b *Base) DNSPort(a netip.Addr) uint16 {
+	if p := b.DNSPorts[a]; p != 0 {
+		return p
+	}
+	return DNSPort
+}
 
 // dnsPeersID stands for the second address among the services. It has no stack,
 // so no service is called that.
@@ -84,15 +94,16 @@ func otherServers(s *model.Snapshot) (addrs []netip.Addr) {
 }
 
 // dnsPeers are the frontends of the second address: to the other hosts that
-// live, to this one if there are none.
-func dnsPeers(at, own netip.Addr, s *model.Snapshot) *part {
+// live, to this one if there are none. Other hosts are asked on port 53, wherever
+// they answer; what is balanced to this one's own is not led on.
+func dnsPeers(at, own netip.Addr, ownPort uint16, s *model.Snapshot) *part {
 	p := &part{endpoints: map[netip.Addr]Endpoint{}}
-	servers := otherServers(s)
+	servers, port := otherServers(s), uint16(DNSPort)
 	for _, a := range servers {
 		p.endpoints[a] = Endpoint{} // its replies pass as those of tasks do
 	}
 	if len(servers) == 0 && own.IsValid() {
-		servers = append(servers, own)
+		servers, port = append(servers, own), ownPort
 	}
 	if len(servers) == 0 {
 		return p
@@ -100,7 +111,7 @@ func dnsPeers(at, own netip.Addr, s *model.Snapshot) *part {
 	for _, proto := range []model.Protocol{model.TCP, model.UDP} {
 		b := newBuilder(Key{at, proto, DNSPort}, &model.Service{ID: dnsPeersID})
 		for _, a := range servers {
-			b.add(&model.Task{Addr: a, State: model.Running, Weight: 1}, DNSPort, a == own)
+			b.add(&model.Task{Addr: a, State: model.Running, Weight: 1}, port, a == own)
 		}
 		p.frontends = append(p.frontends, b.frontend())
 	}

@@ -76,18 +76,21 @@ func TestSecondDNSAddressLeadsToOtherHostsThatLive(t *testing.T) {
 	b, both, own := to(" | 10.244.2.1:53 1"), to(" | 10.244.2.1:53 1 | 10.244.3.1:53 1"), to(" | 10.96.0.10:53 1 local")
 	for name, tc := range map[string]struct {
 		nodes []model.Node
+		port  uint16 // of this host's own
 		want  []string
 	}{
-		"alone":                          {[]model.Node{a}, own},
-		"two others":                     {[]model.Node{a, host("b", "10.244.3.0/24", true), host("c", "10.244.2.0/24", true)}, both},
-		"one of them dead":               {[]model.Node{a, host("b", "10.244.2.0/24", true), host("c", "10.244.3.0/24", false)}, b},
-		"all of them dead":               {[]model.Node{a, host("b", "10.244.2.0/24", false)}, own},
-		"one without a subnet so far":    {[]model.Node{a, host("b", "", true), host("c", "10.244.2.0/24", true)}, b},
-		"a subnet written as an address": {[]model.Node{a, host("b", "10.244.2.7/24", true)}, b},
-		"IPv6":                           {[]model.Node{a, host("b", "fd00::/64", true)}, own},
+		"alone":                          {[]model.Node{a}, 53, own},
+		"two others":                     {[]model.Node{a, host("b", "10.244.3.0/24", true), host("c", "10.244.2.0/24", true)}, 53, both},
+		"one of them dead":               {[]model.Node{a, host("b", "10.244.2.0/24", true), host("c", "10.244.3.0/24", false)}, 53, b},
+		"all of them dead":               {[]model.Node{a, host("b", "10.244.2.0/24", false)}, 53, own},
+		"one without a subnet so far":    {[]model.Node{a, host("b", "", true), host("c", "10.244.2.0/24", true)}, 53, b},
+		"a subnet written as an address": {[]model.Node{a, host("b", "10.244.2.7/24", true)}, 53, b},
+		"IPv6":                           {[]model.Node{a, host("b", "fd00::/64", true)}, 53, own},
+		"alone, on another port":         {[]model.Node{a}, 10053, to(" | 10.96.0.10:10053 1 local")},
+		"others, and itself on another":  {[]model.Node{a, host("b", "10.244.2.0/24", true)}, 10053, b},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := dnsPeers(netip.MustParseAddr("10.96.0.11"), netip.MustParseAddr("10.96.0.10"), &model.Snapshot{Self: a, Nodes: tc.nodes})
+			p := dnsPeers(netip.MustParseAddr("10.96.0.11"), netip.MustParseAddr("10.96.0.10"), tc.port, &model.Snapshot{Self: a, Nodes: tc.nodes})
 			var got []string
 			for _, f := range p.frontends {
 				got = append(got, text(f))
@@ -96,5 +99,30 @@ func TestSecondDNSAddressLeadsToOtherHostsThatLive(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// TestTheDNSServersPortIsFollowed, with one and the same Snapshot.
+func TestTheDNSServersPortIsFollowed(t *testing.T) {
+	var ports map[netip.Addr]uint16
+	vip := netip.MustParseAddr("10.96.0.10")
+	b, r := newRecorder(t, Options{DNS: vip, DNSPeers: vip.Next(), DNSPorts: func() map[netip.Addr]uint16 { return ports }})
+	s := snapshot()
+	s.Nodes = []model.Node{s.Self}
+	b.Reconcile(t.Context(), s, true)
+	if got := r.base.DNSPort(vip); got != 53 {
+		t.Errorf("port %d", got)
+	}
+	ports = map[netip.Addr]uint16{vip: 10053}
+	b.Reconcile(t.Context(), s, true)
+	want := []string{"+ dns-peers 10.96.0.11:53/tcp rr | 10.96.0.10:10053 1 local", "+ dns-peers 10.96.0.11:53/udp rr | 10.96.0.10:10053 1 local", "base"}
+	if d := cmp.Diff(want, r.last); d != "" {
+		t.Error(d)
+	}
+	if got := r.base.DNSPort(vip); got != 10053 || r.base.DNSPort(vip.Next()) != 53 {
+		t.Errorf("port %d", got)
+	}
+	if b.Reconcile(t.Context(), s, true); len(r.last) > 0 {
+		t.Errorf("nothing has changed, and the plane is told %v", r.last)
 	}
 }

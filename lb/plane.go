@@ -180,6 +180,10 @@ type Base struct {
 	Cluster  []netip.Prefix  // hosts of the cluster and the subnets of their containers, in order: who may ask this host's DNS server
 	Peers    []Peer          // by number
 	Alone    bool            // no other host's DNS server could answer for this one's
+
+	// DNSPorts are the ports on which this host's DNS server answers, by address,
+	// where port 53 is somebody else's: see [Base.DNSPort].
+	DNSPorts map[netip.Addr]uint16
 }
 
 // Peer is another host, whose published ports may lead to tasks of this one.
@@ -194,7 +198,7 @@ type Peer struct {
 // PlaneOptions are the settings that every plane takes.
 type PlaneOptions struct {
 	Pool     netip.Prefix // the VIPs; IPv4
-	DNS      netip.Addr   // the address of the pool where this host itself answers DNS, port 53; zero: it does not
+	DNS      netip.Addr   // the address of the pool where this host itself answers DNS; zero: it does not
 	DNSPeers netip.Addr   // the address of the pool behind which the other hosts' DNS servers are; zero: none
 	Timeouts Timeouts     // how long idle connections are kept; zero: the plane's own defaults
 	StateDir string       // where former values of what is the host's are kept; made if missing

@@ -71,6 +71,7 @@ const (
 const (
 	StoreUnreachable  Code = "store-unreachable"     // etcd does not answer
 	DNSListenFailed   Code = "dns-listen-failed"     // the DNS server cannot listen on an address
+	DNSPortTaken      Code = "dns-port-taken"        // notice: another process has port 53, and the DNS server answers on another
 	KernelReadFailed  Code = "kernel-read-failed"    // the kernel's tables cannot be read
 	KernelWriteFailed Code = "kernel-write-failed"   // the kernel refuses an entry
 	KernelIncomplete  Code = "kernel-incomplete"     // the kernel lacks a module or a feature

@@ -61,7 +61,8 @@ func tryRules(ctx context.Context) error {
 	o := &Options{PlaneOptions: lb.PlaneOptions{Pool: some, DNS: some.Addr().Next(), DNSPeers: some.Addr().Next()}}
 	base := &lb.Base{
 		Self: model.Node{Subnet: some}, Alone: true,
-		Peers: []lb.Peer{{Number: 1, Addr: some.Addr(), MACs: []model.MAC{{2}}}},
+		Peers:    []lb.Peer{{Number: 1, Addr: some.Addr(), MACs: []model.MAC{{2}}}},
+		DNSPorts: map[netip.Addr]uint16{o.DNS: 1},
 	}
 	between := &lb.Between{Own: some, Tunnels: []lb.Tunnel{{Protocol: unix.IPPROTO_UDP, Port: 1}, {Protocol: unix.IPPROTO_IPIP}}}
 	restore := exec.CommandContext(ctx, path, "--wait")

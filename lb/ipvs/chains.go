@@ -53,7 +53,7 @@ func vipChains(o *Options, base *lb.Base) []rules.Chain {
 	}
 	if o.DNS.IsValid() {
 		for _, proto := range []string{"udp", "tcp"} {
-			vip = append(vip, fmt.Sprintf("-d %s -p %s --dport %d -j ACCEPT", o.DNS, proto, lb.DNSPort))
+			vip = append(vip, fmt.Sprintf("-d %s -p %s --dport %d -j ACCEPT", o.DNS, proto, base.DNSPort(o.DNS)))
 		}
 	}
 	// The whole pool is this host's by the local route: what is no service
@@ -70,10 +70,15 @@ func vipChains(o *Options, base *lb.Base) []rules.Chain {
 	// address of the mesh's bridge.
 	dns := rules.Chain{Table: "filter", Name: "SHOAL-DNS"}
 	server := model.PlanOf(base.Self.Subnet).DNS
+	// Where port 53 is somebody else's, the server answers on another.
+	toServer := rules.Chain{Table: "nat", Name: "SHOAL-DNS", Rules: otherPort(base, server)}
+	if len(toServer.Rules) > 0 {
+		toServer.From = []rules.Jump{{From: "PREROUTING", Match: "-d " + server.String()}, {From: "OUTPUT", Match: "-d " + server.String()}}
+	}
 	if o.DNSPeers.IsValid() && server.IsValid() {
 		dns.From = []rules.Jump{{From: "INPUT", Match: "-d " + server.String()}}
 		for _, proto := range []string{"udp", "tcp"} {
-			dns.Rules = append(dns.Rules, fmt.Sprintf("-p %s --dport %d %s -j ACCEPT", proto, lb.DNSPort, match(setCluster, "src")))
+			dns.Rules = append(dns.Rules, fmt.Sprintf("-p %s --dport %d %s -j ACCEPT", proto, base.DNSPort(server), match(setCluster, "src")))
 		}
 	}
 	// While the agent is away nobody listens there. A resolver that is told so
@@ -117,7 +122,7 @@ func vipChains(o *Options, base *lb.Base) []rules.Chain {
 			// Docker's rules for published ports (-p) take every address that is
 			// local to the host, which VIPs are.
 			Table: "nat", Name: "SHOAL-VIP", From: jumps("PREROUTING", "OUTPUT"),
-			Rules: []string{"-j ACCEPT"},
+			Rules: append(otherPort(base, o.DNS), "-j ACCEPT"),
 		},
 		{
 			// A task that reached itself would answer itself directly, not by way
@@ -155,5 +160,17 @@ func vipChains(o *Options, base *lb.Base) []rules.Chain {
 			},
 		},
 		dns,
+		toServer,
 	}
+}
+
+// otherPort are the rules that lead what is sent to port 53 of an address to the
+// port where the DNS server answers; none where that is the same.
+func otherPort(base *lb.Base, a netip.Addr) (rs []string) {
+	if port := base.DNSPort(a); port != lb.DNSPort {
+		for _, proto := range []string{"udp", "tcp"} {
+			rs = append(rs, fmt.Sprintf("-d %s -p %s --dport %d -j DNAT --to-destination %s:%d", a, proto, lb.DNSPort, a, port))
+		}
+	}
+	return rs
 }

@@ -27,6 +27,37 @@ func TestRulesAreAsManyForAnyNumberOfServices(t *testing.T) {
 	}
 }
 
+// TestTakenPortOfDNSIsLedElsewhere: what is sent to port 53 reaches the server on its other port, and nothing else of the
+// host is let in.
+func TestTakenPortOfDNSIsLedElsewhere(t *testing.T) {
+	vip, bridge := netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("10.244.1.1")
+	base := &lb.Base{Self: model.Node{Subnet: netip.MustParsePrefix("10.244.1.0/24")}, Alone: true,
+		DNSPorts: map[netip.Addr]uint16{vip: 10053, bridge: 10054}}
+	n := 0
+	text := map[string]string{}
+	for _, c := range vipChains(testOptions(), base) {
+		n += len(c.Rules) + len(c.From)
+		text[c.Table+" "+c.Name] = strings.Join(c.Rules, "\n")
+	}
+	if n != 38+6 {
+		t.Errorf("%d rules, and doc.go says 44", n)
+	}
+	for chain, want := range map[string]string{
+		"nat SHOAL-VIP": "-d 10.96.0.10 -p udp --dport 53 -j DNAT --to-destination 10.96.0.10:10053\n" +
+			"-d 10.96.0.10 -p tcp --dport 53 -j DNAT --to-destination 10.96.0.10:10053\n-j ACCEPT",
+		"nat SHOAL-DNS": "-d 10.244.1.1 -p udp --dport 53 -j DNAT --to-destination 10.244.1.1:10054\n" +
+			"-d 10.244.1.1 -p tcp --dport 53 -j DNAT --to-destination 10.244.1.1:10054",
+		"filter SHOAL-DNS": "-p udp --dport 10054 -m set --match-set SHOAL-CLUSTER src -j ACCEPT\n-p tcp --dport 10054 -m set --match-set SHOAL-CLUSTER src -j ACCEPT",
+	} {
+		if text[chain] != want {
+			t.Errorf("%s:\n%s\nwant:\n%s", chain, text[chain], want)
+		}
+	}
+	if vip := text["filter SHOAL-VIP"]; !strings.Contains(vip, "-d 10.96.0.10 -p udp --dport 10053 -j ACCEPT") || strings.Contains(vip, "dport 53 ") {
+		t.Errorf("what is let in:\n%s", vip)
+	}
+}
+
 func TestRulesOfTheMeshGrowWithHostsOnly(t *testing.T) {
 	count := func(peers int) (n int) {
 		for _, c := range meshChains(pool, make([]lb.Peer, peers)) {

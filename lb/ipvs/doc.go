@@ -33,7 +33,7 @@
 // INPUT.
 //
 // These are 38 rules at most, the jumps to them included, for one service or ten
-// thousand.
+// thousand, and six more where port 53 is another process's.
 //
 // # The path of a request to a published port
 //
@@ -107,6 +107,10 @@
 // the cluster and their containers are let in. While the agent is away a resolver
 // is told so, and goes on to the second address; where there are no others it
 // hears nothing, and asks again.
+//
+// Where port 53 of all addresses is another process's, a socket for one address
+// cannot be bound beside. The agent then answers on another port, and nat leads
+// there what is sent to port 53 ([lb.Base.DNSPorts]).
 //
 // # UDP
 //

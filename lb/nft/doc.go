@@ -103,6 +103,12 @@
 // before those of iptables. A connection that is to keep its destination or
 // source, whatever rules of others say, is changed to the one that it has.
 //
+// # DNS
+//
+// Where port 53 of all addresses is another process's, a socket for one address
+// cannot be bound beside. The agent then answers on another port, and the
+// connection is led there before anything else is looked up ([lb.Base.DNSPorts]).
+//
 // # Repair
 //
 // The kernel tells of changes of the table by others, and a full pass follows:

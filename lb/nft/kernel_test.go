@@ -62,6 +62,7 @@ var some = &surroundings{
 		Inside:   []netip.Prefix{prefix("10.244.0.0/16"), prefix("192.168.1.1/32"), prefix("192.168.1.2/32"), prefix("255.255.255.0/24")},
 		Cluster:  []netip.Prefix{prefix("10.244.1.0/24")},
 		Peers:    []lb.Peer{{Name: "b", Number: 2, Addr: netip.MustParseAddr("192.168.1.2"), MACs: []model.MAC{{2, 0, 0, 0, 0, 1}}}},
+		DNSPorts: map[netip.Addr]uint16{netip.MustParseAddr("10.96.0.10"): 10053, netip.MustParseAddr("10.244.1.1"): 10053},
 	},
 	between: lb.Between{
 		Own: prefix("10.244.1.0/24"), Nets: []netip.Prefix{prefix("10.244.2.0/24")}, Hosts: []netip.Addr{netip.MustParseAddr("192.168.1.2")},

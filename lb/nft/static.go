@@ -66,7 +66,7 @@ func (w *surroundings) chains() []chain {
 		{name: "pass", rules: []rule{on("past the rules of iptables", setPacketMark(passBit, passBit))}},
 		{name: "refuse", rules: refusal},
 		{name: "published", rules: published},
-		{name: "vip", rules: vip},
+		{name: "vip", rules: append(w.otherPort(w.opts.DNS), vip...)},
 		{name: "vip-in", rules: []rule{
 			on("VIPs are for this host and its containers", notIn(byDevice, bridges), keepDest),
 			on("choose a service", goTo("vip")),
@@ -115,14 +115,14 @@ func (w *surroundings) hooks() []chain {
 			on("a tunnel's own packets go by the routes", outDevice(r0), does{&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: []byte(tunnelDevices)}}, setPacketMark(0, ^uint32(0))),
 			on("routed", marked(packetMark, lb.PacketMark, lb.MarkKind), setPacketMark(0, lb.MarkMask)),
 		}},
-		{"nat-in", pre, nat, beforeDNAT, []rule{
+		{"nat-in", pre, nat, beforeDNAT, append(w.otherPort(w.server()),
 			on("to a VIP", within(dest, w.opts.Pool), goTo("vip-in")),
 			on("to this host", outsideOf(dest, loopback), addressType(false, r0), isLocal, goTo("published")),
-		}},
-		{"nat-out", output, nat, beforeDNAT, []rule{
+		)},
+		{"nat-out", output, nat, beforeDNAT, append(w.otherPort(w.server()),
 			on("to a VIP", within(dest, w.opts.Pool), goTo("vip")),
 			on("to this host", addressType(false, r0), isLocal, goTo("published")),
-		}},
+		)},
 		{"nat-post", post, nat, beforeSNAT, w.natPost()},
 		{"nat-input", input, nat, beforeSNAT, w.natInput()},
 		{"input", input, filter, beforeFilter, w.input()},
@@ -282,15 +282,29 @@ func (w *surroundings) pool() []rule {
 		on("errors about connections", equal(protocol, []byte{unix.IPPROTO_ICMP}), has(ctState, expr.CtStateBitRELATED), goTo("pass")),
 	}
 	if w.opts.DNS.IsValid() {
-		rs = append(rs, dnsTo(w.opts.DNS)...)
+		rs = append(rs, w.dnsTo(w.opts.DNS)...)
 	}
 	return append(rs, on("no service", goTo("refuse")))
 }
 
-// dnsTo lets questions to a server's address in; more says from whom.
-func dnsTo(a netip.Addr, more ...does) (rs []rule) {
+// otherPort leads what is sent to port 53 of an address to the port where the
+// DNS server answers: 53 is somebody else's.
+func (w *surroundings) otherPort(a netip.Addr) (rs []rule) {
+	port := w.base.DNSPort(a)
+	if port == lb.DNSPort {
+		return nil
+	}
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		parts := append([]does{equal(dest, a.AsSlice()), equal(protocol, []byte{p}), equal(toPort, be16(lb.DNSPort))}, more...)
+		rs = append(rs, on("DNS, whose port is another's here", equal(dest, a.AsSlice()), equal(protocol, []byte{p}), equal(toPort, be16(lb.DNSPort)),
+			value(r1, a.AsSlice()), value(r2, be16(port)), dnat(r1, r2)))
+	}
+	return rs
+}
+
+// dnsTo lets questions to a server's address in; more says from whom.
+func (w *surroundings) dnsTo(a netip.Addr, more ...does) (rs []rule) {
+	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		parts := append([]does{equal(dest, a.AsSlice()), equal(protocol, []byte{p}), equal(toPort, be16(w.base.DNSPort(a)))}, more...)
 		rs = append(rs, on("DNS", append(parts, goTo("pass"))...))
 	}
 	return rs
@@ -312,7 +326,7 @@ func (w *surroundings) input() []rule {
 	// Other hosts' containers, and the hosts, reach this host's DNS server by the
 	// address of the mesh's bridge.
 	if server := w.server(); server.IsValid() {
-		rs = append(rs, dnsTo(server, in(source, cluster))...)
+		rs = append(rs, w.dnsTo(server, in(source, cluster))...)
 	}
 	isNew := has(ctState, expr.CtStateBitNEW)
 	rs = append(rs,
