@@ -3,6 +3,7 @@ package ingress
 import (
 	"net/netip"
 
+	"shoal/kernel/sockets"
 	"shoal/lb"
 	"shoal/model"
 )
@@ -11,7 +12,7 @@ import (
 // that of all addresses: "dnsmasq (pid 612) listens on 0.0.0.0:53"; "": none
 // does.
 func Holder(proto model.Protocol, at netip.AddrPort) (string, error) {
-	ls, err := listeners(map[model.Protocol]bool{proto: true})
+	ls, err := sockets.Listeners(map[model.Protocol]bool{proto: true})
 	if err != nil {
 		return "", err
 	}
@@ -19,5 +20,5 @@ func Holder(proto model.Protocol, at netip.AddrPort) (string, error) {
 	if !taken {
 		return "", nil
 	}
-	return who.describe(processes(map[uint32]bool{who.inode: true})), nil
+	return who.describe(sockets.Processes(map[uint32]bool{who.Inode: true})), nil
 }
