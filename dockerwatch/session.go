@@ -37,6 +37,8 @@ type session struct {
 	engine engine
 	stream *stream
 
+	emit    func(model.Local)
+	touched map[string]bool // IDs of containers of which events came while a list was waited for; nil: none is
 	steps   int
 	answers chan answer
 	asked   map[string]question // container's ID -> what is not answered yet
@@ -83,6 +85,7 @@ func (w *Watcher) session(ctx context.Context, emit func(model.Local), connected
 		Watcher: w,
 		engine:  engine,
 		stream:  stream,
+		emit:    emit,
 		answers: make(chan answer, inspections),
 		asked:   map[string]question{},
 		failed:  map[string]bool{},
@@ -97,11 +100,11 @@ func (w *Watcher) session(ctx context.Context, emit func(model.Local), connected
 	}
 	connected()
 	w.tell(emit)
-	return s.follow(ctx, emit)
+	return s.follow(ctx)
 }
 
 // follow emits what changes until the session ends.
-func (s *session) follow(ctx context.Context, emit func(model.Local)) error {
+func (s *session) follow(ctx context.Context) error {
 	resync := time.NewTicker(s.resync)
 	defer resync.Stop()
 	ticker := time.NewTicker(tick)
@@ -112,11 +115,11 @@ func (s *session) follow(ctx context.Context, emit func(model.Local)) error {
 			return ctx.Err()
 		case <-s.stream.wake:
 		case c := <-s.commands:
-			s.obey(c, emit)
+			s.obey(c, s.emit)
 			continue
 		case l := <-s.exits.ended:
 			s.bury(l)
-			s.tell(emit) // at once: the engine may hold back the answers that step waits for
+			s.tell(s.emit) // at once: the engine may hold back the answers that step waits for
 		case a := <-s.answers:
 			if err := s.settle(a); err != nil {
 				return err
@@ -138,7 +141,7 @@ func (s *session) follow(ctx context.Context, emit func(model.Local)) error {
 			clear(s.failed)
 		}
 		err := s.step(ctx, patience)
-		s.tell(emit)
+		s.tell(s.emit)
 		if err != nil {
 			return err
 		}
@@ -167,6 +170,9 @@ func (s *session) step(ctx context.Context, patience time.Duration) error {
 				return err
 			}
 			awaited += s.ask(ctx)
+		case l := <-s.exits.ended:
+			s.bury(l)
+			s.tell(s.emit)
 		case <-late:
 			awaited = 0
 		}
@@ -190,29 +196,83 @@ func (s *session) takeIn(events []event) {
 			q.tooOld = true
 			s.asked[e.container] = q
 		}
+		if s.touched != nil {
+			s.touched[e.container] = true
+		}
 		if e.at.After(s.seen) {
 			s.seen = e.at
 		}
 	}
 }
 
+// while waits for a list of the engine's, which can take it seconds. Events, and
+// deaths of which the kernel tells, are taken in and told meanwhile.
+func (s *session) while(ctx context.Context, call func(context.Context) error) error {
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	done := make(chan error, 1)
+	go func() { done <- call(callCtx) }()
+	fail := func(err error) error {
+		cancel()
+		<-done // so that nobody else writes to what call returns
+		return err
+	}
+	defer cancel()
+	for {
+		commands := s.commands
+		if s.last == nil { // the first time nothing is told, and nothing is done, before all is known
+			commands = nil
+		}
+		select {
+		case err := <-done:
+			return err
+		case <-s.stream.wake:
+			events, err := s.stream.take()
+			s.takeIn(events)
+			if err != nil {
+				return fail(err)
+			}
+			s.ask(ctx)
+		case a := <-s.answers:
+			if err := s.settle(a); err != nil {
+				return fail(err)
+			}
+			s.ask(ctx)
+		case l := <-s.exits.ended:
+			s.bury(l)
+		case c := <-commands:
+			s.obey(c, s.emit)
+			continue
+		}
+		if s.last != nil {
+			s.tell(s.emit)
+		}
+	}
+}
+
 // list asks for all networks and running containers, and marks those to look
-// at that are new or have changed.
+// at that are new or have changed, or of which there were events meanwhile: they
+// may not be as they were listed.
 func (s *session) list(ctx context.Context) error {
 	s.metrics.lists.Inc()
 	if err := s.listNetworks(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	containers, err := s.engine.ContainerList(ctx, container.ListOptions{})
+	s.touched = map[string]bool{}
+	defer func() { s.touched = nil }()
+	var containers []container.Summary
+	err := s.while(ctx, func(ctx context.Context) (err error) {
+		containers, err = s.engine.ContainerList(ctx, container.ListOptions{})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	running, images := map[string]bool{}, map[string]bool{}
+	running, images := maps.Clone(s.touched), map[string]bool{}
 	for _, c := range containers {
 		running[c.ID], images[c.ImageID] = true, true
-		if now := outline(c); s.outlines[c.ID] != now {
+		if s.touched[c.ID] {
+			s.inventory.stale[c.ID] = true
+		} else if now := outline(c); s.outlines[c.ID] != now {
 			s.outlines[c.ID] = now
 			s.inventory.stale[c.ID] = true
 		}
@@ -229,13 +289,16 @@ func (s *session) list(ctx context.Context) error {
 }
 
 func (s *session) listNetworks(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	list, err := s.engine.NetworkList(ctx, network.ListOptions{})
+	s.inventory.relist = false // an event that comes meanwhile asks for another list
+	var list []network.Summary
+	err := s.while(ctx, func(ctx context.Context) (err error) {
+		list, err = s.engine.NetworkList(ctx, network.ListOptions{})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("list networks: %w", err)
 	}
-	s.inventory.networks, s.inventory.relist = networksOf(list, interfaceAddrs), false
+	s.inventory.networks = networksOf(list, interfaceAddrs)
 	return nil
 }
 
