@@ -151,10 +151,8 @@ type reaper struct {
 	busy    bool
 }
 
-// gathering is how long those who leave are gathered whose frontends had no packets:
-// each time the kernel looks through all flows it remembers, and whoever needs that
-// processor waits meanwhile.
-const gathering = time.Second
+// gathering is how long those who leave are gathered.
+const gathering = 100 * time.Millisecond
 
 func (p *Plane) reapLater() {
 	for {
