@@ -389,8 +389,8 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile
 		if code, why := problemOf(c, s, a.config.Network); why != "" {
 			ps = append(ps, model.Problem{Node: c.Node, Code: code, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}
-		if c.Notice != "" {
-			ps = append(ps, model.Problem{Node: c.Node, Code: c.NoticeCode, Kind: "container", Object: c.Name, Reason: c.Notice, Notice: true, Since: c.Since})
+		for _, n := range c.Notices {
+			ps = append(ps, model.Problem{Node: c.Node, Code: n.Code, Kind: "container", Object: c.Name, Reason: n.Text, Notice: true, Since: c.Since})
 		}
 	}
 	return reconcile.Result{Again: again, Problems: ps}

@@ -28,7 +28,10 @@ func bounded(c model.Container) model.Container {
 func atMost(c *model.Container) int {
 	const fixed, port, addr = 1024, 128, 64 // what numbers, times, names of keys and labels of DNS take at most
 	text := func(s string) int { return 6 * len(s) }
-	n := fixed + text(c.ID) + text(c.Name) + text(c.Node) + text(c.Problem) + text(c.Notice) + addr*len(c.Addrs)
+	n := fixed + text(c.ID) + text(c.Name) + text(c.Node) + text(c.Problem) + addr*len(c.Addrs)
+	for _, notice := range c.Notices {
+		n += addr + text(notice.Text)
+	}
 	for i := range c.Tasks {
 		t := &c.Tasks[i]
 		n += fixed + text(t.Node) + text(t.Container) + text(t.Name) + port*(len(t.Spec.Ports)+len(t.Spec.Publish))

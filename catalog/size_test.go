@@ -48,7 +48,7 @@ func TestARecordThatIsTooLargeIsAProblem(t *testing.T) {
 func TestASizeIsBoundedWithoutWriting(t *testing.T) {
 	long := strings.Repeat("\x01", 1000)
 	c := publishing("x", 500)
-	c.Name, c.Problem, c.Notice = long, long, long
+	c.Name, c.Problem, c.Notices = long, long, []model.Notice{{Code: model.TaskFlapping, Text: long}}
 	c.Stack, c.Since = strings.Repeat("s", 63), time.Now()
 	for i := range 500 {
 		c.Addrs = append(c.Addrs, netip.MustParseAddr("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"))

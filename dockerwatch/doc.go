@@ -64,6 +64,11 @@
 // once, when a container of it has such labels; if it is gone, they are taken for
 // the container's.
 //
+// # Flapping
+//
+// A task that cannot be in rotation leaves it at once. One that comes back too often
+// is let in more and more slowly; see damp.go.
+//
 // # Deaths
 //
 // That a task's container has died is told by the kernel, which does so at once

@@ -366,8 +366,8 @@ func TestEngineLabelsOfAnImage(t *testing.T) {
 	h.run("own", "-l shoal.service=web")
 	h.wants("alone asked:problem own:running plain said:running")
 	for _, name := range []string{"alone", "asked", "said"} {
-		if why := h.container(name).NoticeCode; why != model.LabelsOfImage {
-			t.Errorf("the notice of %s is %q", name, why)
+		if n := h.container(name).Notices; len(n) != 1 || n[0].Code != model.LabelsOfImage {
+			t.Errorf("the notices of %s are %q", name, n)
 		}
 	}
 	if tasks := h.container("said").Tasks; len(tasks[0].Spec.Publish) > 0 {

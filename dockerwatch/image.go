@@ -47,10 +47,10 @@ func effectiveLabels(labels, image map[string]string) (own map[string]string, ig
 // maxNamed is how many of the labels that are ignored are named.
 const maxNamed = 5
 
-// imageNotice says that labels are ignored, and what to do; "" if none are.
-func imageNotice(ignored []string) string {
+// imageNotice says that labels are ignored, if any are, and what to do.
+func imageNotice(ignored []string) (n []model.Notice) {
 	if len(ignored) == 0 {
-		return ""
+		return nil
 	}
 	var names []string
 	for _, label := range ignored[:min(len(ignored), maxNamed)] {
@@ -59,14 +59,6 @@ func imageNotice(ignored []string) string {
 	if more := len(ignored) - maxNamed; more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	return fmt.Sprintf("labels of its image are not obeyed: %s; a label given to the container counts, unless the image has it with the same value: "+
-		"build the image without it, or write it as %sservices.NAME.KEY", strings.Join(names, ", "), labelPrefix)
-}
-
-// noticeOf is what imageNotice says, with its code.
-func noticeOf(ignored []string) (model.Code, string) {
-	if why := imageNotice(ignored); why != "" {
-		return model.LabelsOfImage, why
-	}
-	return "", ""
+	return append(n, model.Notice{Code: model.LabelsOfImage, Text: fmt.Sprintf("labels of its image are not obeyed: %s; a label given to the container counts, "+
+		"unless the image has it with the same value: build the image without it, or write it as %sservices.NAME.KEY", strings.Join(names, ", "), labelPrefix)})
 }

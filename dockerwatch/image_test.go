@@ -44,7 +44,7 @@ func TestLabelsOfAnImageAreNotObeyed(t *testing.T) {
 			if got := strings.Join(ignored, " "); got != test.ignored {
 				t.Errorf("ignored are %q, want %q", got, test.ignored)
 			}
-			if notice := imageNotice(ignored); (notice != "") != (test.ignored != "") {
+			if notice := imageNotice(ignored); (len(notice) == 1) != (test.ignored != "") {
 				t.Errorf("notice %q", notice)
 			}
 		})
@@ -68,7 +68,7 @@ func TestAnImagesManyLabelsAreNotAllNamed(t *testing.T) {
 	for i := range 100 {
 		ignored = append(ignored, strings.Repeat("x", 1000)+string(rune('a'+i%26)))
 	}
-	notice := imageNotice(ignored)
+	notice := imageNotice(ignored)[0].Text
 	if len(notice) > 1000 || !strings.Contains(notice, "95 more") {
 		t.Errorf("%d characters: %s", len(notice), notice)
 	}
@@ -86,8 +86,8 @@ func TestNoImageJoinsByItself(t *testing.T) {
 	e.runImage("x", "composed", "com.docker.compose.project=shop")
 	h := watch(t, e, func(o *Options) { o.Resync = 20 * time.Millisecond })
 	h.wants("a b:running c:running d:running e x")
-	if n := h.container("a"); n.NoticeCode != model.LabelsOfImage || !strings.Contains(n.Notice, "shoal.service") {
-		t.Errorf("the notice is %q: %s", n.NoticeCode, n.Notice)
+	if n := h.container("a").Notices; len(n) != 1 || n[0].Code != model.LabelsOfImage || !strings.Contains(n[0].Text, "shoal.service") {
+		t.Errorf("the notices are %q", n)
 	}
 	if stack := h.container("x").Stack; stack != model.DefaultStack {
 		t.Errorf("its image has put it in the stack %s", stack)

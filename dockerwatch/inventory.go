@@ -26,6 +26,7 @@ type inventory struct {
 	early      map[string][]event       // container's ID -> signals it was sent before it was looked at
 	dead       map[string]time.Time     // container's ID -> start of a life that has ended, of which the engine may not know yet
 	stale      map[string]bool          // containers' IDs to look at
+	dampers    map[string]*damper       // container's ID -> how often it came into rotation
 	relist     bool                     // the networks are to be listed
 }
 
@@ -136,6 +137,7 @@ func (v *inventory) put(f *facts, now time.Time) {
 	delete(v.dead, f.id)
 	f.follows(v.containers[f.id], now)
 	v.containers[f.id] = f
+	v.damped(f, now)
 	if l, ok := v.leaving[f.id]; ok && l.since.Before(f.started) {
 		delete(v.leaving, f.id)
 	}
@@ -212,7 +214,11 @@ func (v *inventory) container(f *facts) model.Container {
 		Stack: f.stack,
 		Since: f.started,
 	}
-	c.NoticeCode, c.Notice = noticeOf(f.ignored)
+	c.Notices = imageNotice(f.ignored)
+	damper := v.dampers[f.id]
+	if damper != nil && len(f.services) > 0 {
+		c.Notices = append(c.Notices, damper.notice()...)
+	}
 	if f.refusal != nil {
 		c.Problem, c.ProblemCode = f.refusal.Error(), model.CodeOf(f.refusal, model.LabelsInvalid)
 	}
@@ -227,6 +233,9 @@ func (v *inventory) container(f *facts) model.Container {
 			break
 		}
 		state, since := f.state(s.health, v.leaving[f.id].since)
+		if damper != nil && s.health == f.usesHealth() {
+			state, since = damper.state(state, since, f.started)
+		}
 		c.Tasks = append(c.Tasks, model.Task{
 			Service:   s.id,
 			Node:      v.node,

@@ -27,6 +27,7 @@ func newInventory() *inventory {
 		nodeAddr:   func() netip.Addr { return netip.MustParseAddr("192.0.2.1") },
 		limits:     testLimits,
 		containers: map[string]*facts{},
+		dampers:    map[string]*damper{},
 		networks: networksOf([]network.Summary{
 			{ID: "idbridge", Name: "bridge", Driver: "bridge"},
 			{ID: "idfront", Name: "front", Driver: "bridge"},

@@ -134,7 +134,7 @@ func (s *session) follow(ctx context.Context) error {
 				s.log.Warn("a container was to stop and still runs: its tasks are in rotation again",
 					"container", f.name, "id", f.id)
 			}
-			if len(back)+len(s.failed) == 0 && !s.inventory.relist {
+			if !s.inventory.release(time.Now().UTC()) && len(back)+len(s.failed) == 0 && !s.inventory.relist {
 				continue
 			}
 			maps.Copy(s.inventory.stale, s.failed)

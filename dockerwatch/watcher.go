@@ -114,6 +114,7 @@ func New(o Options) (*Watcher, error) {
 			early:      map[string][]event{},
 			dead:       map[string]time.Time{},
 			stale:      map[string]bool{},
+			dampers:    map[string]*damper{},
 		},
 		commands: make(chan command),
 		ended:    make(chan struct{}),

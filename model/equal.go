@@ -6,8 +6,8 @@ import "slices"
 // besides. It is called for every container of a host whenever one changes.
 func (c *Container) Equal(o *Container) bool {
 	return c == o || c.ID == o.ID && c.Name == o.Name && c.Node == o.Node && c.Stack == o.Stack &&
-		c.Problem == o.Problem && c.ProblemCode == o.ProblemCode && c.Notice == o.Notice && c.NoticeCode == o.NoticeCode && c.Since.Equal(o.Since) &&
-		slices.Equal(c.Addrs, o.Addrs) && equalTasks(c.Tasks, o.Tasks)
+		c.Problem == o.Problem && c.ProblemCode == o.ProblemCode && c.Since.Equal(o.Since) &&
+		slices.Equal(c.Addrs, o.Addrs) && slices.Equal(c.Notices, o.Notices) && equalTasks(c.Tasks, o.Tasks)
 }
 
 // Equal is as [Container.Equal].

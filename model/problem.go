@@ -25,6 +25,7 @@ type Code string
 const (
 	LabelsInvalid      Code = "labels-invalid"      // its labels say what cannot be meant
 	LabelsOfImage      Code = "labels-of-image"     // notice: labels of its image are not obeyed
+	TaskFlapping       Code = "task-flapping"       // notice: it comes into rotation too often, and is let in more slowly
 	RecordTooLarge     Code = "record-too-large"    // its labels say more than the store takes of a container
 	NetworkAmbiguous   Code = "network-ambiguous"   // it is on several networks and does not say which to use
 	NetworkMissing     Code = "network-missing"     // it is not on the network that it names, or the host has none of that name

@@ -238,9 +238,15 @@ type Container struct {
 	Tasks       []Task       `json:"tasks,omitempty"`
 	Problem     string       `json:"problem,omitempty"`     // why it was refused; "" if it was not
 	ProblemCode Code         `json:"problemCode,omitempty"` // of that
-	Notice      string       `json:"notice,omitempty"`      // what of its labels is not obeyed, though the rest is; "" if nothing
-	NoticeCode  Code         `json:"noticeCode,omitempty"`  // of that
+	Notices     []Notice     `json:"notices,omitempty"`     // what is not as its labels say, though it works
 	Since       time.Time    `json:"since"`                 // when it started
+}
+
+// Notice is something of an object that is not exactly as was asked for, while the
+// object works.
+type Notice struct {
+	Code Code   `json:"code"`
+	Text string `json:"text"` // and what to do about it
 }
 
 // Network is a Docker network of this host, with containers on a bridge.
