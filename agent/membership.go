@@ -183,7 +183,7 @@ func (m *membership) open() error {
 		return nil
 	}
 	live, err := cluster.StartLiveness(cluster.LivenessOptions{
-		Node: m.config.Node, Addr: m.config.Advertise, Key: m.id.GossipKey(), Peers: m.peers, Log: m.log,
+		Node: m.config.Node, Addr: m.config.Advertise, Identity: m.id, Peers: m.peers, Log: m.log,
 	})
 	if err != nil {
 		return err

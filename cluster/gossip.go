@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -47,7 +48,7 @@ func gossipConfig(o LivenessOptions, d *delegate) *memberlist.Config {
 	c.BindPort = int(o.Port)
 	c.AdvertiseAddr = c.BindAddr
 	c.AdvertisePort = c.BindPort
-	c.SecretKey = o.Key
+	c.SecretKey = o.Identity.GossipKey()
 	c.ProbeInterval = 300 * time.Millisecond
 	c.ProbeTimeout = 200 * time.Millisecond // also of Memberlist.Ping
 	c.SuspicionMult = 3
@@ -113,7 +114,16 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 
 // startGossip opens the gossip port.
 func startGossip(o LivenessOptions, d *delegate) (*memberlist.Memberlist, error) {
-	ml, err := memberlist.Create(gossipConfig(o, d))
+	c := gossipConfig(o, d)
+	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger})
+	var ml *memberlist.Memberlist
+	if err == nil {
+		s := newStreams(o, t)
+		c.Transport = s
+		if ml, err = memberlist.Create(c); err != nil {
+			err = errors.Join(err, s.Shutdown())
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the gossip port %s:%d, TCP and UDP: %w; is the address this host's, and the port free?", o.Addr, o.Port, err)
 	}

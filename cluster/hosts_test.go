@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -26,7 +28,7 @@ const memberEnv = "SHOAL_TEST_MEMBER"
 
 type memberConfig struct {
 	Node  string
-	Key   []byte
+	Dir   string // of its identity
 	Peers map[string]netip.Addr
 	Grace time.Duration // see restartGrace
 }
@@ -54,10 +56,14 @@ func runMember(config string) error {
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		return err
 	}
+	id, err := Load(Host{Dir: c.Dir, Node: c.Node, Addr: c.Peers[c.Node]})
+	if err != nil {
+		return err
+	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
 	l, err := StartLiveness(LivenessOptions{
-		Node: c.Node, Addr: c.Peers[c.Node], Key: c.Key,
+		Node: c.Node, Addr: c.Peers[c.Node], Identity: id,
 		Peers: func() map[string]netip.Addr { return c.Peers },
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		grace: c.Grace,
@@ -106,7 +112,7 @@ type answer struct {
 type lan struct {
 	t     *testing.T
 	hub   string
-	key   []byte
+	dirs  map[string]string // of identities, by name
 	peers map[string]netip.Addr
 	grace time.Duration // of agents that are started from now on
 	hosts map[string]*host
@@ -141,7 +147,7 @@ func newLAN(t *testing.T, n int, change ...func(*lan)) *lan {
 	}
 	t.Parallel()
 	prefix := fmt.Sprintf("shl%d-%d-", os.Getpid(), lans.Add(1))
-	l := &lan{t: t, hub: prefix + "hub", key: make([]byte, gossipKeyBytes), peers: map[string]netip.Addr{}, grace: restartGrace, hosts: map[string]*host{}}
+	l := &lan{t: t, hub: prefix + "hub", dirs: map[string]string{}, peers: map[string]netip.Addr{}, grace: restartGrace, hosts: map[string]*host{}}
 	for _, f := range change {
 		f(l)
 	}
@@ -160,6 +166,7 @@ func newLAN(t *testing.T, n int, change ...func(*lan)) *lan {
 		l.ip("-n", h.ns, "link", "set", "eth0", "up")
 		l.ip("-n", h.ns, "link", "set", "lo", "up")
 	}
+	l.dirs = identities(t, l.peers)
 	for _, h := range l.hosts {
 		h.start()
 	}
@@ -176,6 +183,37 @@ func newLAN(t *testing.T, n int, change ...func(*lan)) *lan {
 		h.forget()
 	}
 	return l
+}
+
+// identities makes those of the hosts of one cluster, and returns their folders.
+func identities(t *testing.T, hosts map[string]netip.Addr) map[string]string {
+	t.Helper()
+	dirs := map[string]string{}
+	var ca *authority
+	var gossip []byte
+	for _, name := range slices.Sorted(maps.Keys(hosts)) {
+		dirs[name] = t.TempDir()
+		if ca == nil {
+			first, err := Create(Host{Dir: dirs[name], Node: name, Addr: hosts[name]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ca, gossip = first.authority(), first.GossipKey()
+			continue
+		}
+		key, err := newKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := ca.issue(name, hosts[name], &key.PublicKey, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := saveIdentity(dirs[name], ca.cert, cert, key, gossip); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dirs
 }
 
 func (l *lan) netns(name string) {
@@ -214,7 +252,7 @@ func (h *host) start() {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("ip", "netns", "exec", h.ns, exe)
-	cmd.Env = append(os.Environ(), memberEnv+"="+string(encode(memberConfig{h.name, h.lan.key, h.lan.peers, h.lan.grace})))
+	cmd.Env = append(os.Environ(), memberEnv+"="+string(encode(memberConfig{h.name, h.lan.dirs[h.name], h.lan.peers, h.lan.grace})))
 	var stderr logBuffer
 	cmd.Stderr = &stderr
 	in, err := cmd.StdinPipe()

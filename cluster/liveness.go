@@ -22,7 +22,9 @@ type LivenessOptions struct {
 	Node string
 	Addr netip.Addr // listened on, and told to the others
 	Port uint16     // of gossip, the same on all hosts; 0: [DefaultGossipPort]
-	Key  []byte     // 32 bytes, see [Identity.GossipKey]
+	// Identity is this host's: its certificate for gossip's connections, and the key
+	// that packets are encrypted with.
+	Identity *Identity
 	// Peers returns the other hosts of the cluster as the store last knew them,
 	// by name; this one may be among them. It is called twice a second, and must
 	// answer while the store is away.
@@ -84,9 +86,6 @@ func StartLiveness(o LivenessOptions) (*Liveness, error) {
 		o.Log = slog.Default()
 	}
 	o.grace = cmp.Or(o.grace, restartGrace)
-	if len(o.Key) != gossipKeyBytes {
-		return nil, fmt.Errorf("the key of gossip has %d bytes, not %d", len(o.Key), gossipKeyBytes)
-	}
 	l := &Liveness{
 		o:       o,
 		changes: make(chan struct{}, 1),

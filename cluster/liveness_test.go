@@ -247,7 +247,7 @@ func TestGossipWithAnotherKeyIsRefused(t *testing.T) {
 	a, b := l.hosts["a"], l.hosts["b"]
 	b.end(syscall.SIGKILL)
 	a.waitState("for b's host", bound, func(all []PeerState) bool { return strings.Contains(all[0].Reason, "its host does") })
-	l.key = append([]byte("another"), l.key[7:]...)
+	l.dirs = identities(t, l.peers)
 	b.start()
 	l.quiet(2*time.Second, "a")
 	if got := a.now("b"); !strings.Contains(got.Reason, "its agent does not answer") {
