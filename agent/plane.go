@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"shoal/lb"
 	"shoal/lb/host"
@@ -61,7 +62,7 @@ type plane struct {
 // openPlane opens the data plane that is named, or the first that this kernel
 // can do.
 func openPlane(ctx context.Context, name string, planes planesByName, o lb.PlaneOptions) (*plane, error) {
-	chosen, why, err := choosePlane(name, func(k kind) error { return planes.available(ctx, k) })
+	chosen, why, err := choosePlane(name, nft.EngineUsesNftables(), func(k kind) error { return planes.available(ctx, k) })
 	if err != nil {
 		return nil, err
 	}
@@ -77,10 +78,19 @@ func openPlane(ctx context.Context, name string, planes planesByName, o lb.Plane
 	return p, nil
 }
 
-// choosePlane decides which data plane is used, and why.
-func choosePlane(name string, available func(kind) error) (chosen kind, why string, err error) {
+// finalDrops is why IPVS is not the first choice with some engines.
+const finalDrops = "the engine keeps its rules in nftables, past which those of iptables, which IPVS needs, do not lead"
+
+// choosePlane decides which data plane is used, and why. With an engine that
+// keeps its rules in nftables that is rather the one of that kind.
+func choosePlane(name string, engineUsesNftables bool, available func(kind) error) (chosen kind, why string, err error) {
 	var lacks []error
-	for _, k := range kinds {
+	order := kinds
+	if engineUsesNftables {
+		order = slices.Clone(kinds)
+		slices.Reverse(order)
+	}
+	for _, k := range order {
 		if name != planeAuto && k.name != name {
 			continue
 		}
@@ -91,6 +101,8 @@ func choosePlane(name string, available func(kind) error) (chosen kind, why stri
 			continue
 		case name != planeAuto:
 			why = "--data-plane names it"
+		case len(lacks) == 0 && engineUsesNftables:
+			why = finalDrops
 		case len(lacks) == 0:
 			why = "this kernel has all that it needs"
 		default:

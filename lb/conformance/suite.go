@@ -33,6 +33,10 @@ type Plane struct {
 	// reaches anything.
 	Inner []netip.Addr
 
+	// Nftables is the mark by which an engine that keeps its rules in nftables is
+	// to be told what passes; "": the plane is not for such an engine.
+	Nftables string
+
 	// Direct tells why connections to a task's own address may fail after many to
 	// its VIP; "": they must not.
 	Direct string
@@ -69,7 +73,11 @@ type test struct {
 func Run(t *testing.T, p Plane) {
 	s := &suite{plane: p}
 	defer s.end()
-	for _, list := range [][]test{vipTests, schedulerTests, leavingTests, guardTests, dnsTests, lifeTests, lookTests, publishedTests, insideTests, meshTests, scaleTests} {
+	lists := [][]test{vipTests, schedulerTests, leavingTests, guardTests, dnsTests, lifeTests, lookTests, publishedTests, insideTests, meshTests, scaleTests}
+	if p.Nftables != "" {
+		lists = append(lists, nftablesTests)
+	}
+	for _, list := range lists {
 		for _, c := range list {
 			t.Run(c.name, func(t *testing.T) {
 				w := s.world(t, c.mesh)

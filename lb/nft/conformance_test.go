@@ -18,6 +18,7 @@ func TestConformance(t *testing.T) {
 		Down: func(ctx context.Context, o lb.PlaneOptions) error {
 			return errors.Join(host.DropRoute(), Down(ctx, o), host.Down(o.StateDir))
 		},
+		Nftables: AcceptMark,
 		Breaks: []conformance.Break{
 			conformance.Command("the table deleted", "nft delete table ip shoal", true),
 			conformance.Command("the table's rules deleted", "nft flush table ip shoal", true),

@@ -97,7 +97,8 @@
 // pass.
 //
 // Chains of nftables that others have made are not passed by. One that drops, at
-// whatever priority, drops these packets as well.
+// whatever priority, drops these packets as well. Where those are the engine's,
+// engine.go tells what is done about it.
 //
 // NAT is done once for a connection, by who comes first: the chains for it stand
 // before those of iptables. A connection that is to keep its destination or

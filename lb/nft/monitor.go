@@ -138,9 +138,19 @@ func (m *monitor) untouched(generation uint32) bool {
 // hearing is how long what was changed may take to be told.
 const hearing = 200 * time.Millisecond
 
-// foreign tells whether somebody else changed something in the table. The first
-// attribute of all these messages is the table's name.
+// foreign tells whether somebody else changed something in the table, or an
+// engine's table came or went. The first attribute of all these messages is the
+// table's name.
 func (m *monitor) foreign(msg netlink.Message) bool {
-	return msg.Data[0] == unix.NFPROTO_IPV4 && !m.our[msg.Header.PID] &&
-		string(bytes.TrimRight(inner(msg.Data[4:], unix.NFTA_TABLE_NAME), "\x00")) == tableName
+	if msg.Data[0] != unix.NFPROTO_IPV4 || m.our[msg.Header.PID] {
+		return false
+	}
+	switch string(bytes.TrimRight(inner(msg.Data[4:], unix.NFTA_TABLE_NAME), "\x00")) {
+	case tableName:
+		return true
+	case engineTable:
+		kind := msg.Header.Type & 0xff
+		return kind == unix.NFT_MSG_NEWTABLE || kind == unix.NFT_MSG_DELTABLE
+	}
+	return false
 }

@@ -249,7 +249,14 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 		p.forgetUnlessSame()
 	}
 	p.drain(dirty, now)
-	err := p.retried(func() error { return p.apply(dirty, moved, now) })
+	err := p.retried(func() error {
+		if full {
+			if err := p.lookForEngine(); err != nil {
+				return err
+			}
+		}
+		return p.apply(dirty, moved, now)
+	})
 	p.failing.Put(lb.Object{Part: "nftables"}, err, now)
 	if full {
 		p.ensure(ctx, now)

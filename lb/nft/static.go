@@ -22,8 +22,10 @@ const passBit uint32 = 0x00800000
 // Where the chains stand: just before and after those of iptables, at the
 // priorities of enum nf_ip_hook_priorities.
 const (
-	beforeRaw    = -301
-	afterRaw     = -299
+	beforeRaw    = -302
+	hideRaw      = -301
+	showRaw      = -299
+	afterRaw     = -298
 	afterMangle  = -149
 	beforeDNAT   = -101
 	beforeFilter = -1
@@ -42,6 +44,7 @@ type surroundings struct {
 	base    *lb.Base
 	between lb.Between
 	told    bool // what passes between hosts; else it is as the kernel has it
+	engine  bool // the engine's rules are in nftables: see engine.go
 }
 
 // ofBetween are the sets, and of the chains those, that depend on what passes
@@ -106,7 +109,7 @@ func (w *surroundings) hooks() []chain {
 	pre, input, forward := nftables.ChainHookPrerouting, nftables.ChainHookInput, nftables.ChainHookForward
 	output, post := nftables.ChainHookOutput, nftables.ChainHookPostrouting
 	done := []rule{on("nothing is to see it further on", has(packetMark, passBit), setPacketMark(0, passBit))}
-	return []chain{
+	all := []chain{
 		{"raw", pre, filter, beforeRaw, w.raw()},
 		{"raw-done", pre, filter, afterRaw, done},
 		{"mark-in", pre, filter, afterMangle, markIn},
@@ -132,6 +135,10 @@ func (w *surroundings) hooks() []chain {
 		{"output", output, filter, beforeFilter, w.output()},
 		{"output-done", output, filter, afterFilter, done},
 	}
+	if w.engine {
+		all = append(all, pastEngine(pre, filter)...)
+	}
+	return all
 }
 
 var isLocal = does{&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: u32(unix.RTN_LOCAL)}}
