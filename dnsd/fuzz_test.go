@@ -185,6 +185,8 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte("\x00\x00\x81\x01\x00\x00\x00\x00\x00\x00\x00\x00")) // FORMERR, without a question
 	f.Add([]byte("\x00\x00\x81\x00\x00\x01\x00\x01\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01" +
 		"\x00\x00\x06\x00\x01\x00\x00\x00\x3c\x00\x00")) // a SOA record without data
+	f.Add([]byte("\x00\x00\x81\x00\x00\x01\x00\x01\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01" +
+		"\x00\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x00")) // an A record without an address
 	s := unstarted(f, options())
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		var q query
@@ -210,8 +212,10 @@ func FuzzAnswers(f *testing.F) {
 				t.Fatalf("answer %x made of %x does not unpack: %v", out, reply, err)
 			}
 			for _, rr := range append(got.Answer, got.Extra...) {
-				if a, ok := rr.(*dns.A); ok && s.zone.pool.Contains(netip.AddrFrom4([4]byte(a.A.To4()))) {
-					t.Fatalf("made of %x, it leads to a VIP:\n%s", reply, got)
+				for _, b := range addressesIn(rr) {
+					if a, _ := netip.AddrFromSlice(b); s.zone.pool.Contains(a.Unmap()) {
+						t.Fatalf("made of %x, it leads to a VIP:\n%s", reply, got)
+					}
 				}
 			}
 			if len(got.Question) != 1 || got.Question[0].Name != "Example.com." || got.IsEdns0() == nil {

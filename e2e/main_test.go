@@ -16,6 +16,10 @@ import (
 var shared *lab.Lab
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == asOtherServer {
+		fmt.Fprintln(os.Stderr, serveOther())
+		os.Exit(1)
+	}
 	os.Setenv("SHOAL_REPAIR", "3s") // many tests wait for a whole pass, which an agent makes less often by default
 	var err error
 	if shared, err = lab.Open(); err != nil {

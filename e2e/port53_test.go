@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,42 +20,40 @@ import (
 // otherServer is a DNS server of somebody else: it answers every question with one address.
 const otherServer = "203.0.113.53"
 
-// startOtherServer has it listen on port 53 of all of the host's addresses, over UDP and TCP, as dnsmasq and Pi-hole do.
-func startOtherServer(t *testing.T, h *lab.Host) (stop func()) {
-	t.Helper()
-	var udp net.PacketConn
-	var tcp net.Listener
-	err := inNetns(h.Netns(), func() (err error) {
-		if udp, err = net.ListenPacket("udp4", "0.0.0.0:53"); err == nil {
-			tcp, err = net.Listen("tcp4", "0.0.0.0:53")
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatalf("take port 53 of %s: %v", h.Name(), err)
-	}
+// asOtherServer, as the only argument, has this program be that server.
+const asOtherServer = "other-dns-server"
+
+// serveOther listens on port 53 of all addresses, over UDP and TCP, as dnsmasq and Pi-hole do.
+func serveOther() error {
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		r := new(dns.Msg).SetReply(q)
 		r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(otherServer)}}
 		_ = w.WriteMsg(r) // who has gone needs no answer
 	})
-	ended := make(chan error, 2)
-	for _, s := range []*dns.Server{{PacketConn: udp, Handler: handler}, {Listener: tcp, Handler: handler}} {
-		go func() { ended <- s.ActivateAndServe() }()
+	ended := make(chan error)
+	for _, network := range []string{"udp4", "tcp4"} {
+		go func() { ended <- (&dns.Server{Addr: "0.0.0.0:53", Net: network, Handler: handler}).ListenAndServe() }()
 	}
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		udp.Close()
-		tcp.Close()
-		<-ended
-		<-ended
+	return <-ended
+}
+
+// startOtherServer starts it as a process of the host, and waits until it answers.
+func startOtherServer(t *testing.T, h *lab.Host) *lab.Process {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Cleanup(stop)
-	return stop
+	p := h.Start(program, asOtherServer)
+	for _, transport := range []string{"+notcp", "+tcp"} {
+		lab.Eventually(t, patience, "the other server answers "+transport, func() error {
+			if out, err := h.TryExec("dig", "+time=1", "+tries=1", "+short", transport, "@127.0.0.1", "example.com"); err != nil || strings.TrimSpace(out) != otherServer {
+				return fmt.Errorf("%q: %w; it says %s", out, err, p.Output())
+			}
+			return nil
+		})
+	}
+	return p
 }
 
 // TestHostsPort53Taken: where another process has port 53 of all addresses, the agent runs, names are answered wherever they
@@ -62,7 +61,7 @@ func startOtherServer(t *testing.T, h *lab.Host) (stop func()) {
 func TestHostsPort53Taken(t *testing.T) {
 	l := shared.With(t)
 	hosts := l.Hosts("dns-1", "dns-2")
-	stop := startOtherServer(t, hosts[0])
+	other := startOtherServer(t, hosts[0])
 	l.Cluster([]string{"dns-1", "dns-2"})
 	one, two := &host{hosts[0], t}, &host{hosts[1], t}
 	for _, h := range []*host{one, two} {
@@ -92,6 +91,11 @@ func TestHostsPort53Taken(t *testing.T) {
 				return nil
 			})
 		}
+	}
+	end := func(p *lab.Process) {
+		t.Helper()
+		_ = p.Signal(syscall.SIGKILL)
+		_ = p.Wait(patience) // "signal: killed"
 	}
 	everywhere := func() {
 		t.Helper()
@@ -144,6 +148,7 @@ func TestHostsPort53Taken(t *testing.T) {
 	answered("a container, by the second address,", near.enter(false), one, "10.96.0.11", vip)
 	one.StartAgent()
 	one.ready()
+	lab.AwaitNodes(t, hosts...)
 
 	// The only one there is answers on the second address too.
 	two.KillAgent(syscall.SIGKILL)
@@ -151,10 +156,10 @@ func TestHostsPort53Taken(t *testing.T) {
 	two.StartAgent()
 
 	// Once the port is free there is no problem. The other server may have it back until the agent starts anew.
-	stop()
+	end(other)
 	one.noProblem(dnsServer + ":53")
 	one.noProblem(server + ":53")
-	startOtherServer(t, one.Host)()
+	end(startOtherServer(t, one.Host))
 	answered("a container", near.enter(false), one, dnsServer, vip)
 	one.RestartAgent()
 	one.ready()
