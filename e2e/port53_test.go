@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,19 +63,19 @@ func TestHostsPort53Taken(t *testing.T) {
 	l := shared.With(t)
 	hosts := l.Hosts("dns-1", "dns-2")
 	other := startOtherServer(t, hosts[0])
-	l.Cluster([]string{"dns-1", "dns-2"})
+	hosts[0].StartAgent()
 	one, two := &host{hosts[0], t}, &host{hosts[1], t}
 	for _, h := range []*host{one, two} {
 		t.Cleanup(h.clear)
-		h.hasMesh()
 	}
+	one.hasMesh()
 	one.run("web-1", "-l shoal.service=web --network mesh "+useDNS)
 	vip := one.vip("web")
 	one.Docker("network", "create", "usernet")
 	onUser := one.run("on-user", "--network usernet "+useDNS, "sleep", "1000000")
 	onMesh := one.run("on-mesh", "--network mesh "+useDNS, "sleep", "1000000")
-	far := two.run("far", "--network mesh "+useDNS, "sleep", "1000000")
 	near := one.client()
+	var far container
 	server := netip.MustParsePrefix(one.meshSubnet()).Addr().Next().String() // where other hosts ask this one's server
 
 	dig := func(enter []string, h *host, at, transport string) (string, error) {
@@ -108,6 +109,13 @@ func TestHostsPort53Taken(t *testing.T) {
 		answered("the other host", nil, two, "10.96.0.11", vip)
 		answered("a container, by the second address,", near.enter(false), one, "10.96.0.11", vip)
 	}
+
+	// The only one there is answers on the second address too.
+	answered("a container, alone in the cluster,", near.enter(false), one, "10.96.0.11", vip)
+	two.StartAgent(one.Invitation()...)
+	lab.AwaitNodes(t, hosts...)
+	two.hasMesh()
+	far = two.run("far", "--network mesh "+useDNS, "sleep", "1000000")
 	everywhere()
 	if got, _, _ := strings.Cut(onUser.exec("getent", "ahostsv4", "web"), " "); got != vip {
 		t.Errorf("through Docker's resolver web is %q, want %s", got, vip)
@@ -120,7 +128,7 @@ func TestHostsPort53Taken(t *testing.T) {
 		}
 	}
 	for _, object := range []string{dnsServer + ":53", server + ":53"} {
-		if reason := one.problem(object, "dns-port-taken"); !strings.Contains(reason, "e2e.test (pid ") || !strings.Contains(reason, "0.0.0.0:53/tcp") || !strings.Contains(reason, "0.0.0.0:53/udp") {
+		if reason := one.problem(object, "dns-port-taken"); !strings.HasPrefix(reason, filepath.Base(os.Args[0])+" (pid ") || !strings.Contains(reason, "0.0.0.0:53/tcp") || !strings.Contains(reason, "0.0.0.0:53/udp") {
 			t.Errorf("the process is not named: %s", reason)
 		}
 	}
@@ -149,11 +157,6 @@ func TestHostsPort53Taken(t *testing.T) {
 	one.StartAgent()
 	one.ready()
 	lab.AwaitNodes(t, hosts...)
-
-	// The only one there is answers on the second address too.
-	two.KillAgent(syscall.SIGKILL)
-	answered("a container, alone in the cluster,", near.enter(false), one, "10.96.0.11", vip)
-	two.StartAgent()
 
 	// Once the port is free there is no problem. The other server may have it back until the agent starts anew.
 	end(other)

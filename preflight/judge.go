@@ -191,7 +191,7 @@ func ports(f *Facts) (found []Finding) {
 		n := Finding{Level: Warning, Found: fmt.Sprintf("%d/%s is taken: %s", p.Addr.Port(), p.Protocol, p.Holder)}
 		if p.DNS {
 			n.Found += fmt.Sprintf(", and shoal answers names on %s", p.Addr)
-			n.Do = "have it listen on single addresses (dnsmasq: bind-interfaces; unbound: interface), or stop it"
+			n.Do = "nothing, if it is to keep the port: shoal then answers on another, and leads there what is sent to this one; else have it listen on single addresses (dnsmasq: bind-interfaces; unbound: interface), or stop it"
 		} else {
 			n.Found += ", and hosts of a cluster need it"
 			n.Do = "stop it, unless this host stays alone"
