@@ -2,9 +2,12 @@ package store
 
 import (
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,4 +65,31 @@ func TestALoneStoreElectsItselfAtOnce(t *testing.T) {
 	if most := starts * loneElection * time.Millisecond / 5; all > most {
 		t.Errorf("%d starts took %v, more than %v", starts, all, most)
 	}
+}
+
+// TestFilesThatAProgramStillHoldsAreWaitedFor is about a program that is being started: it
+// has all files of this process until its exec.
+func TestFilesThatAProgramStillHoldsAreWaitedFor(t *testing.T) {
+	dir := shortDir(t)
+	start := func() *server {
+		s, err := startServer(serverConfig{dir: dir, name: "a", unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	start().close()
+	files, err := filepath.Glob(filepath.Join(dataDir(dir), "member", "wal", "*.wal"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	held, err := fileutil.TryLockFile(files[0], os.O_WRONLY, fileutil.PrivateFileMode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(300*time.Millisecond, func() { held.Close() })
+	start().close()
 }

@@ -86,13 +86,16 @@ func (s *Store) serve(ctx context.Context) error {
 	if err := s.setServer(nil, false, func(pl *place) { pl.Role, pl.Addr = RoleServer, p.Addr }); err != nil {
 		return errors.Join(err, s.setServer(srv, false, func(pl *place) { pl.Role = RoleAlone }))
 	}
-	s.stopServer(srv)
+	old := srv
+	s.stopServer(old)
 	srv, err := s.startServer(RoleServer, nil)
 	if err != nil {
 		// As it was; the address its peers would use is of no use, and no harm.
 		again, startErr := s.startServer(RoleAlone, nil)
 		if startErr == nil {
 			s.supervise(again)
+		} else {
+			s.done.Go(func() { s.startAgain(old) })
 		}
 		return errors.Join(err, startErr, s.setServer(again, false, func(pl *place) { pl.Role = RoleAlone }))
 	}
@@ -136,14 +139,19 @@ func (s *Store) supervise(srv *server) {
 		if srv.closing.Load() {
 			return
 		}
-		for retry := (etcd.Backoff{}); s.run.Err() == nil; retry.Wait(s.run) {
-			err := s.changeRole(s.run, "start the embedded etcd again", func(ctx context.Context) error { return s.restart(ctx, srv) })
-			if err == nil {
-				return
-			}
-			s.log.Error("the store of this host is down; the last state stays in use", "error", err)
-		}
+		s.startAgain(srv)
 	})
+}
+
+// startAgain starts an etcd again that has stopped, and tries until it runs.
+func (s *Store) startAgain(old *server) {
+	for retry := (etcd.Backoff{}); s.run.Err() == nil; retry.Wait(s.run) {
+		err := s.changeRole(s.run, "start the embedded etcd again", func(ctx context.Context) error { return s.restart(ctx, old) })
+		if err == nil {
+			return
+		}
+		s.log.Error("the store of this host is down; the last state stays in use", "error", err)
+	}
 }
 
 func (s *Store) restart(ctx context.Context, old *server) error {

@@ -16,6 +16,7 @@ import (
 	"shoal/store/etcd"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/raft/v3"
@@ -152,6 +153,7 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 			err = fail(fmt.Errorf("%v", p))
 		}
 	}()
+	awaitReleased(c.Dir)
 	e, err := embed.StartEtcd(c)
 	if err != nil {
 		return nil, fail(err)
@@ -165,6 +167,28 @@ func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
 	}
 	return &server{etcd: e, endpoint: "unix://" + sock, quiet: quiet}, nil
 }
+
+// awaitReleased waits until nobody holds the files of etcd's log locked, for some
+// seconds at most: then etcd's start says which one is. Where an etcd of this
+// process has just closed them, programs that it was starting meanwhile still
+// hold them, from the fork to the exec (fcntl_locking(2), on locks of open file
+// descriptions).
+func awaitReleased(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal")) // the pattern is well formed
+	for until := time.Now().Add(releasedWithin); len(files) > 0 && time.Now().Before(until); {
+		l, err := fileutil.TryLockFile(files[0], os.O_WRONLY, fileutil.PrivateFileMode)
+		if errors.Is(err, fileutil.ErrLocked) {
+			time.Sleep(releasedWithin / 1000)
+			continue
+		}
+		if err == nil {
+			l.Close()
+		}
+		files = files[1:]
+	}
+}
+
+const releasedWithin = 5 * time.Second
 
 // campaign has a voter alone elect itself at once. By itself it would wait for
 // an election timeout, in case there is a leader; but it is reached by no other
