@@ -19,16 +19,18 @@ import (
 // Image is the one image on every host: whoami and busybox.
 const Image = "whoami"
 
-// imageConfig is what the image's containers have by default, as lines of a Dockerfile.
-var imageConfig = []string{
+// ImageConfig is what the image's containers have by default, as lines of a Dockerfile.
+var ImageConfig = []string{
 	"ENV PATH=/bin",
 	"WORKDIR /",
 	`CMD ["whoami", "serve"]`,
 }
 
-// makeImage makes the image's one layer: the programs and the C library they are linked to, which is what most containers
-// look names up with.
-func (w *world) makeImage() ([]byte, error) {
+func (w *world) makeImage() ([]byte, error) { return ImageLayer(filepath.Join(w.bin, "whoami")) }
+
+// ImageLayer makes the image's one layer, a tar, around the program whoami: that and busybox, and the C library they are
+// linked to, which is what most containers look names up with. `docker import` takes it, with [ImageConfig].
+func ImageLayer(whoami string) ([]byte, error) {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return nil, fmt.Errorf("the test image needs busybox: `make deps` installs it: %w", err)
@@ -46,7 +48,7 @@ func (w *world) makeImage() ([]byte, error) {
 	layer.file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\n"))
 	layer.file("etc/group", 0o644, []byte("root:x:0:\n"))
 	layer.program("bin/busybox", busybox)
-	layer.program("bin/whoami", filepath.Join(w.bin, "whoami"))
+	layer.program("bin/whoami", whoami)
 	if getent, err := exec.LookPath("getent"); err == nil {
 		layer.program("bin/getent", getent)
 	}
@@ -157,7 +159,7 @@ func (m *machine) importImage() error {
 	if err != nil {
 		return err
 	}
-	query := url.Values{"fromSrc": {"-"}, "repo": {Image}, "tag": {"latest"}, "changes": imageConfig}
+	query := url.Values{"fromSrc": {"-"}, "repo": {Image}, "tag": {"latest"}, "changes": ImageConfig}
 	resp, err := client(m.dockerSocket()).Post("http://docker/images/create?"+query.Encode(), "application/x-tar", bytes.NewReader(layer))
 	if err != nil {
 		return fmt.Errorf("%s: import the test image: %w", m.name, err)

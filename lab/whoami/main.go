@@ -18,7 +18,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, "want serve, get or load")
+		fail(2, "want serve, get, reach or load")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -29,10 +29,12 @@ func main() {
 		err = serve(ctx, flags)
 	case "get":
 		err = get(ctx, flags)
+	case "reach":
+		err = reach(ctx, flags)
 	case "load":
 		err = load(ctx, flags)
 	default:
-		fail(2, "want serve, get or load, not "+os.Args[1])
+		fail(2, "want serve, get, reach or load, not "+os.Args[1])
 	}
 	if err != nil {
 		fail(1, err)

@@ -1,0 +1,153 @@
+package hosts
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Report is what came of a run.
+type Report struct {
+	Version string // of shoal
+	Date    time.Time
+	Suites  []*SuiteReport
+}
+
+// SuiteReport is what came of the hosts of one suite.
+type SuiteReport struct {
+	Suite    string
+	System   string // the distribution's own name
+	Kernel   string
+	Engine   string // its version
+	Firewall string // what the engine's rules are written by
+	Plane    string // the data plane
+	Hosts    int
+	Took     time.Duration
+	Steps    []*StepReport
+}
+
+// StepReport is what came of one step.
+type StepReport struct {
+	Name     string
+	About    string // what was done
+	Took     time.Duration
+	Failures []string // what did not hold
+}
+
+// Failed says whether anything did not hold.
+func (r *Report) Failed() bool {
+	for _, s := range r.Suites {
+		for _, step := range s.Steps {
+			if len(step.Failures) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Markdown is the report as a page of the documentation.
+func (r *Report) Markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Tested hosts
+
+What `+"`make test-hosts`"+` found, which wrote this page. It makes virtual machines of stock Debian, with the kernel, the engine and the
+firewalls that Debian ships, and a cluster of them; then it tries what has to work (the walk) and what has to be closed (the
+table of who reaches what), disturbs the hosts as people and other programs do, and tries both again. [hosts](../hosts/doc.go)
+has it whole.
+
+shoal %s, %s.
+
+`, r.Version, r.Date.UTC().Format("2006-01-02"))
+	b.WriteString("| suite | system | kernel | engine | its rules by | data plane | hosts | took |\n|---|---|---|---|---|---|---|---|\n")
+	for _, s := range r.Suites {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %d | %d min |\n",
+			s.Suite, s.System, s.Kernel, s.Engine, s.Firewall, s.Plane, s.Hosts, int(s.Took.Round(time.Minute).Minutes()))
+	}
+	b.WriteString("\n## Steps\n\n| step |")
+	for _, s := range r.Suites {
+		fmt.Fprintf(&b, " %s |", s.Suite)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(r.Suites)) + "\n")
+	for _, about := range r.steps() {
+		fmt.Fprintf(&b, "| %s |", cell(about))
+		for _, s := range r.Suites {
+			fmt.Fprintf(&b, " %s |", s.outcome(about))
+		}
+		b.WriteByte('\n')
+	}
+	if r.Failed() {
+		b.WriteString("\n## What does not hold\n")
+		for _, s := range r.Suites {
+			for _, step := range s.Steps {
+				if len(step.Failures) == 0 {
+					continue
+				}
+				fmt.Fprintf(&b, "\n%s, %s:\n\n", s.Suite, step.About)
+				for _, failure := range step.Failures {
+					fmt.Fprintf(&b, "- %s\n", cell(firstLine(failure)))
+				}
+			}
+		}
+	}
+	return b.String()
+}
+
+// steps are what was done on any suite, in order.
+func (r *Report) steps() (all []string) {
+	seen := map[string]bool{}
+	for _, s := range r.Suites {
+		for _, step := range s.Steps {
+			if !seen[step.About] {
+				seen[step.About] = true
+				all = append(all, step.About)
+			}
+		}
+	}
+	return all
+}
+
+func (s *SuiteReport) outcome(about string) string {
+	for _, step := range s.Steps {
+		if step.About != about {
+			continue
+		}
+		took := fmt.Sprintf("%d s", int(step.Took.Round(time.Second).Seconds()))
+		switch len(step.Failures) {
+		case 0:
+			return "holds, " + took
+		case 1:
+			return "**1 thing does not hold**, " + took
+		default:
+			return fmt.Sprintf("**%d things do not hold**, %s", len(step.Failures), took)
+		}
+	}
+	return "not tried"
+}
+
+// Summary is the report for a terminal.
+func (r *Report) Summary() string {
+	var b strings.Builder
+	for _, s := range r.Suites {
+		fmt.Fprintf(&b, "%s (kernel %s, engine %s, data plane %s): %v\n", s.Suite, s.Kernel, s.Engine, s.Plane, s.Took.Round(time.Second))
+		for _, step := range s.Steps {
+			outcome := "holds"
+			if len(step.Failures) > 0 {
+				outcome = fmt.Sprintf("%d FAILED", len(step.Failures))
+			}
+			fmt.Fprintf(&b, "  %-14s %-10s %6.0f s\n", step.Name, outcome, step.Took.Seconds())
+			for _, failure := range step.Failures {
+				fmt.Fprintf(&b, "      %s\n", firstLine(failure))
+			}
+		}
+	}
+	return b.String()
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line
+}
+
+// cell is text that ends no cell of a table.
+func cell(text string) string { return strings.ReplaceAll(text, "|", `\|`) }

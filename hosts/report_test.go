@@ -1,0 +1,40 @@
+package hosts
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestReportTellsWhatDoesNotHold(t *testing.T) {
+	r := Report{Version: "v1", Date: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), Suites: []*SuiteReport{
+		{Suite: "trixie", System: "Debian 13", Kernel: "6.12", Engine: "26.1", Hosts: 2, Took: 9 * time.Minute, Steps: []*StepReport{
+			{Name: "walk", About: "as started", Took: time.Minute},
+			{Name: "ufw", About: "ufw enabled", Took: 70 * time.Second, Failures: []string{"a|b is open\nand more"}},
+		}},
+		{Suite: "forky", Steps: []*StepReport{{Name: "reboot", About: "rebooted", Failures: []string{"x", "y"}}}},
+	}}
+	if !r.Failed() {
+		t.Error("it says that all holds")
+	}
+	page := r.Markdown()
+	for _, want := range []string{
+		"shoal v1, 2026-05-04.",
+		"| trixie | Debian 13 | 6.12 | 26.1 |  |  | 2 | 9 min |",
+		"| as started | holds, 60 s | not tried |",
+		"| ufw enabled | **1 thing does not hold**, 70 s | not tried |",
+		"| rebooted | not tried | **2 things do not hold**, 0 s |",
+		"trixie, ufw enabled:\n\n- a\\|b is open\n",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no\n%s\nit is\n%s", want, page)
+		}
+	}
+	if got := r.Summary(); !strings.Contains(got, "ufw            1 FAILED       70 s\n      a|b is open\n") || strings.Contains(got, "and more") {
+		t.Errorf("the summary is\n%s", got)
+	}
+	r.Suites[0].Steps, r.Suites = r.Suites[0].Steps[:1], r.Suites[:1]
+	if r.Failed() || strings.Contains(r.Markdown(), "does not hold") {
+		t.Errorf("all holds, and the page is\n%s", r.Markdown())
+	}
+}
