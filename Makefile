@@ -2,6 +2,8 @@
 
 PACKAGES := docker.io user-mode-linux gcc busybox iproute2 iptables nftables ipset ipvsadm conntrack \
 	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump dbus-daemon wrk iperf3 docker-compose
+# What virtual machines take besides.
+HOST_PACKAGES := debootstrap qemu-system-x86 qemu-utils seabios e2fsprogs iproute2 busybox
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -32,6 +34,10 @@ deps: ## install the Debian packages that are missing (needs root)
 	install >$$log 2>&1 || { apt-get update </dev/null && install; } >>$$log 2>&1 || { cat $$log >&2; exit 1; }; \
 	command -v docker >/dev/null || { missing=docker-cli; install; } >>$$log 2>&1 || { cat $$log >&2; exit 1; } # Debian 13 has it apart
 
+.PHONY: deps-hosts
+deps-hosts: PACKAGES := $(HOST_PACKAGES)
+deps-hosts: deps ## install what make test-hosts needs (needs root)
+
 .PHONY: build
 build: ## build bin/shoal
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/shoal
@@ -48,7 +54,7 @@ bin/uml-xstate.so: lab/kernel/preload/xstate.c
 unit: ## check formatting, vet, and run the tests that need no lab
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not gofmt'ed:" $$unformatted >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./...
+	$(GO) vet -tags e2e,hosts ./...
 	$(GO) test ./...
 
 # What is tested by itself against a real kernel or engine, by data plane (KERNEL=packages picks some).
@@ -98,6 +104,14 @@ endef
 test: deps unit tests ## run all tests
 	@failed=; $(foreach p,$(TEST_PLANES),$(call test-plane,$p) || failed="$$failed $p";) \
 	[ -z "$$failed" ] || { echo "failed with the data plane:$$failed" >&2; exit 1; }
+
+# SUITES=trixie and STEPS=walk,firewalld pick some; QUICK=1 is one host, the walk and the table of who reaches what.
+.PHONY: test-hosts
+test-hosts: deps-hosts tools ## try shoal on virtual machines of stock Debian (SUITES=, STEPS=, QUICK=1; ACCEL=kvm, MIRROR=http://…)
+	$(GO) test -c -tags hosts -o bin/hosts.test ./hosts
+	@mkdir -p bin/hosts
+	cd hosts && ../bin/hosts.test -test.v -test.timeout 120m -shoal-version "$(VERSION)" $(if $(QUICK),-quick) \
+		$(if $(SUITES),-suites "$(SUITES)") $(if $(STEPS),-steps "$(STEPS)") $(if $(ACCEL),-accel "$(ACCEL)") $(if $(MIRROR),-mirror "$(MIRROR)")
 
 .PHONY: images
 images: tools ## build the images of the stacks in compose/, on this host's engine

@@ -44,7 +44,8 @@ export DEBIAN_FRONTEND=noninteractive
 # The initial file system holds what finds the disk, and no more: to unpack the usual one takes the emulator half a minute.
 mkdir -p /etc/initramfs-tools/conf.d
 echo MODULES=list >/etc/initramfs-tools/conf.d/lab
-apt-get update
+# A mirror may be a snapshot of some date; debootstrap asks no more of it either.
+apt-get -o Acquire::Check-Valid-Until=false update
 apt-get install -y --no-install-recommends -o APT::Keep-Downloaded-Packages=false "$@"
 `
 

@@ -18,7 +18,7 @@ import (
 func reach(ctx context.Context, flags *flag.FlagSet) error {
 	timeout := flags.Duration("timeout", 2*time.Second, "time for a target")
 	var from netip.AddrPort
-	flags.Func("from", "the client's own `ADDR:PORT`", func(s string) (err error) {
+	flags.Func("from", "the client's own `ADDR:PORT` for the first target, for each other the next port", func(s string) (err error) {
 		from, err = netip.ParseAddrPort(s)
 		return err
 	})
@@ -32,7 +32,11 @@ func reach(ctx context.Context, flags *flag.FlagSet) error {
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, *timeout)
 			defer cancel()
-			outcomes[i] = outcome(reachOne(ctx, target, from))
+			own := from
+			if own.IsValid() {
+				own = netip.AddrPortFrom(from.Addr(), from.Port()+uint16(i))
+			}
+			outcomes[i] = outcome(reachOne(ctx, target, own))
 		})
 	}
 	all.Wait()

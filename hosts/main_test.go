@@ -1,0 +1,103 @@
+//go:build hosts
+
+package hosts
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"shoal/lab"
+	"shoal/lab/vm"
+)
+
+var (
+	suiteNames = flag.String("suites", "trixie,forky", "suites of Debian to make hosts of")
+	stepNames  = flag.String("steps", "", "steps to go through after the first walk, such as engine,reboot; none: all")
+	quick      = flag.Bool("quick", false, "one suite, one host, the walk and the table: no disturbances")
+	bin        = flag.String("bin", "../bin", "folder of shoal and whoami")
+	cache      = flag.String("cache", "../bin/images", "folder in which images are kept")
+	logs       = flag.String("logs", "../bin/hosts", "folder for the machines' disks and the logs of their consoles")
+	mirror     = flag.String("mirror", "", "URL of the Debian archive; none: the one that this machine's apt uses")
+	accel      = flag.String("accel", "tcg", "QEMU's accelerator: tcg, which needs nothing, or kvm")
+	page       = flag.String("page", "../docs/tested-hosts.md", "where to write the page of a whole run; that of another goes to the folder of logs")
+	version    = flag.String("shoal-version", "unknown", "for the page")
+)
+
+var started = time.Now()
+
+// say tells how far the run is.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%3d:%02d  %s\n", int(time.Since(started).Minutes()), int(time.Since(started).Seconds())%60, fmt.Sprintf(format, args...))
+}
+
+// TestHosts goes through all steps on the hosts of each suite, and writes the report.
+func TestHosts(t *testing.T) {
+	suites := list(*suiteNames)
+	if *quick {
+		suites = suites[:1]
+	}
+	wanted, err := pick(list(*stepNames))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := lab.ImageLayer(filepath.Join(*bin, "whoami"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *mirror == "" {
+		if *mirror, err = vm.Mirror(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report := &Report{Version: *version, Date: started}
+	for _, name := range suites {
+		t.Run(name, func(t *testing.T) {
+			s := &suite{t: t, image: image, report: &SuiteReport{Suite: name}}
+			report.Suites = append(report.Suites, s.report)
+			began := time.Now()
+			defer func() { s.report.Took = time.Since(began) }()
+			s.start()
+			s.goThrough(wanted)
+		})
+	}
+	to := *page
+	if *quick || *stepNames != "" || len(suites) < 2 {
+		to = filepath.Join(*logs, "tested-hosts.md")
+	}
+	if err := os.WriteFile(to, []byte(report.Markdown()), 0o644); err != nil {
+		t.Error(err)
+	}
+	fmt.Fprintf(os.Stderr, "\n%s\nthe page is %s\n", report.Summary(), to)
+}
+
+// list is of a flag of words.
+func list(words string) []string {
+	return strings.FieldsFunc(words, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// pick finds the disturbances of those names, in their own order; without names all, and of a quick run none.
+func pick(names []string) ([]disturbance, error) {
+	if *quick {
+		return nil, nil
+	}
+	var picked []disturbance
+	var known []string
+	for _, d := range disturbances {
+		known = append(known, d.name)
+		if len(names) == 0 || slices.Contains(names, d.name) {
+			picked = append(picked, d)
+		}
+	}
+	for _, name := range names {
+		if name != "walk" && !slices.Contains(known, name) {
+			return nil, fmt.Errorf("there is no step %q; there are walk, %s", name, strings.Join(known, ", "))
+		}
+	}
+	return picked, nil
+}

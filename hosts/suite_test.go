@@ -1,0 +1,387 @@
+//go:build hosts
+
+package hosts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"shoal/lab"
+	"shoal/lab/vm"
+	"shoal/lab/wait"
+)
+
+// An emulated host takes some ten times as long as a real one.
+const (
+	commandLimit = 3 * time.Minute // for a command on a host
+	patience     = 2 * time.Minute // until something holds
+)
+
+// suite is a cluster of hosts of a suite, and the step that it is at.
+type suite struct {
+	t      *testing.T
+	image  []byte // the containers', a tar
+	wire   *vm.Wire
+	hosts  []*host // a, and but for quick runs b
+	vip    netip.Addr
+	report *SuiteReport
+
+	mu   sync.Mutex
+	step *StepReport
+}
+
+// host is a machine with an engine and an agent.
+type host struct {
+	*vm.Machine
+	s *suite
+}
+
+// fail records that something does not hold, and goes on.
+func (s *suite) fail(format string, args ...any) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := fmt.Sprintf(format, args...)
+	s.step.Failures = append(s.step.Failures, text)
+	s.t.Errorf("%s: %s", s.step.Name, text)
+}
+
+// during goes through a step.
+func (s *suite) during(name, about string, f func()) {
+	s.t.Helper()
+	step := &StepReport{Name: name, About: about}
+	s.step = step
+	s.report.Steps = append(s.report.Steps, step)
+	say("%s: %s: %s", s.report.Suite, name, about)
+	began := time.Now()
+	ended := false
+	defer func() {
+		step.Took = time.Since(began)
+		if !ended { // t.FailNow
+			step.Failures = append(step.Failures, "the step could not be ended: see the log")
+		}
+		if n := len(step.Failures); n > 0 {
+			say("%s: %s: %d FAILED, after %v", s.report.Suite, name, n, step.Took.Round(time.Second))
+		}
+	}()
+	f()
+	ended = true
+}
+
+// holds waits until check returns nil. Where that takes too long it is a failure, and the step goes on.
+func (s *suite) holds(what string, check func() error) bool {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	if err := wait.Until(ctx, check); err != nil {
+		s.fail("%s: %v", what, err)
+		return false
+	}
+	return true
+}
+
+// quietly is holds for who tells by himself what does not hold.
+func (s *suite) quietly(check func() error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	_ = wait.Until(ctx, check)
+}
+
+// each does something on all hosts at a time.
+func (s *suite) each(f func(h *host)) {
+	var all sync.WaitGroup
+	for _, h := range s.hosts {
+		all.Go(func() { f(h) })
+	}
+	all.Wait()
+}
+
+// run runs a script on the host.
+func (h *host) run(format string, args ...any) (string, error) {
+	ctx, cancel := context.WithTimeout(h.s.t.Context(), commandLimit)
+	defer cancel()
+	out, err := h.Run(ctx, fmt.Sprintf(format, args...))
+	return strings.TrimSpace(out), err
+}
+
+// must runs a script that has to work: without it nothing else of the step makes sense.
+func (h *host) must(format string, args ...any) string {
+	h.s.t.Helper()
+	out, err := h.run(format, args...)
+	if err != nil {
+		h.s.fail("%v", err)
+	}
+	return out
+}
+
+// exec runs a command in a container.
+func (h *host) exec(container, format string, args ...any) (string, error) {
+	return h.run("docker exec %s-%s %s", container, h.Name(), fmt.Sprintf(format, args...))
+}
+
+// neighbour runs a command as the neighbour.
+func (s *suite) neighbour(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), commandLimit)
+	defer cancel()
+	return s.wire.Exec(ctx, args...)
+}
+
+// whoami is the program's path on this machine, where the neighbour lives.
+func whoami() string {
+	path, err := filepath.Abs(filepath.Join(*bin, "whoami"))
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
+
+// start makes the cluster.
+func (s *suite) start() {
+	t, name := s.t, s.report.Suite
+	image, err := vm.Suite(name).Image(t.Context(), *cache, *mirror, say)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.wire, err = vm.NewWire(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.wire.Close() })
+	names := []string{"a", "b"}
+	if *quick {
+		names = names[:1]
+	}
+	s.report.Hosts = len(names)
+	s.during("start", "hosts booted, agents started, a cluster made", func() {
+		for i, n := range names {
+			m, err := vm.Start(vm.Config{Name: n, Number: 11 + i, Image: image, Wire: s.wire, Dir: filepath.Join(*logs, name+"-"+n), Accel: *accel})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &host{m, s}
+			s.hosts = append(s.hosts, h)
+			t.Cleanup(func() {
+				h.tellOnFailure()
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		s.each(func(h *host) {
+			if err := h.Await(t.Context()); err != nil {
+				s.fail("%v", err)
+				return
+			}
+			h.install()
+		})
+		s.stopIfFailed()
+		say("%s: hosts are up, and shoal is installed", name)
+		s.makeCluster()
+		s.stopIfFailed()
+		s.each((*host).settle)
+		s.stopIfFailed()
+		s.describe()
+		s.findVIP()
+		s.stopIfFailed()
+		s.routeNeighbour()
+	})
+}
+
+// stopIfFailed ends the suite where what comes next has no sense.
+func (s *suite) stopIfFailed() {
+	s.t.Helper()
+	s.mu.Lock()
+	failed := len(s.step.Failures) > 0
+	s.mu.Unlock()
+	if failed {
+		s.t.FailNow()
+	}
+}
+
+// tellOnFailure logs what the host has to say, if the test has failed.
+func (h *host) tellOnFailure() {
+	if !h.s.t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := h.Run(ctx, "shoal status; shoal problems; shoal nodes; shoal tasks; docker ps -a; journalctl -u shoal -n 60 --no-pager -o cat; systemctl --failed --no-legend")
+	h.s.t.Logf("what %s tells (error %v):\n%s\nthe end of its console:\n%s", h.Name(), err, out, h.Console())
+	for file, command := range map[string]string{"journal.log": "journalctl -b --no-pager", "rules.log": "iptables-save; nft list ruleset"} {
+		if out, err := h.Run(ctx, command); err == nil {
+			_ = os.WriteFile(filepath.Join(*logs, h.s.report.Suite+"-"+h.Name(), file), []byte(out), 0o644)
+		}
+	}
+}
+
+// install puts on the host what people put there.
+func (h *host) install() {
+	ctx, cancel := context.WithTimeout(h.s.t.Context(), commandLimit)
+	defer cancel()
+	for _, file := range []struct {
+		from, to string
+		mode     os.FileMode
+	}{
+		{filepath.Join(*bin, "shoal"), "/usr/local/bin/shoal", 0o755},
+		{filepath.Join(*bin, "whoami"), "/usr/local/bin/whoami", 0o755},
+		{"../docs/shoal.service", "/etc/systemd/system/shoal.service", 0o644},
+	} {
+		if err := h.PutFile(ctx, file.to, file.mode, file.from); err != nil {
+			h.s.fail("%v", err)
+			return
+		}
+	}
+	script := "docker import -"
+	for _, line := range lab.ImageConfig {
+		script += fmt.Sprintf(" --change '%s'", line)
+	}
+	// The image comes from standard input, and the options before it.
+	script = strings.Replace(script, " -", "", 1) + " - " + lab.Image
+	if _, err := h.Feed(ctx, script, bytes.NewReader(h.s.image)); err != nil {
+		h.s.fail("%v", err)
+	}
+}
+
+// makeCluster starts the agents, the second as docs/hosts.md has it.
+func (s *suite) makeCluster() {
+	a := s.hosts[0]
+	a.must("systemctl enable --now shoal")
+	for _, h := range s.hosts[1:] {
+		var command string
+		s.holds("a gives a token", func() (err error) {
+			command, err = a.run("shoal token create")
+			return err
+		})
+		_, token, found := strings.Cut(command, "--token ")
+		if !found {
+			s.fail("shoal token create printed %q", command)
+			return
+		}
+		h.must("mkdir -p /etc/shoal && printf 'join: %v\\ntoken-file: /etc/shoal/token\\n' >/etc/shoal/agent.yaml && "+
+			"(umask 077; echo %s >/etc/shoal/token) && systemctl enable --now shoal", a.Addr(), strings.TrimSpace(token))
+	}
+	for _, h := range s.hosts {
+		s.holds(h.Name()+" sees every host alive", h.seesAll)
+	}
+}
+
+// seesAll says that the host's agent sees all hosts alive, with a subnet.
+func (h *host) seesAll() error {
+	out, err := h.run("shoal nodes")
+	if err != nil {
+		return err
+	}
+	alive := 0
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) > 3 && f[2] != "-" && f[3] == "alive" {
+			alive++
+		}
+	}
+	if alive != len(h.s.hosts) {
+		return fmt.Errorf("%d of %d hosts are alive in\n%s", alive, len(h.s.hosts), out)
+	}
+	return nil
+}
+
+// settle has the engine's containers ask shoal, and starts those that all steps use:
+//
+//	web     on the mesh, a task of the service web, which publishes port 8080
+//	quiet   on the mesh, of no service: what it listens on is published nowhere
+//	client  on the mesh, for what a container of the mesh sends
+//	other   on a bridge of its own
+func (h *host) settle() {
+	h.must("shoal docker-config >/etc/docker/daemon.json && systemctl restart docker")
+	h.s.holds("the mesh's network is there", func() error {
+		_, err := h.run("docker network inspect mesh")
+		return err
+	})
+	h.must("docker network create other")
+	h.start("web", "--network mesh -l shoal.service=web -l shoal.publish=8080:8000")
+	h.start("quiet", "--network mesh")
+	h.start("client", "--network mesh")
+	h.start("other", "--network other")
+}
+
+// start starts a container.
+func (h *host) start(name, options string) {
+	h.must("docker run -d --restart always --name %[1]s-%[2]s --hostname %[1]s-%[2]s %[3]s %[4]s whoami serve --http 8000,8001 --udp 8002",
+		name, h.Name(), options, lab.Image)
+}
+
+// addr is a container's address.
+func (h *host) addr(container string) (netip.Addr, error) {
+	out, err := h.run("docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' %s-%s", container, h.Name())
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return netip.ParseAddr(out)
+}
+
+// describe finds what the report says about the hosts.
+func (s *suite) describe() {
+	a, r := s.hosts[0], s.report
+	r.System = a.must(`. /etc/os-release; echo "$PRETTY_NAME"`)
+	r.Kernel = a.must("uname -r")
+	r.Engine = a.must("docker version --format '{{.Server.Version}}'")
+	r.Firewall = a.must("iptables --version")
+	var status struct {
+		Plane string `json:"dataPlane"`
+	}
+	if err := json.Unmarshal([]byte(a.must("shoal status -o json")), &status); err != nil {
+		s.fail("shoal status: %v", err)
+	}
+	r.Plane = status.Plane
+	say("%s: %s, kernel %s, engine %s, %s, data plane %s", r.Suite, r.System, r.Kernel, r.Engine, r.Firewall, r.Plane)
+}
+
+// findVIP finds the VIP of the service.
+func (s *suite) findVIP() {
+	s.holds("the service has a VIP", func() error {
+		out, err := s.hosts[0].run("shoal services -o json")
+		if err != nil {
+			return err
+		}
+		var services []struct {
+			ID  string
+			VIP netip.Addr
+		}
+		if err := json.Unmarshal([]byte(out), &services); err != nil {
+			return err
+		}
+		for _, service := range services {
+			if service.ID == "default/web" && service.VIP.IsValid() {
+				s.vip = service.VIP
+				return nil
+			}
+		}
+		return fmt.Errorf("no VIP of default/web in %s", out)
+	})
+}
+
+// routeNeighbour has the neighbour send what is for the cluster's own addresses to host a, as one does who wants in.
+func (s *suite) routeNeighbour() {
+	for _, net := range []string{"10.244.0.0/16", "10.96.0.0/16", "169.254.83.0/31", "172.16.0.0/12"} {
+		if _, err := s.neighbour("ip", "route", "replace", net, "via", s.hosts[0].Addr().String()); err != nil {
+			s.fail("%v", err)
+		}
+	}
+}
+
+// goThrough goes through the steps: walk and table first, and after each disturbance.
+func (s *suite) goThrough(wanted []disturbance) {
+	s.during("walk", "as started", func() {
+		s.walk()
+		s.whoReachesWhat()
+	})
+	for _, d := range wanted {
+		s.during(d.name, d.about, func() { d.run(s) })
+	}
+}
