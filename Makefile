@@ -109,7 +109,6 @@ test: deps unit tests ## run all tests
 .PHONY: test-hosts
 test-hosts: deps-hosts tools ## try shoal on virtual machines of stock Debian (SUITES=, STEPS=, QUICK=1; ACCEL=kvm, MIRROR=http://…)
 	$(GO) test -c -tags hosts -o bin/hosts.test ./hosts
-	@mkdir -p bin/hosts
 	cd hosts && ../bin/hosts.test -test.v -test.timeout 120m -shoal-version "$(VERSION)" $(if $(QUICK),-quick) \
 		$(if $(SUITES),-suites "$(SUITES)") $(if $(STEPS),-steps "$(STEPS)") $(if $(ACCEL),-accel "$(ACCEL)") $(if $(MIRROR),-mirror "$(MIRROR)")
 

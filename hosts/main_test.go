@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"shoal/lab"
 	"shoal/lab/vm"
 )
@@ -46,6 +48,7 @@ func TestHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	reserve(t)
 	image, err := lab.ImageLayer(filepath.Join(*bin, "whoami"))
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +77,21 @@ func TestHosts(t *testing.T) {
 		t.Error(err)
 	}
 	fmt.Fprintf(os.Stderr, "\n%s\nthe page is %s\n", report.Summary(), to)
+}
+
+// reserve takes the folder of logs, and of the machines' disks, until the test ends.
+func reserve(t *testing.T) {
+	if err := os.MkdirAll(*logs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(*logs, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatalf("another run uses %s: wait for it, or name another folder by -logs: %v", *logs, err)
+	}
 }
 
 // list is of a flag of words.

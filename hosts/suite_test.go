@@ -53,6 +53,7 @@ func (s *suite) fail(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	s.step.Failures = append(s.step.Failures, text)
 	s.t.Errorf("%s: %s", s.step.Name, text)
+	say("%s: %s: FAILED: %s", s.report.Suite, s.step.Name, firstLine(text))
 }
 
 // during goes through a step.
@@ -82,9 +83,13 @@ func (s *suite) holds(what string, check func() error) bool {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
+	began := time.Now()
 	if err := wait.Until(ctx, check); err != nil {
 		s.fail("%s: %v", what, err)
 		return false
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		say("%s: after %v: %s", s.report.Suite, took.Round(time.Second), what)
 	}
 	return true
 }
@@ -304,7 +309,7 @@ func (h *host) settle() {
 		return err
 	})
 	h.must("docker network create other")
-	h.start("web", "--network mesh -l shoal.service=web -l shoal.publish=8080:8000")
+	h.start("web", "--network mesh -l shoal.service=web -l shoal.ports=8000,8002/udp -l shoal.publish=8080:8000")
 	h.start("quiet", "--network mesh")
 	h.start("client", "--network mesh")
 	h.start("other", "--network other")

@@ -161,7 +161,7 @@ func (h *host) acrossHosts() error {
 // drain stops a task while it is asked, from the link and by a container. No request fails.
 func (s *suite) drain() {
 	a := s.hosts[0]
-	a.start("leaving", "--network mesh -l shoal.service=web -l shoal.publish=8080:8000 -l shoal.drain=3s")
+	a.start("leaving", "--network mesh -l shoal.service=web -l shoal.ports=8000,8002/udp -l shoal.publish=8080:8000 -l shoal.drain=3s")
 	defer a.must("docker rm -f leaving-a; docker exec client-a rm -f /tmp/done")
 	url := fmt.Sprintf("http://%v:8080/", a.Addr())
 	if !s.holds("a new task is in rotation", func() error {
@@ -195,7 +195,7 @@ func (s *suite) drain() {
 		return a.exec("client", "whoami load --until-file /tmp/done --interval 50ms --timeout 10s http://%v:8000/", s.vip)
 	})
 	// The container's load is to run before the task leaves.
-	s.holds("a container loads", func() error { _, err := a.exec("client", "pgrep -f until-file"); return err })
+	s.holds("a container loads", func() error { _, err := a.run("pgrep -f '^whoami load --until-file'"); return err })
 	if out, err := a.run("shoal stop leaving-a"); err != nil {
 		s.fail("shoal stop: %v %s", err, out)
 	}
