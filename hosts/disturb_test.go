@@ -184,29 +184,28 @@ func (s *suite) stopIfBroken() {
 	}
 }
 
-func toNftables(s *suite) {
-	s.each(func(h *host) { h.takePlane("nftables") })
-	s.each(func(h *host) {
-		for _, kind := range []string{"ipset list -n", "ip netns list", "ip -o link", "iptables-save"} {
-			if out := h.must("%s | grep -i shoal || true", kind); strings.Contains(out, "IN-PUBLISHED") || strings.Contains(out, "SHOAL-VIP") {
-				s.fail("of IPVS is left on %s: %s", h.Name(), out)
-			}
-		}
-		if out := h.must("cat /proc/net/ip_vs"); strings.Contains(out, "FWM") {
-			s.fail("of IPVS is left on %s: %s", h.Name(), out)
-		}
-	})
-	s.all()
-}
+// Of each data plane, what tells that something of it is left.
+const (
+	leftOfIPVS     = "ipset list -n | grep SHOAL; ip netns list | grep shoal; grep FWM /proc/net/ip_vs; iptables-save | grep -E ':SHOAL-(VIP|IN|FORWARD|TASKS)'"
+	leftOfNftables = "nft list tables | grep shoal; iptables-save | grep -E ':SHOAL-(MARK|PASS)'"
+)
 
-func toIPVS(s *suite) {
-	s.each(func(h *host) { h.takePlane("ipvs") })
+func toNftables(s *suite) { s.changePlane("nftables", leftOfNftables, leftOfIPVS) }
+func toIPVS(s *suite)     { s.changePlane("ipvs", leftOfIPVS, leftOfNftables) }
+
+// changePlane changes the data plane: nothing of the former is left. That there was something is seen first, or is seen of the
+// new one: marks that nobody has would prove nothing.
+func (s *suite) changePlane(to, own, others string) {
+	s.each(func(h *host) { h.takePlane(to) })
+	s.all()
 	s.each(func(h *host) {
-		if out := h.must("nft list tables"); strings.Contains(out, "shoal") {
-			s.fail("of nftables is left on %s: %s", h.Name(), out)
+		if out := h.must("(%s) || true", own); out == "" {
+			s.fail("%s balances by %s, and nothing of it is found: %s", h.Name(), to, own)
+		}
+		if out := h.must("(%s) || true", others); out != "" {
+			s.fail("of the former data plane is left on %s: %s", h.Name(), out)
 		}
 	})
-	s.all()
 }
 
 // takePlane restarts the agent with another data plane.

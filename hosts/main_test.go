@@ -3,6 +3,8 @@
 package hosts
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -27,7 +29,7 @@ var (
 	logs       = flag.String("logs", "../bin/hosts", "folder for the machines' disks and the logs of their consoles")
 	mirror     = flag.String("mirror", "", "URL of the Debian archive; none: the one that this machine's apt uses")
 	accel      = flag.String("accel", "tcg", "QEMU's accelerator: tcg, which needs nothing, or kvm")
-	page       = flag.String("page", "../docs/tested-hosts.md", "where to write the page of a whole run; that of another goes to the folder of logs")
+	page       = flag.String("page", "../docs/tested-hosts.md", "where to write the page, with what was found of each suite the last time that it went through all steps; that of a run of some steps goes to the folder of logs")
 	version    = flag.String("shoal-version", "unknown", "for the page")
 )
 
@@ -58,10 +60,10 @@ func TestHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	report := &Report{Version: *version, Date: started}
+	report := &Report{}
 	for _, name := range suites {
 		t.Run(name, func(t *testing.T) {
-			s := &suite{t: t, image: image, report: &SuiteReport{Suite: name}}
+			s := &suite{t: t, image: image, report: &SuiteReport{Suite: name, Version: *version, Date: started}}
 			report.Suites = append(report.Suites, s.report)
 			began := time.Now()
 			defer func() { s.report.Took = time.Since(began) }()
@@ -69,14 +71,46 @@ func TestHosts(t *testing.T) {
 			s.goThrough(wanted)
 		})
 	}
-	to := *page
-	if *quick || *stepNames != "" || len(suites) < 2 {
-		to = filepath.Join(*logs, "tested-hosts.md")
+	to := filepath.Join(*logs, "tested-hosts.md")
+	written := report
+	if !*quick && *stepNames == "" {
+		to = *page
+		written = remember(t, report)
 	}
-	if err := os.WriteFile(to, []byte(report.Markdown()), 0o644); err != nil {
+	if err := os.WriteFile(to, []byte(written.Markdown()), 0o644); err != nil {
 		t.Error(err)
 	}
 	fmt.Fprintf(os.Stderr, "\n%s\nthe page is %s\n", report.Summary(), to)
+}
+
+// remember keeps what came of these suites, and returns that with what came of the others when they were tried last.
+func remember(t *testing.T, report *Report) *Report {
+	all := &Report{}
+	for _, s := range report.Suites {
+		b, err := json.Marshal(s)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(*logs, s.Suite+".json"), b, 0o644)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range list(flag.Lookup("suites").DefValue) {
+		b, err := os.ReadFile(filepath.Join(*logs, name+".json"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		s := &SuiteReport{}
+		if err == nil {
+			err = json.Unmarshal(b, s)
+		}
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		all.Suites = append(all.Suites, s)
+	}
+	return all
 }
 
 // reserve takes the folder of logs, and of the machines' disks, until the test ends.

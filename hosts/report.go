@@ -6,16 +6,14 @@ import (
 	"time"
 )
 
-// Report is what came of a run.
-type Report struct {
-	Version string // of shoal
-	Date    time.Time
-	Suites  []*SuiteReport
-}
+// Report is what came of the latest runs of some suites.
+type Report struct{ Suites []*SuiteReport }
 
 // SuiteReport is what came of the hosts of one suite.
 type SuiteReport struct {
 	Suite    string
+	Version  string // of shoal
+	Date     time.Time
 	System   string // the distribution's own name
 	Kernel   string
 	Engine   string // its version
@@ -56,13 +54,12 @@ firewalls that Debian ships, and a cluster of them; then it tries what has to wo
 table of who reaches what), disturbs the hosts as people and other programs do, and tries both again. [hosts](../hosts/doc.go)
 has it whole.
 
-shoal %s, %s.
-
-`, r.Version, r.Date.UTC().Format("2006-01-02"))
-	b.WriteString("| suite | system | kernel | engine | its rules by | data plane | hosts | took |\n|---|---|---|---|---|---|---|---|\n")
+`)
+	b.WriteString("| suite | system | kernel | engine | its rules by | data plane | hosts | shoal | date | took |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range r.Suites {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %d | %d min |\n",
-			s.Suite, s.System, s.Kernel, s.Engine, s.Firewall, s.Plane, s.Hosts, int(s.Took.Round(time.Minute).Minutes()))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %d | %s | %s | %d min |\n",
+			s.Suite, s.System, s.Kernel, s.Engine, s.Firewall, s.Plane, s.Hosts, s.Version, s.Date.UTC().Format("2006-01-02"),
+			int(s.Took.Round(time.Minute).Minutes()))
 	}
 	b.WriteString("\n## Steps\n\n| step |")
 	for _, s := range r.Suites {
