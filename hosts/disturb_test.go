@@ -135,6 +135,7 @@ END`)
 		return nil
 	})
 	a.must("nft delete table inet lockdown")
+	s.disturbed()
 	s.holds("the problem ends with the chain", func() error {
 		out, err := a.run("shoal problems")
 		if err == nil && strings.Contains(out, "lockdown") {
@@ -210,6 +211,7 @@ func (s *suite) changePlane(to, own, others string) {
 
 // takePlane restarts the agent with another data plane.
 func (h *host) takePlane(name string) {
+	h.s.disturbed()
 	h.must("mkdir -p /etc/shoal && touch /etc/shoal/agent.yaml && sed -i /^data-plane:/d /etc/shoal/agent.yaml && "+
 		"echo 'data-plane: %s' >>/etc/shoal/agent.yaml && systemctl restart shoal", name)
 	h.s.holds(h.Name()+" balances by "+name, func() error {

@@ -22,8 +22,9 @@ import (
 
 // An emulated host takes some ten times as long as a real one.
 const (
-	commandLimit = 3 * time.Minute // for a command on a host
-	patience     = 2 * time.Minute // until something holds
+	commandLimit = 3 * time.Minute  // for a command on a host
+	patience     = 2 * time.Minute  // after a disturbance, until all holds again
+	leastTime    = 15 * time.Second // for something to hold, where all that time is over
 )
 
 // suite is a cluster of hosts of a suite, and the step that it is at.
@@ -35,8 +36,9 @@ type suite struct {
 	vip    netip.Addr
 	report *SuiteReport
 
-	mu   sync.Mutex
-	step *StepReport
+	mu    sync.Mutex
+	step  *StepReport
+	until time.Time // by then all should hold
 }
 
 // host is a machine with an engine and an agent.
@@ -61,6 +63,7 @@ func (s *suite) during(name, about string, f func()) {
 	s.t.Helper()
 	step := &StepReport{Name: name, About: about}
 	s.step = step
+	s.disturbed()
 	s.report.Steps = append(s.report.Steps, step)
 	say("%s: %s: %s", s.report.Suite, name, about)
 	began := time.Now()
@@ -78,10 +81,28 @@ func (s *suite) during(name, about string, f func()) {
 	ended = true
 }
 
+// disturbed says that time for what should hold begins now.
+func (s *suite) disturbed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until = time.Now().Add(patience)
+}
+
+// window is the time that something has to hold.
+func (s *suite) window() (context.Context, context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until := time.Now().Add(leastTime)
+	if s.until.After(until) {
+		until = s.until
+	}
+	return context.WithDeadline(s.t.Context(), until)
+}
+
 // holds waits until check returns nil. Where that takes too long it is a failure, and the step goes on.
 func (s *suite) holds(what string, check func() error) bool {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := s.window()
 	defer cancel()
 	began := time.Now()
 	if err := wait.Until(ctx, check); err != nil {
@@ -96,7 +117,7 @@ func (s *suite) holds(what string, check func() error) bool {
 
 // quietly is holds for who tells by himself what does not hold.
 func (s *suite) quietly(check func() error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := s.window()
 	defer cancel()
 	_ = wait.Until(ctx, check)
 }
@@ -258,6 +279,7 @@ func (h *host) install() {
 // makeCluster starts the agents, the second as docs/hosts.md has it.
 func (s *suite) makeCluster() {
 	a := s.hosts[0]
+	s.disturbed()
 	a.must("systemctl enable --now shoal")
 	for _, h := range s.hosts[1:] {
 		var command string
@@ -303,6 +325,7 @@ func (h *host) seesAll() error {
 //	client  on the mesh, for what a container of the mesh sends
 //	other   on a bridge of its own
 func (h *host) settle() {
+	h.s.disturbed()
 	h.must("shoal docker-config >/etc/docker/daemon.json && systemctl restart docker")
 	h.s.holds("the mesh's network is there", func() error {
 		_, err := h.run("docker network inspect mesh")

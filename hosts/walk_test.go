@@ -18,6 +18,7 @@ import (
 // walk tries what has to work, on every host.
 func (s *suite) walk() {
 	s.t.Helper()
+	s.disturbed()
 	s.each(func(h *host) {
 		if !s.holds(h.Name()+" sees every host alive", h.seesAll) {
 			return
@@ -161,6 +162,7 @@ func (h *host) acrossHosts() error {
 // drain stops a task while it is asked, from the link and by a container. No request fails.
 func (s *suite) drain() {
 	a := s.hosts[0]
+	s.disturbed()
 	a.start("leaving", "--network mesh -l shoal.service=web -l shoal.ports=8000,8002/udp -l shoal.publish=8080:8000 -l shoal.drain=3s")
 	defer a.must("docker rm -f leaving-a; docker exec client-a rm -f /tmp/done")
 	url := fmt.Sprintf("http://%v:8080/", a.Addr())
