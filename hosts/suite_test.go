@@ -22,7 +22,7 @@ import (
 
 // An emulated host takes some ten times as long as a real one.
 const (
-	commandLimit = 3 * time.Minute  // for a command on a host
+	commandLimit = 6 * time.Minute  // for a command on a host
 	patience     = 2 * time.Minute  // after a disturbance, until all holds again
 	leastTime    = 15 * time.Second // for something to hold, where all that time is over
 )
