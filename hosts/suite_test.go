@@ -206,6 +206,7 @@ func (s *suite) start() {
 				s.fail("%v", err)
 				return
 			}
+			say("%s: %s has booted", name, h.Name())
 			h.install()
 		})
 		s.stopIfFailed()
