@@ -80,16 +80,19 @@ func networkdRestarted(s *suite) {
 	s.all()
 }
 
-// firewalldStarted starts firewalld, in which the ports between hosts are open, as docs/hosts.md tells its administrator.
+// startFirewalld starts firewalld, in which the ports between hosts are open, as docs/hosts.md tells its administrator.
+const startFirewalld = "firewall-offline-cmd -q --add-port=7946-7947/tcp --add-port=7946/udp --add-port=2379-2380/tcp --add-port=8483/udp && " +
+	"systemctl start firewalld"
+
 func firewalldStarted(s *suite) {
-	s.each(func(h *host) {
-		h.must("firewall-offline-cmd -q --add-service=ssh --add-port=7946-7947/tcp --add-port=7946/udp --add-port=2379-2380/tcp --add-port=8483/udp && systemctl start firewalld")
-	})
+	s.each(func(h *host) { h.must(startFirewalld) })
 	s.all()
 }
 
 func firewalldReloaded(s *suite) {
-	s.each(func(h *host) { h.must("systemctl start firewalld && firewall-cmd -q --reload") })
+	s.each(func(h *host) {
+		h.must("systemctl is-active -q firewalld || { " + startFirewalld + "; }; firewall-cmd -q --reload")
+	})
 	s.all()
 	s.each(func(h *host) { h.must("systemctl stop firewalld && systemctl restart docker") })
 	s.walk()
