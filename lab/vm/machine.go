@@ -78,8 +78,8 @@ func Start(c Config) (_ *Machine, err error) {
 	defer tap.Close()
 	m.qemu = exec.Command("qemu-system-x86_64", m.arguments(c, overlay)...)
 	m.qemu.ExtraFiles = []*os.File{tap}
-	// Signals of the terminal are for the test, which ends its machines itself, and does not leave them behind if it is killed.
-	m.qemu.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// A session of its own: signals of the terminal are for the test, which ends its machines itself, and does not leave them behind if it is killed.
+	m.qemu.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	log, err := os.Create(filepath.Join(c.Dir, "qemu.log"))
 	if err != nil {
 		return nil, err
