@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -255,7 +256,9 @@ func (b builder) run(args ...string) error {
 		}
 		_, _ = io.Copy(io.Discard, r)
 	}()
+	runtime.LockOSThread() // the thread that starts it must not end before it
 	err = cmd.Run()
+	runtime.UnlockOSThread()
 	w.Close()
 	<-read
 	if errors.Is(err, exec.ErrNotFound) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -78,7 +79,8 @@ func Start(c Config) (_ *Machine, err error) {
 	defer tap.Close()
 	m.qemu = exec.Command("qemu-system-x86_64", m.arguments(c, overlay)...)
 	m.qemu.ExtraFiles = []*os.File{tap}
-	// A session of its own: signals of the terminal are for the test, which ends its machines itself, and does not leave them behind if it is killed.
+	// A session of its own: signals of the terminal are for the test, which ends its machines itself, and does not leave
+	// them behind if it is killed.
 	m.qemu.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	log, err := os.Create(filepath.Join(c.Dir, "qemu.log"))
 	if err != nil {
@@ -86,14 +88,19 @@ func Start(c Config) (_ *Machine, err error) {
 	}
 	defer log.Close()
 	m.qemu.Stdout, m.qemu.Stderr = log, log
-	if err := m.qemu.Start(); err != nil {
-		return nil, err
-	}
+	began := make(chan error)
 	go func() {
-		m.err = m.qemu.Wait()
-		close(m.ended)
+		// Its death is to follow that of this process, not that of whichever thread: so that thread starts it that stays.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := m.qemu.Start()
+		began <- err
+		if err == nil {
+			m.err = m.qemu.Wait()
+			close(m.ended)
+		}
 	}()
-	return m, nil
+	return m, <-began
 }
 
 // arguments are QEMU's. The tap is its file descriptor 3.

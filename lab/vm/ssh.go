@@ -143,13 +143,20 @@ func (m *Machine) Feed(ctx context.Context, script string, input io.Reader) (str
 // awaitSSH waits until the machine's ssh server answers.
 func (m *Machine) awaitSSH(ctx context.Context) error {
 	m.hangUp()
-	return wait.Until(ctx, func() error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
 		select {
 		case <-m.ended:
-			return fmt.Errorf("QEMU ended: %w", m.err)
-		default:
+			cancel()
+		case <-ctx.Done():
 		}
-		_, err := m.client(ctx)
+	}()
+	err := wait.Until(ctx, func() error { _, err := m.client(ctx); return err })
+	select {
+	case <-m.ended:
+		return fmt.Errorf("QEMU ended: %v", m.err)
+	default:
 		return err
-	})
+	}
 }
