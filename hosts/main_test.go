@@ -63,7 +63,7 @@ func TestHosts(t *testing.T) {
 	report := &Report{}
 	for _, name := range suites {
 		t.Run(name, func(t *testing.T) {
-			s := &suite{t: t, image: image, report: &SuiteReport{Suite: name, Version: *version, Date: started}}
+			s := &suite{t: t, image: image, save: func() { write(t, filepath.Join(*logs, "tested-hosts.md"), report) }, report: &SuiteReport{Suite: name, Version: *version, Date: started}}
 			report.Suites = append(report.Suites, s.report)
 			began := time.Now()
 			defer func() { s.report.Took = time.Since(began) }()
@@ -77,10 +77,15 @@ func TestHosts(t *testing.T) {
 		to = *page
 		written = remember(t, report)
 	}
-	if err := os.WriteFile(to, []byte(written.Markdown()), 0o644); err != nil {
+	write(t, to, written)
+	fmt.Fprintf(os.Stderr, "\n%s\nthe page is %s\n", report.Summary(), to)
+}
+
+// write writes the page.
+func write(t *testing.T, to string, report *Report) {
+	if err := os.WriteFile(to, []byte(report.Markdown()), 0o644); err != nil {
 		t.Error(err)
 	}
-	fmt.Fprintf(os.Stderr, "\n%s\nthe page is %s\n", report.Summary(), to)
 }
 
 // remember keeps what came of these suites, and returns that with what came of the others when they were tried last.

@@ -35,6 +35,7 @@ type suite struct {
 	hosts  []*host // a, and but for quick runs b
 	vip    netip.Addr
 	report *SuiteReport
+	save   func() // writes what was found so far
 
 	mu    sync.Mutex
 	step  *StepReport
@@ -70,6 +71,7 @@ func (s *suite) during(name, about string, f func()) {
 	ended := false
 	defer func() {
 		step.Took = time.Since(began)
+		defer s.save()
 		if !ended { // t.FailNow
 			step.Failures = append(step.Failures, "the step could not be ended: see the log")
 		}
