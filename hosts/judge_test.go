@@ -47,3 +47,19 @@ func TestThroughTellsWhatAForgedPacketMet(t *testing.T) {
 		}
 	}
 }
+
+func TestTableSaysSomethingOfEverything(t *testing.T) {
+	for _, r := range append(table[:len(table):len(table)], forgery) {
+		if len(r.may) != len(columns) {
+			t.Errorf("%s: %d of %d columns", r.who, len(r.may), len(columns))
+		}
+		for _, column := range columns {
+			if r.may[column] == "" {
+				t.Errorf("%s: nothing is said of %s", r.who, column)
+			}
+		}
+	}
+	if page := tableMarkdown(); !strings.Contains(page, "| a neighbour on the link | closed | open | closed | closed | closed | open | closed |\n") {
+		t.Errorf("the page has\n%s", page)
+	}
+}

@@ -9,57 +9,21 @@ import (
 	"sync"
 )
 
-// The columns of the table.
-const (
-	unpublished = "an unpublished port of a container of the mesh"
-	published   = "a published port"
-	aVIP        = "a VIP"
-	dns         = "the DNS server"
-	members     = "the agent's ports for members (7946, 2379, 2380)"
-	joining     = "the agent's port for joining (7947)"
-	sandbox     = "the sandbox of published ports"
-)
-
-// table is who may reach what. The stranger with a forged source is apart, as he sees no answer.
-var table = []struct {
-	who   string
-	where func(s *suite, args ...string) (string, error) // runs a command there; nil error and no output: there is nobody
-	may   map[string]verdict
-}{
-	{
-		"a neighbour on the link", func(s *suite, args ...string) (string, error) {
-			return s.neighbour(append([]string{whoami()}, args...)...)
-		},
-		// A host that joins is a neighbour until it has joined.
-		map[string]verdict{unpublished: closed, published: open, aVIP: closed, dns: closed, members: closed, joining: open, sandbox: closed},
+// places are where the rows of the table are tried from: a command is run there. No error and no output: there is nobody.
+var places = map[string]func(s *suite, args ...string) (string, error){
+	aNeighbour: func(s *suite, args ...string) (string, error) {
+		return s.neighbour(append([]string{whoami()}, args...)...)
 	},
-	{
-		"a container on the mesh", inContainer(0, "client"),
-		// The mesh is a network: its containers reach each other.
-		map[string]verdict{unpublished: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed},
+	onMesh:   inContainer(0, "client"),
+	onBridge: inContainer(0, "other"),
+	anotherHost: func(s *suite, args ...string) (string, error) {
+		if len(s.hosts) < 2 {
+			return "", nil
+		}
+		return s.hosts[1].run("whoami %s", strings.Join(args, " "))
 	},
-	{
-		"a container on another bridge", inContainer(0, "other"),
-		map[string]verdict{unpublished: closed, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed},
-	},
-	{
-		"another host", func(s *suite, args ...string) (string, error) {
-			if len(s.hosts) < 2 {
-				return "", nil
-			}
-			return s.hosts[1].run("whoami %s", strings.Join(args, " "))
-		},
-		// Its VIPs, its DNS server and its sandbox are its own.
-		map[string]verdict{unpublished: closed, published: open, aVIP: open, dns: open, members: open, joining: open, sandbox: either},
-	},
-	{
-		"another host's container on the mesh", inContainer(1, "client"),
-		map[string]verdict{unpublished: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed},
-	},
-	{
-		"another host's container on another bridge", inContainer(1, "other"),
-		map[string]verdict{unpublished: closed, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed},
-	},
+	othersOnMesh:   inContainer(1, "client"),
+	othersOnBridge: inContainer(1, "other"),
 }
 
 // inContainer runs whoami in a container of the n-th host.
@@ -120,7 +84,7 @@ func (s *suite) whoReachesWhat() {
 		rows.Go(func() {
 			var wrong []string
 			s.quietly(func() error {
-				out, err := row.where(s, args...)
+				out, err := places[row.who](s, args...)
 				if err != nil {
 					wrong = []string{fmt.Sprintf("%s: %v", row.who, err)}
 					return err
@@ -165,7 +129,7 @@ func (s *suite) forged(targets []target) {
 	args := []string{"reach", "--timeout", "1s"}
 	var tried []target
 	for _, t := range targets {
-		if t.kind != published && t.kind != joining { // those are for everybody
+		if forgery.may[t.kind] == closed {
 			tried = append(tried, t)
 			args = append(args, t.url)
 		}

@@ -73,6 +73,7 @@ has it whole.
 		}
 		b.WriteByte('\n')
 	}
+	b.WriteString("\n## Who reaches what\n\nOf host a, as it should be. It is tried with each step.\n\n" + tableMarkdown())
 	if r.Failed() {
 		b.WriteString("\n## What does not hold\n")
 		for _, s := range r.Suites {
