@@ -24,6 +24,8 @@ var (
 	suiteNames = flag.String("suites", "trixie,forky", "suites of Debian to make hosts of")
 	stepNames  = flag.String("steps", "", "steps to go through after the first walk, such as engine,reboot; none: all")
 	quick      = flag.Bool("quick", false, "one suite, one host, the walk and the table: no disturbances")
+	number     = flag.Int("hosts", 2, "how many hosts a cluster has, 1 or 2")
+	cpus       = flag.Int("cpus", 2, "processors of each host")
 	bin        = flag.String("bin", "../bin", "folder of shoal and whoami")
 	cache      = flag.String("cache", "../bin/images", "folder in which images are kept")
 	logs       = flag.String("logs", "../bin/hosts", "folder for the machines' disks and the logs of their consoles")
@@ -44,7 +46,7 @@ func say(format string, args ...any) {
 func TestHosts(t *testing.T) {
 	suites := list(*suiteNames)
 	if *quick {
-		suites = suites[:1]
+		suites, *number = suites[:1], 1
 	}
 	wanted, err := pick(list(*stepNames))
 	if err != nil {
@@ -73,7 +75,7 @@ func TestHosts(t *testing.T) {
 	}
 	to := filepath.Join(*logs, "tested-hosts.md")
 	written := report
-	if !*quick && *stepNames == "" {
+	if !*quick && *stepNames == "" && *number == 2 {
 		to = *page
 		written = remember(t, report)
 	}

@@ -183,14 +183,11 @@ func (s *suite) start() {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.wire.Close() })
-	names := []string{"a", "b"}
-	if *quick {
-		names = names[:1]
-	}
+	names := []string{"a", "b"}[:*number]
 	s.report.Hosts = len(names)
 	s.during("start", "hosts booted, agents started, a cluster made", func() {
 		for i, n := range names {
-			m, err := vm.Start(vm.Config{Name: n, Number: 11 + i, Image: image, Wire: s.wire, Dir: filepath.Join(*logs, name+"-"+n), Accel: *accel})
+			m, err := vm.Start(vm.Config{Name: n, Number: 11 + i, Image: image, Wire: s.wire, Dir: filepath.Join(*logs, name+"-"+n), CPUs: *cpus, Accel: *accel})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -21,7 +22,7 @@ import (
 )
 
 // BootLimit is how long a machine may take from its start until ssh answers. It takes a minute or two on an idle processor.
-const BootLimit = 6 * time.Minute
+const BootLimit = 12 * time.Minute
 
 // Config says which machine to start.
 type Config struct {
@@ -31,6 +32,7 @@ type Config struct {
 	Wire   *Wire
 	Dir    string // for its disk and its console's log; made where it is not
 	Memory int    // MiB; 0: 2048
+	CPUs   int    // 0: 2
 	Accel  string // QEMU's accelerator; "": tcg, which needs nothing
 }
 
@@ -109,12 +111,8 @@ func (m *Machine) arguments(c Config, overlay string) []string {
 	if c.Accel != "" && c.Accel != "tcg" {
 		accel, cpu = c.Accel, "host"
 	}
-	memory := c.Memory
-	if memory == 0 {
-		memory = 2048
-	}
 	return []string{
-		"-accel", accel, "-cpu", cpu, "-smp", "2", "-m", fmt.Sprint(memory),
+		"-accel", accel, "-cpu", cpu, "-smp", fmt.Sprint(cmp.Or(c.CPUs, 2)), "-m", fmt.Sprint(cmp.Or(c.Memory, 2048)),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "file:" + m.consoleLog(),
 		"-kernel", c.Image.kernel(), "-initrd", c.Image.initrd(),
 		"-append", strings.Join([]string{
