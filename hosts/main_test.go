@@ -48,6 +48,9 @@ func TestHosts(t *testing.T) {
 	if *quick {
 		suites, *number = suites[:1], 1
 	}
+	if *number < 1 || *number > 2 {
+		t.Fatalf("-hosts %d: use 1 or 2", *number)
+	}
 	wanted, err := pick(list(*stepNames))
 	if err != nil {
 		t.Fatal(err)
