@@ -3,7 +3,6 @@
 package hosts
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -186,8 +185,9 @@ func (s *suite) start() {
 	names := []string{"a", "b"}[:*number]
 	s.report.Hosts = len(names)
 	s.during("start", "hosts booted, agents started, a cluster made", func() {
+		gifts := s.gifts()
 		for i, n := range names {
-			m, err := vm.Start(vm.Config{Name: n, Number: 11 + i, Image: image, Wire: s.wire, Dir: filepath.Join(*logs, name+"-"+n), CPUs: *cpus, Accel: *accel})
+			m, err := vm.Start(vm.Config{Name: n, Number: 11 + i, Image: image, Wire: s.wire, Dir: filepath.Join(*logs, name+"-"+n), Give: gifts, CPUs: *cpus, Accel: *accel})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,32 +248,32 @@ func (h *host) tellOnFailure() {
 	}
 }
 
-// install puts on the host what people put there.
-func (h *host) install() {
-	ctx, cancel := context.WithTimeout(h.s.t.Context(), commandLimit)
-	defer cancel()
-	for _, file := range []struct {
-		from, to string
-		mode     os.FileMode
-	}{
-		{filepath.Join(*bin, "shoal"), "/usr/local/bin/shoal", 0o755},
-		{filepath.Join(*bin, "whoami"), "/usr/local/bin/whoami", 0o755},
-		{"../docs/shoal.service", "/etc/systemd/system/shoal.service", 0o644},
-	} {
-		if err := h.PutFile(ctx, file.to, file.mode, file.from); err != nil {
-			h.s.fail("%v", err)
-			return
+// gifts makes a folder of what people put on a host.
+func (s *suite) gifts() string {
+	dir := s.t.TempDir()
+	for name, from := range map[string]string{"shoal": filepath.Join(*bin, "shoal"), "whoami": whoami(), "shoal.service": "../docs/shoal.service"} {
+		b, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), b, 0o644)
+		}
+		if err != nil {
+			s.t.Fatal(err)
 		}
 	}
-	script := "docker import -"
+	if err := os.WriteFile(filepath.Join(dir, "image.tar"), s.image, 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	return dir
+}
+
+// install puts those in their places.
+func (h *host) install() {
+	changes := ""
 	for _, line := range lab.ImageConfig {
-		script += fmt.Sprintf(" --change '%s'", line)
+		changes += fmt.Sprintf(" --change '%s'", line)
 	}
-	// The image comes from standard input, and the options before it.
-	script = strings.Replace(script, " -", "", 1) + " - " + lab.Image
-	if _, err := h.Feed(ctx, script, bytes.NewReader(h.s.image)); err != nil {
-		h.s.fail("%v", err)
-	}
+	h.must("set -e; mount -o ro %s /mnt; cd /mnt; install shoal whoami /usr/local/bin; install -m 644 shoal.service /etc/systemd/system; "+
+		"docker import%s image.tar %s; cd /; umount /mnt", vm.Given, changes, lab.Image)
 }
 
 // makeCluster starts the agents, the second as docs/hosts.md has it.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -31,6 +32,7 @@ type Config struct {
 	Image  *Image
 	Wire   *Wire
 	Dir    string // for its disk and its console's log; made where it is not
+	Give   string // a folder, which the machine finds at [Given]; "": nothing
 	Memory int    // MiB; 0: 2048
 	CPUs   int    // 0: 2
 	Accel  string // QEMU's accelerator; "": tcg, which needs nothing
@@ -70,6 +72,11 @@ func Start(c Config) (_ *Machine, err error) {
 	overlay := filepath.Join(c.Dir, "disk.qcow2")
 	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", c.Image.disk(), overlay).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("make its disk (`make deps-hosts` installs what is missing): %w\n%s", err, out)
+	}
+	if c.Give != "" {
+		if err := m.give(c.Give); err != nil {
+			return nil, err
+		}
 	}
 	if m.ssh, err = freePort(); err != nil {
 		return nil, err
@@ -111,7 +118,7 @@ func (m *Machine) arguments(c Config, overlay string) []string {
 	if c.Accel != "" && c.Accel != "tcg" {
 		accel, cpu = c.Accel, "host"
 	}
-	return []string{
+	args := []string{
 		"-accel", accel, "-cpu", cpu, "-smp", fmt.Sprint(cmp.Or(c.CPUs, 2)), "-m", fmt.Sprint(cmp.Or(c.Memory, 2048)),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "file:" + m.consoleLog(),
 		"-kernel", c.Image.kernel(), "-initrd", c.Image.initrd(),
@@ -128,6 +135,38 @@ func (m *Machine) arguments(c Config, overlay string) []string {
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=wire,mac=52:54:00:77:00:%02x,romfile=", c.Number),
 		"-device", "virtio-rng-pci",
 	}
+	if c.Give != "" {
+		args = append(args, "-drive", "file="+m.given()+",if=virtio,format=raw,readonly=on")
+	}
+	return args
+}
+
+// Given is where a machine finds what it was given, once it has mounted that.
+const Given = "/dev/vdb"
+
+func (m *Machine) given() string { return filepath.Join(m.dir, "given.img") }
+
+// give makes a disk of a folder. What comes that way costs the machine next to nothing; by ssh it has to decipher it.
+func (m *Machine) give(dir string) error {
+	var size int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	kilobytes := fmt.Sprintf("%dk", size*5/4>>10+8<<10)
+	if out, err := exec.Command("mke2fs", "-q", "-F", "-t", "ext4", "-d", dir, m.given(), kilobytes).CombinedOutput(); err != nil {
+		return fmt.Errorf("make a disk of %s: %w\n%s", dir, err, out)
+	}
+	return nil
 }
 
 // wireNetwork is the systemd.network(5) of the card on the wire.
@@ -201,16 +240,6 @@ func (m *Machine) Put(ctx context.Context, path string, mode os.FileMode, conten
 	return err
 }
 
-// PutFile copies a file to the machine.
-func (m *Machine) PutFile(ctx context.Context, path string, mode os.FileMode, from string) error {
-	f, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return m.Put(ctx, path, mode, f)
-}
-
 // Close ends the machine, as a power cut would, and removes its disk. Its logs stay.
 func (m *Machine) Close() error {
 	m.hangUp()
@@ -219,5 +248,5 @@ func (m *Machine) Close() error {
 		err = nil
 	}
 	<-m.ended
-	return errors.Join(err, os.Remove(filepath.Join(m.dir, "disk.qcow2")))
+	return errors.Join(err, os.Remove(filepath.Join(m.dir, "disk.qcow2")), os.RemoveAll(m.given()))
 }
