@@ -154,15 +154,25 @@ func iptables(f *Facts) []Finding {
 	return []Finding{{Level: Warning, Found: "there is no program of that name, which the data plane ipvs needs, and nftables where the engine uses it", Do: "install the package iptables"}}
 }
 
+// accept is what has a chain of others let pass what is for the mesh. It opens
+// nothing: what it accepts has yet to pass the chains of shoal and the engine.
+func (f *Facts) accept(c Chain) string {
+	rule := fmt.Sprintf("nft insert rule %s %s %s ip ", c.Family, c.Table, c.Name)
+	if c.Hook == "input" {
+		return rule + "daddr " + f.VIPs.String() + " accept"
+	}
+	return rule + "daddr " + f.Containers.String() + " accept; " + rule + "saddr " + f.Containers.String() + " accept"
+}
+
 func firewalls(f *Facts) (found []Finding) {
 	if f.Firewalld {
 		found = append(found, Finding{Level: Warning, Found: "firewalld runs, and rejects what comes from devices whose zone does not say otherwise",
-			Do: "see docs/hosts.md for the zone of shoal's devices"})
+			Do: "put shoal's devices where the engine puts its bridges: firewall-cmd --permanent --zone=docker --add-interface=shoal0, likewise shoal.vxlan and shoal-ingress, then firewall-cmd --reload"})
 	}
 	for _, c := range f.Drops {
 		found = append(found, Finding{Level: Warning,
 			Found: fmt.Sprintf("the chain %s of the nftables table %s %s (%s) drops all that it does not accept itself, even what shoal accepts", c.Name, c.Family, c.Table, c.Hook),
-			Do:    "accept there what is for VIPs, containers of the mesh and published ports, see docs/hosts.md"})
+			Do:    f.accept(c)})
 	}
 	switch {
 	case len(found) > 0:

@@ -16,6 +16,7 @@ import (
 func healthy() *Facts {
 	return &Facts{
 		Root: true, Release: "6.12.41", Distro: Distro{ID: "debian"}, BrNetfilter: true, Cgroup2: true, Tell: true,
+		VIPs: netip.MustParsePrefix("10.96.0.0/16"), Containers: netip.MustParsePrefix("10.244.0.0/16"),
 		Planes:   []Plane{{Name: "ipvs"}, {Name: "nftables"}},
 		Engine:   dockerwatch.EngineInfo{Version: "28.5.2", OS: "Debian GNU/Linux 13 (trixie)", Root: "/var/lib/docker", Cgroup: "2", Firewall: "iptables"},
 		IPTables: IPTables{Found: true, Writes: "nf_tables", NFT: true},
@@ -56,7 +57,8 @@ func TestEachFactIsJudged(t *testing.T) {
 		{"no iptables", func(f *Facts) { f.IPTables = IPTables{} }, "iptables", Warning, "install the package iptables"},
 		{"no iptables, and none needed", func(f *Facts) { f.IPTables, f.Engine.Firewall, f.Planes = IPTables{}, "nftables", f.Planes[1:] }, "iptables", OK, "needs none"},
 		{"firewalld", func(f *Facts) { f.Firewalld = true }, "firewalls", Warning, "firewalld"},
-		{"a firewall of the user's own", func(f *Facts) { f.Drops = []Chain{{"inet", "mine", "in", "input"}} }, "firewalls", Warning, "chain in of the nftables table inet mine"},
+		{"a firewall of the user's own", func(f *Facts) { f.Drops = []Chain{{"inet", "mine", "in", "input"}} }, "firewalls", Warning, "chain in of the nftables table inet mine.*nft insert rule inet mine in ip daddr 10.96.0.0/16 accept"},
+		{"another of its chains", func(f *Facts) { f.Drops = []Chain{{"ip", "mine", "fwd", "forward"}} }, "firewalls", Warning, "ip mine fwd ip daddr 10.244.0.0/16 accept; .*saddr 10.244.0.0/16 accept"},
 		{"ufw", func(f *Facts) { f.UFW = true }, "firewalls", OK, "ufw"},
 		{"no address", func(f *Facts) { f.Address = errors.New("name one with --advertise") }, "addresses", Cannot, "--advertise"},
 		{"an overlap", func(f *Facts) { f.Overlap = []error{errors.New("10.96.0.0/16 overlaps 10.0.0.0/8")} }, "addresses", Cannot, "10.0.0.0/8"},
