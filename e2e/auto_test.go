@@ -50,7 +50,7 @@ func (h *host) reachesBy(to *host, device string) {
 	}
 	addr := to.run("reached", "--network mesh").addr()
 	to.Docker("rm", "-f", "reached")
-	lab.Eventually(h.t, 90*time.Second, fmt.Sprintf("%s reaches %s by %s", h.Name(), to.Name(), device), func() error {
+	lab.Eventually(h.t, 150*time.Second, fmt.Sprintf("%s reaches %s by %s", h.Name(), to.Name(), device), func() error {
 		if route := h.Exec("ip", "route", "get", addr); !strings.Contains(route, "dev "+device+" ") {
 			return errors.New(route)
 		}

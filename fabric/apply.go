@@ -181,7 +181,7 @@ func routeTo(dst netip.Prefix, r route, index int) *netlink.Route {
 // not an error; connections between containers of different hosts end.
 func Down() error {
 	have, err := read(nil)
-	errs := []error{err}
+	errs := []error{err, keepProbe(netip.Addr{})}
 	a := &applier{index: have.index}
 	c := diff(newState(), have.state)
 	for dst, r := range c.dropRoutes {

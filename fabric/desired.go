@@ -106,11 +106,7 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 		refuse(in.self.Name, model.AddressMissing.Errorf("the host's address %s is on none of its devices, so no tunnel can start from it: name one that is with --advertise", in.self.Addr))
 	} else {
 		for name, t := range o.tunnels() {
-			d := t.Device(in.self, own.MTU)
-			if o.Backend == Auto {
-				d.Probe = in.self.Probe
-			}
-			want.devices[name] = d
+			want.devices[name] = t.Device(in.self, own.MTU)
 		}
 	}
 	if err := model.Overlap(in.self, in.nodes); err != nil {

@@ -35,12 +35,8 @@ func readDevice(name string, t transport.Tunnel) (d transport.Device, err error)
 	if err != nil {
 		return fail("list its addresses: ", err)
 	}
-	if len(addrs) == 1 || len(addrs) == 2 { // more are as wrong as none
+	if len(addrs) == 1 { // more than one is as wrong as none
 		d.Addr = addrOf(addrs[0].IP)
-		d.Probe = addrOf(addrs[len(addrs)-1].IP)
-		if d.Probe == d.Addr {
-			d.Probe = netip.Addr{}
-		}
 	}
 	rpFilter, err := sysctl.Get(sysctl.IPv4(name, "rp_filter"))
 	if err != nil {
@@ -85,14 +81,13 @@ func setDevice(t transport.Tunnel, have, want transport.Device) error {
 		err = sysctl.Set(sysctl.IPv4(want.Name, "rp_filter"), "2")
 	}
 	do("", have.Feature != want.Feature, func() error { return t.SetFeature(want) })
-	do("give it the address "+want.Addr.String()+": ", have.Addr != want.Addr || have.Probe != want.Probe, func() error { return setAddrs(l, want.Addr, want.Probe) })
+	do("give it the address "+want.Addr.String()+": ", have.Addr != want.Addr, func() error { return setAddr(l, want.Addr) })
 	do("set it up: ", have.Up != want.Up, func() error { return netlink.LinkSetUp(l) })
 	return err
 }
 
-// setAddrs makes those addresses the device's only ones, the one that the host
-// sends from in front.
-func setAddrs(l netlink.Link, want ...netip.Addr) error {
+// setAddr makes that address the device's only one.
+func setAddr(l netlink.Link, a netip.Addr) error {
 	addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
 	if err != nil {
 		return err
@@ -102,15 +97,7 @@ func setAddrs(l netlink.Link, want ...netip.Addr) error {
 			return err
 		}
 	}
-	for _, a := range want {
-		if !a.IsValid() {
-			continue
-		}
-		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen()))}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen()))})
 }
 
 // dropDevice removes a device; one that is not there is not an error.

@@ -6,8 +6,8 @@
 // the hosts that it could not reach.
 //
 // It owns, in the network namespace of the host: the routes of the main table
-// with protocol [RouteProtocol], and the devices whose names begin with "shoal."
-// with everything on them. [Down] takes all of that away. It touches no other
+// with protocol [RouteProtocol], those of the local table that lead to one address
+// each, and the devices whose names begin with "shoal." with everything on them. [Down] takes all of that away. It touches no other
 // route or device, no kernel parameter but those of its own devices, and nothing
 // inside a container. The rules that let its packets pass are written by a
 // [Firewall]. Making the containers' network is the engine's work; [MTU] tells
@@ -35,7 +35,7 @@
 // Hosts on one link must agree on its prefix, so that each thinks the other
 // near. Whether the link carries what containers send, which many clouds drop,
 // auto finds out by pings from subnet to subnet ([Fabric.Prove]): each host has an
-// address of its subnet for that ([model.Node].Probe), on its vxlan device, and a
+// address of its subnet for that ([model.Node].Probe), by a local route, and a
 // route to that of each peer straight over the link. A peer of an earlier
 // version has none, and is reached by host-gw as it was. Hosts may choose
 // differently for a while: with auto, packets of a peer on a link are let past

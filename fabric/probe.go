@@ -10,8 +10,12 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"shoal/kernel"
 )
 
 // answerTime is how long a peer may take to answer: it is on this host's link.
@@ -36,7 +40,7 @@ func (f *Fabric) Prove(ctx context.Context) error {
 			}
 			// This host's own address may be about to come.
 			f.log.Debug("probe links", "error", err)
-			next = time.Now().Add(soon)
+			next = time.Now().Add(time.Second)
 		}
 		sleep := time.Hour
 		if !next.IsZero() {
@@ -49,6 +53,41 @@ func (f *Fabric) Prove(ctx context.Context) error {
 		case <-time.After(sleep):
 		}
 	}
+}
+
+// keepProbe makes the host answer on that address and on none that was one
+// before; zero: on none. It is a local route, which takes no device: host-gw
+// needs no kernel with tunnels.
+func keepProbe(want netip.Addr) error {
+	routes, err := kernel.Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Protocol: RouteProtocol},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return fmt.Errorf("list local routes: %w", err)
+	}
+	var errs []error
+	stands := !want.IsValid()
+	for _, r := range routes {
+		switch dst := prefixOf(r.Dst); {
+		case !dst.IsSingleIP(): // the pool of VIPs has the same protocol
+		case dst.Addr() == want:
+			stands = true
+		default:
+			errs = append(errs, written("route", "remove the local route "+dst.String(), netlink.RouteDel(&r)))
+		}
+	}
+	if !stands {
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.RouteReplace(&netlink.Route{
+				LinkIndex: lo.Attrs().Index, Dst: ipNet(netip.PrefixFrom(want, want.BitLen())), Type: unix.RTN_LOCAL,
+				Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST, Protocol: RouteProtocol,
+			})
+		}
+		errs = append(errs, written("route", "write the local route "+want.String(), err))
+	}
+	return errors.Join(errs...)
 }
 
 // Proved is signalled when a link turned out to carry what containers send, or

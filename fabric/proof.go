@@ -30,23 +30,28 @@ type proof struct {
 
 	dead bool // its agent is not heard: nothing follows from what does not arrive
 
-	streak int // outcomes in a row that speak against good
-	wait   time.Duration
-	next   time.Time // when to try again
+	streak int           // outcomes in a row that speak against good
+	wait   time.Duration // between tries of a link that is not good
+	hold   time.Duration // how long the last change from good was kept
+	since  time.Time     // when it became good
+	next   time.Time     // when to try again
 }
 
-// How often, and how many outcomes in a row change a choice. Each change back
-// has to wait twice as long as the one before: it never flaps.
+// How often, and how many outcomes in a row change a choice. A link that was
+// left is not looked at for a while, each time twice as long as the time before,
+// unless it was good for an hour: it never flaps.
 const (
 	firstTries   = 3                      // that fail, until a choice is told
 	provenAfter  = 3                      // successes
 	blockedAfter = 5                      // failures
 	soon         = 100 * time.Millisecond // between the tries that decide
 	lookAgain    = 10 * time.Second       // while all is well
-	firstWait    = time.Second            // to the next try of a link that was never good
-	blockedWait  = 30 * time.Second       // of one that was
-	downWait     = 10 * time.Second       // at most, of a peer that answers nothing
-	lastWait     = 10 * time.Minute
+	firstWait    = time.Second            // to the next try of a link that is not good, and
+	lastWait     = time.Minute            // at most
+	downWait     = 10 * time.Second       // at most, where the peer answers nothing
+	firstHold    = 30 * time.Second       // before the first try of a link that was left
+	lastHold     = time.Hour
+	longGood     = time.Hour
 )
 
 // outcome is how a try ended.
@@ -67,7 +72,7 @@ func (p *proof) observe(o outcome, now time.Time) (changed bool) {
 		p.streak++
 		p.next = now.Add(soon)
 		if p.streak >= provenAfter {
-			p.good, p.judged, p.streak, p.next = true, true, 0, now.Add(lookAgain)
+			p.good, p.judged, p.streak, p.next, p.since = true, true, 0, now.Add(lookAgain), now
 		}
 	case p.good && !o.host: // it is down, or starts
 		p.next = now.Add(lookAgain)
@@ -75,9 +80,12 @@ func (p *proof) observe(o outcome, now time.Time) (changed bool) {
 		p.streak++
 		p.next = now.Add(soon)
 		if p.streak >= blockedAfter {
-			p.good, p.judged, p.streak = false, true, 0
-			p.wait = min(max(2*p.wait, blockedWait), lastWait)
-			p.next = now.Add(p.wait)
+			p.good, p.judged, p.streak, p.wait = false, true, 0, 0
+			if now.Sub(p.since) > longGood {
+				p.hold = 0
+			}
+			p.hold = min(max(2*p.hold, firstHold), lastHold)
+			p.next = now.Add(p.hold)
 		}
 	default:
 		p.streak = 0

@@ -78,7 +78,6 @@ type Device struct {
 	// What can be changed.
 	MTU     int
 	Addr    netip.Addr // the source of what the host itself sends
-	Probe   netip.Addr // a second one, that the host answers probes on; zero: none
 	Up      bool
 	Loose   bool // rp_filter 2: published ports bring clients' own addresses through tunnels
 	Feature any  // what only the transport knows of
