@@ -56,6 +56,7 @@ type Agent struct {
 	balancer *lb.Balancer
 	fabric   *fabric.Fabric
 	ingress  *ingress.Ingress
+	policy   *ingress.Policy // which ports labels may publish
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
 	inspect  *diagnose.Inspector
@@ -176,7 +177,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			lb := watch.First(ctx, watch.Any(ctx, changed["lb"], a.plane.Changed()), func() {
+			lb := watch.First(ctx, watch.Any(ctx, changed["lb"], a.plane.Changed(), a.ingress.Occupied(ctx)), func() {
 				if err := a.plane.RepairRoutes(); err != nil { // the pass that follows tells
 					log.Debug("put routes back", "error", err)
 				}
@@ -212,7 +213,12 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		return nil, err
 	}
 	log.Info("data plane is chosen", "plane", a.plane.Name(), "why", a.plane.why)
-	if a.ingress, err = ingress.New(a.config.ingress(log)); err != nil {
+	if a.policy, err = c.policy(); err != nil {
+		return nil, &ConfigError{err}
+	}
+	ingressOptions := c.ingress(log)
+	ingressOptions.Policy = a.policy
+	if a.ingress, err = ingress.New(ingressOptions); err != nil {
 		return nil, err
 	}
 	if a.balancer, err = lb.New(lb.Options{
@@ -421,7 +427,7 @@ const publishAgain = 5 * time.Second
 // others are left for the next time: each would wait as long to learn the same.
 func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	var again time.Duration
-	claim, release, ps := ingress.Claims(s)
+	claim, release, ps := ingress.Claims(s, a.policy)
 	left := len(claim) + len(release)
 	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
 		for _, c := range cs {

@@ -14,10 +14,14 @@ import (
 	"time"
 
 	"shoal/api"
+	"shoal/cluster"
 	"shoal/dockerwatch"
 	"shoal/fabric"
 	"shoal/fabric/vxlan"
+	"shoal/ingress"
+	"shoal/lb"
 	"shoal/model"
+	"shoal/store"
 )
 
 // Config is everything that can be set of an agent. [Defaults] fills it,
@@ -36,6 +40,7 @@ type Config struct {
 	FlatNames  bool          // a name without a stack may mean a service of any stack
 	Upstreams  []string      // resolvers for other names, ADDR[:PORT]; none: those of ResolvConf
 	ResolvConf string        // a resolv.conf(5), read again when it changes
+	Publish    []string      // the ports that labels may publish, PORT or FIRST-LAST; none: all but the host's own
 	VIPReclaim time.Duration // in a full pool, take back the VIP of a service idle this long; 0: never
 	VIPRest    time.Duration // a VIP is handed to no other service until this long after the last task of the one that had it
 
@@ -173,6 +178,9 @@ func (c *Config) Check() error {
 	if c.Repair < time.Second || c.Repair > time.Hour {
 		return badSetting("--repair %s: use 1s to 1h", c.Repair)
 	}
+	if _, err := c.publishRanges(); err != nil {
+		return badSetting("--publish-ports: %w", err)
+	}
 	if c.VIPRest < 0 || c.VIPRest > 24*time.Hour {
 		return badSetting("--vip-rest %s: use 0 to 24h", c.VIPRest)
 	}
@@ -235,6 +243,42 @@ func (c *Config) checkCluster() error {
 		return badSetting("--backend: %w", err)
 	}
 	return nil
+}
+
+// publishRanges are the ports that labels may publish.
+func (c *Config) publishRanges() (ranges []ingress.PortRange, err error) {
+	for _, s := range c.Publish {
+		r, err := ingress.ParsePortRange(s)
+		if err != nil {
+			return nil, err
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges, nil
+}
+
+// hostFiles is where the host's file system is seen, also by an agent in a container
+// that has the host's processes.
+const hostFiles = "/proc/1/root"
+
+// policy says which ports labels may publish.
+func (c *Config) policy() (*ingress.Policy, error) {
+	ranges, err := c.publishRanges()
+	if err != nil {
+		return nil, err
+	}
+	own := map[lb.Key]string{}
+	for _, port := range []uint16{cluster.DefaultPort, cluster.DefaultGossipPort, store.ClientPort, store.PeerPort} {
+		own[lb.Key{Protocol: model.TCP, Port: port}] = "shoal's own, between hosts"
+	}
+	own[lb.Key{Protocol: model.UDP, Port: cluster.DefaultGossipPort}] = "shoal's own, between hosts"
+	own[lb.Key{Protocol: model.UDP, Port: c.VXLANPort}] = "shoal's own, of vxlan"
+	if _, port, err := net.SplitHostPort(c.MetricsAddr); err == nil {
+		if n, err := net.LookupPort("tcp", port); err == nil {
+			own[lb.Key{Protocol: model.TCP, Port: uint16(n)}] = "shoal's own, of --metrics-addr"
+		}
+	}
+	return ingress.NewPolicy(ranges, own, hostFiles), nil
 }
 
 // readToken finds the token to join by.

@@ -27,6 +27,8 @@ func TestConfigCheckRefusesWhatCannotWork(t *testing.T) {
 		"timeout in parts":    {func(c *Config) { c.TCPTimeout = 1500 * time.Millisecond }, "--tcp-timeout"},
 		"timeout zero":        {func(c *Config) { c.UDPTimeout = 0 }, "--udp-timeout"},
 		"repair too often":    {func(c *Config) { c.Repair = time.Millisecond }, "--repair"},
+		"ports to publish":    {func(c *Config) { c.Publish = []string{"80", "8000-8999"} }, ""},
+		"no port to publish":  {func(c *Config) { c.Publish = []string{"8999-8000"} }, "--publish-ports"},
 		"rest negative":       {func(c *Config) { c.VIPRest = -time.Second }, "--vip-rest"},
 		"reclaim negative":    {func(c *Config) { c.VIPReclaim = -time.Second }, "--vip-reclaim"},
 		"certificate alone":   {func(c *Config) { c.Etcd = []string{"https://e:2379"}; c.EtcdCert = "x.pem" }, "go together"},

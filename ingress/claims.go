@@ -21,8 +21,9 @@ import (
 // alive while its agent is down, and whoever waits for the port is not to wait
 // for that agent. Releasing it twice does no harm. An unclaimed port is claimed
 // by the hosts that run a task which publishes it; if several services want
-// one, they agree to claim it for that whose task has been running longest.
-func Claims(snap *model.Snapshot) (claim, release []model.PortClaim, problems []model.Problem) {
+// one, they agree to claim it for that whose task has been running longest. One
+// that the policy of this host refuses is not claimed by it; nil: it refuses none.
+func Claims(snap *model.Snapshot, policy *Policy) (claim, release []model.PortClaim, problems []model.Problem) {
 	held := holders(snap)
 	wants := wanted(snap)
 	for p, ws := range wants {
@@ -36,6 +37,17 @@ func Claims(snap *model.Snapshot) (claim, release []model.PortClaim, problems []
 				continue
 			}
 			holder = ws[i].service
+			if err := policy.Refuse(p); err != nil {
+				for _, w := range ws {
+					if w.local {
+						problems = append(problems, model.Problem{
+							Node: snap.Self.Name, Code: model.CodeOf(err, model.PublishRefused), Kind: "service", Object: w.service.String(),
+							Reason: fmt.Sprintf("publish %s for %s: %s", p, w.service, err), Since: w.since,
+						})
+					}
+				}
+				continue
+			}
 			if ws[i].local {
 				claim = append(claim, model.PortClaim{Protocol: p.Protocol, Port: p.Port, Service: holder})
 			}

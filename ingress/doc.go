@@ -26,8 +26,11 @@
 //
 // A port that a process of the host listens on, or that a rule of others (such
 // as Docker's -p) sends elsewhere, is not taken on that host, and is a problem
-// that names the one who has it. A port that is taken stays so whoever comes
-// later.
+// that names the one who has it. Who comes later wins as well: it is looked once a
+// second who listens on the published ports, and at the rules when a container of the
+// host comes or goes; then the port is given up.
+//
+// Some ports are not for labels at all, whoever listens on them: see [Policy].
 //
 // # Limits
 //

@@ -16,7 +16,7 @@ func Holder(proto model.Protocol, at netip.AddrPort) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	who, taken := occupy(lb.Key{Protocol: proto, Port: at.Port()}, []netip.Addr{at.Addr()}, netip.Prefix{}, ls, nil)
+	who, taken := occupy(lb.Key{Protocol: proto, Port: at.Port()}, []netip.Addr{at.Addr()}, netip.Prefix{}, ls, nil, nil)
 	if !taken {
 		return "", nil
 	}

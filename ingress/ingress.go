@@ -26,6 +26,7 @@ type Options struct {
 	Pool      netip.Prefix // the VIPs, whose ports are none of ours
 	Recognise lb.Recognise // nil: there are no tunnels
 	StateDir  string       // where former values of kernel parameters are kept; made if missing
+	Policy    *Policy      // which ports may be published; nil: all
 	Log       *slog.Logger // nil: none
 }
 
@@ -42,6 +43,10 @@ type Ingress struct {
 	self    string
 	peers   []lb.Peer
 	failing *reconcile.Failures[object]
+
+	published map[port]bool
+	seen      seen            // on those
+	looked    map[uint32]bool // inodes of listeners whose processes were looked at; of [Ingress.Occupied] alone
 }
 
 // object is what can fail by itself: the way back to a host, or a part of the
@@ -79,7 +84,7 @@ func (g *Ingress) Reconcile(_ context.Context, s *model.Snapshot, full bool) rec
 	defer g.mu.Unlock()
 	now := time.Now()
 	peers := lb.BaseOf(s, g.opts.Recognise).Peers
-	g.self = s.Self.Name
+	g.self, g.published = s.Self.Name, publishedPorts(s)
 	if full || !g.known || len(g.failing.Due(now)) > 0 || !reflect.DeepEqual(peers, g.peers) {
 		g.peers, g.known = peers, true
 		g.failing.PutAll(g.keep(), now)
@@ -108,9 +113,10 @@ func (g *Ingress) keep() map[object]error {
 	return errs
 }
 
-// Admit tells which of these published ports are somebody else's on this host,
-// and whose. Where that cannot be told, the host does not take the port.
-func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend) map[lb.Key]error {
+// Admit tells which of these published ports are somebody else's on this host, and
+// whose, or are not for labels to publish. Where that cannot be told, the host does
+// not take a port, and keeps one that it has taken.
+func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend, taken func(lb.Key) bool) map[lb.Key]error {
 	protos := map[model.Protocol]bool{}
 	for _, f := range fs {
 		protos[f.Protocol] = true
@@ -126,11 +132,25 @@ func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend) map[lb.Key]error
 	if err != nil {
 		errs := map[lb.Key]error{}
 		for _, f := range fs {
+			if taken(f.Key) {
+				continue
+			}
 			errs[f.Key] = fmt.Errorf("publish %s for %s: find out who has it on this host: %w", f.Key, f.Service, err)
 		}
 		return errs
 	}
-	return occupied(fs, g.opts.Pool, ls, redirects(have), sockets.Processes)
+	g.mu.Lock()
+	confirmed := g.seen.confirmed
+	g.mu.Unlock()
+	errs := occupied(fs, g.opts.Pool, ls, redirects(have), func(k lb.Key, l sockets.Listener) bool {
+		return l.Protocol != model.UDP || confirmed[l] || !taken(k)
+	}, sockets.Processes)
+	for _, f := range fs {
+		if err := g.opts.Policy.Refuse(f.Key); err != nil {
+			errs[f.Key] = fmt.Errorf("publish %s for %s: %w", f.Key, f.Service, err)
+		}
+	}
+	return errs
 }
 
 // Down takes everything away that any Ingress with these options made in the

@@ -29,12 +29,14 @@ func (o occupant) describe(processes map[uint32]string) string {
 }
 
 // occupied finds which ports are somebody else's already, and says whose. It
-// asks for the names of all processes at once, if it needs any.
-func occupied(fs []*lb.Frontend, pool netip.Prefix, ls []sockets.Listener, rs []redirect, processes func(inodes map[uint32]bool) map[uint32]string) map[lb.Key]error {
+// asks for the names of all processes at once, if it needs any. counts tells whether a
+// listener is one for a port.
+func occupied(fs []*lb.Frontend, pool netip.Prefix, ls []sockets.Listener, rs []redirect, counts func(lb.Key, sockets.Listener) bool, processes func(inodes map[uint32]bool) map[uint32]string) map[lb.Key]error {
 	found := map[*lb.Frontend]occupant{}
 	inodes := map[uint32]bool{}
 	for _, f := range fs {
-		if who, taken := occupy(f.Key, f.On, pool, ls, rs); taken {
+		counted := func(l sockets.Listener) bool { return counts == nil || counts(f.Key, l) }
+		if who, taken := occupy(f.Key, f.On, pool, ls, rs, counted); taken {
 			found[f] = who
 			if who.rule == "" {
 				inodes[who.Inode] = true
@@ -53,8 +55,9 @@ func occupied(fs []*lb.Frontend, pool netip.Prefix, ls []sockets.Listener, rs []
 }
 
 // occupy finds who has a port on any of the addresses, all if there are none.
-// What listens on a VIP alone is in nobody's way.
-func occupy(k lb.Key, addrs []netip.Addr, pool netip.Prefix, listeners []sockets.Listener, redirects []redirect) (occupant, bool) {
+// What listens on a VIP alone is in nobody's way. counts tells whether a listener is
+// one for the port; nil: all are.
+func occupy(k lb.Key, addrs []netip.Addr, pool netip.Prefix, listeners []sockets.Listener, redirects []redirect, counts func(sockets.Listener) bool) (occupant, bool) {
 	touches := func(a netip.Addr) bool {
 		if len(addrs) == 0 || a.IsUnspecified() {
 			return true
@@ -67,7 +70,7 @@ func occupy(k lb.Key, addrs []netip.Addr, pool netip.Prefix, listeners []sockets
 		return false
 	}
 	for _, l := range listeners {
-		if l.Protocol == k.Protocol && l.Addr.Port() == k.Port && !pool.Contains(l.Addr.Addr()) && touches(l.Addr.Addr()) {
+		if l.Protocol == k.Protocol && l.Addr.Port() == k.Port && !pool.Contains(l.Addr.Addr()) && touches(l.Addr.Addr()) && (counts == nil || counts(l)) {
 			return occupant{Listener: l}, true
 		}
 	}

@@ -45,7 +45,7 @@ func TestOccupy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			state := rules.State{"nat": {"DOCKER": {test.rule}, "SHOAL-IN": {"-p tcp --dport 80 -j DNAT --to-destination 169.254.83.1"}}}
-			who, got := occupy(lb.Key{Protocol: model.TCP, Port: 80}, test.addrs, pool, test.listeners, redirects(state))
+			who, got := occupy(lb.Key{Protocol: model.TCP, Port: 80}, test.addrs, pool, test.listeners, redirects(state), func(sockets.Listener) bool { return true })
 			if got != test.want {
 				t.Errorf("occupied by %v: %t, want %t", who, got, test.want)
 			}
@@ -76,7 +76,7 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 	}
 	pool := netip.MustParsePrefix("10.96.0.0/16")
 	rule := redirect{model.TCP, netip.IPv4Unspecified(), 8050, 8059, "-A DOCKER …"}
-	errs := occupied(fs, pool, ls, []redirect{rule}, look)
+	errs := occupied(fs, pool, ls, []redirect{rule}, nil, look)
 	if looked != 1 {
 		t.Errorf("it was looked %d times", looked)
 	}
@@ -88,7 +88,7 @@ func TestProcessesAreLookedForOnce(t *testing.T) {
 			t.Errorf("port %d: %v, want %q", n, err, says)
 		}
 	}
-	if errs := occupied(fs, pool, nil, []redirect{rule}, look); len(errs) != 10 || looked != 1 {
+	if errs := occupied(fs, pool, nil, []redirect{rule}, nil, look); len(errs) != 10 || looked != 1 {
 		t.Errorf("for rules alone it was looked too; %d ports are taken", len(errs))
 	}
 }

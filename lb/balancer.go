@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,8 +29,9 @@ type Options struct {
 
 	// Admit tells which of these published ports this host must not take, and
 	// why: they are somebody else's. It is asked of ports that the host does not
-	// take yet. Nil: all are admitted.
-	Admit func(ctx context.Context, fs []*Frontend) map[Key]error
+	// take yet; and of those that it has taken, in a full pass and when containers
+	// of this host have come or gone. Nil: all are admitted.
+	Admit func(ctx context.Context, fs []*Frontend, taken func(Key) bool) map[Key]error
 
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics
@@ -92,8 +94,9 @@ func (b *Balancer) Reconcile(ctx context.Context, s *model.Snapshot, full bool) 
 	defer b.mu.Unlock()
 	now := time.Now()
 	d := Delta{Frontends: map[Key]*Frontend{}, Endpoints: map[netip.Addr]*Endpoint{}, Withheld: map[Key]*Frontend{}}
+	recheck := full || b.snap == nil || !sameContainers(b.snap, s)
 	touched := b.decide(s, &d)
-	b.admit(ctx, touched, full, now)
+	b.admit(ctx, touched, full, recheck, now)
 	for k := range touched {
 		f, withheld := b.want[k], (*Frontend)(nil)
 		if f != nil && b.refused.Err(k) != nil {
@@ -275,8 +278,9 @@ func (b *Balancer) endpoint(a netip.Addr) (e Endpoint, used bool) {
 }
 
 // admit asks about the published ports among those touched that the host does
-// not take yet, and about those that were refused and are due.
-func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full bool, now time.Time) {
+// not take yet, about those that were refused and are due, and, to recheck, about
+// all that the host has taken.
+func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full, recheck bool, now time.Time) {
 	b.refused.DeleteFunc(func(k Key) bool { return b.want[k] == nil })
 	if b.opts.Admit == nil {
 		return
@@ -285,6 +289,13 @@ func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full bool, n
 	for k := range touched {
 		if f := b.want[k]; f != nil && k.Published() && !b.plane.Redirects(f) {
 			ask[k] = f
+		}
+	}
+	if recheck {
+		for k, f := range b.want {
+			if k.Published() {
+				ask[k] = f
+			}
 		}
 	}
 	due := b.refused.Due(now)
@@ -302,10 +313,39 @@ func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full bool, n
 	for _, k := range sorted(ask) {
 		fs = append(fs, ask[k])
 	}
-	refused := b.opts.Admit(ctx, fs)
+	refused := b.opts.Admit(ctx, fs, func(k Key) bool {
+		return b.applied[k] != nil || b.withheld[k] == nil && b.plane.Redirects(b.want[k])
+	})
 	for k := range ask {
+		if (refused[k] == nil) != (b.refused.Err(k) == nil) {
+			touched[k] = true
+		}
 		b.refused.Put(k, refused[k], now)
 	}
+}
+
+// sameContainers tells whether this host has the containers that it had, by ID and
+// address: each of others may have rules by which it takes a port.
+func sameContainers(a, b *model.Snapshot) bool {
+	if model.Shared(a.Containers, b.Containers) && a.Self.Name == b.Self.Name {
+		return true
+	}
+	return a.Self.Name == b.Self.Name && slices.EqualFunc(own(a), own(b), func(x, y *model.Container) bool {
+		return x == y || x.ID == y.ID && x.Since.Equal(y.Since) && slices.Equal(x.Addrs, y.Addrs)
+	})
+}
+
+// own are the containers of this host, which stand together.
+func own(s *model.Snapshot) []*model.Container {
+	first, found := slices.BinarySearchFunc(s.Containers, s.Self.Name, func(c *model.Container, node string) int { return strings.Compare(c.Node, node) })
+	if !found {
+		return nil
+	}
+	n := slices.IndexFunc(s.Containers[first:], func(c *model.Container) bool { return c.Node != s.Self.Name })
+	if n < 0 {
+		return s.Containers[first:]
+	}
+	return s.Containers[first : first+n]
 }
 
 // problems tells all that is not as it should be.

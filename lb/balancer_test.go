@@ -187,9 +187,14 @@ func TestOfTwoServicesWithOneVIPTheFirstKeepsIt(t *testing.T) {
 
 func TestAPortThatIsSomebodyElsesIsNotTaken(t *testing.T) {
 	taken := true
-	var asked int
-	b, r := newRecorder(t, Options{Admit: func(_ context.Context, fs []*Frontend) map[Key]error {
-		asked += len(fs)
+	var asked, askedTaken int
+	b, r := newRecorder(t, Options{Admit: func(_ context.Context, fs []*Frontend, has func(Key) bool) map[Key]error {
+		for _, f := range fs {
+			asked++
+			if has(f.Key) {
+				askedTaken++
+			}
+		}
 		errs := map[Key]error{}
 		for _, f := range fs {
 			if taken && f.Port == 8080 {
@@ -215,14 +220,40 @@ func TestAPortThatIsSomebodyElsesIsNotTaken(t *testing.T) {
 	if d := cmp.Diff([]string{"+ web 8080/tcp rr | 10.244.2.2:80 1 local", "no longer withheld 8080/tcp"}, r.last); d != "" || len(got.Problems) > 0 || b.Refused(k) != nil {
 		t.Errorf("problems %v; %s", got.Problems, d)
 	}
-	taken = true // whoever comes later takes nothing away
-	if b.Reconcile(t.Context(), s, true); len(r.last) > 0 || asked != 3 {
-		t.Errorf("told %q, asked %d times", r.last, asked)
+	if asked != 4 || askedTaken != 1 {
+		t.Errorf("asked for %d ports, %d of them taken already; want both, twice, and one", asked, askedTaken)
+	}
+	// Whoever comes later has it as well: known in a full pass, and when a container of this host came.
+	taken = true
+	if b.Reconcile(t.Context(), s, false); len(r.last) > 0 || asked != 4 {
+		t.Errorf("nothing has changed; told %q, asked %d times", r.last, asked)
+	}
+	for _, test := range []struct {
+		full bool
+		s    *model.Snapshot
+	}{{true, s}, {false, withContainer(s, "x")}} {
+		taken = true
+		got := b.Reconcile(t.Context(), test.s, test.full)
+		if d := cmp.Diff([]string{"- 8080/tcp", "withheld 8080/tcp"}, r.last); d != "" || len(got.Problems) != 1 || got.Problems[0].Code != model.PortInUse {
+			t.Errorf("somebody else has it now: problems %v; %s", got.Problems, d)
+		}
+		taken = false
+		b.Reconcile(t.Context(), test.s, true)
+		if d := cmp.Diff([]string{"+ web 8080/tcp rr | 10.244.2.2:80 1 local", "no longer withheld 8080/tcp"}, r.last); d != "" {
+			t.Errorf("it is free again: %s", d)
+		}
 	}
 	b.Reconcile(t.Context(), snapshot(), false)
 	if b.Refused(k) != nil {
 		t.Error("a port that nobody publishes is refused")
 	}
+}
+
+// withContainer is a Snapshot with one container more, on this host.
+func withContainer(s *model.Snapshot, id string) *model.Snapshot {
+	more := *s
+	more.Containers = append(slices.Clone(s.Containers), &model.Container{ID: id, Node: s.Self.Name})
+	return &more
 }
 
 func TestProblemsOfAPlaneNameTheService(t *testing.T) {

@@ -50,6 +50,7 @@ const (
 const (
 	PortTaken        Code = "port-taken"        // another service has published the port
 	PortInUse        Code = "port-in-use"       // a process of the host, or a rule of somebody else, has the port
+	PublishRefused   Code = "publish-refused"   // the port is not for labels to publish
 	SchedulerMissing Code = "scheduler-missing" // the kernel has no such scheduler
 	NamePublic       Code = "name-public"       // notice: outside of the zone, the Internet has names like the service's
 	SchedulerNearest Code = "scheduler-nearest" // notice: the data plane has no such scheduler, and uses the nearest one

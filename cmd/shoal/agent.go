@@ -39,6 +39,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.BoolVar(&c.FlatNames, "flat-names", c.FlatNames, "let a name without a stack mean the only service of that name, in whichever stack, where neither the asker's stack nor default has one: who chooses labels can take names that nobody has; the same on all hosts")
 	f.StringSliceVar(&c.Upstreams, "upstream", c.Upstreams, "resolvers for all other names, ADDR[:PORT] (default: those of --resolv-conf)")
 	f.StringVar(&c.ResolvConf, "resolv-conf", c.ResolvConf, "the file that names the resolvers of this host")
+	f.StringSliceVar(&c.Publish, "publish-ports", c.Publish, "the ports that labels may publish on this host, PORT or FIRST-LAST (default: 1-65535). The host's own are never among them: shoal's, and those of sshd")
 	f.DurationVar(&c.VIPReclaim, "vip-reclaim", c.VIPReclaim, "in a full pool, take back the VIP of a service without tasks for this long; 0: never")
 	f.DurationVar(&c.VIPRest, "vip-rest", c.VIPRest, "hand a VIP to no other service until this long after the last task of the one that had it, 0 to 24h; the same on all hosts")
 	f.StringSliceVar(&c.Join, "join", c.Join, "hosts of the cluster to join, ADDR[:PORT]; a host that belongs to it already asks there only when it does not find the store")
