@@ -177,7 +177,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			lb := watch.First(ctx, watch.Any(ctx, changed["lb"], a.plane.Changed(), a.ingress.Occupied(ctx)), func() {
+			lb := watch.First(ctx, watch.Any(ctx, changed["lb"], a.plane.Changed(), a.ingress.Occupied(ctx), a.member.doors.changed), func() {
 				if err := a.plane.RepairRoutes(); err != nil { // the pass that follows tells
 					log.Debug("put routes back", "error", err)
 				}
@@ -222,7 +222,7 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		return nil, err
 	}
 	if a.balancer, err = lb.New(lb.Options{
-		DNS: c.DNS, DNSPeers: c.DNSPeers, DNSPorts: a.dnsPorts, Recognise: c.recognise, Admit: a.ingress.Admit, Log: log.With("part", "lb"), Registerer: a.registry,
+		DNS: c.DNS, DNSPeers: c.DNSPeers, DNSPorts: a.dnsPorts, Recognise: c.recognise, Admit: a.ingress.Admit, Guard: a.guard, Log: log.With("part", "lb"), Registerer: a.registry,
 	}, a.plane); err != nil {
 		return nil, err
 	}
@@ -319,6 +319,14 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 	a.member.ways = a.fabric.Ways
 	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
+}
+
+// guard is what is guarded of the agents' ports; nothing before it is known.
+func (a *Agent) guard() lb.Guard {
+	if a.member == nil {
+		return lb.Guard{}
+	}
+	return a.member.guard()
 }
 
 // ingress are the settings of the routing mesh.

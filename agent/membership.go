@@ -38,6 +38,7 @@ type membership struct {
 
 	ways func() map[string]string // the transports by which other hosts are reached; likewise
 
+	doors  *doors
 	judged chan struct{} // closed once the other hosts' lives are known
 	once   sync.Once     // closes it
 
@@ -53,7 +54,7 @@ type membership struct {
 }
 
 func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.Catalog, log *slog.Logger) *membership {
-	m := &membership{config: c, log: log, store: s, catalog: cat, id: id, judged: make(chan struct{})}
+	m := &membership{config: c, log: log, store: s, catalog: cat, id: id, doors: newDoors(), judged: make(chan struct{})}
 	m.reg = cluster.NewRegistry(cat.KV())
 	m.server = cluster.NewServer(cluster.ServerOptions{
 		Identity: id, Registry: m.reg,
@@ -75,7 +76,9 @@ func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.
 		},
 		Open:      m.receive,
 		MayHoldCA: s.HasVote,
+		Seen:      func(a netip.Addr) { m.doors.greet(a, time.Now()) },
 	})
+	m.server.Handle("GET /v1/hello", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))
 	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))
 	m.server.Handle("GET /v1/trace", http.HandlerFunc(m.serveTrace))
@@ -97,6 +100,7 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 		return nil
 	})
 	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
+	g.Go(func() error { m.followMembers(ctx); return nil })
 	if m.store.Role() == store.RoleAlone {
 		m.judge()
 		g.Go(func() error { m.await(ctx); return nil })
@@ -190,6 +194,8 @@ func (m *membership) open() error {
 	}
 	m.live = live
 	m.work.Go(func() error { m.watchLives(m.run, live); return nil })
+	m.work.Go(func() error { m.greetOthers(m.run, live); return nil })
+	m.doors.signal() // this host has more ports now
 	return nil
 }
 

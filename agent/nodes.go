@@ -98,6 +98,7 @@ func (m *membership) removeNode(ctx context.Context, name string) error {
 // promote makes this host a server of the store.
 func (m *membership) promote(ctx context.Context) (string, error) {
 	advice, err := m.store.Promote(ctx)
+	m.doors.signal() // it may listen on more ports now
 	if err != nil {
 		return "", err
 	}
@@ -110,6 +111,7 @@ func (m *membership) promote(ctx context.Context) (string, error) {
 // demote makes this host a client of the store again.
 func (m *membership) demote(ctx context.Context) (string, error) {
 	advice, err := m.store.Demote(ctx)
+	m.doors.signal()
 	if err != nil {
 		return "", err
 	}

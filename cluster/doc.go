@@ -66,6 +66,9 @@
 // verdict. It tells where a host is that has moved ([PeerState]), for one that
 // lost sight of the store with it.
 //
+// What strangers can make the gossip port hold is bounded: its connections are by
+// mutual TLS, see streams.go.
+//
 // The package owns files in its folder and two ports, and nothing in the
 // kernel. It knows nothing of containers, tasks and etcd.
 package cluster

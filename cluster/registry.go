@@ -216,6 +216,18 @@ func (r *Registry) WatchTokens(ctx context.Context) <-chan struct{} {
 	return r.store.Watch(ctx, tokensRoot)
 }
 
+// FollowMembers calls f with the hosts of the cluster, now and whenever they may have
+// changed, until ctx ends.
+func (r *Registry) FollowMembers(ctx context.Context, f func([]Member)) {
+	r.follow(ctx, membersRoot, func() error {
+		ms, err := r.Members(ctx)
+		if err == nil {
+			f(ms)
+		}
+		return err
+	})
+}
+
 // RemoveToken revokes a token: the one of that ID, of the only ID that begins
 // like this, or of that text. If there is none, the error names those that there
 // are.

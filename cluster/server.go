@@ -55,6 +55,10 @@ type ServerOptions struct {
 	// serves the store, with a vote. nil: none.
 	MayHoldCA func(ctx context.Context, node string) (bool, error)
 
+	// Seen is told from where a host of the cluster has made a request. nil: nobody
+	// wants to know.
+	Seen func(netip.Addr)
+
 	patience time.Duration // of tests, which are in more of a hurry; 0: bodyTimeout
 }
 
@@ -110,6 +114,16 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 	}))
 }
 
+// seen tells from where hosts of the cluster make requests.
+func (s *Server) seen(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if certs := r.TLS.PeerCertificates; s.o.Seen != nil && len(certs) > 0 && s.id.CheckRevoked(certs[0]) == nil {
+			s.o.Seen(remote(r.RemoteAddr))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // TakeTime lets a handler of a [Server] take so long for its answer, from now
 // on; else it is cut off after 30 s, and its request's context ends after 15.
 func TakeTime(w http.ResponseWriter, d time.Duration) error {
@@ -140,7 +154,7 @@ func (s *Server) Start() error {
 	t.ClientAuth = tls.VerifyClientCertIfGiven // those that want to join have none
 	t.NextProtos = []string{"http/1.1"}
 	s.http = &http.Server{
-		Handler:           s.mux,
+		Handler:           s.seen(s.mux),
 		TLSConfig:         t,
 		ReadHeaderTimeout: helloTimeout,
 		ReadTimeout:       s.o.patience,

@@ -18,7 +18,7 @@ func TestWhoComesLaterHasThePort(t *testing.T) {
 	h := home(t)
 	outside := shared.With(t).Outside()
 	port := func(n int) string { return fmt.Sprintf("http://%v:%d/", h.Addr(), n) }
-	h.run("meshed", "--network mesh -l shoal.service=meshed -l shoal.publish=8095-8096:8000-8001", "whoami", "serve", "--http", "8000,8001")
+	h.run("meshed", "-l shoal.service=meshed -l shoal.publish=8095-8096:8000-8001", "whoami", "serve", "--http", "8000,8001")
 	for _, n := range []int{8095, 8096} {
 		h.answered(port(n), "meshed")
 	}

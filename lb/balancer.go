@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,10 @@ type Options struct {
 	// take yet; and of those that it has taken, in a full pass and when containers
 	// of this host have come or gone. Nil: all are admitted.
 	Admit func(ctx context.Context, fs []*Frontend, taken func(Key) bool) map[Key]error
+
+	// Guard says which ports are the agents', and whom they trust beside the hosts of
+	// the Snapshot; nil: there are none.
+	Guard func() Guard
 
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics
@@ -167,9 +172,10 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 		ports = b.opts.DNSPorts()
 	}
 	elsewhere := b.base != nil && !maps.Equal(ports, b.base.DNSPorts)
-	if b.snap == nil || elsewhere || !sharedHosts(b.snap, s) {
+	guard := b.guard(s)
+	if b.snap == nil || elsewhere || !sharedHosts(b.snap, s) || !reflect.DeepEqual(guard, b.base.Guard) {
 		base := BaseOf(s, b.opts.Recognise)
-		base.DNSPorts = ports
+		base.DNSPorts, base.Guard = ports, guard
 		if b.opts.DNSPeers.IsValid() && (b.snap == nil || elsewhere || !slices.Equal(otherServers(b.snap), otherServers(s))) {
 			fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, base.DNSPort(b.opts.DNS), s)
 		}
@@ -180,6 +186,20 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 	b.snap = s
 	b.replace(fresh, touched, d)
 	return touched
+}
+
+// guard is that of the agents' ports.
+func (b *Balancer) guard(s *model.Snapshot) Guard {
+	if b.opts.Guard == nil {
+		return Guard{}
+	}
+	var hosts []netip.Addr
+	for _, n := range s.Nodes {
+		if n.Name != s.Self.Name {
+			hosts = append(hosts, n.Addr)
+		}
+	}
+	return b.opts.Guard().with(hosts)
 }
 
 // sameSurroundings tells whether published ports and the hosts' addresses are

@@ -184,6 +184,8 @@ type Base struct {
 	// DNSPorts are the ports on which this host's DNS server answers, by address,
 	// where port 53 is somebody else's: see [Base.DNSPort].
 	DNSPorts map[netip.Addr]uint16
+
+	Guard Guard // of the agents' ports
 }
 
 // Peer is another host, whose published ports may lead to tasks of this one.

@@ -17,7 +17,7 @@ func (p *Plane) chains() []rules.Chain {
 	if base == nil {
 		base = new(lb.Base)
 	}
-	return slices.Concat(vipChains(&p.opts, base), meshChains(p.opts.Pool, base.Peers))
+	return slices.Concat(guardChains(&p.opts, &base.Guard), vipChains(&p.opts, base), meshChains(p.opts.Pool, base.Peers))
 }
 
 // vipChains are the rules for VIPs, however many services there are.

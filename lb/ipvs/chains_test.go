@@ -72,7 +72,7 @@ func TestRulesOfTheMeshGrowWithHostsOnly(t *testing.T) {
 }
 
 func TestEveryChainIsOneThatPackageRulesKeeps(t *testing.T) {
-	host := slices.Concat(vipChains(testOptions(), new(lb.Base)), meshChains(pool, nil), betweenChains(new(lb.Between)))
+	host := slices.Concat(guardChains(testOptions(), new(lb.Guard)), vipChains(testOptions(), new(lb.Base)), meshChains(pool, nil), betweenChains(new(lb.Between)))
 	for _, chains := range [][]rules.Chain{host, sandboxChains()} {
 		seen := map[string]bool{}
 		for _, c := range chains {

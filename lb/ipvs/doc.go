@@ -32,6 +32,10 @@
 // is no service's passes OUTPUT as it is, comes back over lo, and is refused in
 // INPUT.
 //
+// The ports by which agents of hosts speak to each other are guarded in front of all
+// that, by chains of their own in filter INPUT and FORWARD (guard.go), some twenty
+// rules: a set has the hosts that are let in.
+//
 // These are 38 rules at most, the jumps to them included, for one service or ten
 // thousand, and six more where port 53 is another process's.
 //

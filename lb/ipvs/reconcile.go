@@ -194,6 +194,9 @@ func (p *Plane) countBase(b *lb.Base, n int) {
 	for _, net := range b.Cluster {
 		p.host.wants(setCluster, ipset.Entry{Net: net}, n)
 	}
+	for _, a := range b.Guard.Trusted {
+		p.host.wants(setTrusted, ipset.Addr(a), n)
+	}
 	for _, net := range b.Inside {
 		p.host.wants(setInside, ipset.Entry{Net: net}, n)
 		p.box.wants(setClients, ipset.Entry{Net: net}, n)

@@ -26,6 +26,7 @@ var (
 	setHairpin = ipset.Set{Name: "SHOAL-HAIRPIN", Type: "hash:net,net", MaxElem: maxElem}              // (task, task) of each task on this host
 	setNets    = ipset.Set{Name: "SHOAL-NETS", Type: "hash:net", MaxElem: maxElem}                     // this host's container networks
 	setBridges = ipset.Set{Name: "SHOAL-BRIDGES", Type: "hash:net,iface", MaxElem: maxElem}            // each by way of its bridge
+	setTrusted = ipset.Set{Name: "SHOAL-TRUSTED", Type: "hash:ip", MaxElem: maxElem}                   // hosts of the cluster, whom this one's agent speaks to
 	setCluster = ipset.Set{Name: "SHOAL-CLUSTER", Type: "hash:net", MaxElem: maxElem}                  // the hosts of the cluster and their containers
 
 	setInside    = ipset.Set{Name: "SHOAL-IN-INSIDE", Type: "hash:net", MaxElem: maxElem}         // hosts' addresses, containers' networks
@@ -42,7 +43,7 @@ var (
 // Sets are in the order in which entries go in; they come out in the reverse
 // one. Ground is what is filled before the first mark is given.
 var (
-	hostGround = []ipset.Set{setNets, setBridges, setCluster, setTasks, setLocal, setHairpin, setInside, setTargets}
+	hostGround = []ipset.Set{setNets, setBridges, setCluster, setTrusted, setTasks, setLocal, setHairpin, setInside, setTargets}
 	hostSets   = slices.Concat(hostGround, []ipset.Set{setVIP, setVIPUDP, setPort, setPing, setPublished})
 
 	boxGround = []ipset.Set{setClients}

@@ -163,6 +163,9 @@ func (w *surroundings) entries() entries {
 	es.ranges(remote, "", w.between.Nets)
 	es.ranges(inside, "", w.base.Inside)
 	es.ranges(cluster, "", w.base.Cluster)
+	for _, a := range w.base.Guard.Trusted {
+		es.put(trusted, a.AsSlice(), nil)
+	}
 	for _, h := range w.between.Hosts {
 		es.put(hosts, h.AsSlice(), nil)
 	}

@@ -75,6 +75,7 @@ func (w *surroundings) chains() []chain {
 			on("choose a service", goTo("vip")),
 		}},
 		{name: "pool", rules: w.pool()},
+		{name: "agent", rules: w.guard()},
 		{name: "peers", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), goTo("pass")),
 			on("on the link", in(ethSource, macs), goTo("pass")),
@@ -321,6 +322,7 @@ func (w *surroundings) input() []rule {
 	rs := []rule{
 		on("what is no service", within(dest, w.opts.Pool), goTo("pool")),
 	}
+	rs = append(rs, w.toAgent()...)
 	for _, t := range w.between.Tunnels {
 		outer := equal(protocol, []byte{t.Protocol})
 		if t.Port != 0 {
@@ -371,12 +373,12 @@ func (w *surroundings) output() (rs []rule) {
 // addresses (tasks.NAME, dnsrr). Connections that a task makes elsewhere, and
 // those that others make to a task, stay under Docker's and the user's rules.
 func (w *surroundings) forward() []rule {
-	rs := []rule{
+	rs := append(fromContainers(&w.base.Guard), []rule{
 		on("a packet that belongs to no connection would reach the client from a stranger", has(ctState, expr.CtStateBitINVALID), in(source, tasks), drop),
 		w.toService(), ofMesh,
 		on("replies of tasks", isReply, in(source, tasks), goTo("pass")),
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
-	}
+	}...)
 	rs = append(rs, w.fromHosts()...)
 	if own := w.between.Own; own.IsValid() {
 		rs = append(rs, on("to other hosts' containers", within(source, own), in(byDevice, links), in(dest, remote), goTo("pass")))

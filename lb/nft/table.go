@@ -63,11 +63,12 @@ var (
 	replies = &set{name: "replies", key: types(number), data: types(verdict)}   // mark of a connection -> chain that marks its replies
 	links   = &set{name: "links", key: types(device, addr), interval: true}     // which sources come in by which device
 	remote  = &set{name: "remote-networks", key: types(addr), interval: true}   // of other hosts' containers
+	trusted = &set{name: "trusted", key: types(addr)}                           // hosts of the cluster, whom this one's agent speaks to
 	hosts   = &set{name: "hosts", key: types(addr)}                             // other hosts, who may send tunnel packets
 
 	// sets is all of them, in the order in which entries are put; they are removed
 	// in the reverse order. So a service that packets find has its slots.
-	sets = []*set{bridges, nets, inside, cluster, links, remote, hosts, origins, replies, macs, senders, outers,
+	sets = []*set{bridges, nets, inside, cluster, links, remote, hosts, trusted, origins, replies, macs, senders, outers,
 		tasks, local, hairpin, targets, affinity, balancers, slots, ids, backends, refused, services, vips}
 	setNamed = func() map[string]*set {
 		m := map[string]*set{}
