@@ -69,6 +69,14 @@ const (
 	NetworkFailed   Code = "network-failed"   // the engine's network for containers cannot be set up
 )
 
+// What other firewalls of the host do.
+const (
+	FirewallDrops  Code = "firewall-drops"  // somebody else's firewall drops what the mesh needs
+	FirewallFailed Code = "firewall-failed" // firewalld refuses, or cannot be asked, to let the mesh's packets pass
+	EngineDrops    Code = "engine-drops"    // the engine's firewall drops what is sent to containers on a network
+	RulesSaved     Code = "rules-saved"     // notice: a service saves rules that it could not restore
+)
+
 // What is wrong with what the agent stands on.
 const (
 	StoreUnreachable  Code = "store-unreachable"     // etcd does not answer
