@@ -1,7 +1,7 @@
 # Every target works on a fresh clone, on a Debian-like machine with Go. `make help` lists them.
 
 PACKAGES := docker.io user-mode-linux gcc busybox iproute2 iptables nftables ipset ipvsadm conntrack \
-	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump dbus-daemon wrk iperf3 docker-compose
+	dnsutils knot-dnsutils dnsperf iputils-ping procps psmisc kmod util-linux tcpdump dbus-daemon python3-dbus python3-gi wrk iperf3 docker-compose
 # What virtual machines take besides.
 HOST_PACKAGES := debootstrap qemu-system-x86 qemu-utils seabios e2fsprogs iproute2 busybox
 
@@ -69,8 +69,15 @@ run-kernel = bin/lab run --plane $1 --mem 4G --timeout 20m -- sh -c 'for p in $(
 	(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'
 run-e2e = (cd e2e && ../bin/lab run --plane $1 --mem 3G --timeout 50m -- ../bin/e2e.test -test.v -test.timeout 49m $2)
 
+# Unpacked, not installed: that would start it, and close this machine.
+bin/firewalld:
+	@rm -rf $@.part && mkdir -p $@.part
+	@cd $@.part && apt-get -q download firewalld python3-firewall python3-nftables >apt.log 2>&1 || { cat apt.log >&2; exit 1; }
+	@cd $@.part && for d in *.deb; do dpkg -x $$d .; done && rm *.deb
+	@mv $@.part $@
+
 .PHONY: tests
-tests: tools # what runs in the lab
+tests: tools bin/firewalld # what runs in the lab
 	@mkdir -p bin/kernel
 	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
 	for p in $(ALL_KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done

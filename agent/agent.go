@@ -26,6 +26,7 @@ import (
 	"shoal/dnsd"
 	"shoal/dockerwatch"
 	"shoal/fabric"
+	"shoal/firewall/firewalld"
 	"shoal/ingress"
 	"shoal/kernel/rules"
 	"shoal/kernel/watch"
@@ -60,10 +61,14 @@ type Agent struct {
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
 	inspect  *diagnose.Inspector
-	founded  bool        // this run is the first of a cluster's first host
-	network  meshState   // of settleNetwork alone
-	holders  portHolders // of answer alone
-	retired  bool        // of balance alone: other data planes have nothing in the kernel any more
+
+	firewalld *firewalld.Keeper
+	firewall  firewallState
+
+	founded bool        // this run is the first of a cluster's first host
+	network meshState   // of settleNetwork alone
+	holders portHolders // of answer alone
+	retired bool        // of balance alone: other data planes have nothing in the kernel any more
 
 	engineCame atomic.Int64 // how often it was there again, or for the first time
 
@@ -168,16 +173,17 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	a.follow(ctx, g, "vip", 0, nil, a.vips.Reconcile)
 	a.follow(ctx, g, "dnsd", 0, nil, a.answer)
 	a.follow(ctx, g, "network", 0, nil, a.settleNetwork)
-	a.follow(ctx, g, "fabric", c.Repair, watch.Any(ctx, changed["fabric"], a.fabric.Proved()), a.fabric.Reconcile)
+	a.follow(ctx, g, "fabric", c.Repair, watch.Any(ctx, changed["fabric"], a.fabric.Proved(), a.firewalld.Changed()), a.fabric.Reconcile)
 	g.Go(func() error { return a.fabric.Prove(ctx) })
 	a.follow(ctx, g, "publish", 0, nil, a.publish)
+	a.follow(ctx, g, "firewall", c.Repair, a.firewalld.Changed(), a.passFirewalls)
 	// The next two give connections to other hosts' tasks: not before it is
 	// known which of those hosts live.
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 		case <-a.member.judged:
-			lb := watch.First(ctx, watch.Any(ctx, changed["lb"], a.plane.Changed(), a.ingress.Occupied(ctx), a.member.doors.changed), func() {
+			lb := watch.First(ctx, watch.Any(ctx, changed["lb"], a.plane.Changed(), a.ingress.Occupied(ctx), a.member.doors.changed, a.firewalld.Changed()), func() {
 				if err := a.plane.RepairRoutes(); err != nil { // the pass that follows tells
 					log.Debug("put routes back", "error", err)
 				}
@@ -201,10 +207,11 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 	waitsFor("the kernel's tables")
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
-		registry: prometheus.NewRegistry(),
-		problems: problems,
-		engine:   errors.New("not asked yet"),
-		network:  newNetwork(),
+		registry:  prometheus.NewRegistry(),
+		problems:  problems,
+		engine:    errors.New("not asked yet"),
+		firewalld: firewalld.New(c.StateDir, log.With("part", "firewall")),
+		network:   newNetwork(),
 	}
 	reserved := []netip.Addr{c.DNS, c.DNSPeers}
 
@@ -343,6 +350,7 @@ func (a *Agent) close() {
 		a.log.Warn("close the store", "error", err)
 	}
 	a.plane.Close()
+	a.firewalld.Close()
 }
 
 func (a *Agent) closeStore() error {
@@ -516,6 +524,7 @@ func Down(ctx context.Context, c Config, log *slog.Logger) error {
 		ingress.Down(ctx, c.ingress(log)),
 		fabric.Down(),
 		downPlanes(ctx, c.planeOptions(log)),
+		firewalld.Down(ctx, c.StateDir),
 		removeNetwork(ctx, c, log),
 	)
 }

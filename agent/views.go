@@ -36,7 +36,7 @@ func (a *Agent) metricsHandler() http.Handler {
 func (a *Agent) inspector() *diagnose.Inspector {
 	return &diagnose.Inspector{
 		Zone: a.config.Zone, DNS: netip.AddrPortFrom(a.config.DNS, 53),
-		Snapshot: a.snapshot, Problems: a.problems.List, Engine: a.engineError,
+		Snapshot: a.snapshot, Problems: a.problems.List, Firewall: a.firewallProblems, Engine: a.engineError,
 		Names: a.dns, Plane: a.plane, Ports: a.balancer, Mesh: a.ingress, Routes: a.fabric,
 		Peer: a.member.part,
 	}

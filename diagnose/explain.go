@@ -112,6 +112,11 @@ func (in *Inspector) explainService(ctx context.Context, e *walk, s *model.Snaps
 			e.step("problem", false, "%s", p.Reason)
 		}
 	}
+	for _, p := range in.Firewall(s) {
+		if p.Code == model.FirewallDrops {
+			e.step("firewall", false, "%s", p.Reason)
+		}
+	}
 	live := svc.InRotation()
 	e.step("service", len(live) > 0, "%s: %d tasks, %d in rotation", svc.ID, len(svc.Tasks), len(live))
 	in.explainName(ctx, e, svc)

@@ -19,7 +19,8 @@ type Inspector struct {
 
 	Snapshot func() (*model.Snapshot, error)
 	Problems func() []model.Problem
-	Engine   func() error // why the engine does not answer; nil: it does
+	Firewall func(*model.Snapshot) []model.Problem // reads what firewalls of others drop
+	Engine   func() error                          // why the engine does not answer; nil: it does
 
 	Names  Names
 	Plane  Plane

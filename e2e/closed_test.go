@@ -74,4 +74,17 @@ func TestHostsWhoReachesWhat(t *testing.T) {
 			}
 		}
 	}
+
+	// What docs/security.md says of published ports: rules in front of all that changes destinations hold for them.
+	published := get(n1.Addr(), 8094)
+	n1.Exec("iptables", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "8094", "-s", m.outside.Addr().String(), "-j", "DROP")
+	t.Cleanup(func() {
+		n1.TryExec("iptables", "-t", "raw", "-D", "PREROUTING", "-p", "tcp", "--dport", "8094", "-s", m.outside.Addr().String(), "-j", "DROP")
+	})
+	if out, err := m.outside.TryExec(published...); err == nil {
+		t.Errorf("a client reaches a published port that is closed to it:\n%s", out)
+	}
+	if _, err := n2.TryExec(published...); err != nil {
+		t.Errorf("others do not: %v", err)
+	}
 }

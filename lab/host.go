@@ -24,6 +24,7 @@ type Host struct{ Machine }
 const startLimit = 3 * time.Minute
 
 func (m *machine) runDir() string       { return filepath.Join(m.dir, "run") }
+func (m *machine) busSocket() string    { return filepath.Join(m.dir, "bus") }
 func (m *machine) dockerSocket() string { return filepath.Join(m.dir, "docker.sock") }
 
 // DockerSocket is the path of the engine's socket, for the test as for the host. On the host it is /run/docker.sock too.

@@ -70,6 +70,8 @@ func (m *machine) command(env []string, args ...string) (*exec.Cmd, error) {
 	cmd.Dir = dir
 	// SHOAL_DATA_PLANE is the flag --data-plane of whatever agent is started here, by the lab or by a command.
 	cmd.Env = append(os.Environ(), "SHOAL_RUN_DIR="+m.runDir(), "SHOAL_DATA_PLANE="+Plane(), "DOCKER_CONFIG="+filepath.Join(m.dir, "docker-config"))
+	// The bus of the machine that the lab is on is nobody's business here.
+	cmd.Env = append(cmd.Env, "DBUS_SYSTEM_BUS_ADDRESS=unix:path="+m.busSocket())
 	cmd.Env = append(cmd.Env, env...)
 	return cmd, cmd.Err
 }

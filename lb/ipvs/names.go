@@ -5,9 +5,12 @@ import "net/netip"
 // The link between the host and the sandbox. Its addresses are the same on
 // every host and leave none: what goes further is sent from others.
 const (
-	hostDev    = "shoal-ingress" // on the host
-	sandboxDev = "eth0"          // in the sandbox
+	hostDev    = Device // on the host
+	sandboxDev = "eth0" // in the sandbox
 )
+
+// Device leads from the host to the sandbox.
+const Device = "shoal-ingress"
 
 var (
 	linkNet     = netip.MustParsePrefix("169.254.83.0/31") // two addresses and no more (RFC 3021)
