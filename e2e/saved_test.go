@@ -17,6 +17,7 @@ import (
 // told why not, and what to do about it.
 func TestSavedRules(t *testing.T) {
 	h := home(t)
+	h.meshSubnet()
 	h.run("saved", "--network mesh -l shoal.service=saved -l shoal.publish=8096:8000")
 	h.answered(h.web("saved"), "saved")
 	root := t.TempDir()
