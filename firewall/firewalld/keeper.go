@@ -20,13 +20,17 @@ import (
 // its reload is much of that.
 const callTime = 30 * time.Second
 
+// reloadAgain is the least time from one reload that is asked for to the next.
+const reloadAgain = 10 * time.Minute
+
 // Keeper keeps firewalld told.
 type Keeper struct {
 	file string
 	log  *slog.Logger
 
 	mu       sync.Mutex
-	bus      *bus // nil: not connected
+	bus      *bus      // nil: not connected
+	reloaded time.Time // when it was last made to reload
 	watchers []chan struct{}
 }
 
@@ -96,7 +100,8 @@ func (k *Keeper) Close() {
 	}
 }
 
-// Keep has the devices in the zone, if firewalld runs.
+// Keep has the devices in the zone, if firewalld runs. One goroutine at a time
+// may call it.
 func (k *Keeper) Keep(ctx context.Context, devices []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
@@ -129,6 +134,11 @@ func (k *Keeper) Keep(ctx context.Context, devices []string) error {
 		}
 	}
 	if p.reload() {
+		// A reload ends what others have in the runtime configuration alone.
+		if since := time.Since(k.reloaded); since < reloadAgain {
+			return fmt.Errorf("firewalld was given the policy %s and the zone %s and has reloaded, but does not have them: see its log, and run firewall-cmd --check-config", policy, zone)
+		}
+		k.reloaded = time.Now()
 		k.log.Info("firewalld reloads: it was given what lets containers be reached", "zone", p.makeZone, "policy", p.makePolicy)
 		if err := b.reload(ctx); err != nil {
 			return err
