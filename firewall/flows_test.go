@@ -100,3 +100,47 @@ func TestWhatIsNotCertainIsNotTold(t *testing.T) {
 		}
 	}
 }
+
+// In firewalld's table no rule of anybody else's lasts: its own commands are
+// told.
+func TestFirewalldIsToldByItsOwnCommands(t *testing.T) {
+	input := &Chain{Name: "filter_INPUT", Hook: "input", Rules: []Rule{{verdict(expr.VerdictDrop, "")}}}
+	got := Find([]*Table{table(firewalld, input)}, testHost().Flows())
+	if len(got) != 1 {
+		t.Fatalf("found %v", got)
+	}
+	want := []string{
+		`firewall-cmd --permanent --add-rich-rule='rule family="ipv4" source address="10.244.2.0/24" service name="dns" accept'`,
+		`firewall-cmd --permanent --add-rich-rule='rule family="ipv4" source address="192.168.1.12" port port="7946" protocol="tcp" accept'`,
+		`firewall-cmd --permanent --add-rich-rule='rule family="ipv4" source address="192.168.1.12" port port="7946" protocol="udp" accept'`,
+		`firewall-cmd --permanent --add-rich-rule='rule family="ipv4" source address="192.168.1.12" service name="dns" accept'`,
+		`firewall-cmd --permanent --zone=docker --change-interface=docker0`,
+		`firewall-cmd --permanent --zone=docker --change-interface=shoal0`,
+	}
+	if d := cmp.Diff(want, got[0].Add); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestTheEngineDropsWhatGoesToItsOtherNetworks(t *testing.T) {
+	other := []Bridge{{Device: "docker0", Net: netip.MustParsePrefix("172.17.0.0/16")}}
+	forward := func(rules ...Rule) []*Table {
+		return []*Table{{Family: "ip", Name: engine, Chains: map[string]*Chain{"filter-FORWARD": {Name: "filter-FORWARD", Hook: "forward", Rules: rules}}}}
+	}
+	marked := Rule{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 0, 128, 0}}, verdict(expr.VerdictAccept, "")}
+	drop := Rule{verdict(expr.VerdictDrop, "")}
+	for name, tc := range map[string]struct {
+		tables []*Table
+		want   int
+	}{
+		"no table":                   {nil, 0},
+		"a table that drops":         {forward(drop), 1},
+		"a mark that it accepts":     {forward(marked, drop), 0},
+		"a table that accepts":       {forward(Rule{verdict(expr.VerdictAccept, "")}, drop), 0},
+		"the table of somebody else": {[]*Table{table("own", &Chain{Name: "f", Hook: "forward", Drops: true})}, 0},
+	} {
+		if got := EngineDrops(tc.tables, testHost(), other); len(got) != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
