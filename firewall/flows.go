@@ -179,7 +179,7 @@ func (f *Finding) Object() string { return fmt.Sprintf("%s %s %s", f.Family, f.T
 func (f *Finding) Reason() string {
 	where := "and keep that in the file that makes the table"
 	if f.Table == firewalld {
-		where = "and then run firewall-cmd --reload"
+		where = "and then run firewall-cmd --reload (rich rules need --zone=ZONE where the network card is in another zone than the default one)"
 	}
 	return fmt.Sprintf("the chain %s of the table %s %s drops what is needed for %s (by %s): run on this host `%s`, %s",
 		f.Chain, f.Family, f.Table, strings.Join(f.What, ", "), strings.Join(f.By, ", "), strings.Join(f.Add, "; "), where)
