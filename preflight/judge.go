@@ -165,10 +165,6 @@ func (f *Facts) accept(c Chain) string {
 }
 
 func firewalls(f *Facts) (found []Finding) {
-	if f.Firewalld {
-		found = append(found, Finding{Level: Warning, Found: "firewalld runs, and rejects what comes from devices whose zone does not say otherwise",
-			Do: "put shoal's devices where the engine puts its bridges: firewall-cmd --permanent --zone=docker --add-interface=shoal0, likewise shoal.vxlan and shoal-ingress, then firewall-cmd --reload"})
-	}
 	for _, c := range f.Drops {
 		found = append(found, Finding{Level: Warning,
 			Found: fmt.Sprintf("the chain %s of the nftables table %s %s (%s) drops all that it does not accept itself, even what shoal accepts", c.Name, c.Family, c.Table, c.Hook),
@@ -177,6 +173,8 @@ func firewalls(f *Facts) (found []Finding) {
 	switch {
 	case len(found) > 0:
 		return found
+	case f.Firewalld:
+		return ok("firewalld runs; the agent has it let the mesh pass")
 	case f.UFW:
 		return ok("ufw is enabled; shoal's rules stand before its own, so that published ports are open as those of docker run -p are")
 	}

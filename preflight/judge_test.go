@@ -56,7 +56,7 @@ func TestEachFactIsJudged(t *testing.T) {
 		{"both kinds of iptables", func(f *Facts) { f.IPTables.Legacy = true }, "iptables", Warning, "iptables-legacy and iptables-nft"},
 		{"no iptables", func(f *Facts) { f.IPTables = IPTables{} }, "iptables", Warning, "install the package iptables"},
 		{"no iptables, and none needed", func(f *Facts) { f.IPTables, f.Engine.Firewall, f.Planes = IPTables{}, "nftables", f.Planes[1:] }, "iptables", OK, "needs none"},
-		{"firewalld", func(f *Facts) { f.Firewalld = true }, "firewalls", Warning, "firewalld"},
+		{"firewalld", func(f *Facts) { f.Firewalld = true }, "firewalls", OK, "firewalld runs; the agent"},
 		{"a firewall of the user's own", func(f *Facts) { f.Drops = []Chain{{"inet", "mine", "in", "input"}} }, "firewalls", Warning, "chain in of the nftables table inet mine.*nft insert rule inet mine in ip daddr 10.96.0.0/16 accept"},
 		{"another of its chains", func(f *Facts) { f.Drops = []Chain{{"ip", "mine", "fwd", "forward"}} }, "firewalls", Warning, "ip mine fwd ip daddr 10.244.0.0/16 accept; .*saddr 10.244.0.0/16 accept"},
 		{"ufw", func(f *Facts) { f.UFW = true }, "firewalls", OK, "ufw"},
