@@ -38,6 +38,7 @@ type session struct {
 	stream *stream
 
 	emit    func(model.Local)
+	known   bool            // what happened before the session began, whole
 	touched map[string]bool // IDs of containers of which events came while a list was waited for; nil: none is
 	steps   int
 	answers chan answer
@@ -98,6 +99,7 @@ func (w *Watcher) session(ctx context.Context, emit func(model.Local), connected
 	if err := s.step(ctx, callTimeout); err != nil {
 		return err
 	}
+	s.known = true
 	connected()
 	w.tell(emit)
 	return s.follow(ctx)
@@ -219,9 +221,10 @@ func (s *session) while(ctx context.Context, call func(context.Context) error) e
 	defer cancel()
 	for {
 		commands := s.commands
-		if s.last == nil { // the first time nothing is told, and nothing is done, before all is known
+		if !s.known {
 			commands = nil
 		}
+		tells := s.known // what comes before all is known is told with it
 		select {
 		case err := <-done:
 			return err
@@ -239,11 +242,12 @@ func (s *session) while(ctx context.Context, call func(context.Context) error) e
 			s.ask(ctx)
 		case l := <-s.exits.ended:
 			s.bury(l)
+			tells = true // a death does not wait
 		case c := <-commands:
 			s.obey(c, s.emit)
 			continue
 		}
-		if s.last != nil {
+		if tells {
 			s.tell(s.emit)
 		}
 	}
