@@ -22,6 +22,7 @@ import (
 // An emulated host takes some ten times as long as a real one.
 const (
 	commandLimit = 6 * time.Minute  // for a command on a host
+	startLimit   = 8 * time.Minute  // for agents to make a cluster, and for an engine's first containers
 	patience     = 2 * time.Minute  // after a disturbance, until all holds again
 	leastTime    = 15 * time.Second // for something to hold, where all that time is over
 )
@@ -83,10 +84,12 @@ func (s *suite) during(name, about string, f func()) {
 }
 
 // disturbed says that time for what should hold begins now.
-func (s *suite) disturbed() {
+func (s *suite) disturbed() { s.allow(patience) }
+
+func (s *suite) allow(limit time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.until = time.Now().Add(patience)
+	s.until = time.Now().Add(limit)
 }
 
 // window is the time that something has to hold.
@@ -279,7 +282,7 @@ func (h *host) install() {
 // makeCluster starts the agents, the second as docs/hosts.md has it.
 func (s *suite) makeCluster() {
 	a := s.hosts[0]
-	s.disturbed()
+	s.allow(startLimit)
 	a.must("systemctl enable --now shoal")
 	for _, h := range s.hosts[1:] {
 		var command string
@@ -325,7 +328,7 @@ func (h *host) seesAll() error {
 //	client  on the mesh, for what a container of the mesh sends
 //	other   on a bridge of its own
 func (h *host) settle() {
-	h.s.disturbed()
+	h.s.allow(startLimit)
 	h.must("shoal docker-config >/etc/docker/daemon.json && systemctl restart docker")
 	h.s.holds("the mesh's network is there", func() error {
 		_, err := h.run("docker network inspect mesh")
