@@ -114,7 +114,7 @@ func Start(c Config) (_ *Machine, err error) {
 
 // arguments are QEMU's. The tap is its file descriptor 3.
 func (m *Machine) arguments(c Config, overlay string) []string {
-	accel, cpu := "tcg,thread=multi,tb-size=512", "max,-svm"
+	accel, cpu := "tcg,thread=multi,tb-size=512", "max"
 	if c.Accel != "" && c.Accel != "tcg" {
 		accel, cpu = c.Accel, "host"
 	}
@@ -124,8 +124,6 @@ func (m *Machine) arguments(c Config, overlay string) []string {
 		"-kernel", c.Image.kernel(), "-initrd", c.Image.initrd(),
 		"-append", strings.Join([]string{
 			"root=/dev/vda", "rw", "console=ttyS0", "net.ifnames=0", "panic=-1",
-			// What costs an emulator time: a clock that is not the processor's, and guards against its faults.
-			"tsc=reliable", "mitigations=off",
 			"systemd.hostname=" + c.Name, "systemd.show_status=no",
 			"systemd.set_credential_binary=ssh.authorized_keys.root:" + base64.StdEncoding.EncodeToString(m.identity.authorized),
 			"systemd.set_credential_binary=network.network.20-wire:" + base64.StdEncoding.EncodeToString([]byte(m.wireNetwork())),
