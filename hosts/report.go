@@ -55,24 +55,7 @@ table of who reaches what), disturbs the hosts as people and other programs do, 
 has it whole.
 
 `)
-	b.WriteString("| suite | system | kernel | engine | its rules by | data plane | hosts | shoal | date | took |\n|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, s := range r.Suites {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %d | %s | %s | %d min |\n",
-			s.Suite, s.System, s.Kernel, s.Engine, s.Firewall, s.Plane, s.Hosts, s.Version, s.Date.UTC().Format("2006-01-02"),
-			int(s.Took.Round(time.Minute).Minutes()))
-	}
-	b.WriteString("\n## Steps\n\n| step |")
-	for _, s := range r.Suites {
-		fmt.Fprintf(&b, " %s |", s.Suite)
-	}
-	b.WriteString("\n|---|" + strings.Repeat("---|", len(r.Suites)) + "\n")
-	for _, about := range r.steps() {
-		fmt.Fprintf(&b, "| %s |", cell(about))
-		for _, s := range r.Suites {
-			fmt.Fprintf(&b, " %s |", s.outcome(about))
-		}
-		b.WriteByte('\n')
-	}
+	r.outcomes(&b)
 	b.WriteString("\n## Who reaches what\n\nOf host a, as it should be. It is tried with each step.\n\n" + tableMarkdown())
 	if r.Failed() {
 		b.WriteString("\n## What does not hold\n")
@@ -89,6 +72,32 @@ has it whole.
 		}
 	}
 	return b.String()
+}
+
+// outcomes are the tables of suites and of steps.
+func (r *Report) outcomes(b *strings.Builder) {
+	if len(r.Suites) == 0 {
+		b.WriteString("No suite has gone through all steps yet.\n")
+		return
+	}
+	b.WriteString("| suite | system | kernel | engine | its rules by | data plane | hosts | shoal | date | took |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, s := range r.Suites {
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %d | %s | %s | %d min |\n",
+			s.Suite, s.System, s.Kernel, s.Engine, s.Firewall, s.Plane, s.Hosts, s.Version, s.Date.UTC().Format("2006-01-02"),
+			int(s.Took.Round(time.Minute).Minutes()))
+	}
+	b.WriteString("\n## Steps\n\n| step |")
+	for _, s := range r.Suites {
+		fmt.Fprintf(b, " %s |", s.Suite)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(r.Suites)) + "\n")
+	for _, about := range r.steps() {
+		fmt.Fprintf(b, "| %s |", cell(about))
+		for _, s := range r.Suites {
+			fmt.Fprintf(b, " %s |", s.outcome(about))
+		}
+		b.WriteByte('\n')
+	}
 }
 
 // steps are what was done on any suite, in order.

@@ -37,4 +37,7 @@ func TestReportTellsWhatDoesNotHold(t *testing.T) {
 	if r.Failed() || strings.Contains(r.Markdown(), "does not hold") {
 		t.Errorf("all holds, and the page is\n%s", r.Markdown())
 	}
+	if page := (&Report{}).Markdown(); !strings.Contains(page, "No suite has") || strings.Contains(page, "| step |") {
+		t.Errorf("of nothing the page is\n%s", page)
+	}
 }
