@@ -199,7 +199,10 @@ func (b *Balancer) guard(s *model.Snapshot) Guard {
 			hosts = append(hosts, n.Addr)
 		}
 	}
-	return b.opts.Guard().with(hosts)
+	g := b.opts.Guard().with(hosts)
+	// This host's own packets come by its loopback.
+	g.Trusted = slices.DeleteFunc(g.Trusted, func(a netip.Addr) bool { return a == s.Self.Addr })
+	return g
 }
 
 // sameSurroundings tells whether published ports and the hosts' addresses are
