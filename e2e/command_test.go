@@ -153,7 +153,7 @@ func TestNotRoot(t *testing.T) {
 		"--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search", path}
 	for _, command := range [][]string{{"agent", "--state-dir", "/nowhere", "--run-dir", "/nowhere"}, {"down"}} {
 		_, err := h.TryExec(append(nobody, command...)...)
-		if code(err) != 2 || strings.Count(err.Error(), "shoal:") != 1 || !strings.Contains(err.Error(), "needs root: run it with sudo") {
+		if code(err) != 1 || strings.Count(err.Error(), "shoal:") != 1 || !strings.Contains(err.Error(), "needs root: run it with sudo") {
 			t.Errorf("shoal %v as nobody: %v", command, err)
 		}
 	}
@@ -173,7 +173,7 @@ func TestKernelWithoutIPVS(t *testing.T) {
 		start = "mount -t tmpfs none /proc && " + start
 	}
 	_, err := h.TryExec("timeout", "20", "unshare", "--mount", "sh", "-c", start, path, dir)
-	if code(err) != 1 || strings.Count(err.Error(), "shoal:") != 1 || !strings.Contains(err.Error(), "this kernel has no ip_vs") || !strings.Contains(err.Error(), "run `modprobe ip_vs`") {
+	if code(err) != 2 || strings.Count(err.Error(), "shoal:") != 1 || !strings.Contains(err.Error(), "this kernel has no ip_vs") || !strings.Contains(err.Error(), "run `modprobe ip_vs`") {
 		t.Errorf("an agent that sees no ip_vs: %v", err)
 	}
 }
