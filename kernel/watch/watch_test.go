@@ -41,6 +41,13 @@ func TestChangesOfWhatIsOursAreTold(t *testing.T) {
 		case <-time.After(5 * time.Second):
 			t.Errorf("%s: it was not told", what)
 		}
+		for more := true; more; { // one change may be told in several messages
+			select {
+			case <-changed:
+			case <-time.After(2 * settle):
+				more = false
+			}
+		}
 	}
 	bridge := func(name string) netlink.Link {
 		t.Helper()
