@@ -17,7 +17,12 @@ func (p *Plane) chains() []rules.Chain {
 	if base == nil {
 		base = new(lb.Base)
 	}
-	return slices.Concat(guardChains(&p.opts, &base.Guard), vipChains(&p.opts, base), meshChains(p.opts.Pool, base.Peers))
+	return hostChains(&p.opts, base)
+}
+
+// hostChains are all of the host's that depend on a base.
+func hostChains(o *Options, base *lb.Base) []rules.Chain {
+	return slices.Concat(guardChains(o, &base.Guard), vipChains(o, base), meshChains(o.Pool, base.Peers))
 }
 
 // vipChains are the rules for VIPs, however many services there are.

@@ -30,7 +30,7 @@ func Down(ctx context.Context, opts Options) error {
 	do := func(err error) { errs = append(errs, err) }
 
 	var names []string
-	for _, c := range slices.Concat(vipChains(&opts, new(lb.Base)), meshChains(opts.Pool, nil), betweenChains(&lb.Between{})) {
+	for _, c := range slices.Concat(hostChains(&opts, new(lb.Base)), betweenChains(&lb.Between{})) {
 		names = append(names, c.Name)
 	}
 	if err := rules.Remove(ctx, names...); !errors.Is(err, exec.ErrNotFound) { // without iptables there are none
