@@ -50,7 +50,7 @@ func (s *suite) targets() ([]target, error) {
 	all := []target{
 		{unpublished, fmt.Sprintf("tcp://%v:8000", quiet)},
 		{unpublished, fmt.Sprintf("udp://%v:8002", quiet)},
-		{unpublished, fmt.Sprintf("tcp://%v:8001", web)},
+		{aTask, fmt.Sprintf("tcp://%v:8001", web)},
 		{published, fmt.Sprintf("tcp://%v:8080", a.Addr())},
 		{aVIP, fmt.Sprintf("tcp://%v:8000", s.vip)},
 		{aVIP, fmt.Sprintf("udp://%v:8002", s.vip)},

@@ -7,7 +7,8 @@ import (
 
 // The columns of the table: what of host a somebody may want to reach.
 const (
-	unpublished = "an unpublished port of a container of the mesh"
+	unpublished = "a container of the mesh that is no task"
+	aTask       = "a task's own address, any port"
 	published   = "a published port"
 	aVIP        = "a VIP"
 	dns         = "the DNS server"
@@ -17,7 +18,7 @@ const (
 )
 
 // columns are in the order of the page.
-var columns = []string{unpublished, published, aVIP, dns, members, joining, sandbox}
+var columns = []string{unpublished, aTask, published, aVIP, dns, members, joining, sandbox}
 
 // The rows of the table: who may want to.
 const (
@@ -38,19 +39,19 @@ type row struct {
 
 // table is who may reach what.
 var table = []row{
-	// A host that joins is a neighbour until it has joined.
-	{aNeighbour, map[string]verdict{unpublished: closed, published: open, aVIP: closed, dns: closed, members: closed, joining: open, sandbox: closed}},
+	// A host that joins is a neighbour until it has joined; a lone one listens while there is a token.
+	{aNeighbour, map[string]verdict{unpublished: closed, aTask: closed, published: open, aVIP: closed, dns: closed, members: closed, joining: either, sandbox: closed}},
 	// The mesh is a network: its containers reach each other.
-	{onMesh, map[string]verdict{unpublished: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
-	{onBridge, map[string]verdict{unpublished: closed, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
+	{onMesh, map[string]verdict{unpublished: open, aTask: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
+	{onBridge, map[string]verdict{unpublished: closed, aTask: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
 	// Its VIPs, its DNS server and its sandbox are its own.
-	{anotherHost, map[string]verdict{unpublished: closed, published: open, aVIP: open, dns: open, members: open, joining: open, sandbox: either}},
-	{othersOnMesh, map[string]verdict{unpublished: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
-	{othersOnBridge, map[string]verdict{unpublished: closed, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
+	{anotherHost, map[string]verdict{unpublished: closed, aTask: either, published: open, aVIP: open, dns: open, members: open, joining: open, sandbox: either}},
+	{othersOnMesh, map[string]verdict{unpublished: open, aTask: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
+	{othersOnBridge, map[string]verdict{unpublished: closed, aTask: either, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
 }
 
 // forgery is what a stranger with a forged source may reach. He sees no answers: what gets through to whom is seen on the host.
-var forgery = row{aStranger, map[string]verdict{unpublished: closed, published: either, aVIP: closed, dns: closed, members: closed, joining: either, sandbox: closed}}
+var forgery = row{aStranger, map[string]verdict{unpublished: closed, aTask: closed, published: either, aVIP: closed, dns: closed, members: closed, joining: either, sandbox: closed}}
 
 // tableMarkdown is the table as part of a page.
 func tableMarkdown() string {
