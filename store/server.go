@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -193,16 +194,23 @@ const releasedWithin = 5 * time.Second
 // campaign has a voter alone elect itself at once. By itself it would wait for
 // an election timeout, in case there is a leader; but it is reached by no other
 // host, so there is none. Raft has a message for that, with which a leader
-// makes another its successor. It is passed over while what the log says of the
-// members is not taken in yet, so it is sent until there is a leader. One who is
-// not alone any more is not made leader by it: that takes the others' votes.
+// makes another its successor. It is sent once the log is taken in: until then
+// raft reads in it who the members are, in what etcd may just be giving up, and
+// panics. One who is not alone any more is not made leader by it: that takes the
+// others' votes.
 func campaign(s *etcdserver.EtcdServer) {
 	id := uint64(s.MemberID())
 	again := time.NewTicker(campaignPause)
 	defer again.Stop()
-	for uint64(s.Leader()) == raft.None && len(s.Cluster().Members()) == 1 {
-		if err := s.Process(context.Background(), &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id}); err != nil {
-			return // it has stopped; else its own timeout comes
+	for uint64(s.Leader()) == raft.None && len(s.Cluster().Members()) <= 1 {
+		st := raftStatus()
+		if st.ID != 0 && st.ID != id {
+			return // etcd tells of another one in this process: its own timeout comes
+		}
+		if commit := st.HardState.GetCommit(); commit > 0 && st.Applied >= commit {
+			if err := s.Process(context.Background(), &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id}); err != nil {
+				return // it has stopped
+			}
 		}
 		select {
 		case <-again.C:
@@ -213,6 +221,17 @@ func campaign(s *etcdserver.EtcdServer) {
 }
 
 const campaignPause = 5 * time.Millisecond
+
+// raftStatus is what raft says of the member of this process that started last,
+// as etcd publishes it; empty if it does not.
+func raftStatus() raft.Status {
+	f, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return raft.Status{}
+	}
+	st, _ := f.Value().(raft.Status)
+	return st
+}
 
 // id is its member's.
 func (s *server) id() uint64 { return uint64(s.etcd.Server.MemberID()) }
