@@ -160,23 +160,21 @@ func (s *session) step(ctx context.Context, patience time.Duration) error {
 		return err
 	}
 	late := time.After(patience)
-	for awaited := s.ask(ctx); awaited > 0; {
+	s.ask(ctx)
+	for waits := true; waits && s.awaits(); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case a := <-s.answers:
-			if s.asked[a.id].step == s.steps {
-				awaited--
-			}
 			if err := s.settle(a); err != nil {
 				return err
 			}
-			awaited += s.ask(ctx)
+			s.ask(ctx)
 		case l := <-s.exits.ended:
 			s.bury(l)
 			s.tell(s.emit)
 		case <-late:
-			awaited = 0
+			waits = false
 		}
 	}
 	s.steps++
@@ -184,6 +182,17 @@ func (s *session) step(ctx context.Context, patience time.Duration) error {
 		return s.listNetworks(ctx)
 	}
 	return nil
+}
+
+// awaits tells whether anything asked in this step, or in the lists before it, is
+// not answered yet.
+func (s *session) awaits() bool {
+	for _, q := range s.asked {
+		if q.step == s.steps {
+			return true
+		}
+	}
+	return false
 }
 
 // takeIn applies events to the inventory.
@@ -306,9 +315,8 @@ func (s *session) listNetworks(ctx context.Context) error {
 	return nil
 }
 
-// ask begins to inspect what is to be looked at, as much as may go on at a
-// time, and returns how many that are.
-func (s *session) ask(ctx context.Context) (begun int) {
+// ask begins to inspect what is to be looked at, as much as may go on at a time.
+func (s *session) ask(ctx context.Context) {
 	for _, id := range slices.Sorted(maps.Keys(s.inventory.stale)) {
 		if len(s.asked) == inspections {
 			break
@@ -318,7 +326,6 @@ func (s *session) ask(ctx context.Context) (begun int) {
 		}
 		delete(s.inventory.stale, id)
 		s.asked[id] = question{step: s.steps}
-		begun++
 		go func() {
 			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			defer cancel()
@@ -329,7 +336,6 @@ func (s *session) ask(ctx context.Context) (begun int) {
 			s.answers <- a // has room for all that go on
 		}()
 	}
-	return begun
 }
 
 // imageOf are the labels of a container's image, which is asked for when first
