@@ -102,11 +102,11 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
 	g.Go(func() error { m.followMembers(ctx); return nil })
 	if m.store.Role() == store.RoleAlone {
-		m.judge()
+		m.setJudged()
 		g.Go(func() error { m.await(ctx); return nil })
 		return nil
 	}
-	g.Go(func() error { m.seek(ctx); return nil })
+	g.Go(func() error { m.rediscoverStore(ctx); return nil })
 	return m.open()
 }
 
@@ -128,7 +128,7 @@ func (m *membership) receive(ctx context.Context) error {
 func (m *membership) await(ctx context.Context) {
 	changed := m.reg.WatchTokens(ctx)
 	for m.store.Role() == store.RoleAlone {
-		again := time.After(m.tend(ctx))
+		again := time.After(m.updateJoinPort(ctx))
 		select {
 		case <-again:
 		case <-changed:
@@ -138,9 +138,9 @@ func (m *membership) await(ctx context.Context) {
 	}
 }
 
-// tend opens or closes a lone host's port as its tokens say, and tells when to
+// updateJoinPort opens or closes a lone host's port as its tokens say, and tells when to
 // look again if none of them changes.
-func (m *membership) tend(ctx context.Context) (again time.Duration) {
+func (m *membership) updateJoinPort(ctx context.Context) (again time.Duration) {
 	m.door.Lock()
 	defer m.door.Unlock()
 	last, err := m.lastToken(ctx)
@@ -173,8 +173,8 @@ func (m *membership) lastToken(ctx context.Context) (last time.Time, err error) 
 	return last, err
 }
 
-// judge says that as much is known of the other hosts' lives as there is to know.
-func (m *membership) judge() { m.once.Do(func() { close(m.judged) }) }
+// setJudged says that as much is known of the other hosts' lives as there is to know.
+func (m *membership) setJudged() { m.once.Do(func() { close(m.judged) }) }
 
 // open starts what listens to other hosts and what asks them. Once is enough.
 func (m *membership) open() error {
@@ -227,7 +227,7 @@ func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness) {
 		defer cancel()
 		_ = live.Judged(bounded) // after three seconds what is known must do
 		m.tell(live)
-		m.judge()
+		m.setJudged()
 	}()
 	for {
 		select {
@@ -257,9 +257,9 @@ const (
 	seekLast  = 10 * time.Second
 )
 
-// seek finds the store on a client again whose servers have moved, all of them:
+// rediscoverStore finds the store on a client again whose servers have moved, all of them:
 // where they are now the store would tell, and it is there.
-func (m *membership) seek(ctx context.Context) {
+func (m *membership) rediscoverStore(ctx context.Context) {
 	for pause := seekFirst; ; {
 		select {
 		case <-ctx.Done():

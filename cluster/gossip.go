@@ -73,18 +73,18 @@ type delegate struct{ l *Liveness }
 
 func (d *delegate) NotifyMsg(b []byte) {
 	if node, ok := decodeGoodbye(b); ok {
-		d.l.told(node, func(j *judge, now time.Time) { j.part(now) })
+		d.l.told(node, func(j *failureDetector, now time.Time) { j.part(now) })
 	}
 }
 
 func (d *delegate) NotifyJoin(n *memberlist.Node) {
 	d.l.meets(n.Name, n.Addr, true)
-	d.l.told(n.Name, func(j *judge, _ time.Time) { j.come() })
+	d.l.told(n.Name, func(j *failureDetector, _ time.Time) { j.come() })
 }
 
 func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	d.l.meets(n.Name, n.Addr, false)
-	d.l.told(n.Name, func(j *judge, _ time.Time) { j.gone = true })
+	d.l.told(n.Name, func(j *failureDetector, _ time.Time) { j.gone = true })
 }
 
 func (d *delegate) NotifyUpdate(*memberlist.Node)   {}

@@ -56,11 +56,11 @@ type peer struct {
 	stop  context.CancelFunc
 
 	// With Liveness.mu:
-	addr    netip.AddrPort
-	judge   judge
-	rtt     time.Duration
-	joining bool
-	joined  time.Time // when joining was last tried
+	addr     netip.AddrPort
+	detector failureDetector
+	rtt      time.Duration
+	joining  bool
+	joined   time.Time // when joining was last tried
 }
 
 // PeerState is the verdict on a host and what it rests on.
@@ -101,7 +101,7 @@ func StartLiveness(o LivenessOptions) (*Liveness, error) {
 	l.cancel = cancel
 	l.follow(ctx)
 	l.done.Go(func() {
-		tick := time.NewTicker(calm)
+		tick := time.NewTicker(probeInterval)
 		defer tick.Stop()
 		for {
 			select {
@@ -130,7 +130,7 @@ func (l *Liveness) follow(ctx context.Context) {
 			continue
 		}
 		now := time.Now()
-		p := &peer{name: name, addr: at, hurry: make(chan struct{}, 1), judge: newJudge(now, l.o.grace)}
+		p := &peer{name: name, addr: at, hurry: make(chan struct{}, 1), detector: newFailureDetector(now, l.o.grace)}
 		peerCtx, stop := context.WithCancel(ctx)
 		p.stop = stop
 		l.peers[name] = p
@@ -157,7 +157,7 @@ func (l *Liveness) signal() {
 // told takes in what gossip says of a node, and has it asked at once. It is
 // called by memberlist, which holds its lock meanwhile: nothing here may call it
 // back. Of a node that Peers does not name yet nothing has to be known.
-func (l *Liveness) told(node string, f func(j *judge, now time.Time)) {
+func (l *Liveness) told(node string, f func(j *failureDetector, now time.Time)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.peers[node]
@@ -183,22 +183,22 @@ func (l *Liveness) meets(node string, at net.IP, there bool) {
 	}
 }
 
-// change lets a peer's judge take something in, and tells of a new verdict.
+// change lets the detector of a peer take something in, and tells of a new verdict.
 // The caller holds l.mu.
-func (l *Liveness) change(p *peer, f func(j *judge, now time.Time)) {
-	before := p.judge
+func (l *Liveness) change(p *peer, f func(j *failureDetector, now time.Time)) {
+	before := p.detector
 	now := time.Now()
-	f(&p.judge, now)
-	if before.alive != p.judge.alive {
+	f(&p.detector, now)
+	if before.alive != p.detector.alive {
 		say := l.o.Log.Warn
-		if p.judge.alive {
+		if p.detector.alive {
 			say = l.o.Log.Info
 		}
-		say("host "+verdictWord(p.judge.alive), "node", p.name, "addr", p.addr.Addr(),
-			"after", now.Sub(before.since).Round(10*time.Millisecond), "why", p.judge.reason(now))
+		say("host "+verdictWord(p.detector.alive), "node", p.name, "addr", p.addr.Addr(),
+			"after", now.Sub(before.since).Round(10*time.Millisecond), "why", p.detector.reason(now))
 		l.signal()
 	}
-	if before.judged != p.judge.judged {
+	if before.judged != p.detector.judged {
 		close(l.verdict)
 		l.verdict = make(chan struct{})
 	}
@@ -221,16 +221,16 @@ func (l *Liveness) watch(ctx context.Context, p *peer) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.woke = start.Sub(due) > sleep || time.Since(start) > 2*patience+sleep
+		r.woke = start.Sub(due) > sleep || time.Since(start) > 2*probeTimeout+sleep
 		l.mu.Lock()
 		if rtt > 0 {
 			p.rtt = rtt
 		}
-		l.change(p, func(j *judge, now time.Time) { j.hear(r, now) })
+		l.change(p, func(j *failureDetector, now time.Time) { j.hear(r, now) })
 		calmly = r.agent
-		wait := calm * time.Duration(max(calmPeers, len(l.peers))) / calmPeers
-		if p.judge.hurried() {
-			wait = hasty - time.Since(start)
+		wait := probeInterval * time.Duration(max(intervalPeers, len(l.peers))) / intervalPeers
+		if p.detector.hurried() {
+			wait = suspectInterval - time.Since(start)
 		}
 		l.mu.Unlock()
 		if r.agent || r.host {
@@ -253,9 +253,9 @@ func (l *Liveness) round(ctx context.Context, p *peer, calmly bool) (r round, rt
 	addr := p.addr
 	l.mu.Unlock()
 	start := time.Now()
-	planned := patience
+	planned := probeTimeout
 	askKernel := func() string {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		return askHost(ctx, l.o.Addr, addr)
 	}
@@ -269,7 +269,7 @@ func (l *Liveness) round(ctx context.Context, p *peer, calmly bool) (r round, rt
 	case r.agent:
 		return r, max(rtt, 1)
 	case calmly:
-		planned += patience
+		planned += probeTimeout
 		r.how = askKernel()
 	default:
 		r.how = <-kernel
@@ -287,7 +287,7 @@ func (l *Liveness) meet(ctx context.Context, p *peer) {
 	met := slices.ContainsFunc(l.ml.Members(), func(n *memberlist.Node) bool { return n.Name == p.name })
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if met && p.judge.alive || p.joining || now.Sub(p.joined) < time.Second {
+	if met && p.detector.alive || p.joining || now.Sub(p.joined) < time.Second {
 		return
 	}
 	p.joining, p.joined = true, now
@@ -298,7 +298,7 @@ func (l *Liveness) meet(ctx context.Context, p *peer) {
 		defer l.mu.Unlock()
 		p.joining = false
 		if err == nil && ctx.Err() == nil {
-			l.change(p, func(j *judge, now time.Time) { j.hear(round{agent: true, talked: true}, now) })
+			l.change(p, func(j *failureDetector, now time.Time) { j.hear(round{agent: true, talked: true}, now) })
 		}
 	})
 }
@@ -315,8 +315,8 @@ func (l *Liveness) States() []PeerState {
 	var all []PeerState
 	for _, p := range l.peers {
 		all = append(all, PeerState{
-			Node: p.name, Addr: p.addr.Addr(), Met: l.met[p.name], Alive: p.judge.alive, Since: p.judge.since,
-			Heard: p.judge.heard, RTT: p.rtt, Reason: p.judge.reason(now),
+			Node: p.name, Addr: p.addr.Addr(), Met: l.met[p.name], Alive: p.detector.alive, Since: p.detector.since,
+			Heard: p.detector.heard, RTT: p.rtt, Reason: p.detector.reason(now),
 		})
 	}
 	slices.SortFunc(all, func(a, b PeerState) int { return strings.Compare(a.Node, b.Node) })
@@ -330,7 +330,7 @@ func (l *Liveness) Judged(ctx context.Context) error {
 		l.mu.Lock()
 		open := slices.Collect(func(yield func(string) bool) {
 			for name, p := range l.peers {
-				if !p.judge.judged && !yield(name) {
+				if !p.detector.judged && !yield(name) {
 					return
 				}
 			}

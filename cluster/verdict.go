@@ -8,17 +8,17 @@ import (
 // How verdicts are formed. The bound on the time to a verdict of death, from
 // the last sign of life, is
 //
-//	calm + 2*patience + (silentRounds-1)*hasty = 0.5 + 0.5 + 1.2 = 2.2 s
+//	probeInterval + 2*probeTimeout + (silentRounds-1)*suspectInterval = 0.5 + 0.5 + 1.2 = 2.2 s
 //
 // and no pause of a host or of this process of less than 1 s can produce it.
 const (
-	calm     = 500 * time.Millisecond // from one round of questions to the next
-	hasty    = 300 * time.Millisecond // the same, while something is amiss
-	patience = 250 * time.Millisecond // for an answer
+	probeInterval   = 500 * time.Millisecond // from one round of questions to the next
+	suspectInterval = 300 * time.Millisecond // the same, while something is amiss
+	probeTimeout    = 250 * time.Millisecond // for an answer
 
-	// Up to so many peers, each is asked every calm. Of more, each is asked less
+	// Up to so many peers, each is asked every probeInterval. Of more, each is asked less
 	// often: 200 questions a second are the most that a host asks in all.
-	calmPeers = 100
+	intervalPeers = 100
 
 	silentRounds = 5 // in a row without any sign of life: dead
 	toldSilent   = 3 // the same, if gossip says so as well
@@ -47,8 +47,8 @@ type round struct {
 	woke    bool   // this process did not run for a long while in it or before
 }
 
-// judge holds what is known of one peer and judges by it. It does no I/O.
-type judge struct {
+// failureDetector holds what is known of one peer and judges by it. It does no I/O.
+type failureDetector struct {
 	alive   bool
 	judged  bool      // at least once
 	since   time.Time // of the verdict
@@ -64,21 +64,21 @@ type judge struct {
 	grace   time.Duration // see restartGrace
 }
 
-// newJudge begins with the benefit of the doubt: an agent that starts must not
+// newFailureDetector begins with the benefit of the doubt: an agent that starts must not
 // take every other host's tasks out of rotation before it has asked.
-func newJudge(now time.Time, grace time.Duration) judge {
-	return judge{alive: true, since: now, grace: grace}
+func newFailureDetector(now time.Time, grace time.Duration) failureDetector {
+	return failureDetector{alive: true, since: now, grace: grace}
 }
 
 // part takes in that the peer's agent said that it restarts.
-func (j *judge) part(now time.Time) { j.parted, j.saidAt, j.visible = true, now, false }
+func (j *failureDetector) part(now time.Time) { j.parted, j.saidAt, j.visible = true, now, false }
 
 // come takes in that the peer joined gossip. Whatever it said before, it is
 // there.
-func (j *judge) come() { j.gone, j.parted, j.silent = false, false, 0 }
+func (j *failureDetector) come() { j.gone, j.parted, j.silent = false, false, 0 }
 
 // hear takes in a round of questions.
-func (j *judge) hear(r round, now time.Time) {
+func (j *failureDetector) hear(r round, now time.Time) {
 	if r.woke {
 		j.silent = 0
 	}
@@ -119,11 +119,11 @@ func (j *judge) hear(r round, now time.Time) {
 
 // inGrace tells whether silence means nothing yet: the agent restarts, and it
 // was never seen that the host could be seen without.
-func (j *judge) inGrace(now time.Time) bool {
+func (j *failureDetector) inGrace(now time.Time) bool {
 	return j.parted && !j.visible && now.Before(j.saidAt.Add(j.grace))
 }
 
-func (j *judge) set(alive bool, now time.Time) {
+func (j *failureDetector) set(alive bool, now time.Time) {
 	if alive != j.alive {
 		j.alive, j.since = alive, now
 	}
@@ -131,7 +131,7 @@ func (j *judge) set(alive bool, now time.Time) {
 }
 
 // hurried tells whether the next round should come soon.
-func (j *judge) hurried() bool {
+func (j *failureDetector) hurried() bool {
 	if j.alive {
 		return j.silent > 0
 	}
@@ -139,7 +139,7 @@ func (j *judge) hurried() bool {
 }
 
 // reason says in a sentence what the verdict rests on.
-func (j *judge) reason(now time.Time) string {
+func (j *failureDetector) reason(now time.Time) string {
 	ago := func(t time.Time) string {
 		if t.IsZero() {
 			return "never"

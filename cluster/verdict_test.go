@@ -10,17 +10,17 @@ func TestVerdict(t *testing.T) {
 	ack, nothing, stalled := round{agent: true}, round{}, round{stalled: true}
 	woke := round{woke: true}
 	refused := round{host: true, how: "it refuses TCP connections on port 7946"}
-	type step func(j *judge, now time.Time)
+	type step func(j *failureDetector, now time.Time)
 	hear := func(n int, r round) step {
-		return func(j *judge, now time.Time) {
+		return func(j *failureDetector, now time.Time) {
 			for range n {
 				j.hear(r, now)
 			}
 		}
 	}
-	gone := func(j *judge, _ time.Time) { j.gone = true }
-	come := func(j *judge, _ time.Time) { j.come() }
-	parts := func(j *judge, now time.Time) { j.part(now) }
+	gone := func(j *failureDetector, _ time.Time) { j.gone = true }
+	come := func(j *failureDetector, _ time.Time) { j.come() }
+	parts := func(j *failureDetector, now time.Time) { j.part(now) }
 	died := []step{hear(1, ack), hear(silentRounds, nothing)}
 	for _, tt := range []struct {
 		name   string
@@ -58,7 +58,7 @@ func TestVerdict(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			now := time.Now()
-			j := newJudge(now, restartGrace)
+			j := newFailureDetector(now, restartGrace)
 			for i, step := range tt.steps {
 				if i == len(tt.steps)-1 {
 					now = now.Add(tt.later)

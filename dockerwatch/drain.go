@@ -97,8 +97,8 @@ func (w *Watcher) command(ctx context.Context, do func(*inventory) error) error 
 	}
 }
 
-// obey carries out a command.
-func (w *Watcher) obey(c command, emit func(model.Local)) {
+// runCommand carries out a command.
+func (w *Watcher) runCommand(c command, emit func(model.Local)) {
 	if w.last == nil {
 		c.result <- errors.New("it is not known yet what the Docker engine runs: try again when it has been reached")
 		return

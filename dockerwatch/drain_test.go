@@ -41,13 +41,13 @@ func TestADrainedContainerIsTakenBackUnlessItWasToldToStop(t *testing.T) {
 	got = append(got, state())
 	// Its engine has its time from the signal on.
 	due := t0.Add(10*time.Second + 10*time.Second + 5*time.Second + time.Minute)
-	if len(v.stubborn(due.Add(-1))) != 0 || len(v.stubborn(due)) != 1 {
+	if len(v.expireStops(due.Add(-1))) != 0 || len(v.expireStops(due)) != 1 {
 		t.Error("not back in its time")
 	}
 	got = append(got, state())
 
 	v.drain(f, due)
-	if due = due.Add(75 * time.Second); len(v.stubborn(due.Add(-1))) != 0 || len(v.stubborn(due)) != 1 {
+	if due = due.Add(75 * time.Second); len(v.expireStops(due.Add(-1))) != 0 || len(v.expireStops(due)) != 1 {
 		t.Error("drained and forgotten, and not back in its time")
 	}
 	if diff := cmp.Diff([]string{"draining 1s", "running 0s", "draining 3s", "running 0s"}, got); diff != "" {

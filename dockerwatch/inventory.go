@@ -170,9 +170,9 @@ func forget[T any](m map[string]T, which func(id string) bool) {
 	maps.DeleteFunc(m, func(id string, _ T) bool { return which(id) })
 }
 
-// stubborn gives up on the containers that were to stop and did not, and
+// expireStops gives up on the containers that were to stop and did not, and
 // returns them: they are in rotation again.
-func (v *inventory) stubborn(now time.Time) (back []*facts) {
+func (v *inventory) expireStops(now time.Time) (back []*facts) {
 	for id, l := range v.leaving {
 		if f := v.containers[id]; f != nil && f.back(l, now) {
 			delete(v.leaving, id)

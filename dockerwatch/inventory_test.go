@@ -277,10 +277,10 @@ func TestAContainerThatIgnoresItsSignalIsBackInRotation(t *testing.T) {
 		t.Errorf("draining since %v", got.Since)
 	}
 	due := time.Second + 20*time.Second + 5*time.Second + time.Minute
-	if back := v.stubborn(t0.Add(due - 1)); len(back) != 0 {
+	if back := v.expireStops(t0.Add(due - 1)); len(back) != 0 {
 		t.Error("back before its time")
 	}
-	if back := v.stubborn(t0.Add(due)); len(back) != 1 || v.local().Containers[0].Tasks[0].State != model.Running {
+	if back := v.expireStops(t0.Add(due)); len(back) != 1 || v.local().Containers[0].Tasks[0].State != model.Running {
 		t.Error("not back in time")
 	}
 	v.apply(signaledAt(time.Second), t0.Add(due))
@@ -295,7 +295,7 @@ func TestAContainerThatIgnoresItsSignalIsBackInRotation(t *testing.T) {
 	forever := -1
 	c.Config.StopTimeout = &forever
 	v.see(c, t0)
-	if back := v.stubborn(t0.Add(1000 * time.Hour)); len(back) != 0 {
+	if back := v.expireStops(t0.Add(1000 * time.Hour)); len(back) != 0 {
 		t.Error("back, though its engine waits for ever")
 	}
 }

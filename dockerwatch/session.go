@@ -21,11 +21,11 @@ const (
 	// inspections go on at a time.
 	inspections = 16
 
-	// patience is how long answers are waited for, so that events that come
+	// answerTime is how long answers are waited for, so that events that come
 	// together are emitted together. An engine holds back its answer about a
 	// container that it is busy with, for ever if that container hangs; the
 	// others are not to wait for it.
-	patience = 100 * time.Millisecond
+	answerTime = 100 * time.Millisecond
 
 	// tick is when what failed is tried again, and deadlines are looked at.
 	tick = time.Second
@@ -117,13 +117,13 @@ func (s *session) follow(ctx context.Context) error {
 			return ctx.Err()
 		case <-s.stream.wake:
 		case c := <-s.commands:
-			s.obey(c, s.emit)
+			s.runCommand(c, s.emit)
 			continue
 		case l := <-s.exits.ended:
-			s.bury(l)
+			s.onExit(l)
 			s.tell(s.emit) // at once: the engine may hold back the answers that step waits for
 		case a := <-s.answers:
-			if err := s.settle(a); err != nil {
+			if err := s.takeAnswer(a); err != nil {
 				return err
 			}
 		case <-resync.C:
@@ -131,7 +131,7 @@ func (s *session) follow(ctx context.Context) error {
 				return err
 			}
 		case <-ticker.C:
-			back := s.inventory.stubborn(time.Now())
+			back := s.inventory.expireStops(time.Now())
 			for _, f := range back {
 				s.log.Warn("a container was to stop and still runs: its tasks are in rotation again",
 					"container", f.name, "id", f.id)
@@ -142,7 +142,7 @@ func (s *session) follow(ctx context.Context) error {
 			maps.Copy(s.inventory.stale, s.failed)
 			clear(s.failed)
 		}
-		err := s.step(ctx, patience)
+		err := s.step(ctx, answerTime)
 		s.tell(s.emit)
 		if err != nil {
 			return err
@@ -153,25 +153,25 @@ func (s *session) follow(ctx context.Context) error {
 // step takes in the events that wait and looks at what they ask to look at. It
 // returns an error if the engine has gone; the events are taken in all the
 // same.
-func (s *session) step(ctx context.Context, patience time.Duration) error {
+func (s *session) step(ctx context.Context, answerTime time.Duration) error {
 	events, err := s.stream.take()
 	s.takeIn(events)
 	if err != nil {
 		return err
 	}
-	late := time.After(patience)
+	late := time.After(answerTime)
 	s.ask(ctx)
 	for waits := true; waits && s.awaits(); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case a := <-s.answers:
-			if err := s.settle(a); err != nil {
+			if err := s.takeAnswer(a); err != nil {
 				return err
 			}
 			s.ask(ctx)
 		case l := <-s.exits.ended:
-			s.bury(l)
+			s.onExit(l)
 			s.tell(s.emit)
 		case <-late:
 			waits = false
@@ -245,15 +245,15 @@ func (s *session) while(ctx context.Context, call func(context.Context) error) e
 			}
 			s.ask(ctx)
 		case a := <-s.answers:
-			if err := s.settle(a); err != nil {
+			if err := s.takeAnswer(a); err != nil {
 				return fail(err)
 			}
 			s.ask(ctx)
 		case l := <-s.exits.ended:
-			s.bury(l)
+			s.onExit(l)
 			tells = true // a death does not wait
 		case c := <-commands:
-			s.obey(c, s.emit)
+			s.runCommand(c, s.emit)
 			continue
 		}
 		if tells {
@@ -364,9 +364,9 @@ func (s *session) imageOf(ctx context.Context, c container.InspectResponse) (map
 	return labels, nil
 }
 
-// settle takes in an answer. It returns an error if there is no engine to
+// takeAnswer takes in an answer. It returns an error if there is no engine to
 // answer.
-func (s *session) settle(a answer) error {
+func (s *session) takeAnswer(a answer) error {
 	v := s.inventory
 	tooOld := s.asked[a.id].tooOld
 	delete(s.asked, a.id)

@@ -169,9 +169,9 @@ func (w *Watcher) Run(ctx context.Context, emit func(model.Local), status func(e
 			case <-ctx.Done():
 				return ctx.Err()
 			case c := <-w.commands:
-				w.obey(c, emit)
+				w.runCommand(c, emit)
 			case l := <-w.exits.ended:
-				w.bury(l)
+				w.onExit(l)
 				w.tell(emit)
 			case <-waited:
 				waited = nil
@@ -180,8 +180,8 @@ func (w *Watcher) Run(ctx context.Context, emit func(model.Local), status func(e
 	}
 }
 
-// bury takes in that a container has ended, before the engine says so.
-func (w *Watcher) bury(l life) {
+// onExit takes in that a container has ended, before the engine says so.
+func (w *Watcher) onExit(l life) {
 	if f := w.inventory.end(l); f != nil {
 		w.metrics.exits.Inc()
 		w.log.Debug("a container's first process has ended", "container", f.name, "id", f.id)
