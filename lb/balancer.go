@@ -100,9 +100,9 @@ func (b *Balancer) Reconcile(ctx context.Context, s *model.Snapshot, full bool) 
 	now := time.Now()
 	d := Delta{Frontends: map[Key]*Frontend{}, Endpoints: map[netip.Addr]*Endpoint{}, Withheld: map[Key]*Frontend{}}
 	recheck := full || b.snap == nil || !sameContainers(b.snap, s)
-	touched := b.decide(s, &d)
-	b.admit(ctx, touched, full, recheck, now)
-	for k := range touched {
+	dirty := b.decide(s, &d)
+	b.admit(ctx, dirty, full, recheck, now)
+	for k := range dirty {
 		f, withheld := b.want[k], (*Frontend)(nil)
 		if f != nil && b.refused.Err(k) != nil {
 			f, withheld = nil, f
@@ -135,8 +135,8 @@ func tell(delta, told map[Key]*Frontend, k Key, f *Frontend) {
 // decide takes in a Snapshot: it brings parts, want and users up to date, puts
 // into d what concerns no frontend, and returns the keys of those frontends that
 // may have changed.
-func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
-	touched = map[Key]bool{}
+func (b *Balancer) decide(s *model.Snapshot, d *Delta) (dirty map[Key]bool) {
+	dirty = map[Key]bool{}
 	moved := b.snap == nil || !sameSurroundings(b.snap, s)
 	if moved {
 		b.around = surroundingsOf(s)
@@ -184,8 +184,8 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (touched map[Key]bool) {
 		}
 	}
 	b.snap = s
-	b.replace(fresh, touched, d)
-	return touched
+	b.replace(fresh, dirty, d)
+	return dirty
 }
 
 // guard is that of the agents' ports.
@@ -222,7 +222,7 @@ func sharedHosts(a, b *model.Snapshot) bool {
 
 // replace puts parts in the place of those that services had. What goes goes
 // first, so that a VIP may pass from one service to another in one Snapshot.
-func (b *Balancer) replace(fresh map[model.ServiceID]*part, touched map[Key]bool, d *Delta) {
+func (b *Balancer) replace(fresh map[model.ServiceID]*part, dirty map[Key]bool, d *Delta) {
 	ids := slices.SortedFunc(maps.Keys(fresh), model.ServiceID.Compare)
 	addrs := map[netip.Addr]bool{}
 	for _, id := range ids {
@@ -236,7 +236,7 @@ func (b *Balancer) replace(fresh map[model.ServiceID]*part, touched map[Key]bool
 		for _, f := range old.frontends {
 			if have := b.want[f.Key]; have != nil && have.Service == id {
 				delete(b.want, f.Key)
-				touched[f.Key] = true
+				dirty[f.Key] = true
 			}
 		}
 		for a, e := range old.endpoints {
@@ -260,7 +260,7 @@ func (b *Balancer) replace(fresh map[model.ServiceID]*part, touched map[Key]bool
 				continue
 			}
 			b.want[f.Key] = f
-			touched[f.Key] = true
+			dirty[f.Key] = true
 		}
 		for a, e := range p.endpoints {
 			b.use(a, e, +1)
@@ -300,16 +300,16 @@ func (b *Balancer) endpoint(a netip.Addr) (e Endpoint, used bool) {
 	return e, used
 }
 
-// admit asks about the published ports among those touched that the host does
+// admit asks about the published ports among those dirty that the host does
 // not take yet, about those that were refused and are due, and, to recheck, about
 // all that the host has taken.
-func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full, recheck bool, now time.Time) {
+func (b *Balancer) admit(ctx context.Context, dirty map[Key]bool, full, recheck bool, now time.Time) {
 	b.refused.DeleteFunc(func(k Key) bool { return b.want[k] == nil })
 	if b.opts.Admit == nil {
 		return
 	}
 	ask := map[Key]*Frontend{}
-	for k := range touched {
+	for k := range dirty {
 		if f := b.want[k]; f != nil && k.Published() && !b.plane.Redirects(f) {
 			ask[k] = f
 		}
@@ -327,7 +327,7 @@ func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full, rechec
 	}
 	for _, k := range due {
 		ask[k] = b.want[k]
-		touched[k] = true
+		dirty[k] = true
 	}
 	if len(ask) == 0 {
 		return
@@ -341,7 +341,7 @@ func (b *Balancer) admit(ctx context.Context, touched map[Key]bool, full, rechec
 	})
 	for k := range ask {
 		if (refused[k] == nil) != (b.refused.Err(k) == nil) {
-			touched[k] = true
+			dirty[k] = true
 		}
 		b.refused.Put(k, refused[k], now)
 	}

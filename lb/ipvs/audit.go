@@ -25,13 +25,13 @@ const (
 	perPass = 16 * atOnce
 )
 
-// piece looks at one part of the kernel. It takes what it finds for what is
+// auditStep looks at one part of the kernel. It takes what it finds for what is
 // known of the kernel, and touches what is to be compared with what is wanted.
-type piece func() error
+type auditStep func() error
 
 // pieces are what a full pass looks at: with ten thousand services it takes
 // longer than a change may wait, so it can be left off after each.
-func (s *space) pieces() (ps []piece) {
+func (s *space) pieces() (ps []auditStep) {
 	for _, set := range s.sets {
 		ps = append(ps, func() error { return s.auditSet(set) })
 	}

@@ -51,7 +51,7 @@ func vipChains(o *Options, base *lb.Base) []rules.Chain {
 		fmt.Sprintf("-m mark --mark %#x/%#x -j ACCEPT", marksOf, liveMask),
 		// Of a frontend that takes no new connections, those it still holds.
 		// IPVS finds a connection before it asks for a mark.
-		fmt.Sprintf("-m mark --mark %#x/%#x -m conntrack --ctstate ESTABLISHED -j ACCEPT", marksOf|parked, liveMask),
+		fmt.Sprintf("-m mark --mark %#x/%#x -m conntrack --ctstate ESTABLISHED -j ACCEPT", marksOf|noNewConns, liveMask),
 		// ICMP errors about a connection (path MTU): IPVS passes them on.
 		"-p icmp -m conntrack --ctstate RELATED -j ACCEPT",
 		fmt.Sprintf("-p icmp --icmp-type echo-request -m set --match-set %s dst -j ACCEPT", setPing.Name),

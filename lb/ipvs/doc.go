@@ -142,7 +142,7 @@
 // The sets are the only record of which frontend of a VIP has which mark: a
 // restarted agent reads them back. A frontend that takes no new connections but
 // still holds some (its last task drains, or is unhealthy) keeps its entry with
-// the bit [parked] in the mark: filter lets established connections in, refuses new
+// the bit [noNewConns] in the mark: filter lets established connections in, refuses new
 // ones, and the mark is not lost over a restart. In the sandbox a mark is the port
 // itself and its protocol, and nothing has to be remembered.
 //

@@ -70,7 +70,7 @@ func (p *Plane) inspectVIP(vip netip.Addr, have rules.State, broken []string) (*
 		}
 		for e, mark := range held {
 			if k, _ := keyOf(set.Name, e); k.VIP == vip {
-				v.Fronts = append(v.Fronts, vipView(k, set.Name, mark, table[mark&^parked]))
+				v.Fronts = append(v.Fronts, vipView(k, set.Name, mark, table[mark&^noNewConns]))
 			}
 		}
 	}
@@ -84,8 +84,8 @@ func (p *Plane) inspectVIP(vip netip.Addr, have rules.State, broken []string) (*
 // vipView is a frontend of a VIP, by the entry of its set and the service of
 // that mark; nil: there is none.
 func vipView(k lb.Key, set string, mark uint32, s *ipvs.Virtual) lb.FrontView {
-	f := lb.FrontView{Key: k, Open: mark&parked == 0}
-	mark &^= parked
+	f := lb.FrontView{Key: k, Open: mark&noNewConns == 0}
+	mark &^= noNewConns
 	what := "every other port"
 	if k.Port != 0 {
 		what = fmt.Sprintf("port %d/%s", k.Port, k.Protocol)

@@ -18,14 +18,14 @@ type marker interface {
 	entry(mark uint32, live bool) (in uint32) // what the frontend's set has for it; 0: nothing
 }
 
-// A mark of the host's namespace is 0x53, the bit parked, and 23 bits of number. Nothing
+// A mark of the host's namespace is 0x53, the bit noNewConns, and 23 bits of number. Nothing
 // else may use 0x53…: the filter chain lets in whatever carries such a mark.
 const (
-	marksOf  uint32 = 0x53000000 // of every mark of ours, under ownMask
-	ownMask  uint32 = 0xff000000
-	parked   uint32 = 0x00800000 // no new connections
-	liveMask uint32 = ownMask | parked
-	maxMarks uint32 = parked - 1
+	marksOf    uint32 = 0x53000000 // of every mark of ours, under ownMask
+	ownMask    uint32 = 0xff000000
+	noNewConns uint32 = 0x00800000 // no new connections
+	liveMask   uint32 = ownMask | noNewConns
+	maxMarks   uint32 = noNewConns - 1
 )
 
 func ours(mark uint32) bool { return mark&ownMask == marksOf }
@@ -35,7 +35,7 @@ func ours(mark uint32) bool { return mark&ownMask == marksOf }
 // evenly over the kernel's table of services, which is hashed by the low eight
 // bits.
 type marks struct {
-	taken  map[lb.Key]uint32 // without parked
+	taken  map[lb.Key]uint32 // without noNewConns
 	owners map[uint32]lb.Key // the zero Key: a service in the kernel whose frontend is not known
 	last   uint32            // the number given last
 }
@@ -55,7 +55,7 @@ func (m *marks) key(mark uint32) (k lb.Key, known bool) {
 // adopt does nothing if the frontend has another mark already or the mark
 // another frontend.
 func (m *marks) adopt(k lb.Key, mark uint32) {
-	mark &^= parked
+	mark &^= noNewConns
 	if _, has := m.taken[k]; has || !ours(mark) || m.owners[mark] != (lb.Key{}) {
 		return
 	}
@@ -97,13 +97,13 @@ func (m *marks) release(mark uint32) {
 	}
 }
 
-// entry of a frontend that takes no new connections has the bit parked: those
+// entry of a frontend that takes no new connections has the bit noNewConns: those
 // that it holds are let in.
 func (m *marks) entry(mark uint32, live bool) uint32 {
 	if live {
 		return mark
 	}
-	return mark | parked
+	return mark | noNewConns
 }
 
 // portMarks are the marks of published ports in the sandbox: the port itself and

@@ -13,7 +13,7 @@ func TestMarks(t *testing.T) {
 		return lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, 0, n}), Protocol: model.TCP}
 	}
 	m := newMarks()
-	m.adopt(k(1), marksOf|7|parked)
+	m.adopt(k(1), marksOf|7|noNewConns)
 	m.adopt(k(2), marksOf|7) // taken
 	m.adopt(k(3), 0x105)     // not ours
 	if m.reserve(marksOf|8) || !m.reserve(marksOf|7) {

@@ -37,7 +37,7 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	foundation := p.take(&d)
+	ensureHost := p.take(&d)
 	retryBox := p.failures.Err(lb.Object{Part: partBox}) == nil && !p.box.read
 	for _, o := range p.failures.Due(now) {
 		switch name, isSet := strings.CutPrefix(o.Part, partSet); {
@@ -49,7 +49,7 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 		case o.Part == partBox:
 			retryBox = true
 		default:
-			foundation = true
+			ensureHost = true
 		}
 	}
 
@@ -75,12 +75,12 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 	p.apply(now)
 
 	if p.auditing && len(p.host.audit)+len(p.box.audit) == 0 {
-		p.auditing, foundation = false, true
+		p.auditing, ensureHost = false, true
 	}
-	if p.bridges || foundation {
+	if p.bridges || ensureHost {
 		p.ensureBridges(now)
 	}
-	if foundation {
+	if ensureHost {
 		// Last, so that nothing is let in or sent on before there is a service.
 		p.ensure(ctx, now)
 	}
@@ -104,7 +104,7 @@ func (p *Plane) spaceOf(k lb.Key) *space {
 }
 
 // take takes in a delta. It tells whether what all frontends stand on changed.
-func (p *Plane) take(d *lb.Delta) (foundation bool) {
+func (p *Plane) take(d *lb.Delta) (ensureHost bool) {
 	for k, f := range d.Frontends {
 		s := p.spaceOf(k)
 		p.count(s.frontends[k], -1)
@@ -308,7 +308,7 @@ func (p *Plane) apply(now time.Time) {
 				p.failures.Put(lb.Object{Part: partSet + set}, refusal(refused[set]), now)
 			}
 		}
-		s.todo, s.failed = newTouched(false), map[lb.Key]error{}
+		s.todo, s.failed = newDirty(false), map[lb.Key]error{}
 	}
 }
 

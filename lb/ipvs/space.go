@@ -29,11 +29,11 @@ type space struct {
 	table table
 	held  map[string]entries // by set
 
-	audit    []piece         // what is left of a full pass
+	audit    []auditStep     // what is left of a full pass
 	audited  uint32          // the mark of the service whose destinations were read last, where they take turns
 	draining map[lb.Key]bool // to be looked at again soon
 
-	todo    touched // what this pass compares with the kernel
+	todo    dirty // what this pass compares with the kernel
 	changes map[lb.Key]change
 	failed  map[lb.Key]error
 }
@@ -59,23 +59,23 @@ func newSpace(sets []ipset.Set, marks marker) *space {
 func (s *space) unknown() {
 	s.read, s.audit = false, nil
 	s.held, s.table.known, s.draining = map[string]entries{}, map[uint32]*ipvs.Virtual{}, map[lb.Key]bool{}
-	s.todo = newTouched(true)
+	s.todo = newDirty(true)
 }
 
-// touched are the frontends and the entries of sets without marks that a pass
+// dirty are the frontends and the entries of sets without marks that a pass
 // has to compare with the kernel.
-type touched struct {
+type dirty struct {
 	all     bool // each of them
 	keys    map[lb.Key]bool
 	entries map[string]map[ipset.Entry]bool // by set
 	orphans map[uint32]bool                 // marks of services that no frontend has
 }
 
-func newTouched(all bool) touched {
-	return touched{all, map[lb.Key]bool{}, map[string]map[ipset.Entry]bool{}, map[uint32]bool{}}
+func newDirty(all bool) dirty {
+	return dirty{all, map[lb.Key]bool{}, map[string]map[ipset.Entry]bool{}, map[uint32]bool{}}
 }
 
-func (t *touched) entry(set string, e ipset.Entry) {
+func (t *dirty) entry(set string, e ipset.Entry) {
 	if t.entries[set] == nil {
 		t.entries[set] = map[ipset.Entry]bool{}
 	}

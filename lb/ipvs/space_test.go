@@ -67,11 +67,11 @@ func TestAFrontendIsComparedWithTheKernel(t *testing.T) {
 		"not in rotation and not there": {want: want(lb.Backend{Addr: a})},
 		"the last leaves rotation: refused before it is lowered": {want: want(lb.Backend{Addr: a}), entry: mark, dests: held{a: {Weight: 1, Active: 1}},
 			does: "mark 53800005, lower 172.18.0.2:0"},
-		"stays out of rotation": {want: want(lb.Backend{Addr: a}), entry: mark | parked, dests: held{a: {}}},
-		"comes back":            {want: want(lb.Backend{Addr: a, Weight: 1}), entry: mark | parked, dests: held{a: {}}, does: "raise 172.18.0.2:0 1, mark 53000005"},
+		"stays out of rotation": {want: want(lb.Backend{Addr: a}), entry: mark | noNewConns, dests: held{a: {}}},
+		"comes back":            {want: want(lb.Backend{Addr: a, Weight: 1}), entry: mark | noNewConns, dests: held{a: {}}, does: "raise 172.18.0.2:0 1, mark 53000005"},
 		"a drain begins": {want: want(lb.Backend{Addr: a, Until: until}, lb.Backend{Addr: b, Weight: 1}), entry: mark, dests: held{a: {Weight: 1}, b: {Weight: 1}},
 			does: "lower 172.18.0.2:0", draining: true},
-		"the last drain ends": {want: want(lb.Backend{Addr: a, Until: until}), entry: mark | parked, dests: held{a: {}}, does: "mark 0, delete"},
+		"the last drain ends": {want: want(lb.Backend{Addr: a, Until: until}), entry: mark | noNewConns, dests: held{a: {}}, does: "mark 0, delete"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpace(hostSets, newMarks())
