@@ -80,6 +80,9 @@ func (c *Catalog) claimName(ctx context.Context) error {
 
 // writeName writes which run of the host this is.
 func (c *Catalog) writeName(ctx context.Context) error {
+	if c.o.Run == "" {
+		return nil
+	}
 	c.mu.Lock()
 	c.run.Addr = c.self.Addr
 	value := encode(c.run)
@@ -88,7 +91,13 @@ func (c *Catalog) writeName(ctx context.Context) error {
 	return err
 }
 
-// named takes in which run of this host etcd says there is.
+// isThisRun tells whether a record names this run.
+func (c *Catalog) isThisRun(kv *mvccpb.KeyValue) bool {
+	var found agentRecord
+	return json.Unmarshal(kv.Value, &found) == nil && found.Run == c.o.Run
+}
+
+// named takes in that somebody wrote which run of this host there is.
 func (c *Catalog) named(kv *mvccpb.KeyValue) {
 	var found agentRecord
 	if c.o.Run == "" || c.run.Since.IsZero() || json.Unmarshal(kv.Value, &found) != nil || found.Run == c.o.Run {

@@ -344,7 +344,9 @@ func TestRestoredBackupIsTakenInWhole(t *testing.T) {
 	t.Parallel()
 	dir, backup := shortDir(t), shortDir(t)
 	server := etcdServer(t, dir)
-	a := open(t, "a", shortDir(t), at(t, server.endpoint))
+	booted := func(run string) func(*Options) { return func(o *Options) { o.Run = run } }
+	aDir := shortDir(t)
+	a := open(t, "a", aDir, at(t, server.endpoint), booted("boot-1"))
 	b := open(t, "b", shortDir(t), at(t, server.endpoint))
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")))
@@ -352,11 +354,13 @@ func TestRestoredBackupIsTakenInWhole(t *testing.T) {
 	settled(t, b)
 	eventually(t, "b's tasks", func() bool { return tasks(a, "web") == "a/1 b/1 b/2" })
 
+	a.Close()
 	server.close()
 	if err := os.CopyFS(filepath.Join(backup, "etcd"), os.DirFS(filepath.Join(dir, "etcd"))); err != nil {
 		t.Fatal(err)
 	}
 	server = etcdServer(t, dir)
+	a = open(t, "a", aDir, at(t, server.endpoint), booted("boot-2")) // which the backup does not know
 	b.SetLocal(local(ctr("b", "2", "10.0.1.2", "web"), ctr("b", "3", "10.0.1.3", "web")))
 	for i := range 20 {
 		a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", fmt.Sprintf("10.0.0.%d", 10+i), "web")))

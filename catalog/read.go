@@ -79,8 +79,16 @@ func (c *Catalog) list(ctx context.Context) error {
 			c.deleted(key)
 		}
 	}
+	named := false
 	for _, kv := range kvs {
+		if string(kv.Key) == agentKey(c.o.Self.Name) {
+			named = c.isThisRun(kv)
+			continue
+		}
 		c.put(kv)
+	}
+	if !named && !c.run.Since.IsZero() {
+		wake(c.unnamed) // of an older state nothing follows; who objects will write
 	}
 	if c.cluster != 0 && (rev < c.seen || cluster != c.cluster) {
 		c.log.Warn("etcd holds another state than it did; all records are taken from it anew",
