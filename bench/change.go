@@ -21,6 +21,7 @@ type stage struct {
 	addr    netip.Addr
 	pace    time.Duration // of each caller's requests: a quicker one would take the processor from the engine
 
+	network    string     // the container's
 	comer, web netip.Addr // VIPs
 	through    []*prober  // of each caller
 	straight   *thread    // of the first
@@ -35,10 +36,23 @@ type visit struct {
 	failed      int           // requests, of those after its death
 }
 
-// prepare makes the container.
-func (s *stage) prepare(network string) {
-	s.site.host.Docker("create", "--network", network, "--name", "comer", "--hostname", "comer", "--ip", s.addr.String(),
+// create makes the container.
+func (s *stage) create() {
+	s.site.host.Docker("create", "--network", s.network, "--name", "comer", "--hostname", "comer", "--ip", s.addr.String(),
 		"-l", "shoal.service=web", "-l", "shoal.services.comer.weight=1", "whoami")
+}
+
+// renew puts a new container in its place: one and the same that dies again and again
+// is let into rotation ever more slowly.
+func (s *stage) renew() {
+	s.site.host.Docker("rm", "-f", "comer")
+	s.create()
+}
+
+// prepare has the container come for the first time, and readies the callers.
+func (s *stage) prepare(network string) {
+	s.network = network
+	s.create()
 	for _, c := range s.callers {
 		s.through = append(s.through, c.newProber())
 	}
@@ -66,6 +80,7 @@ func (s *stage) visit() (v visit) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	b := s.site.bench
+	s.renew()
 	messages, errs := s.site.docker.Events(ctx, events.ListOptions{Filters: filters.NewArgs(filters.Arg("container", "comer"), filters.Arg("event", "die"))})
 
 	b.must("start the container", s.site.docker.ContainerStart(ctx, "comer", container.StartOptions{}))
