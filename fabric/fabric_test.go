@@ -100,6 +100,11 @@ func TestStateGrowsWithHostsOnly(t *testing.T) {
 	check("forwarding entries", map[fdbKey]netip.Addr{{vxlan.Device, macC}: hostC.Addr}, want.fdb)
 	check("what passes", lb.Between{
 		Own: hostA.Subnet, Nets: []netip.Prefix{hostB.Subnet, hostC.Subnet}, Hosts: []netip.Addr{hostB.Addr, hostC.Addr},
+		Selves: []netip.Addr{
+			hostB.Addr, hostC.Addr,
+			addr("10.244.2.0"), addr("10.244.2.1"), addr("10.244.2.254"), // tunnel, bridge, probe
+			addr("10.244.3.0"), addr("10.244.3.1"), addr("10.244.3.254"),
+		},
 		Links: []lb.Link{
 			{Net: prefix("10.1.0.2/32"), Device: "eth0"}, // host-gw: what the host itself sends
 			{Net: hostA.Subnet, Device: "br-mesh"},

@@ -45,9 +45,9 @@ var table = []row{
 	{onMesh, map[string]verdict{unpublished: open, aTask: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
 	{onBridge, map[string]verdict{unpublished: closed, aTask: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
 	// Its VIPs, its DNS server and its sandbox are its own.
-	{anotherHost, map[string]verdict{unpublished: closed, aTask: either, published: open, aVIP: open, dns: open, members: open, joining: open, sandbox: either}},
+	{anotherHost, map[string]verdict{unpublished: closed, aTask: open, published: open, aVIP: open, dns: open, members: open, joining: open, sandbox: either}},
 	{othersOnMesh, map[string]verdict{unpublished: open, aTask: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
-	{othersOnBridge, map[string]verdict{unpublished: closed, aTask: either, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
+	{othersOnBridge, map[string]verdict{unpublished: closed, aTask: open, published: open, aVIP: open, dns: open, members: closed, joining: closed, sandbox: closed}},
 }
 
 // forgery is what a stranger with a forged source may reach. He sees no answers: what gets through to whom is seen on the host.

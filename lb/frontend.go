@@ -76,6 +76,7 @@ type Between struct {
 	Own     netip.Prefix   // of this host's containers
 	Nets    []netip.Prefix // of other hosts' containers, in order
 	Hosts   []netip.Addr   // other hosts, in order
+	Selves  []netip.Addr   // all addresses that those send from themselves, in order
 	Links   []Link         // who comes in by which device, in order
 	Tunnels []Tunnel       // what only Hosts may send
 }

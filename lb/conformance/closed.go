@@ -68,7 +68,7 @@ func closedContainers(t *testing.T, w *world) {
 					w.unreached("client", port(to, n))
 				}
 			}
-			for _, from := range []string{"x1", "x2"} { // a task, and a container that is none
+			for _, from := range []string{"b", "c", "x1", "x2"} { // other hosts, a task, and a container that is none
 				w.unreached(from, port("a3", 8080))
 				w.unreached(from, port("a4", 80))
 				w.by(from, "tcp", port("a1", 80), "a1") // a task is what the mesh is for

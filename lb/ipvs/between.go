@@ -15,11 +15,12 @@ import (
 
 // The sets that the rules between hosts ask.
 var (
-	setFabricNets  = ipset.Set{Name: "SHOAL-FABRIC-NETS", Type: "hash:net"}        // of other hosts' containers
-	setFabricHosts = ipset.Set{Name: "SHOAL-FABRIC-HOSTS", Type: "hash:ip"}        // other hosts
-	setFabricLinks = ipset.Set{Name: "SHOAL-FABRIC-LINKS", Type: "hash:net,iface"} // sources, and the devices that their packets come in by
+	setFabricNets   = ipset.Set{Name: "SHOAL-FABRIC-NETS", Type: "hash:net"}        // of other hosts' containers
+	setFabricHosts  = ipset.Set{Name: "SHOAL-FABRIC-HOSTS", Type: "hash:ip"}        // other hosts
+	setFabricSelves = ipset.Set{Name: "SHOAL-FABRIC-SELVES", Type: "hash:ip"}       // all that other hosts send from themselves
+	setFabricLinks  = ipset.Set{Name: "SHOAL-FABRIC-LINKS", Type: "hash:net,iface"} // sources, and the devices that their packets come in by
 
-	betweenSets = []ipset.Set{setFabricNets, setFabricHosts, setFabricLinks}
+	betweenSets = []ipset.Set{setFabricNets, setFabricHosts, setFabricSelves, setFabricLinks}
 )
 
 // tunnels matches all tunnel devices in a rule, whichever there are.
@@ -100,17 +101,20 @@ func (p *Plane) ensureBetween(ctx context.Context) (changed bool, err error) {
 
 // betweenEntries are the entries of each set.
 func betweenEntries(b *lb.Between) map[string]entries {
-	nets, hosts, links := entries{}, entries{}, entries{}
+	nets, hosts, selves, links := entries{}, entries{}, entries{}, entries{}
 	for _, n := range b.Nets {
 		nets[ipset.Entry{Net: n.Masked()}] = 0
 	}
 	for _, h := range b.Hosts {
 		hosts[ipset.Addr(h)] = 0
 	}
+	for _, a := range b.Selves {
+		selves[ipset.Addr(a)] = 0
+	}
 	for _, l := range b.Links {
 		links[ipset.NetIface(l.Net, l.Device)] = 0
 	}
-	return map[string]entries{setFabricNets.Name: nets, setFabricHosts.Name: hosts, setFabricLinks.Name: links}
+	return map[string]entries{setFabricNets.Name: nets, setFabricHosts.Name: hosts, setFabricSelves.Name: selves, setFabricLinks.Name: links}
 }
 
 // betweenChains are the rules of a host with that subnet, however many hosts
@@ -157,9 +161,11 @@ func betweenChains(b *lb.Between) []rules.Chain {
 		{
 			// Other bridges of this host stay apart from the containers', and those
 			// from others': only what other hosts sent comes in, only what the own
-			// bridge sent goes out.
+			// bridge sent goes out. Another host itself, and its other bridges in its
+			// name, may use tasks; the mesh's other containers are for containers.
 			Table: "filter", Name: "SHOAL-FABRIC", From: []rules.Jump{{From: "FORWARD"}},
 			Rules: []string{
+				fmt.Sprintf("%s -m set --match-set %s src -m set ! --match-set %s dst -m conntrack --ctstate NEW -j DROP", to, setFabricSelves.Name, setLocal.Name),
 				fmt.Sprintf("%s %s %s -j ACCEPT", notFrom, to, linked),
 				fmt.Sprintf("%s %s %s -j ACCEPT", from, linked, toNets),
 			},

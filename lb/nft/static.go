@@ -52,7 +52,7 @@ type surroundings struct {
 var ofBetween = struct {
 	sets   []*set
 	chains map[string]bool
-}{[]*set{links, remote, hosts}, map[string]bool{"raw": true, "nat-post": true, "input": true, "forward": true}}
+}{[]*set{links, remote, hosts, selves}, map[string]bool{"raw": true, "nat-post": true, "input": true, "forward": true}}
 
 // server is where this host's DNS server answers other hosts; zero: nowhere.
 func (w *surroundings) server() netip.Addr {
@@ -379,6 +379,10 @@ func (w *surroundings) forward() []rule {
 		on("replies of tasks", isReply, in(source, tasks), goTo("pass")),
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
 	}...)
+	if own := w.between.Own; own.IsValid() {
+		rs = append(rs, on("other hosts themselves, and their other bridges, use tasks", within(dest, own), in(source, selves), notIn(dest, local),
+			has(ctState, expr.CtStateBitNEW), drop))
+	}
 	rs = append(rs, w.fromHosts()...)
 	if own := w.between.Own; own.IsValid() {
 		rs = append(rs, on("to other hosts' containers", within(source, own), in(byDevice, links), in(dest, remote), goTo("pass")))

@@ -65,10 +65,11 @@ var (
 	remote  = &set{name: "remote-networks", key: types(addr), interval: true}   // of other hosts' containers
 	trusted = &set{name: "trusted", key: types(addr)}                           // hosts of the cluster, whom this one's agent speaks to
 	hosts   = &set{name: "hosts", key: types(addr)}                             // other hosts, who may send tunnel packets
+	selves  = &set{name: "host-addresses", key: types(addr)}                    // all that other hosts send from themselves
 
 	// sets is all of them, in the order in which entries are put; they are removed
 	// in the reverse order. So a service that packets find has its slots.
-	sets = []*set{bridges, nets, inside, cluster, links, remote, hosts, trusted, origins, replies, macs, senders, outers,
+	sets = []*set{bridges, nets, inside, cluster, links, remote, hosts, selves, trusted, origins, replies, macs, senders, outers,
 		tasks, local, hairpin, targets, affinity, balancers, slots, ids, backends, refused, services, vips}
 	setNamed = func() map[string]*set {
 		m := map[string]*set{}
