@@ -39,7 +39,7 @@ type visit struct {
 // create makes the container.
 func (s *stage) create() {
 	s.site.host.Docker("create", "--network", s.network, "--name", "comer", "--hostname", "comer", "--ip", s.addr.String(),
-		"-l", "shoal.service=web", "-l", "shoal.services.comer.weight=1", "whoami")
+		"-l", "shoal.service=web", "-l", "shoal.services.comer.vip="+comerVIP, "whoami")
 }
 
 // renew puts a new container in its place: one and the same that dies again and again

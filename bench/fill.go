@@ -42,7 +42,14 @@ func fakeID(i int) model.ServiceID {
 	return model.ServiceID{Stack: model.DefaultStack, Name: fmt.Sprintf("s%05d", i)}
 }
 
-// fakeVIP is far from those that the agent hands out first.
+// The VIPs of the services that have containers here: chosen by the agent, they could be
+// any of the pool.
+const (
+	webVIP   = "10.96.1.1"
+	comerVIP = "10.96.1.2"
+)
+
+// fakeVIP is none of those.
 func fakeVIP(i int) netip.Addr { return nth("10.96.128.0", i) }
 
 // nth is the i-th address after another.

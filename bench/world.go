@@ -77,7 +77,7 @@ func newWorld(b *bench) *world {
 
 	host.Docker("network", "create", "--subnet", subnet, networkName)
 	w.run(networkName, "client", callerAddr, "whoami", "sleep", "86400")
-	w.run(networkName, "web", webAddr, "-l", "shoal.service=web", "whoami")
+	w.run(networkName, "web", webAddr, "-l", "shoal.service=web", "-l", "shoal.vip="+webVIP, "whoami")
 	w.web = w.vip("web", 1)
 	w.client = w.caller("client", callerAddr.Next())
 	return w
