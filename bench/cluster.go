@@ -39,6 +39,7 @@ var meshAims = aims{kept: 0.85, once: 0.85, bulk: 0.85}
 // target is a service with one task.
 type target struct {
 	task      netip.Addr
+	outside   netip.Addr // of a container like the task, on a network that clients outside reach
 	vip       netip.Addr
 	published uint16
 }
@@ -47,7 +48,7 @@ type target struct {
 // the hosts share a link.
 func (b *bench) manyHosts() {
 	c := newCluster(b)
-	b.add(c.versus("mesh port, local task", c.outside, c.meshPort(c.near), c.near, meshAims))
+	b.add(c.versus("mesh port, local task", c.outside, c.meshPort(c.near), c.near.outside, meshAims))
 	c.across("host-gw")
 	b.add(c.changes())
 	b.add(c.deaths())
@@ -58,17 +59,17 @@ func (b *bench) manyHosts() {
 // across measures what goes from one host to another by a backend.
 func (c *cluster) across(backend string) {
 	client := c.clients[c.a]
-	c.add(c.versus("mesh port, remote task, "+backend, c.outside, c.meshPort(c.far), c.far, meshAims))
-	c.add(c.versus("VIP, remote task, "+backend, client, netip.AddrPortFrom(c.far.vip, port), c.far, vipAims))
+	c.add(c.versus("mesh port, remote task, "+backend, c.outside, c.meshPort(c.far), c.far.outside, meshAims))
+	c.add(c.versus("VIP, remote task, "+backend, client, netip.AddrPortFrom(c.far.vip, port), c.far.task, vipAims))
 	c.Logf("container to container, %s", backend)
 	r := c.contest(client.path(c.far.task, port), c.bare.path(c.b.host.Addr(), port))
 	c.add(r.rows("container to container, "+backend, "host to host", aims{}))
 }
 
 // versus compares what a caller gets at an address with the same straight from the task.
-func (c *cluster) versus(label string, from *caller, at netip.AddrPort, t target, aim aims) []Row {
+func (c *cluster) versus(label string, from *caller, at netip.AddrPort, task netip.Addr, aim aims) []Row {
 	c.Logf("%s", label)
-	r := c.contest(from.path(at.Addr(), at.Port()), from.path(t.task, port))
+	r := c.contest(from.path(at.Addr(), at.Port()), from.path(task, port))
 	return r.rows(label, "straight to the task", aim)
 }
 
@@ -89,12 +90,11 @@ func newCluster(b *bench) *cluster {
 		s.run(meshNetwork, "client", c.addr(s, 5), "whoami", "sleep", "86400")
 		c.clients[s] = s.caller("client", c.addr(s, 200))
 	}
+	c.outside = b.newCaller(c.lab.Outside().Netns(), outsideAddr)
 	c.near = c.serve(c.a, "near", 8081)
 	c.far = c.serve(c.b, "far", 8082)
 	c.b.host.Start("whoami", "serve") // for the bare link
 	c.bare = b.newCaller(c.a.host.Netns(), netip.Addr{})
-	c.outside = b.newCaller(c.lab.Outside().Netns(), outsideAddr)
-	c.letIn()
 	return c
 }
 
@@ -112,22 +112,25 @@ func (c *cluster) serve(on *site, name string, published uint16) target {
 	for _, s := range c.sites() {
 		t.vip = s.vip(name, 1)
 	}
+	t.outside = c.openTo(on, name)
 	return t
 }
 
-// letIn has the client outside reach containers by their own addresses, to compare with.
-// That is no part of what shoal does.
-func (c *cluster) letIn() {
-	for _, s := range c.sites() {
-		s.host.Exec("iptables", "-I", "DOCKER-USER", "-s", outsideNet, "-d", c.subnets[s].String(), "-j", "ACCEPT")
-		c.must("route to the containers", c.outside.do(func() error {
-			_, to, err := net.ParseCIDR(c.subnets[s].String())
-			if err != nil {
-				return err
-			}
-			return netlink.RouteAdd(&netlink.Route{Dst: to, Gw: s.host.Addr().AsSlice()})
-		}))
-	}
+// openTo starts a container that the client outside reaches by its own address, to compare with. shoal closes the mesh's
+// network to the link, so it is on another one, of the same kind; that the host's firewall lets the client in is no part of
+// what shoal does.
+func (c *cluster) openTo(on *site, name string) netip.Addr {
+	subnet := fmt.Sprintf("172.30.%d.0/24", on.host.Addr().As4()[3])
+	_, to, err := net.ParseCIDR(subnet)
+	c.must("read "+subnet, err)
+	on.host.Docker("network", "create", "--subnet", subnet, "open")
+	addr := nth(to.IP.String(), 10)
+	on.run("open", name+"-open", addr, "whoami")
+	on.host.Exec("iptables", "-I", "DOCKER-USER", "-s", outsideNet, "-d", subnet, "-j", "ACCEPT")
+	c.must("route to the container", c.outside.do(func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: to, Gw: on.host.Addr().AsSlice()})
+	}))
+	return addr
 }
 
 // useVXLAN starts the agents again, with that backend, and waits until packets go its way.
@@ -140,7 +143,7 @@ func (c *cluster) useVXLAN() {
 	for _, s := range c.sites() {
 		for _, other := range c.sites() {
 			if s != other {
-				lab.Eventually(c, patience, s.host.Name()+" reaches "+other.host.Name()+" by vxlan", func() error {
+				lab.Eventually(c, waitLimit, s.host.Name()+" reaches "+other.host.Name()+" by vxlan", func() error {
 					return s.inHost.do(func() error { return leadsTo(c.addr(other, 10), "shoal.vxlan") })
 				})
 			}
