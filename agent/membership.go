@@ -253,25 +253,25 @@ func (m *membership) tell(live *cluster.Liveness) {
 
 // A client that has no store looks for it so often.
 const (
-	seekFirst = time.Second
-	seekLast  = 10 * time.Second
+	firstRediscovery = time.Second
+	lastRediscovery  = 10 * time.Second
 )
 
 // rediscoverStore finds the store on a client again whose servers have moved, all of them:
 // where they are now the store would tell, and it is there.
 func (m *membership) rediscoverStore(ctx context.Context) {
-	for pause := seekFirst; ; {
+	for pause := firstRediscovery; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
-		hosts := m.elsewhere()
+		hosts := m.candidates()
 		if len(hosts) == 0 || m.store.Role() != store.RoleClient {
-			pause = seekFirst
+			pause = firstRediscovery
 			continue
 		}
-		pause = min(2*pause, seekLast)
+		pause = min(2*pause, lastRediscovery)
 		endpoints, err := askForStore(ctx, m.id, hosts)
 		if err == nil {
 			err = m.store.Found(endpoints)
@@ -284,12 +284,12 @@ func (m *membership) rediscoverStore(ctx context.Context) {
 	}
 }
 
-// elsewhere are the hosts that may know more of the store than this one: those
+// candidates are the hosts that may know more of the store than this one: those
 // that gossip has at another address than the store had, and, without a store,
 // those of --join. A host that moved knows where others are, and so meets them
 // in gossip by itself. What is said there is not trusted: whoever is at that
 // address has to show a certificate for it.
-func (m *membership) elsewhere() (hosts []netip.AddrPort) {
+func (m *membership) candidates() (hosts []netip.AddrPort) {
 	m.mu.Lock()
 	live := m.live
 	m.mu.Unlock()

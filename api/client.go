@@ -22,19 +22,19 @@ type Client struct {
 	// for.
 	Waiting func(error)
 
-	socket   string
-	http     http.Client
-	patience time.Duration // with an agent that starts
+	socket       string
+	http         http.Client
+	startTimeout time.Duration // with an agent that starts
 }
 
 const (
-	startPatience = 15 * time.Second
-	startPause    = 200 * time.Millisecond // from one try to the next
+	defaultStartTimeout = 15 * time.Second
+	startPause          = 200 * time.Millisecond // from one try to the next
 )
 
 // NewClient makes a client of the agent that serves its API on a unix socket.
 func NewClient(socket string) *Client {
-	c := &Client{socket: socket, patience: startPatience}
+	c := &Client{socket: socket, startTimeout: defaultStartTimeout}
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
@@ -123,7 +123,7 @@ func (c *Client) Trace(ctx context.Context, from, to string) (e Explanation, err
 
 func (c *Client) call(ctx context.Context, method, path string, into any) error {
 	var starts, told *StartingError
-	for deadline := time.Now().Add(c.patience); ; {
+	for deadline := time.Now().Add(c.startTimeout); ; {
 		err := c.try(ctx, method, path, into)
 		if !errors.As(err, &starts) || time.Now().After(deadline) {
 			return err

@@ -30,15 +30,15 @@ func TestAnAgentThatStartsSaysWhatItWaitsFor(t *testing.T) {
 	})
 
 	c := NewClient(Socket(dir))
-	c.patience = 20 * time.Millisecond
+	c.startTimeout = 20 * time.Millisecond
 	_, err = c.Status(t.Context())
 	var starts *StartingError
 	if !errors.As(err, &starts) || starts.Waits != "host 192.0.2.1 to let it join" {
 		t.Fatalf("after a while: %v", err)
 	}
 
-	// Who has patience is told what it waits for, and is answered then.
-	c.patience = 20 * time.Second
+	// Who waits is told what it waits for, and is answered then.
+	c.startTimeout = 20 * time.Second
 	var told atomic.Int32
 	c.Waiting = func(err error) {
 		if told.Add(1); errors.As(err, &starts) {

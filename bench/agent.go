@@ -165,8 +165,8 @@ func (w *world) reach(n int) []Row {
 		w.must("write a task into the store", err)
 		stored = append(stored, us(time.Since(start))/1e3)
 		for w.rotation(fakeVIP(0)) != want {
-			if time.Since(start) > patience {
-				w.Fatalf("after %v the kernel has not what the store says of %s", patience, fakeID(0))
+			if time.Since(start) > waitLimit {
+				w.Fatalf("after %v the kernel has not what the store says of %s", waitLimit, fakeID(0))
 			}
 			time.Sleep(500 * time.Microsecond)
 		}

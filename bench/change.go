@@ -77,7 +77,7 @@ func (s *stage) await(n int) {
 //
 // It dies by SIGKILL from the kernel, of which the engine is told nothing.
 func (s *stage) visit() (v visit) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	b := s.site.bench
 	s.renew()

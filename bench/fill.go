@@ -89,7 +89,7 @@ func (w *world) fill(n int) {
 // a list of ten thousand takes its time from who is to fill it.
 func (w *world) awaitFakes() {
 	var pause time.Duration
-	lab.Eventually(w, patience, fmt.Sprintf("%d services are in the kernel", w.fakes+1), func() error {
+	lab.Eventually(w, waitLimit, fmt.Sprintf("%d services are in the kernel", w.fakes+1), func() error {
 		time.Sleep(pause)
 		begun := time.Now()
 		held := w.vips()

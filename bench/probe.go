@@ -85,7 +85,7 @@ func (p *prober) stop() []probe {
 // await waits until n more requests have ended.
 func (p *prober) await(n int) {
 	want := p.count() + n
-	lab.Eventually(p.b, patience, fmt.Sprintf("%d requests end", n), func() error {
+	lab.Eventually(p.b, waitLimit, fmt.Sprintf("%d requests end", n), func() error {
 		if have := p.count(); have < want {
 			return fmt.Errorf("%d to come", want-have)
 		}

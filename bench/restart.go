@@ -47,7 +47,7 @@ func (w *world) restarts() []Row {
 
 // awaitPass waits until the agent has compared everything once since it was started.
 func (w *world) awaitPass() (m metrics) {
-	lab.Eventually(w, patience, "the agent has compared everything", func() (err error) {
+	lab.Eventually(w, waitLimit, "the agent has compared everything", func() (err error) {
 		m, err = w.tryMetrics()
 		return err
 	})

@@ -19,8 +19,8 @@ import (
 	"shoal/model"
 )
 
-// patience is how long the bench waits for what takes a second on a quiet machine.
-const patience = 5 * time.Minute
+// waitLimit is how long the bench waits for what takes a second on a quiet machine.
+const waitLimit = 5 * time.Minute
 
 // site is a host with an agent, and what is needed to look at it without
 // starting a process.
@@ -64,7 +64,7 @@ func (s *site) caller(container string, spare netip.Addr) *caller {
 // vip waits until a service of the default stack has so many tasks in rotation,
 // and a VIP, which it returns.
 func (s *site) vip(name string, tasks int) (vip netip.Addr) {
-	lab.Eventually(s, patience, s.host.Name()+" gives "+name+" a VIP", func() error {
+	lab.Eventually(s, waitLimit, s.host.Name()+" gives "+name+" a VIP", func() error {
 		services, err := s.agents.Services(context.Background())
 		for _, found := range services {
 			if found.ID == model.DefaultStack+"/"+name && found.InRotation == tasks && found.VIP.IsValid() {
@@ -119,7 +119,7 @@ func (s *site) rotation(vip netip.Addr) (n int) {
 // awaitRotation waits until so many backends of a VIP get new connections, and returns
 // when.
 func (s *site) awaitRotation(vip netip.Addr, n int) time.Time {
-	lab.Eventually(s, patience, fmt.Sprintf("%s has %d tasks of %s in rotation", s.host.Name(), n, vip), func() error {
+	lab.Eventually(s, waitLimit, fmt.Sprintf("%s has %d tasks of %s in rotation", s.host.Name(), n, vip), func() error {
 		if got := s.rotation(vip); got != n {
 			return fmt.Errorf("it has %d", got)
 		}

@@ -180,7 +180,7 @@ func newLAN(t *testing.T, n int, change ...func(*lan)) *lan {
 			}
 			return heard == n-1
 		})
-		h.forget()
+		h.wipe()
 	}
 	return l
 }
@@ -306,8 +306,8 @@ func (h *host) end(s os.Signal) {
 		func() string { return "agent " + h.name + " still runs" })
 }
 
-// forget drops the events so far.
-func (h *host) forget() {
+// wipe drops the events so far.
+func (h *host) wipe() {
 	for len(h.events) > 0 {
 		<-h.events
 	}

@@ -58,7 +58,7 @@ func decodeJoin(body []byte) (q joinRequest, s secret, pub *ecdsa.PublicKey, err
 // was at fault; of its token it learns only that it was refused.
 func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 	from := remote(r.RemoteAddr)
-	if ok, first := s.guesses.take(from); !ok {
+	if ok, first := s.guesses.allow(from); !ok {
 		if first {
 			s.log.Warn("too many join requests: refusing more for now", "from", from)
 		}
@@ -256,8 +256,8 @@ func askToJoin(ctx context.Context, h Host, server netip.AddrPort, ca fingerprin
 		return answer, call(ctx, client, http.MethodPost, server, "/v1/join", body, answer)
 	}
 	answer, err := ask(server)
-	if elsewhere := (*remoteError)(nil); errors.As(err, &elsewhere) {
-		for _, other := range elsewhere.try {
+	if refused := (*remoteError)(nil); errors.As(err, &refused) {
+		for _, other := range refused.try {
 			if answer, err = ask(other); err == nil {
 				break
 			}

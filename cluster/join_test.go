@@ -344,10 +344,10 @@ func TestGuessingTokensIsSlowForWhoGuesses(t *testing.T) {
 }
 
 func TestAHandlerMayTakeTime(t *testing.T) {
-	const patience = 100 * time.Millisecond
+	const bodyTimeout = 100 * time.Millisecond
 	b := newBench(t)
 	second := b.mustJoin("b", "127.0.1.2")
-	slow := NewServer(ServerOptions{Identity: b.id, Registry: b.reg, Port: freePort(t), patience: patience})
+	slow := NewServer(ServerOptions{Identity: b.id, Registry: b.reg, Port: freePort(t), bodyTimeout: bodyTimeout})
 	for path, time := range map[string]time.Duration{"short": 0, "long": time.Minute} {
 		slow.Handle("GET /"+path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if time > 0 {
@@ -355,7 +355,7 @@ func TestAHandlerMayTakeTime(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			takes(r.Context(), 3*patience)
+			takes(r.Context(), 3*bodyTimeout)
 			if err := r.Context().Err(); err != nil && time > 0 {
 				t.Errorf("the request has ended: %v", err)
 			}

@@ -37,9 +37,9 @@ func newLimiter(burst int, every time.Duration, now func() time.Time) *limiter {
 	return &limiter{burst: burst, every: every, now: now, known: known}
 }
 
-// take takes one try. first tells that it is the first to be refused since the
+// allow uses up one try. first tells that it is the first to be refused since the
 // last one granted.
-func (l *limiter) take(a netip.Addr) (ok, first bool) {
+func (l *limiter) allow(a netip.Addr) (ok, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := site(a)

@@ -226,7 +226,7 @@ func (l *Liveness) watch(ctx context.Context, p *peer) {
 		if rtt > 0 {
 			p.rtt = rtt
 		}
-		l.change(p, func(j *failureDetector, now time.Time) { j.hear(r, now) })
+		l.change(p, func(j *failureDetector, now time.Time) { j.observe(r, now) })
 		calmly = r.agent
 		wait := probeInterval * time.Duration(max(intervalPeers, len(l.peers))) / intervalPeers
 		if p.detector.hurried() {
@@ -298,7 +298,7 @@ func (l *Liveness) meet(ctx context.Context, p *peer) {
 		defer l.mu.Unlock()
 		p.joining = false
 		if err == nil && ctx.Err() == nil {
-			l.change(p, func(j *failureDetector, now time.Time) { j.hear(round{agent: true, talked: true}, now) })
+			l.change(p, func(j *failureDetector, now time.Time) { j.observe(round{agent: true, talked: true}, now) })
 		}
 	})
 }

@@ -26,7 +26,7 @@ func TestADeadHostIsKnownAndItsReturnToo(t *testing.T) {
 		c.cable("up")
 		t.Logf("return of c known to a after %s, to b after %s", a.waitFor("c", true, back, bound), b.waitFor("c", true, back, bound))
 		c.waitState("for both to be back", bound, func(all []PeerState) bool { return all[0].Alive && all[1].Alive })
-		c.forget()
+		c.wipe()
 	}
 }
 
@@ -122,7 +122,7 @@ func TestARestartedAgentIsNotMissed(t *testing.T) {
 	c.start()
 	a.waitState("to hear c again", bound, func(all []PeerState) bool { return strings.Contains(all[1].Reason, "its agent answered") })
 	l.quiet(time.Second, "a", "b")
-	c.forget()
+	c.wipe()
 	died := time.Now()
 	c.cable("down")
 	t.Logf("death after that known after %s", a.waitFor("c", false, died, bound))
@@ -173,7 +173,7 @@ func TestAPauseIsNoDeath(t *testing.T) {
 				t.Logf("a pause of %s", took)
 				<-time.After(bound)
 				for _, h := range l.hosts {
-					h.forget()
+					h.wipe()
 				}
 			}
 			l.quiet(700*time.Millisecond, "a", "b", "c")

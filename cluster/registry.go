@@ -166,7 +166,7 @@ func (r *Registry) CreateToken(ctx context.Context, id *Identity, ttl time.Durat
 		}
 	})
 	if err == nil {
-		err = r.forget(ctx, old)
+		err = r.deleteKeys(ctx, old)
 	}
 	var done bool
 	if err == nil {
@@ -327,15 +327,15 @@ func (r *Registry) forgetRevoked(ctx context.Context) error {
 			old = append(old, revokedRoot+key)
 		}
 	}
-	return r.forget(ctx, old)
+	return r.deleteKeys(ctx, old)
 }
 
 // maxCommit is how many keys are written in one transaction: etcd refuses more
 // than 128 unless told otherwise.
 const maxCommit = 100
 
-// forget deletes keys that nobody needs any more, however many.
-func (r *Registry) forget(ctx context.Context, keys []string) error {
+// deleteKeys deletes keys, however many.
+func (r *Registry) deleteKeys(ctx context.Context, keys []string) error {
 	for some := range slices.Chunk(keys, maxCommit) {
 		write := map[string][]byte{}
 		for _, key := range some {
@@ -460,9 +460,9 @@ func (r *Registry) admit(ctx context.Context, s secret, m Member, cert *x509.Cer
 	return errBusy
 }
 
-// settle makes a host a member that admits itself. One of the same name and
+// enrol makes a host a member that admits itself. One of the same name and
 // address is that very host, whose folder was lost: its old key is revoked.
-func (r *Registry) settle(ctx context.Context, m Member, cert *x509.Certificate) error {
+func (r *Registry) enrol(ctx context.Context, m Member, cert *x509.Certificate) error {
 	for range attempts {
 		old, revision, err := r.member(ctx, m.Node)
 		if err != nil {

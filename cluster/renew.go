@@ -196,8 +196,8 @@ func (id *Identity) askAny(ctx context.Context, servers []netip.AddrPort, method
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("host %s: %w", server, err))
-		if elsewhere := (*remoteError)(nil); errors.As(err, &elsewhere) {
-			queue = append(queue, elsewhere.try...)
+		if refused := (*remoteError)(nil); errors.As(err, &refused) {
+			queue = append(queue, refused.try...)
 		}
 	}
 	if len(errs) == 0 {

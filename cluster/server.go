@@ -59,7 +59,7 @@ type ServerOptions struct {
 	// wants to know.
 	Seen func(netip.Addr)
 
-	patience time.Duration // of tests, which are in more of a hurry; 0: bodyTimeout
+	bodyTimeout time.Duration // 0: the constant of that name; tests have a shorter one
 }
 
 // Server is this host's HTTPS port for other hosts. One that has a token may
@@ -82,7 +82,7 @@ func NewServer(o ServerOptions) *Server {
 	if o.Port == 0 {
 		o.Port = DefaultPort
 	}
-	o.patience = cmp.Or(o.patience, bodyTimeout)
+	o.bodyTimeout = cmp.Or(o.bodyTimeout, bodyTimeout)
 	s := &Server{
 		o:       o,
 		id:      o.Identity,
@@ -157,8 +157,8 @@ func (s *Server) Start() error {
 		Handler:           s.seen(s.mux),
 		TLSConfig:         t,
 		ReadHeaderTimeout: helloTimeout,
-		ReadTimeout:       s.o.patience,
-		WriteTimeout:      2 * s.o.patience,
+		ReadTimeout:       s.o.bodyTimeout,
+		WriteTimeout:      2 * s.o.bodyTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		Protocols:         new(http.Protocols),
@@ -196,7 +196,7 @@ func (h handshakeLog) Write(line []byte) (int, error) {
 		addr = remote(peer)
 		text = "refused a connection: " + why
 	}
-	if ok, _ := h.s.lines.take(addr); ok {
+	if ok, _ := h.s.lines.allow(addr); ok {
 		h.s.log.Warn(text, "from", addr)
 	}
 	return len(line), nil
@@ -214,7 +214,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, public
 	if why == nil {
 		why = errors.New(public)
 	}
-	if ok, _ := s.lines.take(from); ok {
+	if ok, _ := s.lines.allow(from); ok {
 		s.log.Warn("refused a request", append([]any{"request", r.Method + " " + r.URL.Path, "from", from, "why", why}, args...)...)
 	}
 	respond(w, code, refusal{Error: public})

@@ -59,7 +59,7 @@ func joinByStore(ctx context.Context, h Host, r *Registry) (*Identity, error) {
 	if err != nil {
 		return fail(err)
 	}
-	err = r.settle(ctx, Member{Node: h.Node, Addr: h.Addr, Key: keyOf(cert), CA: true}, cert)
+	err = r.enrol(ctx, Member{Node: h.Node, Addr: h.Addr, Key: keyOf(cert), CA: true}, cert)
 	if errors.Is(err, ErrNameTaken) {
 		err = fmt.Errorf("%w; use another with --node, or, if that host is gone for good, run on another: shoal node rm %s", err, h.Node)
 	}

@@ -59,7 +59,7 @@ func (s *streams) accept() {
 			return
 		case c := <-s.NetTransport.StreamCh():
 			from := remote(c.RemoteAddr().String())
-			if !s.greeted.take(from) {
+			if !s.greeted.acquire(from) {
 				c.Close()
 				continue
 			}
@@ -74,13 +74,13 @@ func (s *streams) greet(c net.Conn, from netip.Addr) {
 	t := tls.Server(c, s.server)
 	_ = c.SetDeadline(time.Now().Add(greetTimeout)) // else it ends with the handshake
 	err := t.Handshake()
-	s.greeted.giveBack(from)
-	if err != nil || !s.members.take(from) {
+	s.greeted.release(from)
+	if err != nil || !s.members.acquire(from) {
 		c.Close()
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	m := &stream{Conn: t, left: maxGossipMessage, close: sync.OnceFunc(func() { s.members.giveBack(from) })}
+	m := &stream{Conn: t, left: maxGossipMessage, close: sync.OnceFunc(func() { s.members.release(from) })}
 	select {
 	case s.conns <- m:
 	case <-s.ended:
@@ -159,7 +159,7 @@ func newPlaces(all, each int) *places {
 	return &places{all: all, each: each, byAddr: map[netip.Addr]int{}}
 }
 
-func (p *places) take(a netip.Addr) bool {
+func (p *places) acquire(a netip.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.taken >= p.all || p.byAddr[a] >= p.each {
@@ -170,7 +170,7 @@ func (p *places) take(a netip.Addr) bool {
 	return true
 }
 
-func (p *places) giveBack(a netip.Addr) {
+func (p *places) release(a netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--

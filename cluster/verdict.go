@@ -77,8 +77,8 @@ func (j *failureDetector) part(now time.Time) { j.parted, j.saidAt, j.visible = 
 // there.
 func (j *failureDetector) come() { j.gone, j.parted, j.silent = false, false, 0 }
 
-// hear takes in a round of questions.
-func (j *failureDetector) hear(r round, now time.Time) {
+// observe takes in the outcome of a round of probes.
+func (j *failureDetector) observe(r round, now time.Time) {
 	if r.woke {
 		j.silent = 0
 	}

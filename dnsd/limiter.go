@@ -26,7 +26,7 @@ type network struct {
 
 // share is one of those that there are, with a client.
 type share struct {
-	take func() // has the client stop
+	revoke func() // has the client stop
 }
 
 func newLimiter(max, each int) *limiter {
@@ -34,9 +34,9 @@ func newLimiter(max, each int) *limiter {
 }
 
 // acquire takes one for a client, to be given back by release, or reports that
-// there is none for it. Where the one is to be had back before, take is called,
+// there is none for it. Where the one is to be had back before, revoke is called,
 // once, by another goroutine; release is to be called all the same.
-func (l *limiter) acquire(client netip.Addr, of netip.Prefix, take func()) (release func(), ok bool) {
+func (l *limiter) acquire(client netip.Addr, of netip.Prefix, revoke func()) (release func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.networks[of]
@@ -51,7 +51,7 @@ func (l *limiter) acquire(client netip.Addr, of netip.Prefix, take func()) (rele
 		n = &network{clients: map[netip.Addr][]*share{}}
 		l.networks[of] = n
 	}
-	s := &share{take}
+	s := &share{revoke}
 	n.clients[client] = append(n.clients[client], s)
 	n.total++
 	l.total++
@@ -85,7 +85,7 @@ func (l *limiter) makeRoom(of netip.Prefix, networkHas, has int) bool {
 	}
 	s := l.networks[from].clients[who][0]
 	l.remove(from, who, s)
-	go s.take()
+	go s.revoke()
 	return true
 }
 

@@ -92,14 +92,14 @@ func (r resolver) apex(f *finding, k kind, owner string, qtype uint16) {
 }
 
 func (r resolver) service(tg *target, owner string, qtype uint16, asker netip.Addr) finding {
-	svc, reason, elsewhere := r.choose(tg, asker)
+	svc, reason, inOtherStack := r.choose(tg, asker)
 	if svc == nil {
 		f := finding{outcome: notOurs, reason: reason}
 		switch {
 		case tg.kind == kindService && tg.full == nil && tg.inside && r.isStack(text(tg.service)):
 			f.outcome = records
 			f.reason += fmt.Sprintf("; %s is a stack", text(tg.service))
-		case elsewhere:
+		case inOtherStack:
 			f.outcome = undecided
 		}
 		return f
@@ -140,7 +140,7 @@ func (r resolver) ports(f *finding, sub, owner string, qtype uint16) {
 
 // choose finds the service that a name means for the one who asks, or that only
 // other stacks have one, which the one who asks is to be told.
-func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reason string, elsewhere bool) {
+func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reason string, inOtherStack bool) {
 	service := text(tg.service)
 	if tg.full != nil {
 		stack := text(tg.full[len(tg.service):])
@@ -153,7 +153,7 @@ func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reas
 		}
 		return svc, "the name says its stack", false
 	}
-	take := func(stack, why string) {
+	consider := func(stack, why string) {
 		s, ok := r.snap.Service(model.ServiceID{Stack: stack, Name: service})
 		switch {
 		case !ok:
@@ -164,9 +164,9 @@ func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reas
 		}
 	}
 	if own, ok := r.snap.StackOf(asker); ok {
-		take(own, fmt.Sprintf("%s, which asks, is in stack %s", asker, own))
+		consider(own, fmt.Sprintf("%s, which asks, is in stack %s", asker, own))
 	}
-	take(model.DefaultStack, "found in stack "+model.DefaultStack)
+	consider(model.DefaultStack, "found in stack "+model.DefaultStack)
 	if svc != nil && (len(svc.Tasks) > 0 || !r.FlatNames) {
 		return svc, reason, false
 	}
@@ -180,7 +180,7 @@ func (r resolver) choose(tg *target, asker netip.Addr) (svc *model.Service, reas
 	case len(stacks) == 0:
 		return nil, "no service " + service, false
 	case r.FlatNames && len(stacks) == 1:
-		take(stacks[0], "the only service of that name")
+		consider(stacks[0], "the only service of that name")
 		return svc, reason, false
 	case svc != nil:
 		return svc, reason, false

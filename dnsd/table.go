@@ -350,13 +350,13 @@ func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcom
 		return nil, absent
 	}
 
-	s, elsewhere := t.service(tg, asker)
+	s, inOtherStack := t.service(tg, asker)
 	switch {
 	case s == nil:
 		if _, stack := t.stacks[string(tg.service)]; stack && tg.inside && tg.full == nil && tg.kind == kindService {
 			return &noData, records // web.shop.ZONE exists below it
 		}
-		if elsewhere {
+		if inOtherStack {
 			return nil, undecided
 		}
 		return nil, absent
@@ -377,7 +377,7 @@ func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcom
 
 // service finds the service of a name, or that only other stacks have one, which
 // the one who asks is to be told.
-func (t *table) service(tg *target, asker netip.Addr) (s *service, elsewhere bool) {
+func (t *table) service(tg *target, asker netip.Addr) (s *service, inOtherStack bool) {
 	if tg.full != nil {
 		if s := t.services[string(tg.full)]; s != nil && (tg.inside || !s.public) {
 			return s, false

@@ -136,9 +136,9 @@ func (s *stream) signal() {
 	}
 }
 
-// take returns all events that wait, and why no more will come, once that is
+// drain returns all events that wait, and why no more will come, once that is
 // so.
-func (s *stream) take() ([]event, error) {
+func (s *stream) drain() ([]event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken := s.queued

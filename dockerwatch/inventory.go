@@ -159,14 +159,14 @@ func (v *inventory) remove(id string) {
 // keep forgets the containers that are not among ids.
 func (v *inventory) keep(ids map[string]bool) {
 	other := func(id string) bool { return !ids[id] }
-	forget(v.containers, other)
-	forget(v.leaving, other)
-	forget(v.early, other)
-	forget(v.dead, other)
-	forget(v.stale, other)
+	deleteFrom(v.containers, other)
+	deleteFrom(v.leaving, other)
+	deleteFrom(v.early, other)
+	deleteFrom(v.dead, other)
+	deleteFrom(v.stale, other)
 }
 
-func forget[T any](m map[string]T, which func(id string) bool) {
+func deleteFrom[T any](m map[string]T, which func(id string) bool) {
 	maps.DeleteFunc(m, func(id string, _ T) bool { return which(id) })
 }
 

@@ -39,7 +39,7 @@ type session struct {
 
 	emit    func(model.Local)
 	known   bool            // what happened before the session began, whole
-	touched map[string]bool // IDs of containers of which events came while a list was waited for; nil: none is
+	dirty   map[string]bool // IDs of containers of which events came while a list was waited for; nil: none is
 	steps   int
 	answers chan answer
 	asked   map[string]question // container's ID -> what is not answered yet
@@ -154,7 +154,7 @@ func (s *session) follow(ctx context.Context) error {
 // returns an error if the engine has gone; the events are taken in all the
 // same.
 func (s *session) step(ctx context.Context, answerTime time.Duration) error {
-	events, err := s.stream.take()
+	events, err := s.stream.drain()
 	s.takeIn(events)
 	if err != nil {
 		return err
@@ -207,8 +207,8 @@ func (s *session) takeIn(events []event) {
 			q.tooOld = true
 			s.asked[e.container] = q
 		}
-		if s.touched != nil {
-			s.touched[e.container] = true
+		if s.dirty != nil {
+			s.dirty[e.container] = true
 		}
 		if e.at.After(s.seen) {
 			s.seen = e.at
@@ -238,7 +238,7 @@ func (s *session) while(ctx context.Context, call func(context.Context) error) e
 		case err := <-done:
 			return err
 		case <-s.stream.wake:
-			events, err := s.stream.take()
+			events, err := s.stream.drain()
 			s.takeIn(events)
 			if err != nil {
 				return fail(err)
@@ -270,8 +270,8 @@ func (s *session) list(ctx context.Context) error {
 	if err := s.listNetworks(ctx); err != nil {
 		return err
 	}
-	s.touched = map[string]bool{}
-	defer func() { s.touched = nil }()
+	s.dirty = map[string]bool{}
+	defer func() { s.dirty = nil }()
 	var containers []container.Summary
 	err := s.while(ctx, func(ctx context.Context) (err error) {
 		containers, err = s.engine.ContainerList(ctx, container.ListOptions{})
@@ -280,10 +280,10 @@ func (s *session) list(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	running, images := maps.Clone(s.touched), map[string]bool{}
+	running, images := maps.Clone(s.dirty), map[string]bool{}
 	for _, c := range containers {
 		running[c.ID], images[c.ImageID] = true, true
-		if s.touched[c.ID] {
+		if s.dirty[c.ID] {
 			s.inventory.stale[c.ID] = true
 		} else if now := outline(c); s.outlines[c.ID] != now {
 			s.outlines[c.ID] = now

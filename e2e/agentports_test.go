@@ -52,6 +52,6 @@ func TestHostsKeepTheirAgentsPortsToThemselves(t *testing.T) {
 	}
 	// Hosts of the cluster do.
 	for _, port := range []string{"7946", "7947", "2379", "2380"} {
-		lab.Eventually(t, patience, "n2 reaches TCP "+port+" of n1", func() error { return reaches(b.TryExec, a, port) })
+		lab.Eventually(t, waitLimit, "n2 reaches TCP "+port+" of n1", func() error { return reaches(b.TryExec, a, port) })
 	}
 }

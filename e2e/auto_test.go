@@ -26,7 +26,7 @@ func TestHostsAutoChoosesAPeerAtATime(t *testing.T) {
 		m.clear()
 		remote.KillAgent(syscall.SIGTERM)
 		remote.Shoal("down")
-		lab.Eventually(t, patience, "the host is forgotten", func() error {
+		lab.Eventually(t, waitLimit, "the host is forgotten", func() error {
 			_, err := a.TryShoal("node", "rm", "far") // refused while its agent may come back
 			return err
 		})

@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 	// Somebody takes a port of the store.
 	taken := h.Start("busybox", "nc", "-l", "-p", "2379")
 	t.Cleanup(func() { _ = taken.Signal(syscall.SIGKILL) })
-	lab.Eventually(t, patience, "port 2379 is taken", func() error {
+	lab.Eventually(t, waitLimit, "port 2379 is taken", func() error {
 		out, err := h.TryExec("ss", "-Hlnt", "sport = :2379")
 		if err == nil && out == "" {
 			err = errors.New("nobody listens")

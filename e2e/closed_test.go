@@ -65,7 +65,7 @@ func TestHostsWhoReachesWhat(t *testing.T) {
 	} {
 		for i, w := range what {
 			if who.reaches[i] {
-				lab.Eventually(t, patience, who.name+" reaches "+w.name, func() error {
+				lab.Eventually(t, waitLimit, who.name+" reaches "+w.name, func() error {
 					_, err := who.exec(w.try...)
 					return err
 				})

@@ -79,7 +79,7 @@ func (m *members) settled() {
 
 func (h *host) hasMesh() {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, h.Name()+" has the network mesh", func() error {
+	lab.Eventually(h.t, waitLimit, h.Name()+" has the network mesh", func() error {
 		_, err := h.TryDocker("network", "inspect", "mesh")
 		return err
 	})

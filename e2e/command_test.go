@@ -119,11 +119,11 @@ func TestAnAgentThatStartsSaysSo(t *testing.T) {
 		if err := p.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
-		if err := p.Wait(patience); code(err) < 0 {
+		if err := p.Wait(waitLimit); code(err) < 0 {
 			t.Errorf("told to stop: %v\n%s", err, p.Output())
 		}
 	}()
-	lab.Eventually(t, 3*patience, "the agent's state is told", func() error {
+	lab.Eventually(t, 3*waitLimit, "the agent's state is told", func() error {
 		_, err := h.TryExec("timeout", "20", "shoal", "status", "--run-dir", run)
 		if code(err) != 1 || !strings.Contains(err.Error(), "the agent starts, and waits for the etcd at https://192.0.2.1:2379") {
 			return fmt.Errorf("shoal status: %w", err)
@@ -270,7 +270,7 @@ func TestExplainReadsTheKernel(t *testing.T) {
 	// The task itself: there, in rotation, but nobody listens.
 	h.run("deaf", "-l shoal.service=deaf -l shoal.ports=80:8000", "sleep", "1000000")
 	h.vip("deaf")
-	lab.Eventually(t, patience, "explain finds nobody listening", func() error {
+	lab.Eventually(t, waitLimit, "explain finds nobody listening", func() error {
 		_, err := h.TryShoal("explain", "deaf")
 		if code(err) != 1 || !strings.Contains(err.Error(), "task: ") || !strings.Contains(err.Error(), "connection refused") {
 			return errors.New("explain deaf: " + errorText(err))
@@ -311,7 +311,7 @@ func TestMetrics(t *testing.T) {
 	}
 	after := before
 	// The kernel adds the counters of IPVS up every two seconds.
-	lab.Eventually(t, patience, "all is counted", func() error {
+	lab.Eventually(t, waitLimit, "all is counted", func() error {
 		after = h.metrics()
 		for name, want := range grown {
 			if got := after[name] - before[name]; got < want {

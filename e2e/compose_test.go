@@ -88,7 +88,7 @@ func TestHostsThreeTiersFindEachOtherByName(t *testing.T) {
 	}
 	for _, h := range m.hosts {
 		url := fmt.Sprintf("http://%v:8080/chain", h.Addr())
-		lab.Eventually(t, patience, url+" is answered by every tier", func() error {
+		lab.Eventually(t, waitLimit, url+" is answered by every tier", func() error {
 			out, err := m.outside.TryExec("whoami", "get", url)
 			if err != nil {
 				return err
@@ -115,7 +115,7 @@ func TestHostsEachProjectFindsItsOwn(t *testing.T) {
 		own := append(m.hosts[0].names(project), m.hosts[1].names(project)...)
 		for _, h := range m.hosts[:2] {
 			c := container{h, h.names(project)[0]}
-			lab.Eventually(t, patience, "web is the web of "+project, func() error {
+			lab.Eventually(t, waitLimit, "web is the web of "+project, func() error {
 				s := c.load("--timeout", "2s", "--count", "4", "http://web/")
 				if who := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(who, slices.Sorted(slices.Values(own))) {
 					return fmt.Errorf("answered by %v, want %v; %d failed %v", who, own, s.Failed, s.Errors)
@@ -167,7 +167,7 @@ services:
 		}
 		return err
 	}
-	lab.Eventually(t, patience, "the agent in the container answers", asked)
+	lab.Eventually(t, waitLimit, "the agent in the container answers", asked)
 	h.hasMesh()
 	h.run("web-1", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
 	h.answered("http://127.0.0.1:8000/", "web-1")
@@ -176,5 +176,5 @@ services:
 	}
 	h.Docker("restart", "shoal_agent_1")
 	h.answered("http://127.0.0.1:8000/", "web-1")
-	lab.Eventually(t, patience, "the agent in the container is back", asked)
+	lab.Eventually(t, waitLimit, "the agent in the container is back", asked)
 }

@@ -53,7 +53,7 @@ func (e *userEtcd) stop() {
 	if err := e.process.Signal(syscall.SIGKILL); err != nil {
 		e.t.Fatal(err)
 	}
-	_ = e.process.Wait(patience) // "signal: killed"
+	_ = e.process.Wait(waitLimit) // "signal: killed"
 }
 
 // server are the arguments by which an agent knows the etcd, client those by which it is known there.
@@ -164,7 +164,7 @@ func TestHostsShareAnEtcdOfTheirOwner(t *testing.T) {
 	a.answered(a.web("web"), "web-e2")
 	b.RestartAgent()
 	b.run("late-e2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
-	b.rotation("web", patience, "web-e1", "web-e2", "late-e2") // it cannot know of the first
+	b.rotation("web", waitLimit, "web-e1", "web-e2", "late-e2") // it cannot know of the first
 
 	etcd.start()
 	m.served("web", "web-e2", "late-e2")
@@ -175,7 +175,7 @@ func TestHostsShareAnEtcdOfTheirOwner(t *testing.T) {
 	// The host that made the cluster is gone for good.
 	a.CutOff()
 	t.Cleanup(a.Reconnect)
-	lab.Eventually(t, patience, "e1 is forgotten", func() error {
+	lab.Eventually(t, waitLimit, "e1 is forgotten", func() error {
 		_, err := b.TryShoal("node", "rm", "e1") // refused while e1 seems alive
 		return err
 	})
@@ -207,7 +207,7 @@ func (h *host) startStranger(args ...string) stranger {
 // refused waits until the agent has said that it was not let in, and ends it.
 func (s stranger) refused() {
 	s.t.Helper()
-	lab.Eventually(s.t, patience, "the agent without a certificate says so", func() error {
+	lab.Eventually(s.t, waitLimit, "the agent without a certificate says so", func() error {
 		if out := s.Output(); !strings.Contains(out, "no identity yet") || !strings.Contains(out, "certificate required") {
 			return errors.New(out)
 		}
@@ -216,7 +216,7 @@ func (s stranger) refused() {
 	if err := s.Signal(syscall.SIGTERM); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.Wait(patience); err != nil { // it ends well, as any agent does that is told to
+	if err := s.Wait(waitLimit); err != nil { // it ends well, as any agent does that is told to
 		s.t.Errorf("the agent that waited for the etcd: %v", err)
 	}
 }

@@ -27,7 +27,7 @@ func (h *host) startBus() {
 	}
 	p := h.Start("dbus-daemon", "--nofork", "--config-file="+conf)
 	h.t.Cleanup(func() { _ = p.Signal(syscall.SIGKILL) })
-	lab.Eventually(h.t, patience, "the bus is there", func() error {
+	lab.Eventually(h.t, waitLimit, "the bus is there", func() error {
 		_, err := os.Stat(socket)
 		return err
 	})
@@ -52,9 +52,9 @@ func (h *host) startFirewalld() {
 		"--log-file", filepath.Join(h.Dir(), "firewalld.log"))...)
 	h.t.Cleanup(func() {
 		_ = p.Signal(syscall.SIGTERM)
-		_ = p.Wait(patience)
+		_ = p.Wait(waitLimit)
 	})
-	lab.Eventually(h.t, patience, "firewalld runs", func() error {
+	lab.Eventually(h.t, waitLimit, "firewalld runs", func() error {
 		_, err := h.TryExec(h.python("bin/firewall-cmd", "--state")...)
 		return err
 	})
@@ -106,7 +106,7 @@ func TestFirewalld(t *testing.T) {
 			case "a client outside":
 				url = published
 			}
-			lab.Eventually(t, patience, who+" is served "+when, func() error {
+			lab.Eventually(t, waitLimit, who+" is served "+when, func() error {
 				out, err := exec("whoami", "get", "--timeout", "3s", url)
 				if err == nil && field(out, "hostname") != "web" {
 					err = errors.New(out)

@@ -23,8 +23,8 @@ import (
 	"shoal/lab/traffic"
 )
 
-// patience is how long a test waits for what takes milliseconds on a quiet machine, and seconds on one whose processors others use fully.
-const patience = time.Minute
+// waitLimit is how long a test waits for what takes milliseconds on a quiet machine, and seconds on one whose processors others use fully.
+const waitLimit = time.Minute
 
 // dnsServer is where agents answer names unless told otherwise.
 const dnsServer = "10.96.0.10"
@@ -57,7 +57,7 @@ func on(t *testing.T, name string) *host {
 // ready waits until the agent knows its containers and what it knew before.
 func (h *host) ready() {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, "the agent has its store and its engine", func() error {
+	lab.Eventually(h.t, waitLimit, "the agent has its store and its engine", func() error {
 		s, err := ask[status](h, "status")
 		switch {
 		case err != nil:
@@ -85,7 +85,7 @@ func (h *host) wholePass() {
 	h.t.Helper()
 	count := func() float64 { return h.metrics()[`shoal_reconcile_seconds_count{full="yes",part="lb"}`] }
 	before := count()
-	lab.Eventually(h.t, patience, "the agent has read the kernel whole", func() error {
+	lab.Eventually(h.t, waitLimit, "the agent has read the kernel whole", func() error {
 		if n := count(); n <= before {
 			return fmt.Errorf("%v times", n)
 		}
@@ -142,7 +142,7 @@ func (h *host) engine(ask func(*client.Client) error) {
 // meshSubnet waits until the agent has made its Docker network, and returns the subnet of that.
 func (h *host) meshSubnet() (subnet string) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, "the mesh's network is there", func() (err error) {
+	lab.Eventually(h.t, waitLimit, "the mesh's network is there", func() (err error) {
 		subnet, err = h.TryDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", meshNetwork)
 		return err
 	})
@@ -274,7 +274,7 @@ func field(answer, name string) string {
 // service is a service as the agent has it, with a VIP.
 func (h *host) service(id string) (found service) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, "service "+id+" has a VIP", func() error {
+	lab.Eventually(h.t, waitLimit, "service "+id+" has a VIP", func() error {
 		all, err := ask[[]service](h, "services")
 		if err != nil {
 			return err
@@ -308,7 +308,7 @@ func (h *host) answered(url string, by ...string) {
 		h.t.Fatal("answered by nobody: see refused")
 	}
 	slices.Sort(by)
-	lab.Eventually(h.t, patience, fmt.Sprintf("%s is answered by %v", url, by), func() error {
+	lab.Eventually(h.t, waitLimit, fmt.Sprintf("%s is answered by %v", url, by), func() error {
 		s := h.load("--timeout", "1s", "--count", fmt.Sprint(2*len(by)), url)
 		if got := slices.Sorted(maps.Keys(s.Hostnames)); s.Failed > 0 || !slices.Equal(got, by) {
 			return fmt.Errorf("answered by %v, %d requests failed: %v", s.Hostnames, s.Failed, s.Errors)
@@ -320,7 +320,7 @@ func (h *host) answered(url string, by ...string) {
 // refused waits until a URL is refused: at once, and not by being left alone.
 func (h *host) refused(url string) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, url+" is refused", func() error {
+	lab.Eventually(h.t, waitLimit, url+" is refused", func() error {
 		return refusal(h.TryExec("whoami", "get", "--timeout", "1s", url))
 	})
 }
@@ -339,7 +339,7 @@ func refusal(out string, err error) error {
 // task waits until the agent has a container in a state, "" for not at all.
 func (h *host) task(name string, state string) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, fmt.Sprintf("task %s is %q", name, state), func() error {
+	lab.Eventually(h.t, waitLimit, fmt.Sprintf("task %s is %q", name, state), func() error {
 		all, err := ask[[]task](h, "tasks")
 		if err != nil {
 			return err
@@ -360,7 +360,7 @@ func (h *host) task(name string, state string) {
 // problem waits until an object has the problem of that code, and returns its reason.
 func (h *host) problem(object, code string) (reason string) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, object+" is a problem, "+code, func() error {
+	lab.Eventually(h.t, waitLimit, object+" is a problem, "+code, func() error {
 		p, err := h.findProblem(object)
 		if err == nil && p.Code != code {
 			err = fmt.Errorf("it is %q: %s", p.Code, p.Reason)
@@ -374,7 +374,7 @@ func (h *host) problem(object, code string) (reason string) {
 // noProblem waits until an object has none.
 func (h *host) noProblem(object string) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, object+" is no problem", func() error {
+	lab.Eventually(h.t, waitLimit, object+" is no problem", func() error {
 		p, err := h.findProblem(object)
 		if err == nil && p.Code != "" {
 			err = errors.New(p.Reason)

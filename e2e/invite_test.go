@@ -21,7 +21,7 @@ func TestHostsJoinByTheCommandThatTheFirstPrints(t *testing.T) {
 	first, second := on(t, "invites"), on(t, "joins")
 	first.StartAgent()
 	first.ready()
-	lab.Eventually(t, patience, "it says how to get the command", func() error {
+	lab.Eventually(t, waitLimit, "it says how to get the command", func() error {
 		if out := first.Agent().Output(); !strings.Contains(out, "shoal token create") {
 			return errors.New(out)
 		}
@@ -87,7 +87,7 @@ var tokenID = regexp.MustCompile(`\b[0-9a-f]{12}\b`)
 // listens waits until these are the TCP ports of the host's own address that it listens on, DNS aside.
 func (h *host) listens(ports ...string) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, fmt.Sprintf("%s listens on %q", h.Name(), ports), func() error {
+	lab.Eventually(h.t, waitLimit, fmt.Sprintf("%s listens on %q", h.Name(), ports), func() error {
 		var found []string
 		for line := range strings.Lines(h.Exec("ss", "-Hltn")) {
 			if at, ok := strings.CutPrefix(strings.Fields(line)[3], h.Addr().String()+":"); ok {

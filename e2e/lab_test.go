@@ -98,13 +98,13 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 			want.Scheduler = "rr"
 		}
 		get := a.Start("whoami", "get", "--timeout", "30s", "http://10.96.0.1/slow?d=2s")
-		lab.Eventually(t, patience, "the connection is seen", func() error {
+		lab.Eventually(t, waitLimit, "the connection is seen", func() error {
 			if n, err := a.Connections("tcp", task); err != nil || n != 1 {
 				return fmt.Errorf("there are %d, %w", n, err)
 			}
 			return nil
 		})
-		if err := get.Wait(patience); err != nil {
+		if err := get.Wait(waitLimit); err != nil {
 			t.Errorf("%v\n%s", err, get.Output())
 		}
 		if got, err := a.Frontends(); err != nil || !reflect.DeepEqual(got, []lab.Frontend{want}) {
@@ -152,7 +152,7 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		lab.Eventually(t, patience, "its processes have ended", func() error {
+		lab.Eventually(t, waitLimit, "its processes have ended", func() error {
 			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && !strings.Contains(string(b), "Z (zombie)") {
 				return fmt.Errorf("process %d lives", pid)
 			}
@@ -246,7 +246,7 @@ func TestNothingIsLeftOfAKilledJob(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	lab.Eventually(t, patience, "all is gone", func() error {
+	lab.Eventually(t, waitLimit, "all is gone", func() error {
 		if all := left(); len(all) > 0 {
 			return fmt.Errorf("left are %v", all)
 		}

@@ -144,7 +144,7 @@ func TestDraining(t *testing.T) {
 		slow = append(slow, h.Start("whoami", "get", "--timeout", "30s", url+"slow?d=6s"))
 	}
 	sender := h.Load("--keep", "--workers", "2", "--timeout", "500ms", "udp://"+vip+":9000")
-	lab.Eventually(t, patience, "a request and a flow of datagrams at the leaver", func() error {
+	lab.Eventually(t, waitLimit, "a request and a flow of datagrams at the leaver", func() error {
 		if tcp, udp := entries("tcp"), entries("udp"); tcp != 1 || udp != 1 {
 			return fmt.Errorf("%d connections, %d flows", tcp, udp)
 		}
@@ -169,7 +169,7 @@ func TestDraining(t *testing.T) {
 
 	answers := map[string]int{}
 	for _, p := range slow {
-		if err := p.Wait(patience); err != nil {
+		if err := p.Wait(waitLimit); err != nil {
 			t.Errorf("a request in hand: %v\n%s", err, p.Output())
 		}
 		answers[field(p.Output(), "hostname")]++
@@ -177,7 +177,7 @@ func TestDraining(t *testing.T) {
 	if answers["leaver"] != 1 || answers["stayer"] != 1 {
 		t.Errorf("the requests in hand were answered by %v", answers)
 	}
-	if err := stop.Wait(patience); err != nil {
+	if err := stop.Wait(waitLimit); err != nil {
 		t.Error(err)
 	}
 	h.task("leaver", "")
@@ -195,7 +195,7 @@ func TestDrainEndsAtItsDeadline(t *testing.T) {
 	h.answered(url, "hasty")
 	slow := h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=50s")
 	addr := netip.MustParseAddr(leaver.addr())
-	lab.Eventually(t, patience, "the request is in hand", func() error {
+	lab.Eventually(t, waitLimit, "the request is in hand", func() error {
 		if n, err := h.Connections("tcp", addr); err != nil || n != 1 {
 			return fmt.Errorf("%d connections, %w", n, err)
 		}
@@ -217,7 +217,7 @@ func TestDrainEndsAtItsDeadline(t *testing.T) {
 		t.Error("the container had ended by itself")
 	}
 	h.Docker("kill", "hasty")
-	_ = stop.Wait(patience) // however it ends
+	_ = stop.Wait(waitLimit) // however it ends
 	_ = slow.Signal(syscall.SIGKILL)
 }
 

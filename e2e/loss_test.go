@@ -52,7 +52,7 @@ func TestHostsAHostIsLostAndReturns(t *testing.T) {
 	c.CutOff()
 	c.rotation("web", 2*inTime, "web-n3")
 	c.run("late-n3", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
-	c.rotation("web", patience, "web-n3", "late-n3")
+	c.rotation("web", waitLimit, "web-n3", "late-n3")
 	c.answered("http://"+vip+":8000/", "web-n3", "late-n3")
 	c.answered("http://127.0.0.1:8000/", "web-n3", "late-n3")
 
@@ -120,7 +120,7 @@ func (h *host) balances(service string, tasks map[string]container) {
 		want = append(want, c.addr())
 	}
 	slices.Sort(want)
-	lab.Eventually(h.t, patience, fmt.Sprintf("%s balances to %v", h.Name(), slices.Sorted(maps.Keys(tasks))), func() error {
+	lab.Eventually(h.t, waitLimit, fmt.Sprintf("%s balances to %v", h.Name(), slices.Sorted(maps.Keys(tasks))), func() error {
 		all, err := h.Frontends()
 		if err != nil {
 			return err
@@ -221,7 +221,7 @@ func TestHostsARollingReplacementLosesNothing(t *testing.T) {
 		old = append(old, "old-"+h.Name())
 	}
 	for _, h := range m.hosts {
-		h.rotation("roll", 2*patience, old...)
+		h.rotation("roll", 2*waitLimit, old...)
 	}
 	url := "http://" + a.vip("roll") + ":8000/"
 	loads := []*lab.Load{
@@ -236,7 +236,7 @@ func TestHostsARollingReplacementLosesNothing(t *testing.T) {
 			now = append(now, "new-"+done.Name())
 		}
 		for _, other := range m.hosts {
-			other.rotation("roll", 2*patience, now...)
+			other.rotation("roll", 2*waitLimit, now...)
 		}
 		h.Shoal("stop", old[i])
 	}
@@ -307,7 +307,7 @@ func TestHostsBadTokensAreRefused(t *testing.T) {
 		t.Helper()
 		p := stranger.Start("shoal", "agent", "--node", node, "--state-dir", stranger.Dir()+"/stranger", "--run-dir", stranger.Dir()+"/stranger-run",
 			"--docker-host", "unix://"+stranger.DockerSocket(), "--join", a.Addr().String(), "--token", token)
-		err := p.Wait(patience)
+		err := p.Wait(waitLimit)
 		var exit interface{ ExitCode() int }
 		if !errors.As(err, &exit) {
 			_ = p.Signal(syscall.SIGKILL)
@@ -357,7 +357,7 @@ func TestHostsBadTokensAreRefused(t *testing.T) {
 	lab.AwaitNodes(t, a.Host, stranger)
 	t.Cleanup(func() {
 		stranger.Shoal("down")
-		lab.Eventually(t, patience, "x1 is forgotten", func() error {
+		lab.Eventually(t, waitLimit, "x1 is forgotten", func() error {
 			_, err := a.TryShoal("node", "rm", "x1")
 			return err
 		})

@@ -175,7 +175,7 @@ func TestForwarding(t *testing.T) {
 		"www.example.net.": "203.0.113.5", "github.com.": "203.0.113.6", "rebind.example.net.": near, "container.example.net.": netip.MustParsePrefix(h.meshSubnet()).Addr().Next().String(),
 	})
 
-	lab.Eventually(t, patience, "a foreign name is answered", func() error {
+	lab.Eventually(t, waitLimit, "a foreign name is answered", func() error {
 		if got := client.dig("+short", "www.example.net"); got != "203.0.113.5" {
 			return fmt.Errorf("%q", got)
 		}

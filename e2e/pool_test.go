@@ -105,7 +105,7 @@ func TestSmallPool(t *testing.T) {
 		t.Errorf("later has %s, not %s of the one service that is idle", got, last)
 	}
 	h.answered(h.web("later"), "later")
-	lab.Eventually(t, patience, "the idle service is forgotten", func() error {
+	lab.Eventually(t, waitLimit, "the idle service is forgotten", func() error {
 		if list := h.Shoal("services"); strings.Contains(list, "default/late ") {
 			return errors.New(list)
 		}

@@ -47,7 +47,7 @@ func startOtherServer(t *testing.T, h *lab.Host) *lab.Process {
 	}
 	p := h.Start(program, asOtherServer)
 	for _, transport := range []string{"+notcp", "+tcp"} {
-		lab.Eventually(t, patience, "the other server answers "+transport, func() error {
+		lab.Eventually(t, waitLimit, "the other server answers "+transport, func() error {
 			if out, err := h.TryExec("dig", "+time=1", "+tries=1", "+short", transport, "@127.0.0.1", "example.com"); err != nil || strings.TrimSpace(out) != otherServer {
 				return fmt.Errorf("%q: %w; it says %s", out, err, p.Output())
 			}
@@ -85,7 +85,7 @@ func TestHostsPort53Taken(t *testing.T) {
 	answered := func(what string, enter []string, h *host, at string, want string) {
 		t.Helper()
 		for _, transport := range []string{"+notcp", "+tcp"} {
-			lab.Eventually(t, patience, fmt.Sprintf("%s asks %s %s", what, at, transport), func() error {
+			lab.Eventually(t, waitLimit, fmt.Sprintf("%s asks %s %s", what, at, transport), func() error {
 				if got, err := dig(enter, h, at, transport); err != nil || got != want {
 					return fmt.Errorf("%q, want %q; %w", got, want, err)
 				}
@@ -96,7 +96,7 @@ func TestHostsPort53Taken(t *testing.T) {
 	end := func(p *lab.Process) {
 		t.Helper()
 		_ = p.Signal(syscall.SIGKILL)
-		_ = p.Wait(patience) // "signal: killed"
+		_ = p.Wait(waitLimit) // "signal: killed"
 	}
 	everywhere := func() {
 		t.Helper()
@@ -167,7 +167,7 @@ func TestHostsPort53Taken(t *testing.T) {
 	one.RestartAgent()
 	one.ready()
 	everywhere()
-	lab.Eventually(t, patience, "the agent has port 53", func() error {
+	lab.Eventually(t, waitLimit, "the agent has port 53", func() error {
 		for _, at := range []string{dnsServer, server} {
 			if out := one.Exec("ss", "-Hlnt", "src", at, "and", "sport", "53"); !strings.Contains(out, at+":53") {
 				return errors.New(out)

@@ -74,7 +74,7 @@ func TestProblems(t *testing.T) {
 	}
 
 	h.Docker(append([]string{"rm", "-f"}, names...)...)
-	lab.Eventually(t, patience, "the problems are gone with their containers", func() error {
+	lab.Eventually(t, waitLimit, "the problems are gone with their containers", func() error {
 		if list := h.Shoal("problems"); list != "no problems" {
 			return fmt.Errorf("%s", list)
 		}

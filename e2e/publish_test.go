@@ -46,7 +46,7 @@ func TestHostsWhichHostsServe(t *testing.T) {
 	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
 	process := b.Start("whoami", "serve", "--http", "8082")
 	t.Cleanup(func() { _ = process.Signal(syscall.SIGKILL) })
-	lab.Eventually(t, patience, "the process answers", func() error {
+	lab.Eventually(t, waitLimit, "the process answers", func() error {
 		_, err := b.get("http://127.0.0.1:8082/")
 		return err
 	})

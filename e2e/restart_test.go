@@ -132,7 +132,7 @@ func TestEngineAway(t *testing.T) {
 	}
 	away := func() {
 		t.Helper()
-		lab.Eventually(t, patience, "the agent says that the engine is away", func() error {
+		lab.Eventually(t, waitLimit, "the agent says that the engine is away", func() error {
 			s, err := ask[status](h, "status")
 			if err == nil && s.Engine == "connected" {
 				err = errors.New(s.Engine)

@@ -30,7 +30,7 @@ func TestHostsRoutesAreBackAtOnce(t *testing.T) {
 	a.run("back", "--network mesh -l shoal.service=back -l shoal.publish=8090:8000")
 	a.answered(a.web("back"), "back")
 	var rules []string
-	lab.Eventually(t, patience, "there are routing rules", func() error {
+	lab.Eventually(t, waitLimit, "there are routing rules", func() error {
 		rules = nil
 		for line := range strings.Lines(a.Exec("ip", "-details", "rule")) {
 			if rule, ok := strings.CutPrefix(line, "540:"); ok {
@@ -81,7 +81,7 @@ func TestHostsNetworkdIsTold(t *testing.T) {
 	a.Exec("mkdir", "-p", "/run/systemd/netif")
 	t.Cleanup(func() { a.Exec("rm", "-r", "/run/systemd") })
 	a.RestartAgent()
-	lab.Eventually(t, patience, "systemd-networkd is told", func() error {
+	lab.Eventually(t, waitLimit, "systemd-networkd is told", func() error {
 		out, err := a.TryExec("cat", file)
 		if err == nil && (!strings.Contains(out, "ManageForeignRoutes=no") || !strings.Contains(out, "ManageForeignRoutingPolicyRules=no")) {
 			err = fmt.Errorf("%s says %q", file, out)
@@ -94,7 +94,7 @@ func TestHostsNetworkdIsTold(t *testing.T) {
 func backAfter(h *host, monitor *lab.Process, what string, command []string) time.Duration {
 	h.t.Helper()
 	before := ""
-	lab.Eventually(h.t, patience, "the monitor has printed all so far", func() error {
+	lab.Eventually(h.t, waitLimit, "the monitor has printed all so far", func() error {
 		// A route of no use marks the place.
 		mark := fmt.Sprintf("203.0.113.%d", 1+len(monitor.Output())%250)
 		h.Exec("ip", "route", "replace", mark+"/32", "dev", "lo")
@@ -106,7 +106,7 @@ func backAfter(h *host, monitor *lab.Process, what string, command []string) tim
 	})
 	h.Exec(command...)
 	var took time.Duration
-	lab.Eventually(h.t, patience, what+" is back", func() error {
+	lab.Eventually(h.t, waitLimit, what+" is back", func() error {
 		var gone time.Time
 		for line := range strings.Lines(strings.TrimPrefix(monitor.Output(), before)) {
 			stamp, event, found := strings.Cut(strings.TrimPrefix(line, "["), "] ")

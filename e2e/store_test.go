@@ -51,7 +51,7 @@ func (m *members) withoutFirstAgent() {
 // hasRole waits until the agent sees a host in a role in the store.
 func (h *host) hasRole(node, role string) {
 	h.t.Helper()
-	lab.Eventually(h.t, patience, node+" is a "+role+" of the store", func() error {
+	lab.Eventually(h.t, waitLimit, node+" is a "+role+" of the store", func() error {
 		out, err := h.TryShoal("nodes")
 		if err != nil {
 			return err

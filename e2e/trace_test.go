@@ -63,7 +63,7 @@ func TestHostsTraceGoesOverAllHostsOnTheWay(t *testing.T) {
 		h.task("namesake-n3", "running")
 	}
 	for h, c := range map[*host]container{n1: near, n3: far} {
-		lab.Eventually(t, patience, h.Name()+" knows "+c.name, func() error {
+		lab.Eventually(t, waitLimit, h.Name()+" knows "+c.name, func() error {
 			_, err := h.TryShoal("dns", "--from", c.name, "web")
 			return err
 		})

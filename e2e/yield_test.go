@@ -26,7 +26,7 @@ func TestWhoComesLaterHasThePort(t *testing.T) {
 		t.Helper()
 		start := time.Now()
 		for where, try := range map[string]func(...string) (string, error){"outside": outside.TryExec, "the host": h.TryExec} {
-			lab.Eventually(t, patience, fmt.Sprintf("%s has %d, for %s", who, n, where), func() error {
+			lab.Eventually(t, waitLimit, fmt.Sprintf("%s has %d, for %s", who, n, where), func() error {
 				got, err := try("whoami", "get", "--timeout", "1s", port(n))
 				if err == nil && field(got, "hostname") != who {
 					err = fmt.Errorf("it is %s that answers", field(got, "hostname"))

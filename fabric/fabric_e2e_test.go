@@ -63,29 +63,29 @@ func TestContainersOfAllHostsReachEachOther(t *testing.T) {
 				if want := mtu - 40 - 12; mss != want { // IP and TCP headers, timestamps
 					t.Errorf("%v: TCP segments of %d, want %d", p, mss, want)
 				}
-				if err := a.container.ping(b.addr, mtu, patience); err != nil {
+				if err := a.container.ping(b.addr, mtu, waitLimit); err != nil {
 					t.Errorf("%v: ping of %d octets that must not be fragmented: %v", p, mtu, err)
 				}
-				if err := a.container.ping(b.addr, mtu+1, patience); !errors.Is(err, unix.EMSGSIZE) {
+				if err := a.container.ping(b.addr, mtu+1, waitLimit); !errors.Is(err, unix.EMSGSIZE) {
 					t.Errorf("%v: ping of %d octets: %v, want %v", p, mtu+1, err, unix.EMSGSIZE)
 				}
 
 				// The host itself, and a container on another of its networks.
-				if got, _, err := a.ask("tcp4", b.addr.String(), 0, patience); err != nil {
+				if got, _, err := a.ask("tcp4", b.addr.String(), 0, waitLimit); err != nil {
 					t.Errorf("%v: from the host itself: %q, %v", p, got, err)
 				}
-				if got, _, err := a.other.ask("tcp4", b.addr.String(), 0, patience); err != nil || strings.HasPrefix(got, "172.30") {
+				if got, _, err := a.other.ask("tcp4", b.addr.String(), 0, waitLimit); err != nil || strings.HasPrefix(got, "172.30") {
 					t.Errorf("%v: from a container on another network: %q, %v", p, got, err)
 				}
 			}
 			// Out of the cluster: masqueraded. To a host of it, too.
 			w.router.serve("tcp4")
 			for name, h := range w.hosts {
-				if got, _, err := h.container.ask("tcp4", outside, 0, patience); err != nil || !strings.HasPrefix(got, h.node.Addr.String()+" ") {
+				if got, _, err := h.container.ask("tcp4", outside, 0, waitLimit); err != nil || !strings.HasPrefix(got, h.node.Addr.String()+" ") {
 					t.Errorf("container of %s to the outside: seen as %q, %v", name, got, err)
 				}
 			}
-			if got, _, err := w.hosts["a"].container.ask("tcp4", hostB.Addr.String(), 0, patience); err != nil || !strings.HasPrefix(got, hostA.Addr.String()+" ") {
+			if got, _, err := w.hosts["a"].container.ask("tcp4", hostB.Addr.String(), 0, waitLimit); err != nil || !strings.HasPrefix(got, hostA.Addr.String()+" ") {
 				t.Errorf("container of a to host b: seen as %q, %v", got, err)
 			}
 		})
@@ -182,7 +182,7 @@ func TestOversizedPacketsAreAnsweredWithTheMTU(t *testing.T) {
 			a.container.do(big("eth0"))
 			a.do(big("veth1"))
 			a.do(big("br-mesh"))
-			err := a.container.ping(b.addr, 1500, patience)
+			err := a.container.ping(b.addr, 1500, waitLimit)
 			if want := fmt.Sprintf("10.244.1.1 says: unreachable, code 4, MTU %d", MTU(backend, 1500)); err == nil || err.Error() != want {
 				t.Errorf("ping of 1500 octets: %v, want %s", err, want)
 			}

@@ -381,7 +381,7 @@ func (s *space) serve(network string) {
 	})
 }
 
-const patience = 3 * time.Second
+const waitLimit = 3 * time.Second
 
 // ask sends size octets by TCP, or one packet by UDP, to port 8000, and returns
 // the answer: the address it was seen with, and for TCP the size; mss is TCP's
@@ -476,12 +476,12 @@ func (w *world) reaches(from, to string) {
 	w.t.Helper()
 	a, b := w.hosts[from], w.hosts[to]
 	for _, network := range []string{"tcp4", "udp4"} {
-		got, _, err := a.container.ask(network, b.addr.String(), 0, patience)
+		got, _, err := a.container.ask(network, b.addr.String(), 0, waitLimit)
 		if seen, _, _ := strings.Cut(got, " "); err != nil || seen != a.addr.String() {
 			w.t.Errorf("%s from the container of %s to that of %s: seen as %q, %v", network, from, to, got, err)
 		}
 	}
-	if err := a.container.ping(b.addr, 100, patience); err != nil {
+	if err := a.container.ping(b.addr, 100, waitLimit); err != nil {
 		w.t.Errorf("ping from the container of %s to that of %s: %v", from, to, err)
 	}
 }

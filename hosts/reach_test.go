@@ -90,7 +90,7 @@ func (s *suite) whoReachesWhat() {
 					return err
 				}
 				var missing []string
-				wrong, missing = judge(row.who, row.may, targets, out)
+				wrong, missing = evaluate(row.who, row.may, targets, out)
 				if len(wrong) > 0 { // that is a hole, however short
 					return nil
 				}

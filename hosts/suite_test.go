@@ -23,7 +23,7 @@ import (
 const (
 	commandLimit = 6 * time.Minute  // for a command on a host
 	startLimit   = 8 * time.Minute  // for agents to make a cluster, and for an engine's first containers
-	patience     = 2 * time.Minute  // after a disturbance, until all holds again
+	waitLimit    = 2 * time.Minute  // after a disturbance, until all holds again
 	leastTime    = 15 * time.Second // for something to hold, where all that time is over
 )
 
@@ -84,7 +84,7 @@ func (s *suite) during(name, about string, f func()) {
 }
 
 // disturbed says that time for what should hold begins now.
-func (s *suite) disturbed() { s.allow(patience) }
+func (s *suite) disturbed() { s.allow(waitLimit) }
 
 func (s *suite) allow(limit time.Duration) {
 	s.mu.Lock()
@@ -215,7 +215,7 @@ func (s *suite) start() {
 		say("%s: hosts are up, and shoal is installed", name)
 		s.makeCluster()
 		s.stopIfFailed()
-		s.each((*host).settle)
+		s.each((*host).prepare)
 		s.stopIfFailed()
 		s.describe()
 		s.findVIP()
@@ -321,13 +321,13 @@ func (h *host) seesAll() error {
 	return nil
 }
 
-// settle has the engine's containers ask shoal, and starts those that all steps use:
+// prepare has the engine's containers ask shoal, and starts those that all steps use:
 //
 //	web     on the mesh, a task of the service web, which publishes port 8080
 //	quiet   on the mesh, of no service: what it listens on is published nowhere
 //	client  on the mesh, for what a container of the mesh sends
 //	other   on a bridge of its own
-func (h *host) settle() {
+func (h *host) prepare() {
 	h.s.allow(startLimit)
 	h.must("shoal docker-config >/etc/docker/daemon.json && systemctl restart docker")
 	h.s.holds("the mesh's network is there", func() error {

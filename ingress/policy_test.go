@@ -134,7 +134,7 @@ func TestListenersOfUDPAreConfirmed(t *testing.T) {
 		{[]sockets.Listener{other}, true},
 		{nil, true},
 	} {
-		if got := s.take(step.ls); got != step.changed {
+		if got := s.update(step.ls); got != step.changed {
 			t.Errorf("look %d: changed %t", i+1, got)
 		}
 	}

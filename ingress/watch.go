@@ -65,7 +65,7 @@ func (g *Ingress) look() bool {
 	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.seen.take(ls)
+	return g.seen.update(ls)
 }
 
 // port is one of a protocol.
@@ -80,10 +80,10 @@ type seen struct {
 	confirmed map[sockets.Listener]bool
 }
 
-// take takes in what there is now, and tells whether what is confirmed has changed. A
+// update records what there is now, and tells whether what is confirmed has changed. A
 // listener of TCP is confirmed at once. One of UDP is when it is there twice: a client
 // of DNS has a socket that looks alike, at a port of chance, for a moment.
-func (s *seen) take(ls []sockets.Listener) (changed bool) {
+func (s *seen) update(ls []sockets.Listener) (changed bool) {
 	now, confirmed := map[sockets.Listener]bool{}, map[sockets.Listener]bool{}
 	for _, l := range ls {
 		now[l] = true

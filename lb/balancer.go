@@ -171,12 +171,12 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (dirty map[Key]bool) {
 	if b.opts.DNSPorts != nil {
 		ports = b.opts.DNSPorts()
 	}
-	elsewhere := b.base != nil && !maps.Equal(ports, b.base.DNSPorts)
+	portsChanged := b.base != nil && !maps.Equal(ports, b.base.DNSPorts)
 	guard := b.guard(s)
-	if b.snap == nil || elsewhere || !sharedHosts(b.snap, s) || !reflect.DeepEqual(guard, b.base.Guard) {
+	if b.snap == nil || portsChanged || !sharedHosts(b.snap, s) || !reflect.DeepEqual(guard, b.base.Guard) {
 		base := BaseOf(s, b.opts.Recognise)
 		base.DNSPorts, base.Guard = ports, guard
-		if b.opts.DNSPeers.IsValid() && (b.snap == nil || elsewhere || !slices.Equal(otherServers(b.snap), otherServers(s))) {
+		if b.opts.DNSPeers.IsValid() && (b.snap == nil || portsChanged || !slices.Equal(otherServers(b.snap), otherServers(s))) {
 			fresh[dnsPeersID] = dnsPeers(b.opts.DNSPeers, b.opts.DNS, base.DNSPort(b.opts.DNS), s)
 		}
 		if b.base == nil || !base.equal(b.base) {

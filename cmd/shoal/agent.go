@@ -79,7 +79,7 @@ variables over the file.`,
 		Example: "  sudo shoal agent\n  sudo shoal agent --pool 10.200.0.0/16 --dns 10.200.0.10",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := c.settle(cmd.Flags(), o)
+			log, err := c.resolve(cmd.Flags(), o)
 			if err != nil {
 				return err
 			}
@@ -103,7 +103,7 @@ state folder.`,
 		Example: "  sudo systemctl stop shoal && sudo shoal down",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := c.settle(cmd.Flags(), o)
+			log, err := c.resolve(cmd.Flags(), o)
 			if err != nil {
 				return err
 			}

@@ -124,7 +124,7 @@ places.`,
 		Example: "  shoal docker-config",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := c.settle(cmd.Flags(), o); err != nil {
+			if _, err := c.resolve(cmd.Flags(), o); err != nil {
 				return err
 			}
 			if err := c.Check(); err != nil {

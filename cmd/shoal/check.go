@@ -26,7 +26,7 @@ where shoal cannot run.`,
 		Example: "  sudo shoal check\n  sudo shoal check --data-plane nftables -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := c.settle(cmd.Flags(), o); err != nil {
+			if _, err := c.resolve(cmd.Flags(), o); err != nil {
 				return err
 			}
 			findings, err := agent.Check(cmd.Context(), c.Config)

@@ -17,10 +17,10 @@ import (
 // defaultConfigFile is read where it exists; a file named by --config must.
 const defaultConfigFile = "/etc/shoal/agent.yaml"
 
-// settle fills the flags nobody gave on the command line: first from the
+// resolve fills the flags nobody gave on the command line: first from the
 // environment (--tcp-timeout is SHOAL_TCP_TIMEOUT), then from a YAML file whose
 // keys are the flags' names. It returns the logger they ask for.
-func (c *settings) settle(flags *pflag.FlagSet, o *options) (*slog.Logger, error) {
+func (c *settings) resolve(flags *pflag.FlagSet, o *options) (*slog.Logger, error) {
 	if v, ok := os.LookupEnv("SHOAL_CONFIG"); ok && !flags.Changed("config") {
 		c.file = v
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // settled runs settle on the agent's flags.
-func settled(t *testing.T, args []string, env map[string]string, file string) (settings, error) {
+func resolved(t *testing.T, args []string, env map[string]string, file string) (settings, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "agent.yaml")
 	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
@@ -29,13 +29,13 @@ func settled(t *testing.T, args []string, env map[string]string, file string) (s
 	if err := f.Parse(append([]string{"--config", path}, args...)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.settle(f, &options{runDir: "/run/shoal"})
+	_, err := c.resolve(f, &options{runDir: "/run/shoal"})
 	return c, err
 }
 
 func TestFlagsWinOverVariablesAndThoseOverTheFile(t *testing.T) {
 	const file = "udp-timeout: 1m\ntcp-timeout: 1h\nzone: file.internal\nupstream: [192.0.2.1, '192.0.2.2:53']\n"
-	c, err := settled(t, []string{"--tcp-timeout", "3h"}, map[string]string{"SHOAL_TCP_TIMEOUT": "2h", "SHOAL_ZONE": "env.internal"}, file)
+	c, err := resolved(t, []string{"--tcp-timeout", "3h"}, map[string]string{"SHOAL_TCP_TIMEOUT": "2h", "SHOAL_ZONE": "env.internal"}, file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestWrongSettingsAreNamedWithTheirPlace(t *testing.T) {
 		"two at once":  {file: "a: 1\nb: 2\n", say: []string{`"a"`, `"b"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := settled(t, nil, tt.env, tt.file)
+			_, err := resolved(t, nil, tt.env, tt.file)
 			var usage *usageError
 			if !errors.As(err, &usage) {
 				t.Fatalf("got %v, want a usageError", err)
@@ -80,7 +80,7 @@ func TestWrongSettingsAreNamedWithTheirPlace(t *testing.T) {
 }
 
 func TestEmptyFileIsNoMistake(t *testing.T) {
-	if _, err := settled(t, nil, nil, "# nothing\n"); err != nil {
+	if _, err := resolved(t, nil, nil, "# nothing\n"); err != nil {
 		t.Error(err)
 	}
 }

@@ -101,14 +101,14 @@ func entries(table string) ([]byte, error) {
 	if err := getsockopt(fd, soGetEntries, b); err != nil { // EAGAIN: it has just changed
 		return nil, fmt.Errorf("ask for the entries of table %s: %w", table, err)
 	}
-	if err := forget(b[headerLen:]); err != nil {
+	if err := clearCounters(b[headerLen:]); err != nil {
 		return nil, fmt.Errorf("read the entries of table %s: %w", table, err)
 	}
 	return append(info, b...), nil
 }
 
-// forget sets the counters of all entries to zero.
-func forget(b []byte) error {
+// clearCounters sets the counters of all entries to zero.
+func clearCounters(b []byte) error {
 	for len(b) > 0 {
 		if len(b) < entryLen {
 			return errors.New("entries end within one")

@@ -17,7 +17,7 @@ func entry(octet byte, length int) []byte {
 
 func TestCountersAreForgottenAndNothingElse(t *testing.T) {
 	b := append(entry(1, 152), entry(2, 112)...)
-	if err := forget(b); err != nil {
+	if err := clearCounters(b); err != nil {
 		t.Fatal(err)
 	}
 	for i, c := range b {
@@ -33,7 +33,7 @@ func TestCountersAreForgottenAndNothingElse(t *testing.T) {
 		"no length":   make([]byte, 112),
 		"ends behind": append(entry(1, 112), entry(1, 160)[:112]...),
 	} {
-		if forget(bad) == nil {
+		if clearCounters(bad) == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

@@ -28,11 +28,11 @@ type Interest struct {
 	Priorities []uint32               // a routing rule that has one of these goes
 }
 
-// settle is how long notifications are gathered before the signal: whoever
+// quietTime is how long notifications are gathered before the signal: whoever
 // changes something tends to change more. Of routing little is gathered, and not
 // for long: packets go astray meanwhile.
 const (
-	settle        = 50 * time.Millisecond
+	quietTime     = 50 * time.Millisecond
 	settleRouting = 10 * time.Millisecond
 	latestRouting = 40 * time.Millisecond
 )
@@ -51,10 +51,10 @@ func Start(ctx context.Context, in Interest) (<-chan struct{}, error) {
 // Subscribe signals those notifications of some multicast groups of a netlink
 // protocol that concern the caller. It is as [Start] in all else.
 func Subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool, protocol int, groups ...uint) (<-chan struct{}, error) {
-	return subscribe(ctx, concerns, settle, time.Hour, protocol, groups...)
+	return subscribe(ctx, concerns, quietTime, time.Hour, protocol, groups...)
 }
 
-func subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool, settle, latest time.Duration, protocol int, groups ...uint) (<-chan struct{}, error) {
+func subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool, quietTime, latest time.Duration, protocol int, groups ...uint) (<-chan struct{}, error) {
 	s, err := nl.Subscribe(protocol, groups...)
 	if err != nil {
 		return nil, err
@@ -84,16 +84,16 @@ func subscribe(ctx context.Context, concerns func(kind uint16, data []byte) bool
 			}
 		}
 	}()
-	go gather(seen, changed, settle, latest)
+	go gather(seen, changed, quietTime, latest)
 	return changed, nil
 }
 
 // gather passes a signal on when nothing more has come for a moment, or much
 // has.
-func gather(seen <-chan struct{}, changed chan<- struct{}, settle, latest time.Duration) {
+func gather(seen <-chan struct{}, changed chan<- struct{}, quietTime, latest time.Duration) {
 	for range seen {
 		late := time.After(latest)
-		for quiet := time.After(settle); quiet != nil; {
+		for quiet := time.After(quietTime); quiet != nil; {
 			select {
 			case _, open := <-seen:
 				if !open {

@@ -44,7 +44,7 @@ func TestChangesOfWhatIsOursAreTold(t *testing.T) {
 		for more := true; more; { // one change may be told in several messages
 			select {
 			case <-changed:
-			case <-time.After(2 * settle):
+			case <-time.After(2 * quietTime):
 				more = false
 			}
 		}
@@ -74,7 +74,7 @@ func TestChangesOfWhatIsOursAreTold(t *testing.T) {
 	select {
 	case <-changed:
 		t.Error("a change of what is others' was told")
-	case <-time.After(4 * settle):
+	case <-time.After(4 * quietTime):
 	}
 
 	ours := &netlink.Route{LinkIndex: other.Attrs().Index, Dst: network("203.0.113.0/24"), Protocol: 83}

@@ -121,7 +121,7 @@ func (w *world) onlyTruth(heard <-chan string, from string, to ...string) {
 			} else {
 				w.t.Errorf("a datagram is heard %s", what)
 			}
-		case <-time.After(patience):
+		case <-time.After(waitLimit):
 			w.t.Fatalf("what %s sends is not heard", from)
 		}
 	}

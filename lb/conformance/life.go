@@ -237,7 +237,7 @@ func told(t *testing.T, w *world) {
 		w.a.must(t, func() error { return b.Do(w.a.opts) })
 		select {
 		case <-changed:
-		case <-time.After(patience):
+		case <-time.After(waitLimit):
 			t.Errorf("%s: it is not told", b.Name)
 		}
 		w.pass(w.a, true)

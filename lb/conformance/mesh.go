@@ -74,7 +74,7 @@ func strangersTunnel(t *testing.T, w *world) {
 	pretend()
 	select {
 	case <-heard:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Error("not heard as a host either: the test shows nothing")
 	}
 }
@@ -170,7 +170,7 @@ func othersMarks(t *testing.T, w *world) {
 					if err := c.echo(); err != nil {
 						t.Errorf("tcp by %s: %v", h.name, err)
 					}
-				} else if err := c.hear(patience); err != nil {
+				} else if err := c.hear(waitLimit); err != nil {
 					t.Errorf("udp by %s: %v", h.name, err)
 				}
 			}

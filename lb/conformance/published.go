@@ -287,7 +287,7 @@ func smallerPackets(t *testing.T, w *world) {
 	w.reconcile()
 	for _, task := range []string{"b1", "c1"} {
 		c := w.holdAt(task, "client", "tcp", w.a.at(8000))
-		c.SetDeadline(time.Now().Add(2 * patience))
+		c.SetDeadline(time.Now().Add(2 * waitLimit))
 		sent := bytes.Repeat([]byte("x"), 300_000)
 		go c.Write(sent)
 		got := make([]byte, len(sent))

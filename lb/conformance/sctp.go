@@ -48,7 +48,7 @@ func (n *namespace) askSCTP(to netip.AddrPort) (a answer, err error) {
 		}
 		defer nc.Close()
 		c := conn{Conn: nc, r: bufio.NewReader(nc)}
-		err = c.hear(patience)
+		err = c.hear(waitLimit)
 		a = c.answer
 		return err
 	})
@@ -96,7 +96,7 @@ func dialSCTP(to netip.AddrPort) (net.Conn, error) {
 	}
 	defer f.Close()
 	// A connect that nobody answers would wait for minutes.
-	limit := syscall.NsecToTimeval(int64(patience))
+	limit := syscall.NsecToTimeval(int64(waitLimit))
 	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit); err != nil {
 		return nil, os.NewSyscallError("setsockopt", err)
 	}

@@ -20,12 +20,12 @@ import (
 	"shoal/lab/wait"
 )
 
-// patience is how long an answer may take on a busy machine; soon is when a
+// waitLimit is how long an answer may take on a busy machine; soon is when a
 // refusal is not at once any more, and how long silence is listened to.
 const (
-	patience = 5 * time.Second
-	soon     = 900 * time.Millisecond
-	silence  = 300 * time.Millisecond
+	waitLimit = 5 * time.Second
+	soon      = 900 * time.Millisecond
+	silence   = 300 * time.Millisecond
 )
 
 // serve answers, as long as the namespace is there or until it is stopped, with
@@ -99,7 +99,7 @@ type conn struct {
 // valid.
 func (n *namespace) dial(network, to string, from netip.Addr) (c *conn, err error) {
 	err = n.do(func() error {
-		d := net.Dialer{Timeout: patience}
+		d := net.Dialer{Timeout: waitLimit}
 		if network == "udp" {
 			// A port that was used before would belong to a flow of that time.
 			port := 20_000 + n.port.Add(1)%40_000
@@ -139,7 +139,7 @@ func (c *conn) hear(limit time.Duration) error {
 
 // echo tells whether the connection still carries something there and back.
 func (c *conn) echo() error {
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(waitLimit))
 	defer c.SetDeadline(time.Time{})
 	if _, err := fmt.Fprintln(c, "still there"); err != nil {
 		return err
@@ -162,7 +162,7 @@ func (n *namespace) askFrom(from netip.Addr, network, to string) (answer, error)
 		return answer{}, err
 	}
 	defer c.Close()
-	err = c.hear(patience)
+	err = c.hear(waitLimit)
 	return c.answer, err
 }
 
@@ -172,7 +172,7 @@ func (w *world) hold(from, network, to string) *conn {
 	c, err := w.names[from].dial(network, to, netip.Addr{})
 	if err == nil {
 		w.t.Cleanup(func() { c.Close() })
-		err = c.hear(patience)
+		err = c.hear(waitLimit)
 	}
 	if err != nil {
 		w.t.Fatalf("%s → %s/%s: %v", from, to, network, err)
@@ -350,5 +350,5 @@ func (n *namespace) ping(to string, limit time.Duration) error {
 // until waits for what is to come true soon.
 func (w *world) until(what string, cond func() bool) {
 	w.t.Helper()
-	wait.For(w.t, 2*patience, what, cond)
+	wait.For(w.t, 2*waitLimit, what, cond)
 }

@@ -81,7 +81,7 @@ func ping(t *testing.T, w *world) {
 	w.reconcile()
 	for _, from := range []string{"a4", "x2", "a"} {
 		for _, to := range []string{vip, dnsVIP.String(), dnsPeers.String()} {
-			if err := w.names[from].ping(to, patience); err != nil {
+			if err := w.names[from].ping(to, waitLimit); err != nil {
 				t.Errorf("ping of %s from %s: %v", to, from, err)
 			}
 		}

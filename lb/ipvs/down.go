@@ -82,7 +82,7 @@ func downLink() error {
 	if err := netlink.LinkDel(link); err != nil {
 		return fmt.Errorf("delete the device %s: %w", hostDev, err)
 	}
-	return forget(func(f *netlink.ConntrackFlow) bool {
+	return deleteConnections(func(f *netlink.ConntrackFlow) bool {
 		return f.Reverse.SrcIP.Equal(sandboxAddr.AsSlice()) || f.Mark&lb.MarkMask == lb.ConnMark && f.Reverse.SrcIP.Equal(f.Forward.DstIP)
 	})
 }

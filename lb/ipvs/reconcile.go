@@ -37,7 +37,7 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	ensureHost := p.take(&d)
+	ensureHost := p.merge(&d)
 	retryBox := p.failures.Err(lb.Object{Part: partBox}) == nil && !p.box.read
 	for _, o := range p.failures.Due(now) {
 		switch name, isSet := strings.CutPrefix(o.Part, partSet); {
@@ -103,8 +103,8 @@ func (p *Plane) spaceOf(k lb.Key) *space {
 	return p.host
 }
 
-// take takes in a delta. It tells whether what all frontends stand on changed.
-func (p *Plane) take(d *lb.Delta) (ensureHost bool) {
+// merge adds a delta to what is wanted. It tells whether what all frontends stand on changed.
+func (p *Plane) merge(d *lb.Delta) (ensureHost bool) {
 	for k, f := range d.Frontends {
 		s := p.spaceOf(k)
 		p.count(s.frontends[k], -1)
@@ -338,7 +338,7 @@ func (p *Plane) forgetFlows(before map[ipset.Entry]bool) {
 		return
 	}
 	// An entry that is missed runs out by itself.
-	_ = forget(func(f *netlink.ConntrackFlow) bool {
+	_ = deleteConnections(func(f *netlink.ConntrackFlow) bool {
 		return f.Forward.Protocol == unix.IPPROTO_UDP && ports[f.Forward.DstPort]
 	})
 }
@@ -349,11 +349,11 @@ type flows func(*netlink.ConntrackFlow) bool
 // MatchConntrackFlow makes it a filter of netlink's.
 func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
 
-func forget(f flows) error {
+func deleteConnections(f flows) error {
 	n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
 	kernel.Wrote("conntrack", int(n))
 	if err != nil {
-		return fmt.Errorf("forget connections: %w", err)
+		return fmt.Errorf("delete connections: %w", err)
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 			vip(model.TCP, task("10.244.1.2:0", true)), vip(model.UDP, task("10.244.1.2:0", true))),
 		Endpoints: map[netip.Addr]*lb.Endpoint{addr("10.244.1.2"): {Local: true}, addr("10.244.2.2"): {}, addr("192.0.2.1"): {Local: true, Host: true}},
 	}
-	if !p.take(&first) {
+	if !p.merge(&first) {
 		t.Error("another base changes nothing that frontends stand on")
 	}
 	want := []string{
@@ -120,7 +120,7 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 		Withheld:  all(published(model.TCP, 81, "", task("10.244.2.2:81", true))),
 		Endpoints: map[netip.Addr]*lb.Endpoint{addr("10.244.1.2"): nil, addr("10.244.2.2"): {Local: true}},
 	}
-	if p.take(&second) {
+	if p.merge(&second) {
 		t.Error("what frontends stand on changed without another base")
 	}
 	want = []string{

@@ -24,7 +24,7 @@ func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) 
 	if err := p.carry(d); err != nil {
 		return err
 	}
-	p.settle(d)
+	p.written(d)
 	p.forgetFlows(leaving, later)
 	return nil
 }
@@ -50,12 +50,12 @@ func (p *Plane) carry(d *draft) error {
 	return p.flush(&b)
 }
 
-// settle takes in that a draft was written.
-func (p *Plane) settle(d *draft) {
+// written records that the kernel has what a draft says.
+func (p *Plane) written(d *draft) {
 	if d.found != nil {
 		p.have.taken, p.draining = map[string]bool{}, map[lb.Key]bool{}
 	}
-	take := func(f *frontend, taken bool) {
+	count := func(f *frontend, taken bool) {
 		if f == nil || !f.Published() {
 			return
 		}
@@ -66,7 +66,7 @@ func (p *Plane) settle(d *draft) {
 		}
 	}
 	for k := range d.dirty {
-		take(p.have.frontends[k], false)
+		count(p.have.frontends[k], false)
 		delete(p.have.frontends, k)
 		delete(p.draining, k)
 		delete(p.have.withheld, k)
@@ -75,7 +75,7 @@ func (p *Plane) settle(d *draft) {
 		}
 		if n := d.next[k]; n != nil {
 			p.have.frontends[k] = n
-			take(n, true)
+			count(n, true)
 			if n.drains() {
 				p.draining[k] = true
 				p.look = firstLook
@@ -97,7 +97,7 @@ func (p *Plane) settle(d *draft) {
 	}
 }
 
-// early takes in what passes between hosts before it is known what else is
+// early writes what passes between hosts before it is known what else is
 // wanted: rules are made only if there are none, and nothing else is removed.
 func (p *Plane) early() error {
 	found, err := p.read()

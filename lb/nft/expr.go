@@ -230,11 +230,11 @@ func visible(reg uint32) does {
 
 // Actions.
 
-func take(kind expr.VerdictKind) does { return does{&expr.Verdict{Kind: kind}} }
+func verdictOf(kind expr.VerdictKind) does { return does{&expr.Verdict{Kind: kind}} }
 
 var (
-	accept = take(expr.VerdictAccept)
-	drop   = take(expr.VerdictDrop)
+	accept = verdictOf(expr.VerdictAccept)
+	drop   = verdictOf(expr.VerdictDrop)
 )
 
 func jump(chain string) does { return does{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}} }

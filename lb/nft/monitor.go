@@ -84,14 +84,14 @@ func (m *monitor) run() {
 		case err != nil:
 			return // closed
 		}
-		if m.take(ms) {
+		if m.observe(ms) {
 			timer.Reset(quiet)
 		}
 	}
 }
 
-// take hears messages, and tells whether any is of a foreign change.
-func (m *monitor) take(ms []netlink.Message) (foreign bool) {
+// observe hears messages, and tells whether any is of a foreign change.
+func (m *monitor) observe(ms []netlink.Message) (foreign bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, msg := range ms {

@@ -18,7 +18,7 @@ func TestJudgeTellsHolesFromWhatIsMissing(t *testing.T) {
 		"a line is missing":     {"tcp://a:1 silence\ntcp://a:2 open\n", "", "somebody: nothing came of udp://a:2"},
 		"nobody is there":       {"", "", ""},
 	} {
-		wrong, missing := judge("somebody", may, targets, test.out)
+		wrong, missing := evaluate("somebody", may, targets, test.out)
 		if got := strings.Join(wrong, "\n"); got != test.wrong {
 			t.Errorf("%s: wrong is %q, want %q", name, got, test.wrong)
 		}

@@ -21,9 +21,9 @@ type target struct {
 	url  string // as whoami reach takes it
 }
 
-// judge compares what came of a row with what it should be: wrong is what is open and has to be closed, missing what is closed
+// evaluate compares what came of a row with what it should be: wrong is what is open and has to be closed, missing what is closed
 // and has to be open.
-func judge(who string, may map[string]verdict, targets []target, out string) (wrong, missing []string) {
+func evaluate(who string, may map[string]verdict, targets []target, out string) (wrong, missing []string) {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if out == "" {
 		return nil, nil // there is nobody
