@@ -290,7 +290,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		f := id.Files()
 		o.Peers = &store.Peers{
 			Addr: c.Advertise, CertFile: f.Cert, KeyFile: f.Key, CAFile: f.CA, TLS: id.ClientTLS(),
-			CRLFile: f.CRL, Revoked: id.CheckRevoked,
+			CRLFile: f.CRL, RevokedFile: f.Revoked,
 		}
 	}
 	waitsFor("the store: its etcd's start")

@@ -60,7 +60,10 @@ func (b *bench) dataPlane() {
 	b.Logf("data plane alone: %d services from empty", n)
 	var empty, decided []float64
 	for range max(1, b.rounds/5) {
-		r.must("remove all that the data plane has in the kernel", r.do(func() error { return thePlane().down(context.Background(), r.opts) }))
+		// A namespace each: IPVS keeps destinations that were removed for two minutes, and
+		// looks through all of them for each that is added (ip_vs_trash_get_dest).
+		r.must("remove all that the data plane has in the kernel", r.end())
+		r = newRig(b)
 		r.start()
 		whole, plane := r.pass(r.snapshot(0), true)
 		b.Logf("with no service: %v, the data plane %v", whole, plane)
@@ -130,13 +133,16 @@ func newRig(b *bench) *rig {
 		self := netlink.NewIPNet(rigNode("a", 1).Addr.AsSlice())
 		return errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, &netlink.Addr{IPNet: self}))
 	})
-	b.Cleanup(func() {
-		_ = r.do(func() error {
-			r.stop()
-			return thePlane().down(context.Background(), r.opts)
-		})
-	})
+	b.Cleanup(func() { _ = r.end() })
 	return r
+}
+
+// end removes all that the data plane has in the kernel.
+func (r *rig) end() error {
+	return r.do(func() error {
+		r.stop()
+		return thePlane().down(context.Background(), r.opts)
+	})
 }
 
 // start makes the balancer and its plane, anew if there are any: as a start of

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"shoal/store"
 )
 
 // Hosts of these tests are network namespaces on a bridge, that is in a
@@ -34,6 +36,9 @@ type memberConfig struct {
 }
 
 func TestMain(m *testing.M) {
+	if store.IsChild() {
+		os.Exit(store.RunChild(nil))
+	}
 	if c := os.Getenv(memberEnv); c != "" {
 		if err := runMember(c); err != nil {
 			fmt.Fprintln(os.Stderr, err)

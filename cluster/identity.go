@@ -63,6 +63,8 @@ type Files struct {
 	Key  string // this host's
 	// CRL is the list of revoked serials (DER), signed by this host: for itself.
 	CRL string
+	// Revoked is the list of removed hosts, for [RevokedBy].
+	Revoked string
 }
 
 // Identity is this host's membership: its certificate and what it was given
@@ -316,7 +318,7 @@ func (id *Identity) GossipKey() []byte { return id.gossip }
 // Files are the paths of the identity's files.
 func (id *Identity) Files() Files {
 	path := func(name string) string { return filepath.Join(id.host.Dir, name) }
-	return Files{CA: path(caFile), Cert: path(certFile), Key: path(keyFile), CRL: path(crlFile)}
+	return Files{CA: path(caFile), Cert: path(certFile), Key: path(keyFile), CRL: path(crlFile), Revoked: path(revokedFile)}
 }
 
 // HTTPClient speaks HTTPS to other hosts of the cluster, by mutual TLS and from

@@ -13,13 +13,45 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
 // CheckRevoked tells why a certificate of the cluster is not good any more; nil:
 // its host was not removed. It is quick: for each request of a server.
 func (id *Identity) CheckRevoked(cert *x509.Certificate) error {
-	if r, ok := (*id.revoked.Load())[keyOf(cert)]; ok {
+	return why(*id.revoked.Load(), cert)
+}
+
+// RevokedBy makes of a file that [Identity.Files] names what tells, in another
+// process, why a certificate is not good any more, as [Identity.CheckRevoked] does
+// in this one. It is quick, and takes up changes of the file at once.
+func RevokedBy(file string) func(*x509.Certificate) error {
+	var mu sync.Mutex
+	var read fs.FileInfo // what keys is of
+	keys := map[string]revocation{}
+	return func(cert *x509.Certificate) error {
+		mu.Lock()
+		defer mu.Unlock()
+		// Each version is a file of its own, put in the place of the former.
+		if now, err := os.Stat(file); err == nil && (read == nil || !os.SameFile(now, read) || !now.ModTime().Equal(read.ModTime())) {
+			fresh := map[string]revocation{}
+			b, err := os.ReadFile(file)
+			if err == nil {
+				err = json.Unmarshal(b, &fresh)
+			}
+			if err != nil {
+				return fmt.Errorf("read the list of removed hosts: %w", err)
+			}
+			read, keys = now, fresh
+		}
+		return why(keys, cert)
+	}
+}
+
+// why tells why a certificate is not good any more.
+func why(revoked map[string]revocation, cert *x509.Certificate) error {
+	if r, ok := revoked[keyOf(cert)]; ok {
 		return fmt.Errorf("node %s was removed from the cluster on %s", r.Node, r.Removed.Format(time.DateTime))
 	}
 	return nil

@@ -88,6 +88,8 @@ const (
 	ConntrackFull     Code = "conntrack-nearly-full" // the kernel tracks almost as many connections as it can
 	Unclassified      Code = "unclassified"          // none of the above
 	StoreFull         Code = "store-full"            // etcd holds as much as it may, and takes no more writes
+	StoreDown         Code = "store-down"            // this host's own etcd does not run
+	DiskNearlyFull    Code = "disk-nearly-full"      // the disk of the state folder has little room left
 )
 
 // Errorf is as [fmt.Errorf]; the error has the code.

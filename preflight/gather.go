@@ -3,10 +3,12 @@ package preflight
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"shoal/cluster"
 	"shoal/dockerwatch"
+	"shoal/firewall"
 	"shoal/ingress"
 	"shoal/lb/host"
 	"shoal/managers"
@@ -158,24 +161,22 @@ func (f *Facts) readTables(ctx context.Context) {
 	// Names of tables, while there are any of the legacy kind; not there without.
 	names, _ := os.ReadFile("/proc/net/ip_tables_names")
 	f.IPTables.Legacy = len(strings.TrimSpace(string(names))) > 0
-	c, err := nftables.New()
-	if err != nil {
-		return
+	if c, err := nftables.New(); err == nil {
+		tables, _ := c.ListTablesOfFamily(nftables.TableFamilyIPv4) // none where the kernel has no nf_tables
+		f.IPTables.NFT = slices.ContainsFunc(tables, func(t *nftables.Table) bool { return iptablesTables[t.Name] })
 	}
-	chains, err := c.ListChains()
+	tables, err := firewall.Read()
 	if err != nil {
-		return // this kernel has no nf_tables
+		return // the agent says so while it runs
 	}
-	for _, ch := range chains {
-		ofIPTables := ch.Table.Family == nftables.TableFamilyIPv4 && iptablesTables[ch.Table.Name]
-		f.IPTables.NFT = f.IPTables.NFT || ofIPTables
-		if ofIPTables || ch.Hooknum == nil || ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop || ch.Table.Name == "shoal" || ch.Table.Name == "firewalld" {
+	for _, t := range tables {
+		if t.Family == "ip" && iptablesTables[t.Name] || t.Name == "firewalld" {
 			continue
 		}
-		family := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyINet: "inet"}[ch.Table.Family]
-		hook := map[nftables.ChainHook]string{*nftables.ChainHookInput: "input", *nftables.ChainHookForward: "forward"}[*ch.Hooknum]
-		if family != "" && hook != "" {
-			f.Drops = append(f.Drops, Chain{family, ch.Table.Name, ch.Name, hook})
+		for _, name := range slices.Sorted(maps.Keys(t.Chains)) {
+			if c := t.Chains[name]; c.Hook != "" && c.Drops {
+				f.Drops = append(f.Drops, Chain{t.Family, t.Name, name, c.Hook})
+			}
 		}
 	}
 }

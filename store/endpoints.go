@@ -8,7 +8,10 @@ import (
 // endpoints are those that the client should have.
 func (s *Store) endpoints() []string {
 	own := ""
-	if s.server != nil && !s.server.unlisted {
+	switch {
+	case s.place.Role == RoleAlone:
+		own = socketEndpoint(s.o.StateDir) // also while it is down: there is no other
+	case s.server != nil && !s.server.unlisted:
 		own = s.server.endpoint
 	}
 	return choose(own, s.others(), s.dead, s.place.Servers, s.found)

@@ -11,7 +11,7 @@ import (
 // Health is how the store fares, for people.
 type Health struct {
 	Endpoints []string `json:"endpoints"` // of etcd
-	Embedded  bool     `json:"embedded"`  // etcd runs in this process
+	Embedded  bool     `json:"embedded"`  // etcd runs for this host
 	Role      Role     `json:"role"`
 	Connected bool     `json:"connected"`         // etcd answers
 	Leader    string   `json:"leader,omitempty"`  // raft's ID of the leader, in hex
@@ -29,9 +29,15 @@ func (s *Store) Health() Health {
 	s.mu.Lock()
 	h.Embedded, h.Role = s.server != nil, s.place.Role
 	s.mu.Unlock()
+	if err := s.Down(); err != nil {
+		h.Error = err.Error()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
 	for _, endpoint := range h.Endpoints {
+		if h.Error != "" && endpoint == socketEndpoint(s.o.StateDir) {
+			continue // the reason is better than that nobody is there
+		}
 		r, err := s.status(ctx, endpoint)
 		if err != nil {
 			h.Error = fmt.Sprintf("%s: %v", endpoint, err)
@@ -57,4 +63,15 @@ func (s *Store) status(ctx context.Context, endpoint string) (*clientv3.StatusRe
 	}
 	defer c.Close()
 	return c.Status(ctx, endpoint)
+}
+
+// Down is why this host's own etcd does not run, which should; nil: it does, or
+// there is to be none. It makes no request.
+func (s *Store) Down() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server != nil {
+		return nil
+	}
+	return s.down
 }

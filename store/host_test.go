@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"cmp"
+	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -22,9 +24,22 @@ import (
 
 // Stores mostly wait: more tests at once than there are cores.
 func TestMain(m *testing.M) {
+	if IsChild() {
+		os.Exit(RunChild(revokedBy))
+	}
 	flag.Parse()
 	flag.Set("test.parallel", "8")
 	os.Exit(m.Run())
+}
+
+// revokedBy takes the certificate in a file for revoked.
+func revokedBy(file string) func(*x509.Certificate) error {
+	return func(c *x509.Certificate) error {
+		if der, err := os.ReadFile(file); err == nil && bytes.Equal(der, c.Raw) {
+			return errors.New("node b was removed")
+		}
+		return nil
+	}
 }
 
 // shortDir is a folder whose path is short enough for a socket in it (unix(7)).
@@ -109,7 +124,7 @@ func at(endpoint string) func(*Options) {
 // etcdServer starts an etcd that is no host's.
 func etcdServer(t *testing.T, dir string, peers *Peers) *server {
 	t.Helper()
-	s, err := startServer(serverConfig{dir: dir, name: "etcd", peers: peers, unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s, err := startServer(serverConfig{Dir: dir, Name: "etcd", Peers: peers, Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"shoal/store/etcd"
@@ -46,70 +48,73 @@ func (f fill) upkeep() (compact, defrag bool) {
 // roomy tells whether the alarm would not be raised again at once.
 func (f fill) roomy() bool { return f.size < f.quota/10*9 }
 
-// maintain keeps a server's etcd from being full for as long as it runs.
-func (s *Store) maintain(srv *server) {
-	every := s.o.maintainEvery
-	if every == 0 {
-		every = maintainEvery
-	}
-	tick := time.NewTicker(every)
+// maintain keeps the etcd from being full for as long as it runs. every is the time
+// between two looks; 0: maintainEvery.
+func (e *embedded) maintain(every time.Duration, log *slog.Logger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	tick := time.NewTicker(cmp.Or(every, maintainEvery))
 	defer tick.Stop()
+	stopped := e.etcd.Server.StopNotify()
 	for {
 		select {
-		case <-s.run.Done():
-			return
-		case <-srv.etcd.Server.StopNotify():
+		case <-stopped:
 			return
 		case <-tick.C:
 		}
-		if err := srv.maintain(s.run); err != nil && s.run.Err() == nil && !srv.stopped() {
-			s.log.Warn("keep the store from being full", "error", err)
+		if err := e.makeRoom(ctx); err != nil {
+			select {
+			case <-stopped:
+				return
+			default:
+				log.Warn("keep the store from being full", "error", err)
+			}
 		}
 	}
 }
 
 // fill reads how full the etcd is.
-func (s *server) fill() fill {
-	b := s.etcd.Server.Backend()
-	f := fill{size: b.Size(), inUse: b.SizeInUse(), quota: s.etcd.Config().QuotaBackendBytes}
-	for _, a := range s.etcd.Server.Alarms() {
+func (e *embedded) fill() fill {
+	b := e.etcd.Server.Backend()
+	f := fill{size: b.Size(), inUse: b.SizeInUse(), quota: e.etcd.Config().QuotaBackendBytes}
+	for _, a := range e.etcd.Server.Alarms() {
 		f.alarm = f.alarm || a.Alarm == etcdserverpb.AlarmType_NOSPACE
 	}
 	return f
 }
 
-// maintain does what is to be done now.
-func (s *server) maintain(ctx context.Context) error {
-	f := s.fill()
+// makeRoom does what is to be done now.
+func (e *embedded) makeRoom(ctx context.Context) error {
+	f := e.fill()
 	compact, defrag := f.upkeep()
 	if compact {
-		if err := s.compact(ctx); err != nil {
+		if err := e.compact(ctx); err != nil {
 			return fmt.Errorf("compact etcd: %w", err)
 		}
 		// What was in use is known only after the compaction; and the alarm needs
 		// the file to be smaller.
-		_, again := s.fill().upkeep()
+		_, again := e.fill().upkeep()
 		defrag = defrag || again
 	}
 	if defrag {
-		if err := s.etcd.Server.Defragment(); err != nil {
+		if err := e.etcd.Server.Defragment(); err != nil {
 			return fmt.Errorf("defragment etcd: %w", err)
 		}
 	}
 	if !f.alarm {
 		return nil
 	}
-	if f = s.fill(); !f.roomy() {
+	if f = e.fill(); !f.roomy() {
 		return fmt.Errorf("etcd is full: it holds %d MiB of the %d that it may, and takes no more writes; remove services and containers that nobody needs", f.size>>20, f.quota>>20)
 	}
-	return s.disarm(ctx)
+	return e.disarm(ctx)
 }
 
 // compact gives up all revisions but the last.
-func (s *server) compact(ctx context.Context) error {
+func (e *embedded) compact(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 	defer cancel()
-	_, err := s.etcd.Server.Compact(ctx, &etcdserverpb.CompactionRequest{Revision: s.etcd.Server.KV().Rev(), Physical: true})
+	_, err := e.etcd.Server.Compact(ctx, &etcdserverpb.CompactionRequest{Revision: e.etcd.Server.KV().Rev(), Physical: true})
 	if errors.Is(err, mvcc.ErrCompacted) || errors.Is(err, rpctypes.ErrCompacted) {
 		return nil // there was no write since
 	}
@@ -118,14 +123,14 @@ func (s *server) compact(ctx context.Context) error {
 
 // disarm ends the alarm, of every member: one that is still too full raises it
 // again, and frees its own database.
-func (s *server) disarm(ctx context.Context) error {
+func (e *embedded) disarm(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 	defer cancel()
-	for _, a := range s.etcd.Server.Alarms() {
+	for _, a := range e.etcd.Server.Alarms() {
 		if a.Alarm != etcdserverpb.AlarmType_NOSPACE {
 			continue
 		}
-		if _, err := s.etcd.Server.Alarm(ctx, &etcdserverpb.AlarmRequest{
+		if _, err := e.etcd.Server.Alarm(ctx, &etcdserverpb.AlarmRequest{
 			Action: etcdserverpb.AlarmRequest_DEACTIVATE, MemberID: a.MemberID, Alarm: a.Alarm,
 		}); err != nil {
 			return fmt.Errorf("disarm etcd's alarm: %w", err)

@@ -32,11 +32,11 @@ type Peers struct {
 	KeyFile  string      // PEM
 	CAFile   string      // PEM: of all hosts' certificates
 	CRLFile  string      // DER: revoked certificates, read at every handshake; "": none. Only servers need it
-	TLS      *tls.Config // of this host as a client of servers
+	TLS      *tls.Config `json:"-"` // of this host as a client of servers
 
-	// Revoked tells why the certificate of an open connection is not good any
-	// more; nil: no certificate is asked about. It is called for each request.
-	Revoked func(*x509.Certificate) error
+	// RevokedFile tells which certificates of open connections are not good any
+	// more, in the words of who calls [RunChild]; "": no certificate is asked about.
+	RevokedFile string
 }
 
 func (p *Peers) clientURL() url.URL { return p.url(ClientPort) }
@@ -47,7 +47,7 @@ func (p *Peers) url(port uint16) url.URL {
 }
 
 // configure opens an etcd to the other hosts.
-func (p *Peers) configure(c *embed.Config) {
+func (p *Peers) configure(c *embed.Config, check func(*x509.Certificate) error) {
 	info := transport.TLSInfo{
 		CertFile: p.CertFile, KeyFile: p.KeyFile, TrustedCAFile: p.CAFile, CRLFile: p.CRLFile,
 		ClientCertAuth: true,
@@ -57,8 +57,8 @@ func (p *Peers) configure(c *embed.Config) {
 	}
 	c.ClientTLSInfo, c.PeerTLSInfo = info, info
 	c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(recoverStatus)}
-	if p.Revoked != nil {
-		c.GRPCAdditionalServerOptions = append(c.GRPCAdditionalServerOptions, revokedOptions(p.Revoked)...)
+	if check != nil {
+		c.GRPCAdditionalServerOptions = append(c.GRPCAdditionalServerOptions, revokedOptions(check)...)
 	}
 	c.ListenClientUrls = append(c.ListenClientUrls, p.clientURL())
 	c.AdvertiseClientUrls = []url.URL{p.clientURL()}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"shoal/store/etcd"
 )
@@ -42,6 +43,7 @@ func (s *Store) setServer(srv *server, unlisted bool, change func(*place)) error
 	s.mu.Lock()
 	s.server = srv
 	if srv != nil {
+		s.down = nil
 		srv.unlisted = unlisted
 	}
 	s.mu.Unlock()
@@ -49,9 +51,10 @@ func (s *Store) setServer(srv *server, unlisted bool, change func(*place)) error
 }
 
 func (s *Store) startServer(r Role, join map[string]string) (*server, error) {
-	sc := serverConfig{dir: s.o.StateDir, name: s.o.Node, join: join, unchecked: s.o.unchecked, unsynced: s.o.unsynced, quota: s.o.quota}
+	sc := serverConfig{Dir: s.o.StateDir, Name: s.o.Node, Join: join, Unchecked: s.o.unchecked, Unsynced: s.o.unsynced, Quota: s.o.quota,
+		MaintainEvery: s.o.maintainEvery}
 	if r == RoleServer {
-		sc.peers = s.o.Peers
+		sc.Peers = s.o.Peers
 	}
 	return startServer(sc, s.log)
 }
@@ -95,6 +98,7 @@ func (s *Store) serve(ctx context.Context) error {
 		if startErr == nil {
 			s.supervise(again)
 		} else {
+			s.setDown(startErr)
 			s.done.Go(func() { s.startAgain(old) })
 		}
 		return errors.Join(err, startErr, s.setServer(again, false, func(pl *place) { pl.Role = RoleAlone }))
@@ -126,7 +130,6 @@ func (s *Store) stopServer(srv *server) {
 // because another host removed its member, makes this host a client. It also
 // tells the other members when this one's address is a new one.
 func (s *Store) supervise(srv *server) {
-	s.done.Go(func() { s.maintain(srv) })
 	s.done.Go(func() {
 		if s.o.Peers != nil && !s.updatePeerURL(srv) {
 			return
@@ -134,7 +137,7 @@ func (s *Store) supervise(srv *server) {
 		select {
 		case <-s.run.Done():
 			return
-		case <-srv.etcd.Server.StopNotify():
+		case <-srv.exited:
 		}
 		if srv.closing.Load() {
 			return
@@ -143,13 +146,38 @@ func (s *Store) supervise(srv *server) {
 	})
 }
 
-// startAgain starts an etcd again that has stopped, and tries until it runs.
+// steady is how long an etcd has to have run to be started again at once.
+const steady = time.Minute
+
+// startAgain starts an etcd again that has stopped, or did not start, and tries
+// until it runs.
 func (s *Store) startAgain(old *server) {
-	for retry := (etcd.Backoff{}); s.run.Err() == nil; retry.Wait(s.run) {
+	retry := etcd.Backoff{}
+	if old == nil || time.Since(old.started) < steady {
+		retry.Wait(s.run)
+	}
+	for ; s.run.Err() == nil; retry.Wait(s.run) {
 		err := s.changeRole(s.run, "start the embedded etcd again", func(ctx context.Context) error { return s.restart(ctx, old) })
 		if err == nil {
 			return
 		}
+		if s.run.Err() == nil {
+			s.logDown(err)
+			s.setDown(err)
+		}
+	}
+}
+
+func (s *Store) setDown(err error) {
+	s.mu.Lock()
+	s.down = err
+	s.mu.Unlock()
+}
+
+// logDown says that the store of this host is down, each reason once in a row.
+func (s *Store) logDown(err error) {
+	if text := err.Error(); s.said != text {
+		s.said = text
 		s.log.Error("the store of this host is down; the last state stays in use", "error", err)
 	}
 }
@@ -159,14 +187,15 @@ func (s *Store) restart(ctx context.Context, old *server) error {
 	if r == RoleClient || srv != old && srv != nil {
 		return nil // Demote was first
 	}
-	if srv == old {
-		s.log.Error("the embedded etcd stopped")
+	if old != nil && srv == old {
+		s.log.Error("the embedded etcd stopped", "error", old.why)
+		s.setDown(errors.New(old.why))
+		if err := s.setServer(nil, false, nil); err != nil {
+			s.logUnsaved(err)
+		}
+		old.close()
 	}
-	if err := s.setServer(nil, false, nil); err != nil {
-		return err
-	}
-	old.close()
-	if r == RoleServer {
+	if old != nil && r == RoleServer {
 		members, err := s.members(ctx)
 		if err == nil && !slices.ContainsFunc(members, func(m *member) bool { return m.ID == old.id() }) {
 			s.log.Warn("another host took this one's vote; the store is asked there from now on")

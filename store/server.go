@@ -1,244 +1,257 @@
 package store
 
 import (
+	"bufio"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
-	"expvar"
 	"fmt"
+	"io"
 	"log/slog"
-	"net/url"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"shoal/store/etcd"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver"
-	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"golang.org/x/sys/unix"
 )
 
-const (
-	// Every change of a task is a revision. Only a watch that was interrupted
-	// reads old ones; one that was interrupted for longer lists again.
-	etcdKeepRevisions = "10000"
-	// Past its quota etcd takes no more writes. 10,000 services with three
-	// tasks each fill some 40 MB, and the revisions kept as much again.
-	etcdQuota = 2 << 30
-	// Raft's log is kept in memory from one snapshot to the next, with some
-	// entries more for a follower that is behind, and replayed at a start. With
-	// the defaults, 10,000 and 5,000, that takes seconds after a busy time.
-	etcdSnapshotCount  = 1000
-	etcdCatchUpEntries = 500
-
-	// Raft counts its time in ticks, in milliseconds. A voter alone has nobody to
-	// send heartbeats to and nobody who could take its place: each tick wakes the
-	// agent for nothing, twenty times a second cost it half of what it used at rest.
-	// It does not wait for a timeout before it serves, see campaign.
-	loneTick, loneElection = 500, 2500
-
-	// How long, and how many, writes are gathered before they are committed to the
-	// database, for which etcd wakes up each time whether or not there are any. Raft's
-	// log has every write on the disk before it is answered, so none is lost: after a
-	// crash, those not committed are read from there.
-	etcdBatchInterval = time.Second
-	etcdBatchLimit    = 1000
-
-	// sockaddr_un holds 108 bytes, one of them the closing zero (unix(7)).
-	maxSocketPath = 107
-)
-
-// server is the etcd inside this process.
+// server is the etcd of this host, which runs in a process of its own: see
+// [RunChild].
 type server struct {
-	etcd     *embed.Etcd
-	endpoint string       // of its unix socket, for clients
-	unlisted bool         // clients are not sent to it: it has no vote yet, or is about to leave
-	quiet    *atomic.Bool // it is about to end: what it logs of that is no news
+	endpoint string // of its unix socket, for clients
+	member   uint64 // its ID
+	pid      int
+	started  time.Time
+	unlisted bool        // clients are not sent to it: it has no vote yet, or is about to leave
+	quiet    atomic.Bool // it is about to end: what it logs of that is no news
 	closing  atomic.Bool
+
+	agent  net.Conn      // this end of the connection to it
+	leads  chan struct{} // closed once it has found a leader
+	exited chan struct{} // closed when its process has ended
+	why    string        // it ended by itself; to be read once exited is closed
 }
 
-// serverConfig says how etcd is started.
+// serverConfig says how etcd is started. It is handed to its process.
 type serverConfig struct {
-	dir  string // its data is in dir/etcd
-	name string
-	// peers is how other hosts reach it; nil: not at all.
-	peers *Peers
-	// join are the peer URLs of the members it becomes one of, by name, itself
+	Dir  string // its data is in Dir/etcd
+	Name string
+	// Peers is how other hosts reach it; nil: not at all.
+	Peers *Peers
+	// Join are the peer URLs of the members it becomes one of, by name, itself
 	// among them; nil: it has data, or is the first.
-	join map[string]string
-	// unchecked leaves out that all voters are connected for 5 s before one
+	Join map[string]string
+	// Unchecked leaves out that all voters are connected for 5 s before one
 	// more is added or removed.
-	unchecked bool
-	// unsynced leaves out waiting for the disk.
-	unsynced bool
-	quota    int64 // in bytes; 0: etcdQuota
+	Unchecked bool
+	// Unsynced leaves out waiting for the disk.
+	Unsynced      bool
+	Quota         int64         // in bytes; 0: etcdQuota
+	MaintainEvery time.Duration // see maintain; 0: maintainEvery
 }
 
-// startServer starts etcd. It is reached through the socket dir/etcd.sock, and
-// by other hosts if there are any: a voter alone needs no address for peers.
-// It does not wait until a leader is elected; clients do.
-func startServer(sc serverConfig, log *slog.Logger) (_ *server, err error) {
-	data, sock := dataDir(sc.dir), filepath.Join(sc.dir, "etcd.sock")
-	fail := func(err error) error {
-		return fmt.Errorf("start the embedded etcd on %s: %w; if its data is damaged, move the folder away: "+
-			"shoal then starts with an empty one, and services get new VIPs", data, err)
-	}
-	if len(sock) > maxSocketPath {
-		return nil, fmt.Errorf("start the embedded etcd: the path of its socket %s has %d characters, %d is the most; "+
+// dataDir is where etcd keeps its data.
+func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
+
+// socketPath is where clients on this host reach it.
+func socketPath(dir string) string { return filepath.Join(dir, "etcd.sock") }
+
+func socketEndpoint(dir string) string { return "unix://" + socketPath(dir) }
+
+// sockaddr_un holds 108 bytes, one of them the closing zero (unix(7)).
+const maxSocketPath = 107
+
+// checkSocket reports a state folder that no etcd can have its socket in.
+func checkSocket(dir string) error {
+	if sock := socketPath(dir); len(sock) > maxSocketPath {
+		return fmt.Errorf("start the embedded etcd: the path of its socket %s has %d characters, %d is the most; "+
 			"use a state folder with a shorter path", sock, len(sock), maxSocketPath)
 	}
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fail(err)
-	}
-	if err := os.Chmod(data, 0o700); err != nil {
-		return nil, fail(err)
-	}
-	// A killed agent leaves its socket behind. Whoever holds the lock on the
-	// state folder knows that nobody serves it any more.
-	if err := os.Remove(sock); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fail(err)
-	}
+	return nil
+}
 
-	c := embed.NewConfig()
-	c.Name = sc.name
-	c.Dir = data
-	client := url.URL{Scheme: "unix", Path: sock}
-	c.ListenClientUrls = []url.URL{client}
-	c.AdvertiseClientUrls = []url.URL{client}
-	c.ListenPeerUrls = nil
-	// A member has to have an address, listened on or not.
-	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
-	c.TickMs, c.ElectionMs = loneTick, loneElection
-	if sc.peers != nil {
-		sc.peers.configure(c)
-	}
-	c.InitialCluster = c.InitialClusterFromName(sc.name)
-	if sc.join != nil {
-		var members []string
-		for name, u := range sc.join {
-			members = append(members, name+"="+u)
-		}
-		c.InitialCluster = strings.Join(members, ",")
-		c.ClusterState = embed.ClusterStateFlagExisting
-	}
-	c.InitialClusterToken = "shoal"
-	c.StrictReconfigCheck = !sc.unchecked
-	c.UnsafeNoFsync = sc.unsynced
-	c.AutoCompactionMode = embed.CompactorModeRevision
-	c.AutoCompactionRetention = etcdKeepRevisions
-	c.BackendBatchInterval, c.BackendBatchLimit = etcdBatchInterval, etcdBatchLimit
-	c.QuotaBackendBytes = cmp.Or(sc.quota, etcdQuota)
-	c.SnapshotCount = etcdSnapshotCount
-	c.SnapshotCatchUpEntries = etcdCatchUpEntries
-	c.EnableGRPCGateway = false
-	// On a small disk a commit takes longer than etcd likes; that alone is no
-	// news.
-	c.WarningApplyDuration = time.Second
-	c.WarningUnaryRequestDuration = time.Second
-	quiet := new(atomic.Bool)
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(log, quiet))
+// closeTime is how long an etcd may take to end once it is told to.
+const closeTime = 20 * time.Second
 
-	// etcd panics on some kinds of damage, and exits on others; zapLogger
-	// makes panics of both.
-	defer func() {
-		if p := recover(); p != nil {
-			err = fail(fmt.Errorf("%v", p))
-		}
-	}()
-	awaitReleased(c.Dir)
-	e, err := embed.StartEtcd(c)
+// startServer starts etcd. It is reached through the socket Dir/etcd.sock, and
+// by other hosts if there are any: a voter alone needs no address for peers.
+// It does not wait until a leader is elected; clients do.
+func startServer(sc serverConfig, log *slog.Logger) (*server, error) {
+	if err := checkSocket(sc.Dir); err != nil {
+		return nil, err
+	}
+	if free, err := Free(sc.Dir); err == nil && free < leastRoom {
+		return nil, fmt.Errorf("the store does not start with less than %d MB free on the disk of %s: it has %d", leastRoom/1e6, sc.Dir, free/1e6)
+	}
+	fail := func(err error) error {
+		return fmt.Errorf("start the embedded etcd on %s: %w%s", dataDir(sc.Dir), err, advice(err.Error()))
+	}
+	s := &server{endpoint: socketEndpoint(sc.Dir), started: time.Now(), leads: make(chan struct{}), exited: make(chan struct{})}
+	reports, err := s.spawn(log)
+	if err == nil {
+		err = json.NewEncoder(s.agent).Encode(sc)
+	}
 	if err != nil {
 		return nil, fail(err)
 	}
-	if err := os.Chmod(sock, 0o600); err != nil {
-		stop(e)
-		return nil, fail(err)
+	var first report
+	if err := reports.Decode(&first); err != nil {
+		<-s.exited // that is why there is none
+		return nil, fail(errors.New(cmp.Or(s.why, err.Error())))
 	}
-	if sc.peers == nil {
-		go campaign(e.Server)
+	if first.Failed != "" {
+		<-s.exited
+		return nil, fail(errors.New(first.Failed))
 	}
-	return &server{etcd: e, endpoint: "unix://" + sock, quiet: quiet}, nil
+	s.member = first.Member
+	go func() {
+		var next report
+		if reports.Decode(&next) == nil && next.Leads {
+			close(s.leads)
+		}
+	}()
+	return s, nil
 }
 
-// awaitReleased waits until nobody holds the files of etcd's log locked, for some
-// seconds at most: then etcd's start says which one is. Where an etcd of this
-// process has just closed them, programs that it was starting meanwhile still
-// hold them, from the fork to the exec (fcntl_locking(2), on locks of open file
-// descriptions).
-func awaitReleased(dir string) {
-	files, _ := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal")) // the pattern is well formed
-	for until := time.Now().Add(releasedWithin); len(files) > 0 && time.Now().Before(until); {
-		l, err := fileutil.TryLockFile(files[0], os.O_WRONLY, fileutil.PrivateFileMode)
-		if errors.Is(err, fileutil.ErrLocked) {
-			time.Sleep(releasedWithin / 1000)
+// leastRoom is how much of its disk has to be free for etcd to be started, in
+// bytes: with less it would soon end again. It writes its log in pieces of 64 MB,
+// of which one is begun.
+const leastRoom int64 = 20e6
+
+// Free is how many bytes are free on the disk that a folder is on.
+func Free(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, fmt.Errorf("look how much is free on the disk of %s: %w", dir, err)
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// advice says what to do about a store that does not start; "": that is in the
+// reason.
+func advice(reason string) string {
+	switch {
+	case strings.Contains(reason, unix.ENOSPC.Error()):
+		return "; free some room on that disk: the store starts by itself then"
+	case strings.Contains(reason, "address already in use"), strings.Contains(reason, unix.EACCES.Error()), strings.Contains(reason, unix.EROFS.Error()):
+		return ""
+	}
+	return "; if its data is damaged, restore a backup of that folder while no agent runs, or move it away: shoal then starts with an empty store, and services get new VIPs"
+}
+
+// spawn starts the process. Its first file beyond the standard ones is the other
+// end of the connection to it.
+func (s *server) spawn(log *slog.Logger) (*json.Decoder, error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make a pair of sockets: %w", err)
+	}
+	mine, theirs := os.NewFile(uintptr(ends[0]), "store"), os.NewFile(uintptr(ends[1]), "agent")
+	defer theirs.Close()
+	s.agent, err = net.FileConn(mine)
+	mine.Close()
+	if err != nil {
+		return nil, err
+	}
+	said, err := childCommand(theirs)
+	if err != nil {
+		s.agent.Close()
+		return nil, err
+	}
+	s.pid = said.command.Process.Pid
+	go func() {
+		last := s.relay(said.log, log)
+		err := said.command.Wait()
+		s.agent.Close()
+		if !s.closing.Load() {
+			s.why = cmp.Or(last, fmt.Sprint("its process ended: ", cmp.Or(err, errors.New("by itself"))))
+		}
+		close(s.exited)
+	}()
+	return json.NewDecoder(s.agent), nil
+}
+
+// child is a process that runs, and what it logs.
+type child struct {
+	command *exec.Cmd
+	log     io.Reader
+}
+
+func childCommand(agent *os.File) (*child, error) {
+	if IsChild() { // it would start itself without end
+		return nil, errors.New("start the process of the store: this program does not run it; call store.RunChild first where store.IsChild is true")
+	}
+	// The program that runs, even where another version lies in its place by now.
+	c := &exec.Cmd{Path: "/proc/self/exe", Args: []string{childName}, ExtraFiles: []*os.File{agent}}
+	// A signal that a terminal sends to the agent is not for it.
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	log, err := c.StderrPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start the process of the store: %w", err)
+	}
+	return &child{c, log}, nil
+}
+
+// relay writes what the process logs into this one's log, until it ends. It
+// returns the last error in it, or what the process died of.
+func (s *server) relay(from io.Reader, log *slog.Logger) (last string) {
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, 1<<20)
+	var died []string // what the runtime says of a panic
+	for lines.Scan() {
+		var line map[string]any
+		if json.Unmarshal(lines.Bytes(), &line) != nil {
+			if len(died) < 50 {
+				died = append(died, lines.Text())
+			}
 			continue
 		}
-		if err == nil {
-			l.Close()
+		msg, _ := line[slog.MessageKey].(string)
+		var level slog.Level
+		if text, ok := line[slog.LevelKey].(string); !ok || level.UnmarshalText([]byte(text)) != nil {
+			level = slog.LevelWarn
 		}
-		files = files[1:]
-	}
-}
-
-const releasedWithin = 5 * time.Second
-
-// campaign has a voter alone elect itself at once. By itself it would wait for
-// an election timeout, in case there is a leader; but it is reached by no other
-// host, so there is none. Raft has a message for that, with which a leader
-// makes another its successor. It is sent once the log is taken in: until then
-// raft reads in it who the members are, in what etcd may just be giving up, and
-// panics. One who is not alone any more is not made leader by it: that takes the
-// others' votes.
-func campaign(s *etcdserver.EtcdServer) {
-	id := uint64(s.MemberID())
-	again := time.NewTicker(campaignPause)
-	defer again.Stop()
-	for uint64(s.Leader()) == raft.None && len(s.Cluster().Members()) <= 1 {
-		st := raftStatus()
-		if st.ID != 0 && st.ID != id {
-			return // etcd tells of another one in this process: its own timeout comes
-		}
-		if commit := st.HardState.GetCommit(); commit > 0 && st.Applied >= commit {
-			if err := s.Process(context.Background(), &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id}); err != nil {
-				return // it has stopped
+		var args []any
+		for k, v := range line {
+			if k != slog.MessageKey && k != slog.LevelKey && k != slog.TimeKey {
+				args = append(args, k, v)
 			}
 		}
-		select {
-		case <-again.C:
-		case <-s.StopNotify():
-			return
+		if level >= slog.LevelError {
+			last = msg
+			if why, ok := line["error"].(string); ok {
+				last += ": " + why
+			}
+		}
+		if !s.quiet.Load() {
+			log.Log(context.Background(), level, msg, args...)
 		}
 	}
-}
-
-const campaignPause = 5 * time.Millisecond
-
-// raftStatus is what raft says of the member of this process that started last,
-// as etcd publishes it; empty if it does not.
-func raftStatus() raft.Status {
-	f, ok := expvar.Get("raft.status").(expvar.Func)
-	if !ok {
-		return raft.Status{}
+	io.Copy(io.Discard, from) // a line that is too long is no reason to block it
+	if len(died) > 0 {
+		last = died[0]
+		log.Error("the process of the store died", "output", strings.Join(died, "\n"))
 	}
-	st, _ := f.Value().(raft.Status)
-	return st
+	return last
 }
 
 // id is its member's.
-func (s *server) id() uint64 { return uint64(s.etcd.Server.MemberID()) }
+func (s *server) id() uint64 { return s.member }
 
 func (s *server) stopped() bool {
 	select {
-	case <-s.etcd.Server.StopNotify():
+	case <-s.exited:
 		return true
 	default:
 		return s.closing.Load()
@@ -248,9 +261,9 @@ func (s *server) stopped() bool {
 // ready waits until an etcd has a leader and answers.
 func (s *server) ready(ctx context.Context) error {
 	select {
-	case <-s.etcd.Server.ReadyNotify():
+	case <-s.leads:
 		return nil
-	case <-s.etcd.Server.StopNotify():
+	case <-s.exited:
 		return errors.New("the embedded etcd stopped; see the log")
 	case <-ctx.Done():
 		return fmt.Errorf("the embedded etcd finds no leader: %w", ctx.Err())
@@ -258,14 +271,22 @@ func (s *server) ready(ctx context.Context) error {
 }
 
 // moveLeader hands leadership to one of the voters, if this one has it.
-func (s *server) moveLeader(ctx context.Context, voters []uint64) (err error) {
-	srv := s.etcd.Server
+func (s *server) moveLeader(ctx context.Context, voters []uint64) error {
+	c, err := etcd.Dial([]string{s.endpoint}, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	for _, id := range voters {
-		if srv.Leader() != srv.MemberID() {
+		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+		st, serr := c.Status(rctx, s.endpoint)
+		if serr == nil && st.Leader != s.member {
+			cancel()
 			return nil
 		}
-		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
-		err = srv.MoveLeader(rctx, uint64(srv.MemberID()), id)
+		if err = serr; err == nil {
+			_, err = c.MoveLeader(rctx, id)
+		}
 		cancel()
 	}
 	if err != nil {
@@ -274,39 +295,20 @@ func (s *server) moveLeader(ctx context.Context, voters []uint64) (err error) {
 	return nil
 }
 
-// dataDir is where etcd keeps its data.
-func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
-
 // close stops etcd with everything written. Closing twice does nothing.
 func (s *server) close() {
 	s.quiet.Store(true)
-	if !s.closing.Swap(true) {
-		stop(s.etcd)
+	if s.closing.Swap(true) {
+		<-s.exited
+		return
 	}
-}
-
-// stop stops an etcd. Its own Close waits until its listeners are served, which
-// they are only once it has found a leader: with its peers away, Close alone
-// would wait for ever.
-func stop(e *embed.Etcd) {
-	select {
-	case <-e.Server.ReadyNotify():
-	default:
-		e.Server.HardStop()
+	if err := json.NewEncoder(s.agent).Encode(order{Close: true}); err == nil {
+		select {
+		case <-s.exited:
+			return
+		case <-time.After(closeTime):
+		}
 	}
-	e.Close()
-}
-
-// recoverStatus answers a status request to a member that was removed. It serves
-// for a second more, in which etcd looks for it among the members and panics
-// (RaftCluster.IsLocalMemberLearner, of 3.7).
-func recoverStatus(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (reply any, err error) {
-	if info.FullMethod == etcdserverpb.Maintenance_Status_FullMethodName {
-		defer func() {
-			if p := recover(); p != nil {
-				reply, err = nil, status.Errorf(codes.FailedPrecondition, "it was removed from the store: %v", p)
-			}
-		}()
-	}
-	return handle(ctx, r)
+	unix.Kill(s.pid, unix.SIGKILL) // it is not waited for before exited is closed, so the number is its own
+	<-s.exited
 }

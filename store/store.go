@@ -61,14 +61,17 @@ type Store struct {
 	mu       sync.Mutex
 	place    place
 	found    []string         // endpoints that other hosts named, see Found
-	server   *server          // nil: none runs in this process
+	server   *server          // nil: none runs for this host
+	down     error            // why none runs that should
+	said     string           // the last of those that was logged; by who starts it
 	servers  map[string]entry // hosts that serve the store, by name, this one among them: as etcd has them
 	dead     map[string]bool  // hosts that do not answer
 	revision int64            // etcd's, of servers
 }
 
-// Open opens the store. An embedded etcd that cannot be started is an error; an
-// etcd elsewhere may be away: the client connects when it is there.
+// Open opens the store. An etcd may be away: the client connects when it is there.
+// That goes for one of this host that does not start as well: [Store.Health] tells
+// why, and it is tried again.
 //
 // The context bounds Open, not the life of the Store: that ends with Close.
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
@@ -108,16 +111,22 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if s.place.Role != RoleClient {
-		if s.server, err = s.startServer(s.place.Role, nil); err != nil {
+		if err := checkSocket(o.StateDir); err != nil {
 			return nil, err
+		}
+		if s.server, s.down = s.startServer(s.place.Role, nil); s.down != nil {
+			s.logDown(s.down)
 		}
 	}
 	if s.client, err = s.dial(s.endpoints()); err != nil {
 		return nil, err
 	}
 	s.done.Go(s.followServers)
-	if s.server != nil {
+	switch {
+	case s.server != nil:
 		s.supervise(s.server)
+	case s.down != nil:
+		s.done.Go(func() { s.startAgain(nil) })
 	}
 	return s, nil
 }

@@ -38,11 +38,14 @@ func TestDamagedEtcdDataIsAClearError(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	_, err = Open(t.Context(), Options{Node: "a", StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err == nil || !strings.Contains(err.Error(), "move the folder away") {
+	s, err := Open(t.Context(), Options{Node: "a", StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Down(); err == nil || !strings.Contains(err.Error(), "restore a backup of that folder") {
 		t.Errorf("got %v", err)
 	}
-	t.Log(err)
 }
 
 func TestNodeNamesThatCannotBeKeys(t *testing.T) {

@@ -2,28 +2,23 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// zapLogger hands etcd's warnings and errors to slog until it is told to be
-// quiet, each message once a minute at the most: some come a thousand times a
-// second. It turns the exit of the process on a fatal one into a panic.
-func zapLogger(log *slog.Logger, quiet *atomic.Bool) *zap.Logger {
-	core := zapcore.NewSamplerWithOptions(slogCore{log: log, quiet: quiet}, time.Minute, 1, 0)
-	return zap.New(core, zap.WithFatalHook(panicHook{}))
+// zapLogger hands etcd's warnings and errors to slog, each message once a minute at
+// the most: some come a thousand times a second. A fatal one ends the process.
+func zapLogger(log *slog.Logger) *zap.Logger {
+	return zap.New(zapcore.NewSamplerWithOptions(slogCore{log: log}, time.Minute, 1, 0))
 }
 
 // slogCore writes zap's entries from warnings up to slog.
 type slogCore struct {
 	log    *slog.Logger
-	quiet  *atomic.Bool
 	fields []zapcore.Field
 }
 
@@ -35,7 +30,7 @@ func (c slogCore) With(f []zapcore.Field) zapcore.Core {
 }
 
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && !c.quiet.Load() && !expected(e.Message) {
+	if c.Enabled(e.Level) && !expected(e.Message) {
 		return ce.AddCore(e, c)
 	}
 	return ce
@@ -79,17 +74,3 @@ func (c slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 }
 
 func (slogCore) Sync() error { return nil }
-
-// panicHook panics with the message and its fields, among which is the reason.
-type panicHook struct{}
-
-func (panicHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range fields {
-		f.AddTo(enc)
-	}
-	if err, ok := enc.Fields["error"]; ok {
-		panic(fmt.Sprintf("%s: %v", e.Message, err))
-	}
-	panic(e.Message)
-}

@@ -16,7 +16,9 @@ import (
 
 	"shoal/agent"
 	"shoal/api"
+	"shoal/cluster"
 	"shoal/internal/printable"
+	"shoal/store"
 )
 
 // stderr is standard error. Like standard output it is written to through a
@@ -28,6 +30,9 @@ var stderr = printable.NewWriter(os.Stderr)
 var version string
 
 func main() {
+	if store.IsChild() {
+		os.Exit(store.RunChild(cluster.RevokedBy))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout)
 	stop()

@@ -1,0 +1,65 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"shoal/model"
+	"shoal/store"
+)
+
+// storeEvery is how often it is looked how the store fares.
+const storeEvery = 5 * time.Second
+
+// lowDisk is how little room of its disk makes the state folder's a problem, in
+// bytes.
+const lowDisk = 500e6
+
+// storeHealth is what of the store, and of this host's part in it, can be wrong.
+type storeHealth struct {
+	full     bool  // etcd takes no more writes
+	external bool  // the etcd is one of the user's
+	down     error // why this host's own etcd does not run, which should
+	free     int64 // bytes, on the disk of the state folder; -1: not known
+	dir      string
+}
+
+// watchStore says for as long as ctx lasts what is wrong with the store.
+func (a *Agent) watchStore(ctx context.Context) {
+	tick := time.NewTicker(storeEvery)
+	defer tick.Stop()
+	for {
+		h := storeHealth{full: a.catalog.Full(), external: a.member.external(), down: a.store.Down(), dir: a.config.StateDir}
+		var err error
+		if h.free, err = store.Free(h.dir); err != nil {
+			h.free = -1
+		}
+		a.problems.Set("store", h.problems(a.config.Node))
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// problems say what is wrong, and what to do.
+func (h storeHealth) problems(node string) (ps []model.Problem) {
+	add := func(code model.Code, object, why string) {
+		ps = append(ps, model.Problem{Node: node, Code: code, Kind: "store", Object: object, Reason: why})
+	}
+	switch {
+	case h.full && h.external:
+		add(model.StoreFull, "etcd", "etcd holds as much as it may, and takes no more writes; it is one of yours: compact and defragment it, then disarm its alarm (etcdctl compact, defrag, alarm disarm)")
+	case h.full:
+		add(model.StoreFull, "etcd", "etcd holds as much as it may, and takes no more writes; its servers free what they can within seconds: if this stays, remove services and containers that nobody needs, and see the servers' logs")
+	}
+	if h.down != nil {
+		add(model.StoreDown, "etcd", fmt.Sprintf("this host's etcd does not run, and is tried again; what is known stays in use, and changes wait where no other host serves the store: %v", h.down))
+	}
+	if h.free >= 0 && h.free < lowDisk {
+		add(model.DiskNearlyFull, h.dir, fmt.Sprintf("the disk of %s has %d MB left: etcd ends when it is full; free some room (docker system df shows what the engine holds)", h.dir, h.free/1e6))
+	}
+	return ps
+}

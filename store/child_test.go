@@ -1,0 +1,83 @@
+package store
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"shoal/lab/wait"
+)
+
+// TestAnEtcdThatDiesIsStartedAgain: what ends it, a full disk above all, ends its process
+// and no other.
+func TestAnEtcdThatDiesIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	a := open(t, "a", shortDir(t))
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1")))
+	settled(t, a)
+	for range 2 {
+		_, srv := a.role()
+		if err := unix.Kill(srv.pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "another one runs", func() bool {
+			_, now := a.role()
+			return now != nil && now != srv
+		})
+		follows(t, a, a)
+	}
+	if err := a.Down(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAnEtcdThatDoesNotStartIsTriedAgain: the host has its store as soon as the reason is
+// gone, and says until then what it is.
+func TestAnEtcdThatDoesNotStartIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	if err := os.WriteFile(dataDir(dir), []byte("no folder"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, "a", dir)
+	if err := a.Down(); err == nil || !strings.Contains(err.Error(), dataDir(dir)) {
+		t.Errorf("it is down: %v", err)
+	}
+	if h := a.Health(); h.Embedded || h.Connected || !strings.Contains(h.Error, "not a directory") {
+		t.Errorf("it says %+v", h)
+	}
+	if err := os.Remove(dataDir(dir)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs", func() bool { return a.Down() == nil })
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1")))
+	settled(t, a)
+}
+
+// TestAnEtcdEndsWithItsAgent, however that ends: its end of the connection is closed then.
+func TestAnEtcdEndsWithItsAgent(t *testing.T) {
+	t.Parallel()
+	a := open(t, "a", shortDir(t))
+	a.SetLocal(local())
+	settled(t, a)
+	_, srv := a.role()
+	if err := srv.agent.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, 10*time.Second, "it has ended", func() bool { return srv.stopped() })
+}
+
+func TestWhatToDoAboutAStoreThatDoesNotStart(t *testing.T) {
+	for reason, says := range map[string]string{
+		"write /var/lib/shoal/etcd/member/snap/db: no space left on device": "free some room",
+		"listen tcp 192.0.2.1:2380: bind: address already in use":           "",
+		"walpb: crc mismatch": "restore a backup",
+	} {
+		if got := advice(reason); !strings.Contains(got, says) || says == "" && got != "" {
+			t.Errorf("%s: %q, want %q", reason, got, says)
+		}
+	}
+}
