@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -35,14 +36,14 @@ func (w *world) rest() (r rest) {
 	if w.quick {
 		long = 3 * time.Second
 	}
-	agent, engine := w.host.Agent().Pid(), w.host.Engine().Pid()
+	agent, engine := w.withStore(w.host.Agent().Pid()), w.host.Engine().Pid()
 	before := w.metrics()
-	a, e := w.processorTime(agent), w.processorTime(engine)
+	a, e := w.processorTime(agent...), w.processorTime(engine)
 	for range restParts {
 		begun := time.Now()
 		time.Sleep(long / restParts) // nothing is waited for: this is the time measured
 		took := time.Since(begun)
-		nextA, nextE := w.processorTime(agent), w.processorTime(engine)
+		nextA, nextE := w.processorTime(agent...), w.processorTime(engine)
 		r.cpu = append(r.cpu, (nextA-a).Seconds()/took.Seconds())
 		r.docker = append(r.docker, (nextE-e).Seconds()/took.Seconds())
 		a, e = nextA, nextE
@@ -54,14 +55,37 @@ func (w *world) rest() (r rest) {
 	} else { // they are rare: of those since it was started
 		r.pass = time.Duration(float64(time.Second) * after.seconds / after.passes)
 	}
-	r.rss, r.engine = w.status(agent, "VmRSS"), w.status(engine, "VmRSS")
+	for _, p := range agent {
+		r.rss += w.status(p, "VmRSS")
+	}
+	r.engine = w.status(engine, "VmRSS")
 	return r
 }
 
-func (w *world) processorTime(pid int) time.Duration {
-	t, err := processorTime(pid)
-	w.must("read the agent's processor time", err)
-	return t
+// processorTime is that of some processes together.
+func (w *world) processorTime(pids ...int) (sum time.Duration) {
+	for _, p := range pids {
+		t, err := processorTime(p)
+		w.must("read a process's processor time", err)
+		sum += t
+	}
+	return sum
+}
+
+// withStore is an agent and the process of its store.
+func (w *world) withStore(agent int) []int {
+	all := []int{agent}
+	files, err := filepath.Glob("/proc/[0-9]*/status")
+	w.must("find the process of the agent's store", err)
+	for _, file := range files {
+		b, _ := os.ReadFile(file) // the process may have ended
+		if strings.Contains(string(b), fmt.Sprintf("\nPPid:\t%d\n", agent)) {
+			p, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			w.must("read "+file, err)
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 // metrics are some of the agent's.
