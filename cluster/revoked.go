@@ -102,7 +102,14 @@ func (id *Identity) loadRevoked() error {
 		return fmt.Errorf("read the list of removed hosts: %w; remove %s, it is fetched anew", err, path)
 	}
 	id.revoked.Store(&revoked)
-	return id.writeCRL()
+	if err := id.writeCRL(); err != nil {
+		if _, there := os.Stat(filepath.Join(id.host.Dir, crlFile)); there != nil {
+			return err
+		}
+		// That of the last run says the same.
+		id.host.Log.Warn("the list of revoked certificates is not written anew", "error", err)
+	}
+	return nil
 }
 
 // writeCRL writes the CRL file, for this host's own etcd, which checks

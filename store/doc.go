@@ -12,6 +12,10 @@
 // as they come, go, move and die. Servers announce themselves by records in
 // etcd itself, which every host watches.
 //
+// The etcd runs in a process of its own ([RunChild]), which ends when the agent
+// does. What ends etcd, such as a full disk, does not end the agent: the store is
+// away then, and started again ([Store.Down] tells why it is not).
+//
 // A server keeps its own etcd from being full: it compacts and defragments it, and
 // disarms its alarm, after which etcd would take no more writes for good.
 //

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -137,6 +138,8 @@ func (s *Store) openPlace() (err error) {
 	if s.place, err = readPlace(o.StateDir); err != nil {
 		return err
 	}
+	before := s.place
+	before.Servers = slices.Clone(before.Servers)
 	if s.place.Role == "" {
 		s.place.Role = RoleAlone
 		if len(o.Join) > 0 {
@@ -160,6 +163,9 @@ func (s *Store) openPlace() (err error) {
 	}
 	if o.Peers == nil {
 		return fmt.Errorf("this host is a %s of a cluster, and its certificate is missing; join again", s.place.Role)
+	}
+	if reflect.DeepEqual(s.place, before) {
+		return nil // the disk may be full
 	}
 	return s.place.write(o.StateDir)
 }
