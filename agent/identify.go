@@ -20,8 +20,11 @@ type welcome struct {
 	Endpoints []string `json:"endpoints"`
 }
 
+// identityFolder is where in the state folder this host's identity is.
+const identityFolder = "cluster"
+
 func (c *Config) host(log *slog.Logger) cluster.Host {
-	return cluster.Host{Dir: filepath.Join(c.StateDir, "cluster"), Node: c.Node, Addr: c.Advertise, Log: log}
+	return cluster.Host{Dir: filepath.Join(c.StateDir, identityFolder), Node: c.Node, Addr: c.Advertise, Log: log}
 }
 
 // identify finds out who this host is: who it was in its last run, or who it

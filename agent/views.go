@@ -24,7 +24,7 @@ func (a *Agent) backend() api.Backend {
 		Nodes: a.member.nodes, RemoveNode: a.member.removeNode, SetRole: a.member.setRole,
 		Tokens: a.member.tokens, CreateToken: a.member.createToken, RemoveToken: a.member.reg.RemoveToken,
 		Stop: a.stop, RemoveService: a.catalog.RemoveService,
-		Metrics: a.metricsHandler(),
+		Backup: a.backup, Metrics: a.metricsHandler(),
 	}
 }
 

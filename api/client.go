@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -121,10 +122,28 @@ func (c *Client) Trace(ctx context.Context, from, to string) (e Explanation, err
 	return e, c.call(ctx, http.MethodGet, "/v1/trace?from="+url.QueryEscape(from)+"&to="+url.QueryEscape(to), &e)
 }
 
+// Backup writes a backup of the cluster's store, not encrypted, to w. It is whole if there is
+// no error.
+func (c *Client) Backup(ctx context.Context, w io.Writer) error {
+	return c.await(ctx, func() error {
+		return c.ask(ctx, http.MethodGet, "/v1/store/backup", func(r io.Reader) error {
+			_, err := io.Copy(w, r)
+			return err
+		})
+	})
+}
+
 func (c *Client) call(ctx context.Context, method, path string, into any) error {
+	return c.await(ctx, func() error {
+		return c.ask(ctx, method, path, func(r io.Reader) error { return json.NewDecoder(r).Decode(into) })
+	})
+}
+
+// await repeats a request for as long as the agent starts.
+func (c *Client) await(ctx context.Context, try func() error) error {
 	var starts, told *StartingError
 	for deadline := time.Now().Add(c.startTimeout); ; {
-		err := c.try(ctx, method, path, into)
+		err := try()
 		if !errors.As(err, &starts) || time.Now().After(deadline) {
 			return err
 		}
@@ -140,7 +159,8 @@ func (c *Client) call(ctx context.Context, method, path string, into any) error 
 	}
 }
 
-func (c *Client) try(ctx context.Context, method, path string, into any) error {
+// ask makes a request, and has the answer read.
+func (c *Client) ask(ctx context.Context, method, path string, read func(io.Reader) error) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://shoal"+path, nil)
 	if err != nil {
 		return err
@@ -165,7 +185,7 @@ func (c *Client) try(ctx context.Context, method, path string, into any) error {
 		}
 		return errors.New(e.Error)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+	if err := read(resp.Body); err != nil {
 		return fmt.Errorf("read the agent's answer: %w", err)
 	}
 	return nil

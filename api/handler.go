@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -33,10 +34,13 @@ type Backend struct {
 	Stop          func(ctx context.Context, container string) (*Stopped, error)
 	RemoveService func(ctx context.Context, id model.ServiceID) error
 
+	// Backup writes a backup of the store.
+	Backup func(ctx context.Context, w io.Writer) error
+
 	Metrics http.Handler
 }
 
-// Handler is the HTTP API. Every answer is JSON but /metrics; an error is
+// Handler is the HTTP API. Every answer is JSON but /metrics and a backup; an error is
 // {"error": "..."} with a status of 400 and more.
 func Handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
@@ -80,6 +84,15 @@ func Handler(b Backend) http.Handler {
 	handle("DELETE /v1/services/{stack}/{name}", func(r *http.Request) (any, error) {
 		return struct{}{}, b.RemoveService(r.Context(), model.ServiceID{Stack: r.PathValue("stack"), Name: r.PathValue("name")})
 	})
+	mux.HandleFunc("GET /v1/store/backup", func(w http.ResponseWriter, r *http.Request) {
+		sent := &counter{w: w}
+		switch err := b.Backup(r.Context(), sent); {
+		case err != nil && sent.n == 0:
+			Reply(w, nil, err)
+		case err != nil:
+			panic(http.ErrAbortHandler) // the client sees that it broke off
+		}
+	})
 	mux.Handle("GET /metrics", b.Metrics)
 	return mux
 }
@@ -112,4 +125,16 @@ func Reply(w http.ResponseWriter, v any, err error) {
 		v = Failure{Error: err.Error()}
 	}
 	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody to tell
+}
+
+// counter counts what is written.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }

@@ -99,7 +99,8 @@ const (
 )
 
 // Create makes a new cluster with this host as its first: the CA, a certificate
-// and the key of gossip. It is refused in a folder that holds an identity.
+// and the key of gossip. Where [Restore] left a cluster's, it goes on with them. It
+// is refused in a folder that holds an identity.
 func Create(h Host) (*Identity, error) { return create(h, time.Now) }
 
 func create(h Host, now func() time.Time) (*Identity, error) {
@@ -109,9 +110,15 @@ func create(h Host, now func() time.Time) (*Identity, error) {
 	if _, err := os.Stat(filepath.Join(h.Dir, certFile)); err == nil {
 		return nil, fmt.Errorf("make a cluster: %s already holds the certificate of one; move the folder away to leave that", h.Dir)
 	}
-	a, err := newAuthority(now())
+	a, gossip, err := restored(h.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("make the cluster's CA: %w", err)
+		return nil, err
+	}
+	if a == nil {
+		if a, err = newAuthority(now()); err != nil {
+			return nil, fmt.Errorf("make the cluster's CA: %w", err)
+		}
+		gossip = newGossipKey()
 	}
 	key, err := newKey()
 	if err != nil {
@@ -121,7 +128,7 @@ func create(h Host, now func() time.Time) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.saveFirst(h, cert, key, newGossipKey(), now)
+	return a.saveFirst(h, cert, key, gossip, now)
 }
 
 // saveFirst makes the identity of a host that needed none to admit it.

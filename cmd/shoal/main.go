@@ -92,7 +92,7 @@ shoal.service=NAME, and reach them by that name.`,
 	cmd.AddCommand(
 		agentCommand(&o), checkCommand(&o), statusCommand(&o), servicesCommand(&o), tasksCommand(&o), problemsCommand(&o),
 		explainCommand(&o), dnsCommand(&o), serviceCommand(&o), downCommand(&o), dockerConfigCommand(&o), versionCommand(&o),
-		nodesCommand(&o), nodeCommand(&o), serverCommand(&o), tokenCommand(&o), stopCommand(&o), traceCommand(&o),
+		nodesCommand(&o), nodeCommand(&o), serverCommand(&o), tokenCommand(&o), stopCommand(&o), traceCommand(&o), storeCommand(&o),
 	)
 	return cmd
 }

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.etcd.io/etcd/etcdutl/v3/snapshot"
+	"go.uber.org/zap"
+)
+
+// Dump reads all of the store, as it is at one moment. It is for [Restore].
+func (s *Store) Dump(ctx context.Context) (io.ReadCloser, error) {
+	if s.Role() == RoleExternal {
+		return nil, errors.New("the store is an etcd of yours; back it up by its own means, such as etcdctl snapshot save")
+	}
+	r, err := s.client.Snapshot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	return r, nil
+}
+
+// revisionBump is by how much the revision of a restored store is ahead of the
+// snapshot's: by more than a store can have gone on after a backup, so that nobody
+// who was connected sees it go back.
+const revisionBump = 1e9
+
+// Restore makes a state folder, in which no store is, that of a host which serves
+// the store alone, as it is in the snapshot. role is that of the host that the
+// snapshot is from: of the cluster's servers it is the first.
+func Restore(dir, node, file string, role Role) (err error) {
+	if err := checkSocket(dir); err != nil {
+		return err
+	}
+	if !slices.Contains([]Role{RoleAlone, RoleServer, RoleClient}, role) {
+		return fmt.Errorf("restore the store: role %q is unknown", role)
+	}
+	if role == RoleClient {
+		role = RoleServer
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	for _, path := range []string{dataDir(dir), placePath(dir)} {
+		if _, err := os.Stat(path); err == nil {
+			return fmt.Errorf("%s is there already: move the folder %s away first", path, dir)
+		}
+	}
+	// It becomes the store's by its name, once it is whole.
+	part := filepath.Join(dir, "etcd.restored")
+	if err := os.RemoveAll(part); err != nil {
+		return err
+	}
+	const peer = "http://127.0.0.1:2380" // until the agent starts, which knows its address
+	if err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
+		SnapshotPath: file, Name: node, OutputDataDir: part, PeerURLs: []string{peer}, InitialCluster: node + "=" + peer,
+		InitialClusterToken: "shoal", RevisionBump: revisionBump, MarkCompacted: true,
+	}); err != nil {
+		return errors.Join(fmt.Errorf("restore the store: %w", err), os.RemoveAll(part))
+	}
+	if err := os.Chmod(part, 0o700); err != nil {
+		return err
+	}
+	if err := os.Rename(part, dataDir(dir)); err != nil {
+		return err
+	}
+	return place{Role: role}.write(dir)
+}
