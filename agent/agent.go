@@ -28,6 +28,7 @@ import (
 	"shoal/fabric"
 	"shoal/firewall/firewalld"
 	"shoal/ingress"
+	"shoal/internal/memory"
 	"shoal/kernel/rules"
 	"shoal/kernel/watch"
 	"shoal/lb"
@@ -89,6 +90,7 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	if err := c.Check(); err != nil {
 		return err
 	}
+	memory.Limit(memory.AgentShare, log)
 	w, err := newAddrWatch(&c)
 	if err != nil {
 		return preflightOf(ctx, &c, err, planesByName{}, log) // that, and all else that keeps it from running

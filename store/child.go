@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"shoal/internal/memory"
 )
 
 // An etcd whose disk is full, or whose data is damaged, ends its process: by
@@ -49,6 +51,7 @@ func RunChild(revoked func(file string) func(*x509.Certificate) error) int {
 	// all its processes at once.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	memory.Limit(memory.StoreShare, log)
 	if err := runChild(revoked, log); err != nil {
 		log.Error("the store cannot run", "error", err)
 		return 1
