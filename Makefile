@@ -91,7 +91,7 @@ e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=re
 	$(call run-e2e,$(PLANE),$(if $(RUN),-test.run '$(RUN)'))
 
 # These tests of several hosts make hosts of their own, and so need not be with the others.
-OWN := ^TestHosts(Addresses|AStoreIs|Equal|Join|Port53|TheEngines)
+OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Join|Port53|TheEngines)
 
 # The tests of a data plane. The lab is there twice, a processor each: what runs in one takes about as long as what runs in
 # the other.

@@ -63,6 +63,9 @@ type Config struct {
 	EtcdCert string
 	EtcdKey  string
 
+	Servers       string        // who serves the embedded etcd: auto (three hosts, chosen by themselves) or manual
+	ReplaceServer time.Duration // with auto: how long a server may be dead before another host takes its place
+
 	DataPlane string // what balances: auto, ipvs or nftables
 
 	TCPTimeout    time.Duration // idle TCP connections in IPVS, whole seconds
@@ -93,6 +96,9 @@ func Defaults() Config {
 		Backend:    fabric.Auto,
 		VXLANPort:  vxlan.DefaultPort,
 		VNI:        vxlan.DefaultVNI,
+
+		Servers:       serversAuto,
+		ReplaceServer: 10 * time.Minute,
 
 		DataPlane: planeAuto,
 
@@ -132,6 +138,9 @@ func (c *Config) Check() error {
 	}
 	if err := model.CheckLabel(c.Node); err != nil {
 		return badSetting("--node: %w", err)
+	}
+	if err := checkServers(c); err != nil {
+		return err
 	}
 	if c.Pool != c.Pool.Masked() {
 		return badSetting("--pool %s: has host bits set; did you mean %s?", c.Pool, c.Pool.Masked())

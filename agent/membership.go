@@ -101,6 +101,7 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	})
 	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
 	g.Go(func() error { m.followMembers(ctx); return nil })
+	g.Go(func() error { m.chooseServers(ctx); return nil })
 	if m.store.Role() == store.RoleAlone {
 		m.setJudged()
 		g.Go(func() error { m.await(ctx); return nil })

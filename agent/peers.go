@@ -65,7 +65,9 @@ func (m *membership) changeRole(ctx context.Context, role string) (a api.RoleAns
 	case "server":
 		a.Advice, err = m.promote(ctx)
 	case "client":
-		a.Advice, err = m.demote(ctx)
+		if err = m.mayDemote(); err == nil {
+			a.Advice, err = m.demote(ctx)
+		}
 	default:
 		err = fmt.Errorf("%w: role %q", api.ErrNotFound, role)
 	}

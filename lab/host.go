@@ -179,6 +179,7 @@ func (h *Host) StartAgent(args ...string) {
 		"--state-dir", filepath.Join(h.dir, "state"),
 		"--run-dir", h.runDir(),
 		"--docker-host", "unix://" + h.dockerSocket(),
+		"--servers", "manual", // one host's store is what most tests are about
 	}, args...)...)
 	if err != nil {
 		h.t.Fatalf("%s: start its agent: %v", h.name, err)

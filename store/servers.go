@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,6 +156,14 @@ func (s *Store) writeRecord(ctx context.Context) error {
 		_, err = s.client.Put(ctx, serverKey(s.o.Node), want)
 	}
 	return err
+}
+
+// Servers are the hosts that serve the store, by name, as etcd last told. It makes
+// no request.
+func (s *Store) Servers() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.servers))
 }
 
 // unlist removes another host's record. This host's client leaves that host at

@@ -57,6 +57,8 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdCA, "etcd-ca", c.EtcdCA, "that etcd's CA certificate, a PEM file")
 	f.StringVar(&c.EtcdCert, "etcd-cert", c.EtcdCert, "a client certificate for it, a PEM file")
 	f.StringVar(&c.EtcdKey, "etcd-key", c.EtcdKey, "the certificate's key, a PEM file")
+	f.StringVar(&c.Servers, "servers", c.Servers, "who serves the store: auto, three hosts where there are as many, chosen by themselves; or manual, by shoal server promote and demote. The same on every host")
+	f.DurationVar(&c.ReplaceServer, "replace-server", c.ReplaceServer, "with --servers auto: how long a host that serves the store may be dead before another takes its place")
 	f.StringVar(&c.DataPlane, "data-plane", c.DataPlane, "what balances connections in the kernel: ipvs, nftables, or auto: ipvs where the kernel has all that it needs, else nftables")
 	f.DurationVar(&c.TCPTimeout, "tcp-timeout", c.TCPTimeout, "how long IPVS remembers an idle TCP connection, 1s to 744h; not used with nftables")
 	f.DurationVar(&c.TCPFinTimeout, "tcp-fin-timeout", c.TCPFinTimeout, "the same for one that was closed")
