@@ -18,16 +18,21 @@ func TestAServerMoves(t *testing.T) {
 	for _, x := range h[:2] {
 		eventually(t, "the others ask it there", func() bool { return slices.Contains(x.client.Endpoints(), cl.endpoint("f")) })
 	}
-	members, err := h[0].members(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "its peers know", func() bool {
-		members, err = h[0].members(t.Context())
-		return err == nil && slices.ContainsFunc(members, func(m *member) bool { return strings.Contains(m.PeerURLs[0], cl.addr("f").String()) })
-	})
+	cl.knowsPeers(h[0], "f")
 	h[1].Close()
 	follows(t, moved, h[0])
+}
+
+// knowsPeers waits until a host's etcd has members at those addresses. One that moved tells it, and tells it again where
+// that fails.
+func (c *cluster) knowsPeers(on *host, at ...string) {
+	c.t.Helper()
+	for _, name := range at {
+		eventually(c.t, on.o.Node+" knows the peer at "+name, func() bool {
+			members, err := on.members(c.t.Context())
+			return err == nil && slices.ContainsFunc(members, func(m *member) bool { return strings.Contains(m.PeerURLs[0], c.addr(name).String()) })
+		})
+	}
 }
 
 func TestTwoOfThreeServersMoveAtOnce(t *testing.T) {
@@ -45,7 +50,8 @@ func TestTwoOfThreeServersMoveAtOnce(t *testing.T) {
 		settled(t, x)
 	}
 	follows(t, moved[0], moved[1], h[0])
-	h[0].Close() // each has to know where the other is by now, or soon
+	cl.knowsPeers(h[0], "f", "g")
+	h[0].Close()
 	follows(t, moved[0], moved[1])
 }
 
