@@ -70,13 +70,20 @@ func TestContainersOfAllHostsReachEachOther(t *testing.T) {
 					t.Errorf("%v: ping of %d octets: %v, want %v", p, mtu+1, err, unix.EMSGSIZE)
 				}
 
-				// The host itself, and a container on another of its networks.
+				// The host itself, and a container on another of its networks, reach tasks alone.
+				for who, from := range map[string]*space{"the host itself": a.space, "a container on another network": a.other} {
+					if _, _, err := from.ask("tcp4", b.addr.String(), 0, 300*time.Millisecond); err == nil {
+						t.Errorf("%v: %s reaches a container that is no task", p, who)
+					}
+				}
+				b.task("add")
 				if got, _, err := a.ask("tcp4", b.addr.String(), 0, waitLimit); err != nil {
 					t.Errorf("%v: from the host itself: %q, %v", p, got, err)
 				}
 				if got, _, err := a.other.ask("tcp4", b.addr.String(), 0, waitLimit); err != nil || strings.HasPrefix(got, "172.30") {
 					t.Errorf("%v: from a container on another network: %q, %v", p, got, err)
 				}
+				b.task("del")
 			}
 			// Out of the cluster: masqueraded. To a host of it, too.
 			w.router.serve("tcp4")
@@ -99,6 +106,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 			w.serveAll()
 			w.reconcileAll()
 			a, c := w.hosts["a"], w.hosts["c"]
+			c.task("add")
 			tcp := func(from, to *host) error {
 				got, _, err := from.container.ask("tcp4", to.addr.String(), 0, time.Second)
 				if err == nil && !strings.HasPrefix(got, from.addr.String()+" ") {
@@ -121,8 +129,8 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 				{"raw", chain, "1", in, ""},
 				{"nat", chain, "1", out, ""},
 				{"nat", chain, "2", own, ""},
-				{"filter", chain, "1", in, ""},
-				{"filter", chain, "2", out, "iptables -F FORWARD"},
+				{"filter", chain, "2", in, ""}, // the first keeps hosts from what is no task
+				{"filter", chain, "3", out, "iptables -F FORWARD"},
 				{"filter", chainIn, "1", in, "iptables -P INPUT DROP"},
 			} {
 				if tt.with != "" {

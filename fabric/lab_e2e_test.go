@@ -193,6 +193,9 @@ type host struct {
 	other     *space     // a container on another Docker network
 }
 
+// task adds the host's container to those that are tasks, or deletes it: the balancer, which knows, is not here.
+func (h *host) task(edit string) { h.run("", "ipset", "-exist", edit, "SHOAL-LOCAL", h.addr.String()) }
+
 // world is two links with a router between, hosts a and b on the one, c on the
 // other, somebody else on each, and an address outside.
 type world struct {
