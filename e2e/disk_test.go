@@ -31,6 +31,12 @@ func TestAFullDiskStopsTheStoreAndNothingElse(t *testing.T) {
 	url := h.web("disk")
 	h.answered(url, "first")
 	h.problem(disk, "disk-nearly-full")
+	// What is not on the disk by then is not there after a start either.
+	vip := h.vip("disk")
+	lab.Eventually(t, waitLimit, "the VIP is remembered on the disk", func() error {
+		_, err := h.TryExec("grep", "-q", `"`+vip+`"`, filepath.Join(disk, "cache.jsonl"))
+		return err
+	})
 
 	ballast := filepath.Join(disk, "ballast")
 	if _, err := h.TryExec("dd", "if=/dev/zero", "of="+ballast, "bs=64k"); err == nil {

@@ -193,9 +193,9 @@ func between(o Options, in inputs, paths []path) lb.Between {
 		subnet, host := p.peer.Subnet.Masked(), p.peer.Addr
 		b.Nets = append(b.Nets, subnet)
 		b.Hosts = append(b.Hosts, host)
-		b.Selves = append(b.Selves, host)
+		b.HostAddrs = append(b.HostAddrs, host)
 		if plan := model.PlanOf(subnet); plan != (model.Plan{}) {
-			b.Selves = append(b.Selves, plan.Tunnel, plan.Gateway, plan.Probe)
+			b.HostAddrs = append(b.HostAddrs, plan.Tunnel, plan.Gateway, plan.Probe)
 		}
 		b.Links = append(b.Links, lb.Link{Net: subnet, Device: p.dev})
 		direct := p.link
@@ -228,7 +228,7 @@ func between(o Options, in inputs, paths []path) lb.Between {
 	}
 	slices.SortFunc(b.Nets, netip.Prefix.Compare)
 	slices.SortFunc(b.Hosts, netip.Addr.Compare)
-	slices.SortFunc(b.Selves, netip.Addr.Compare)
+	slices.SortFunc(b.HostAddrs, netip.Addr.Compare)
 	slices.SortFunc(b.Links, func(x, y lb.Link) int {
 		return cmp.Or(x.Net.Compare(y.Net), cmp.Compare(x.Device, y.Device))
 	})

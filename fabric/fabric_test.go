@@ -100,7 +100,7 @@ func TestStateGrowsWithHostsOnly(t *testing.T) {
 	check("forwarding entries", map[fdbKey]netip.Addr{{vxlan.Device, macC}: hostC.Addr}, want.fdb)
 	check("what passes", lb.Between{
 		Own: hostA.Subnet, Nets: []netip.Prefix{hostB.Subnet, hostC.Subnet}, Hosts: []netip.Addr{hostB.Addr, hostC.Addr},
-		Selves: []netip.Addr{
+		HostAddrs: []netip.Addr{
 			hostB.Addr, hostC.Addr,
 			addr("10.244.2.0"), addr("10.244.2.1"), addr("10.244.2.254"), // tunnel, bridge, probe
 			addr("10.244.3.0"), addr("10.244.3.1"), addr("10.244.3.254"),

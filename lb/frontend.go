@@ -73,12 +73,12 @@ type Endpoint struct {
 // Between is what passes between this host's containers and other hosts, as
 // the fabric carries it.
 type Between struct {
-	Own     netip.Prefix   // of this host's containers
-	Nets    []netip.Prefix // of other hosts' containers, in order
-	Hosts   []netip.Addr   // other hosts, in order
-	Selves  []netip.Addr   // all addresses that those send from themselves, in order
-	Links   []Link         // who comes in by which device, in order
-	Tunnels []Tunnel       // what only Hosts may send
+	Own       netip.Prefix   // of this host's containers
+	Nets      []netip.Prefix // of other hosts' containers, in order
+	Hosts     []netip.Addr   // other hosts, in order
+	HostAddrs []netip.Addr   // all addresses that those send from themselves, in order
+	Links     []Link         // who comes in by which device, in order
+	Tunnels   []Tunnel       // what only Hosts may send
 }
 
 // Link is a source, and the device that its packets come in by.

@@ -70,7 +70,7 @@ func (s *Store) status(ctx context.Context, endpoint string) (*clientv3.StatusRe
 func (s *Store) Down() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.server != nil {
+	if s.server != nil || s.place.Role != RoleAlone && s.place.Role != RoleServer {
 		return nil
 	}
 	return s.down

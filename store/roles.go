@@ -152,11 +152,12 @@ const steady = time.Minute
 // startAgain starts an etcd again that has stopped, or did not start, and tries
 // until it runs.
 func (s *Store) startAgain(old *server) {
-	retry := etcd.Backoff{}
-	if old == nil || time.Since(old.started) < steady {
-		retry.Wait(s.run)
+	if old != nil && time.Since(old.started) >= steady {
+		s.restarts.Reset()
+	} else {
+		s.restarts.Wait(s.run) // longer each time that one does not last
 	}
-	for ; s.run.Err() == nil; retry.Wait(s.run) {
+	for ; s.run.Err() == nil; s.restarts.Wait(s.run) {
 		err := s.changeRole(s.run, "start the embedded etcd again", func(ctx context.Context) error { return s.restart(ctx, old) })
 		if err == nil {
 			return

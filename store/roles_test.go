@@ -270,6 +270,7 @@ func TestARemovedServerIsAskedHowItIs(t *testing.T) {
 	if err := <-removed; err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "c is a client, and misses nothing", func() bool { return c.Role() == RoleClient && c.Down() == nil })
 }
 
 func TestAPanicOfEtcdIsAnErrorForStatusOnly(t *testing.T) {

@@ -144,7 +144,7 @@ func advice(reason string) string {
 	case strings.Contains(reason, "address already in use"), strings.Contains(reason, unix.EACCES.Error()), strings.Contains(reason, unix.EROFS.Error()):
 		return ""
 	}
-	return "; if its data is damaged, restore a backup of that folder while no agent runs, or move it away: shoal then starts with an empty store, and services get new VIPs"
+	return "; if its data is damaged, restore a backup (shoal store restore), or move that folder away: shoal then starts with an empty store, and services get new VIPs"
 }
 
 // spawn starts the process. Its first file beyond the standard ones is the other
@@ -161,15 +161,15 @@ func (s *server) spawn(log *slog.Logger) (*json.Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	said, err := childCommand(theirs)
+	process, logged, err := startChild(theirs)
 	if err != nil {
 		s.agent.Close()
 		return nil, err
 	}
-	s.pid = said.command.Process.Pid
+	s.pid = process.Process.Pid
 	go func() {
-		last := s.relay(said.log, log)
-		err := said.command.Wait()
+		last := s.relay(logged, log)
+		err := process.Wait()
 		s.agent.Close()
 		if !s.closing.Load() {
 			s.why = cmp.Or(last, fmt.Sprint("its process ended: ", cmp.Or(err, errors.New("by itself"))))
@@ -179,28 +179,23 @@ func (s *server) spawn(log *slog.Logger) (*json.Decoder, error) {
 	return json.NewDecoder(s.agent), nil
 }
 
-// child is a process that runs, and what it logs.
-type child struct {
-	command *exec.Cmd
-	log     io.Reader
-}
-
-func childCommand(agent *os.File) (*child, error) {
+// startChild starts the program again as the process of an etcd, which has one end of
+// the pair. It returns what the process logs, too.
+func startChild(agent *os.File) (process *exec.Cmd, logged io.Reader, err error) {
 	if IsChild() { // it would start itself without end
-		return nil, errors.New("start the process of the store: this program does not run it; call store.RunChild first where store.IsChild is true")
+		return nil, nil, errors.New("start the process of the store: this program does not run it; call store.RunChild first where store.IsChild is true")
 	}
 	// The program that runs, even where another version lies in its place by now.
 	c := &exec.Cmd{Path: "/proc/self/exe", Args: []string{childName}, ExtraFiles: []*os.File{agent}}
 	// A signal that a terminal sends to the agent is not for it.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	log, err := c.StderrPipe()
-	if err == nil {
+	if logged, err = c.StderrPipe(); err == nil {
 		err = c.Start()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("start the process of the store: %w", err)
+		return nil, nil, fmt.Errorf("start the process of the store: %w", err)
 	}
-	return &child{c, log}, nil
+	return c, logged, nil
 }
 
 // relay writes what the process logs into this one's log, until it ends. It

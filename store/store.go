@@ -64,6 +64,7 @@ type Store struct {
 	found    []string         // endpoints that other hosts named, see Found
 	server   *server          // nil: none runs for this host
 	down     error            // why none runs that should
+	restarts etcd.Backoff     // between starts of etcd; startAgain's
 	said     string           // the last of those that was logged; by who starts it
 	servers  map[string]entry // hosts that serve the store, by name, this one among them: as etcd has them
 	dead     map[string]bool  // hosts that do not answer

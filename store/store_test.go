@@ -43,7 +43,7 @@ func TestDamagedEtcdDataIsAClearError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if err := s.Down(); err == nil || !strings.Contains(err.Error(), "restore a backup of that folder") {
+	if err := s.Down(); err == nil || !strings.Contains(err.Error(), "shoal store restore") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -263,7 +263,7 @@ func (w *world) between(h *host) lb.Between {
 		}
 		b.Nets = append(b.Nets, p.node.Subnet)
 		b.Hosts = append(b.Hosts, p.addr)
-		b.Selves = append(b.Selves, p.addr, p.node.Subnet.Addr(), p.node.Subnet.Addr().Next())
+		b.HostAddrs = append(b.HostAddrs, p.addr, p.node.Subnet.Addr(), p.node.Subnet.Addr().Next())
 		if h.tunnels(p) {
 			b.Links = append(b.Links, lb.Link{Net: p.node.Subnet, Device: tunnel})
 			b.Tunnels = []lb.Tunnel{{Protocol: unix.IPPROTO_UDP, Port: tunnelPort}}

@@ -15,12 +15,12 @@ import (
 
 // The sets that the rules between hosts ask.
 var (
-	setFabricNets   = ipset.Set{Name: "SHOAL-FABRIC-NETS", Type: "hash:net"}        // of other hosts' containers
-	setFabricHosts  = ipset.Set{Name: "SHOAL-FABRIC-HOSTS", Type: "hash:ip"}        // other hosts
-	setFabricSelves = ipset.Set{Name: "SHOAL-FABRIC-SELVES", Type: "hash:ip"}       // all that other hosts send from themselves
-	setFabricLinks  = ipset.Set{Name: "SHOAL-FABRIC-LINKS", Type: "hash:net,iface"} // sources, and the devices that their packets come in by
+	setFabricNets  = ipset.Set{Name: "SHOAL-FABRIC-NETS", Type: "hash:net"}        // of other hosts' containers
+	setFabricHosts = ipset.Set{Name: "SHOAL-FABRIC-HOSTS", Type: "hash:ip"}        // other hosts
+	setFabricAddrs = ipset.Set{Name: "SHOAL-FABRIC-ADDRS", Type: "hash:ip"}        // all that other hosts send from themselves
+	setFabricLinks = ipset.Set{Name: "SHOAL-FABRIC-LINKS", Type: "hash:net,iface"} // sources, and the devices that their packets come in by
 
-	betweenSets = []ipset.Set{setFabricNets, setFabricHosts, setFabricSelves, setFabricLinks}
+	betweenSets = []ipset.Set{setFabricNets, setFabricHosts, setFabricAddrs, setFabricLinks}
 )
 
 // tunnels matches all tunnel devices in a rule, whichever there are.
@@ -101,20 +101,20 @@ func (p *Plane) ensureBetween(ctx context.Context) (changed bool, err error) {
 
 // betweenEntries are the entries of each set.
 func betweenEntries(b *lb.Between) map[string]entries {
-	nets, hosts, selves, links := entries{}, entries{}, entries{}, entries{}
+	nets, hosts, hostAddrs, links := entries{}, entries{}, entries{}, entries{}
 	for _, n := range b.Nets {
 		nets[ipset.Entry{Net: n.Masked()}] = 0
 	}
 	for _, h := range b.Hosts {
 		hosts[ipset.Addr(h)] = 0
 	}
-	for _, a := range b.Selves {
-		selves[ipset.Addr(a)] = 0
+	for _, a := range b.HostAddrs {
+		hostAddrs[ipset.Addr(a)] = 0
 	}
 	for _, l := range b.Links {
 		links[ipset.NetIface(l.Net, l.Device)] = 0
 	}
-	return map[string]entries{setFabricNets.Name: nets, setFabricHosts.Name: hosts, setFabricSelves.Name: selves, setFabricLinks.Name: links}
+	return map[string]entries{setFabricNets.Name: nets, setFabricHosts.Name: hosts, setFabricAddrs.Name: hostAddrs, setFabricLinks.Name: links}
 }
 
 // betweenChains are the rules of a host with that subnet, however many hosts
@@ -165,7 +165,7 @@ func betweenChains(b *lb.Between) []rules.Chain {
 			// name, may use tasks; the mesh's other containers are for containers.
 			Table: "filter", Name: "SHOAL-FABRIC", From: []rules.Jump{{From: "FORWARD"}},
 			Rules: []string{
-				fmt.Sprintf("%s -m set --match-set %s src -m set ! --match-set %s dst -m conntrack --ctstate NEW -j DROP", to, setFabricSelves.Name, setLocal.Name),
+				fmt.Sprintf("%s -m set --match-set %s src -m set ! --match-set %s dst -m conntrack --ctstate NEW -j DROP", to, setFabricAddrs.Name, setLocal.Name),
 				fmt.Sprintf("%s %s %s -j ACCEPT", notFrom, to, linked),
 				fmt.Sprintf("%s %s %s -j ACCEPT", from, linked, toNets),
 			},

@@ -169,8 +169,8 @@ func (w *surroundings) entries() entries {
 	for _, h := range w.between.Hosts {
 		es.put(hosts, h.AsSlice(), nil)
 	}
-	for _, a := range w.between.Selves {
-		es.put(selves, a.AsSlice(), nil)
+	for _, a := range w.between.HostAddrs {
+		es.put(hostAddrs, a.AsSlice(), nil)
 	}
 	for _, p := range w.base.Peers {
 		mark := u32(lb.ConnMark | uint32(p.Number))

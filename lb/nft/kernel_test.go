@@ -65,7 +65,7 @@ var some = &surroundings{
 		DNSPorts: map[netip.Addr]uint16{netip.MustParseAddr("10.96.0.10"): 10053, netip.MustParseAddr("10.244.1.1"): 10053},
 	},
 	between: lb.Between{
-		Own: prefix("10.244.1.0/24"), Nets: []netip.Prefix{prefix("10.244.2.0/24")}, Hosts: []netip.Addr{netip.MustParseAddr("192.168.1.2")}, Selves: []netip.Addr{netip.MustParseAddr("192.168.1.2")},
+		Own: prefix("10.244.1.0/24"), Nets: []netip.Prefix{prefix("10.244.2.0/24")}, Hosts: []netip.Addr{netip.MustParseAddr("192.168.1.2")}, HostAddrs: []netip.Addr{netip.MustParseAddr("192.168.1.2")},
 		Links:   []lb.Link{{Net: prefix("10.244.2.0/24"), Device: "eth0"}, {Net: prefix("192.168.1.2/32"), Device: "eth0"}, {Net: prefix("10.244.1.0/24"), Device: "br0"}},
 		Tunnels: []lb.Tunnel{{Protocol: 17, Port: 4789}, {Protocol: 4}},
 	},

@@ -52,7 +52,7 @@ type surroundings struct {
 var ofBetween = struct {
 	sets   []*set
 	chains map[string]bool
-}{[]*set{links, remote, hosts, selves}, map[string]bool{"raw": true, "nat-post": true, "input": true, "forward": true}}
+}{[]*set{links, remote, hosts, hostAddrs}, map[string]bool{"raw": true, "nat-post": true, "input": true, "forward": true}}
 
 // server is where this host's DNS server answers other hosts; zero: nowhere.
 func (w *surroundings) server() netip.Addr {
@@ -380,7 +380,7 @@ func (w *surroundings) forward() []rule {
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
 	}...)
 	if own := w.between.Own; own.IsValid() {
-		rs = append(rs, on("other hosts themselves, and their other bridges, use tasks", within(dest, own), in(source, selves), notIn(dest, local),
+		rs = append(rs, on("other hosts themselves, and their other bridges, use tasks", within(dest, own), in(source, hostAddrs), notIn(dest, local),
 			has(ctState, expr.CtStateBitNEW), drop))
 	}
 	rs = append(rs, w.fromHosts()...)
