@@ -58,7 +58,7 @@ unit: ## check formatting, vet, and run the tests that need no lab
 	$(GO) test ./...
 
 # What is tested by itself against a real kernel or engine, by data plane (KERNEL=packages picks some).
-KERNEL-ipvs     := kernel/rules kernel/bridge kernel/watch lb/ipvs fabric dockerwatch
+KERNEL-ipvs     := kernel/rules kernel/bridge kernel/watch lb/ipvs fabric
 KERNEL-nftables := kernel/rules kernel/bridge kernel/watch lb/nft dockerwatch
 KERNEL-auto      = $(KERNEL-ipvs)
 KERNEL           = $(KERNEL-$(PLANE))
@@ -93,15 +93,24 @@ e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=re
 # These tests of several hosts make hosts of their own, and so need not be with the others.
 OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Join|Port53|TheEngines)
 
+# These tests are of what no data plane has a part in: settings, the command line, the store, who joins, the engine's events. They
+# run with the first of the data planes only, which is the faster one.
+ANY_PLANE_ALONE := AFullDisk|AnAgentThat|Check|Completion|ContainersAre|JSON|NothingIsLeft|NotRoot|OneAgent|SmallPool|SocketIs|Where|WrongSettings
+ANY_PLANE_HOSTS := AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Join|Listen|Networkd|ThreeServers
+ANY_PLANE := ^Test(($(ANY_PLANE_ALONE))|Hosts($(ANY_PLANE_HOSTS)))
+
+# What is not run with a data plane besides.
+skip = $(if $(filter $1,$(firstword $(TEST_PLANES))),^$$,$(ANY_PLANE))
+
 # The tests of a data plane. The lab is there twice, a processor each: what runs in one takes about as long as what runs in
 # the other.
 define test-plane
 ( echo "$1: the tests of several hosts run beside these, and are printed after them"; began=$$(date +%s); \
-	$(call run-e2e,$1,-test.run '^TestHosts' -test.skip '$(OWN)') >bin/e2e-hosts-$1.log 2>&1 & \
+	$(call run-e2e,$1,-test.run '^TestHosts' -test.skip '$(OWN)|$(skip)') >bin/e2e-hosts-$1.log 2>&1 & \
 	failed=; \
 	$(call run-kernel,$1) || failed=yes; \
-	$(call run-e2e,$1,-test.skip '^TestHosts') || failed=yes; \
-	$(call run-e2e,$1,-test.run '$(OWN)') || failed=yes; \
+	$(call run-e2e,$1,-test.skip '^TestHosts|$(skip)') || failed=yes; \
+	$(call run-e2e,$1,-test.run '$(OWN)' -test.skip '$(skip)') || failed=yes; \
 	wait $$! || failed=yes; cat bin/e2e-hosts-$1.log; \
 	echo "$1: what runs in the lab took $$((($$(date +%s) - began) / 60)) min"; \
 	[ -z "$$failed" ] )
