@@ -82,6 +82,7 @@ func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.
 	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))
 	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))
 	m.server.Handle("GET /v1/trace", http.HandlerFunc(m.serveTrace))
+	m.server.Handle("GET /v1/containers", http.HandlerFunc(m.serveList))
 	return m
 }
 
@@ -187,14 +188,17 @@ func (m *membership) open() error {
 	if m.work == nil || m.live != nil {
 		return nil
 	}
+	lists := newLists(m.run, m)
 	live, err := cluster.StartLiveness(cluster.LivenessOptions{
 		Node: m.config.Node, Addr: m.config.Advertise, Identity: m.id, Peers: m.peers, Log: m.log,
+		Generation: m.generation, HeardGeneration: lists.hear,
 	})
 	if err != nil {
 		return err
 	}
 	m.live = live
 	m.work.Go(func() error { m.watchLives(m.run, live); return nil })
+	m.work.Go(func() error { lists.follow(live); return nil })
 	m.work.Go(func() error { m.greetOthers(m.run, live); return nil })
 	m.doors.signal() // this host has more ports now
 	return nil

@@ -109,7 +109,7 @@ func (m *membership) part(ctx context.Context, node netip.Addr, q diagnose.Quest
 }
 
 // maxAnswer is the most that another agent may answer, in bytes.
-const maxAnswer = 4 << 20
+const maxAnswer = 64 << 20
 
 // ask asks another host's agent, for as long as ctx lasts.
 func (m *membership) ask(ctx context.Context, method string, node netip.Addr, path string, into any) error {

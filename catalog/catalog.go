@@ -85,7 +85,9 @@ type Catalog struct {
 	lease      clientv3.LeaseID           // the last one held
 	run        agentRecord                // this run; its Since is zero until that is known
 	other      *agentRecord               // the run of another host of this name, which came first
-	lastErr    error                      // of etcd; nil once it is well again
+	local      ownList
+	hostLists  map[string]*hostList // by name
+	lastErr    error                // of etcd; nil once it is well again
 	mailboxes  map[chan *model.Snapshot]struct{}
 }
 
@@ -132,6 +134,8 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		advance:    make(chan struct{}),
 		mailboxes:  map[chan *model.Snapshot]struct{}{},
 		run:        agentRecord{Run: o.Run},
+		local:      ownList{changed: make(chan struct{}, 1)},
+		hostLists:  map[string]*hostList{},
 	}
 	c.records.subnets = o.SubnetPool
 	c.setSelf(o.Self)
@@ -170,16 +174,23 @@ func (c *Catalog) setLocal(l model.Local) {
 	for id, old := range c.records.containers[node] {
 		gone[id] = old
 	}
+	changed := !c.localKnown
 	for i := range l.Containers {
 		delete(gone, l.Containers[i].ID)
 		ctr := bounded(l.Containers[i])
-		if c.records.putContainer(ctr) {
-			c.wantContainer(&ctr)
+		if c.records.putContainer(ctr) && c.wantContainer(&ctr) {
+			changed = true
 		}
 	}
 	for id := range gone {
 		c.records.deleteContainer(node, id)
-		delete(c.want, taskKey(node, id))
+		if _, wanted := c.want[taskKey(node, id)]; wanted {
+			delete(c.want, taskKey(node, id))
+			changed = true
+		}
+	}
+	if changed {
+		c.local.next()
 	}
 	c.records.setNetworks(l.Networks)
 	c.localKnown, c.inEtcd = true, nil
@@ -187,18 +198,22 @@ func (c *Catalog) setLocal(l model.Local) {
 	wake(c.unsaved)
 }
 
-func (c *Catalog) wantContainer(ctr *model.Container) {
+// wantContainer notes what etcd should hold of a container of this host, and tells
+// whether that is something else than before.
+func (c *Catalog) wantContainer(ctr *model.Container) (changed bool) {
 	key := taskKey(ctr.Node, ctr.ID)
+	before, wanted := c.want[key]
 	delete(c.want, key)
 	if !needsRecord(ctr) {
-		return
+		return wanted
 	}
 	value := encode(ctr)
 	if len(value) > maxRecord { // without tasks: its name and its addresses are
 		c.log.Error("container is unknown to the other hosts: its record is too large", "id", ctr.ID, "bytes", len(value), "most", maxRecord)
-		return
+		return wanted
 	}
 	c.want[key] = fingerprint(value)
+	return !wanted || c.want[key] != before
 }
 
 // RestoreLocal takes for this host's containers what they were when last they

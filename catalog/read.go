@@ -80,10 +80,14 @@ func (c *Catalog) list(ctx context.Context) error {
 		}
 	}
 	named := false
+	c.local.revision = 0
 	for _, kv := range kvs {
 		if string(kv.Key) == agentKey(c.o.Self.Name) {
 			named = c.isThisRun(kv)
 			continue
+		}
+		if c.own(string(kv.Key)) {
+			c.local.revision = max(c.local.revision, kv.ModRevision)
 		}
 		c.put(kv)
 	}
@@ -116,7 +120,14 @@ func (c *Catalog) keys() []string {
 		keys = append(keys, nodeKey(name))
 	}
 	for node, byID := range c.records.containers {
-		for id := range byID {
+		if held := c.hostLists[node]; held == nil {
+			for id := range byID {
+				keys = append(keys, taskKey(node, id))
+			}
+		}
+	}
+	for node, held := range c.hostLists {
+		for id := range held.records {
 			keys = append(keys, taskKey(node, id))
 		}
 	}
@@ -200,6 +211,9 @@ func (c *Catalog) apply(r clientv3.WatchResponse) {
 	c.lastErr = nil
 	for _, e := range r.Events {
 		c.subscribers.notify(string(e.Kv.Key))
+		if c.own(string(e.Kv.Key)) {
+			c.local.revision = e.Kv.ModRevision
+		}
 		if e.Type == clientv3.EventTypeDelete {
 			c.deleted(string(e.Kv.Key))
 		} else {
@@ -259,7 +273,7 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	case e.node != nil:
 		c.records.putNode(*e.node)
 	case e.container != nil:
-		c.records.putContainer(*e.container)
+		c.putContainer(e.container)
 	case e.service != nil:
 		e.service.mod = kv.ModRevision
 		c.records.putService(e.id, *e.service)
@@ -277,11 +291,12 @@ func (c *Catalog) deleted(key string) {
 		return
 	}
 	if name, ok := strings.CutPrefix(key, nodesRoot); ok {
+		c.useRecords(name)
 		c.records.deleteNode(name)
 	}
 	if rest, ok := strings.CutPrefix(key, tasksRoot); ok {
 		node, id, _ := strings.Cut(rest, "/")
-		c.records.deleteContainer(node, id)
+		c.deleteContainer(node, id)
 	}
 	if rest, ok := strings.CutPrefix(key, servicesRoot); ok {
 		if id, err := model.ParseServiceID(rest); err == nil {

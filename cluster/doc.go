@@ -66,6 +66,9 @@
 // verdict. It tells where a host is that has moved ([PeerState]), for one that
 // lost sight of the store with it.
 //
+// Where the store does not tell, hosts tell each other which of their lists of
+// containers is the last ([Generation]), so that others can fetch it.
+//
 // What strangers can make the gossip port hold is bounded: its connections are by
 // mutual TLS, see streams.go.
 //

@@ -74,6 +74,8 @@ type delegate struct{ l *Liveness }
 func (d *delegate) NotifyMsg(b []byte) {
 	if node, ok := decodeGoodbye(b); ok {
 		d.l.told(node, func(j *failureDetector, now time.Time) { j.part(now) })
+	} else if m, ok := decodeGeneration(b); ok {
+		d.l.received(m)
 	}
 }
 

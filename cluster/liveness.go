@@ -29,7 +29,12 @@ type LivenessOptions struct {
 	// by name; this one may be among them. It is called twice a second, and must
 	// answer while the store is away.
 	Peers func() map[string]netip.Addr
-	Log   *slog.Logger
+	// Generation is this host's, and HeardGeneration is given what another host, one of
+	// Peers, says of its own. Both are called while a packet is handled, and must not
+	// wait for anything. nil: this host takes no part in that.
+	Generation      func() Generation
+	HeardGeneration func(node string, is Generation)
+	Log             *slog.Logger
 
 	grace time.Duration // of tests, which are in more of a hurry; 0: restartGrace
 }
@@ -363,7 +368,7 @@ func (l *Liveness) Restart() error {
 	}
 	// Whoever does not hear it looks for itself.
 	if err := errors.Join(all.Wait(), l.ml.Leave(time.Second)); err != nil {
-		l.o.Log.Info("not every host could be told goodbye", "err", err)
+		l.o.Log.Info("not every host could be told goodbye", "error", err)
 	}
 	err := l.ml.Shutdown()
 	l.done.Wait()

@@ -104,7 +104,7 @@ func (id *Identity) KeepFresh(ctx context.Context, r *Registry, servers func() [
 		wait := renewCheck
 		if id.due() {
 			if err := id.Renew(ctx, r, servers()); err != nil && ctx.Err() == nil {
-				id.host.Log.Warn("this host's certificate could not be renewed yet", "until", id.Expires(), "err", err)
+				id.host.Log.Warn("this host's certificate could not be renewed yet", "until", id.Expires(), "error", err)
 				wait, retry = retry, min(2*retry, renewRetryLast)
 			} else {
 				retry = renewRetryFirst

@@ -69,7 +69,7 @@ func (id *Identity) WatchRemoved(ctx context.Context, r *Registry) {
 			err = id.setRevoked(revoked)
 		}
 		if err != nil && ctx.Err() == nil {
-			id.host.Log.Warn("the list of removed hosts may be old", "err", err)
+			id.host.Log.Warn("the list of removed hosts may be old", "error", err)
 		}
 		return err
 	})

@@ -222,7 +222,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, public
 
 // fail answers to a host that did nothing wrong.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	s.log.Error("a request failed", "request", r.Method+" "+r.URL.Path, "from", remote(r.RemoteAddr), "err", err)
+	s.log.Error("a request failed", "request", r.Method+" "+r.URL.Path, "from", remote(r.RemoteAddr), "error", err)
 	respond(w, http.StatusServiceUnavailable, refusal{Error: "not possible just now, try again; this host's log says why"})
 }
 

@@ -144,10 +144,10 @@ func (id *Identity) ShareCA(ctx context.Context, r *Registry) {
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, ErrRemoved), errors.Is(err, ErrNameTaken), errors.Is(err, ErrOtherCluster):
 			id.host.Log.Error("this host is not of the cluster that the store is of: to become one of it, "+
-				"stop the agent, move its folder away and start it again", "folder", id.host.Dir, "err", err)
+				"stop the agent, move its folder away and start it again", "folder", id.host.Dir, "error", err)
 			stop()
 		default:
-			id.host.Log.Warn("the cluster's CA is not shared with the other hosts yet", "err", err)
+			id.host.Log.Warn("the cluster's CA is not shared with the other hosts yet", "error", err)
 		}
 		return err
 	})

@@ -162,11 +162,11 @@ func (h *host) rotation(service string, limit time.Duration, names ...string) {
 }
 
 // TestHostsTheStoreIsGone: without etcd every host goes on with the last state, by VIP, by name and by published port; an
-// agent restarts with it, its own containers come and go; all is put right when etcd is back.
+// agent restarts with it, containers come and go, which the hosts tell each other; all is put right when etcd is back.
 func TestHostsTheStoreIsGone(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
-	m.tasks("web", "-l shoal.publish=8000:8000")
+	containers := m.tasks("web", "-l shoal.publish=8000:8000")
 	vip := b.vip("web")
 	all := []string{"web-n1", "web-n2", "web-n3"}
 	asker := b.run("asker", "--network mesh "+useDNS, "sleep", "1000000")
@@ -187,13 +187,45 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 	for _, h := range m.hosts {
 		serve(h, all...)
 	}
-	b.run("late-n2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
-	serve(b, append(all, "late-n2")...)
+	// What starts, dies and drains on a host is known to the others within two seconds; so is who has an address now.
+	var told []time.Duration
+	known := func(names ...string) {
+		t.Helper()
+		at := time.Now()
+		c.rotation("web", waitLimit, names...)
+		told = append(told, time.Since(at))
+	}
+	b.run("late-n2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000 -l shoal.drain=20s")
+	known(append(all, "late-n2")...)
+	for _, h := range []*host{b, c} {
+		serve(h, append(all, "late-n2")...)
+	}
 	b.RestartAgent()
 	serve(b, append(all, "late-n2")...)
-	serve(c, all...) // it cannot know of the late one
+	address := containers["web-n2"].addr()
 	b.Docker("rm", "-f", "web-n2")
-	serve(b, "web-n1", "web-n3", "late-n2")
+	b.run("taker", "--network mesh --ip "+address+" -l shoal.service=other")
+	known("web-n1", "web-n3", "late-n2")
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		if out, err := b.TryShoal("stop", "late-n2"); err != nil {
+			t.Errorf("shoal stop: %v %s", err, out)
+		}
+	}()
+	b.rotation("web", waitLimit, "web-n1", "web-n3")
+	known("web-n1", "web-n3")
+	<-stopped
+	b.run("later-n2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
+	known("web-n1", "web-n3", "later-n2")
+	t.Logf("what came, died, drained and came on n2 was known to n3 after %v", told)
+	if slices.Sort(told); told[len(told)/2] > 2*time.Second {
+		t.Errorf("without etcd, changes are known to other hosts after %v", told)
+	}
+	c.RestartAgent() // all it had besides its cache is with the others
+	for _, h := range []*host{b, c} {
+		serve(h, "web-n1", "web-n3", "later-n2")
+	}
 	if s := asker.load("--count", "9", "http://web:8000/"); s.Failed > 0 || len(s.Hostnames) != 3 {
 		t.Errorf("by name web is answered by %v, %d failed: %v", s.Hostnames, s.Failed, s.Errors)
 	}
@@ -203,7 +235,7 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 
 	a.StartAgent(clusterArgs...)
 	m.settled()
-	m.served("web", "web-n1", "web-n3", "late-n2")
+	m.served("web", "web-n1", "web-n3", "later-n2")
 }
 
 // TestHostsARollingReplacementLosesNothing: one after the other, tasks are started anew, waited for and stopped, with requests

@@ -70,6 +70,7 @@ func (s *suite) targets() ([]target, error) {
 // be closed has to be so at once.
 func (s *suite) whoReachesWhat() {
 	s.t.Helper()
+	s.lookAgain() // what is tried on a stale address looks closed
 	targets, err := s.targets()
 	if err != nil {
 		s.fail("%v", err)

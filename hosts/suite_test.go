@@ -46,6 +46,15 @@ type suite struct {
 type host struct {
 	*vm.Machine
 	s *suite
+
+	mu    sync.Mutex
+	found map[string]container // by name, until something is disturbed or does not hold
+}
+
+// container is what checks need of a container that all steps use.
+type container struct {
+	pid  int
+	addr netip.Addr
 }
 
 // fail records that something does not hold, and goes on.
@@ -84,7 +93,19 @@ func (s *suite) during(name, about string, f func()) {
 }
 
 // disturbed says that time for what should hold begins now.
-func (s *suite) disturbed() { s.allow(waitLimit) }
+func (s *suite) disturbed() {
+	s.allow(waitLimit)
+	s.lookAgain()
+}
+
+// lookAgain has the hosts look at their containers again before they are used: they may have been restarted.
+func (s *suite) lookAgain() {
+	for _, h := range s.hosts {
+		h.mu.Lock()
+		h.found = nil
+		h.mu.Unlock()
+	}
+}
 
 func (s *suite) allow(limit time.Duration) {
 	s.mu.Lock()
@@ -109,7 +130,7 @@ func (s *suite) holds(what string, check func() error) bool {
 	ctx, cancel := s.window()
 	defer cancel()
 	began := time.Now()
-	if err := wait.Until(ctx, check); err != nil {
+	if err := wait.Until(ctx, s.looking(check)); err != nil {
 		s.fail("%s: %v", what, err)
 		return false
 	}
@@ -123,7 +144,18 @@ func (s *suite) holds(what string, check func() error) bool {
 func (s *suite) quietly(check func() error) {
 	ctx, cancel := s.window()
 	defer cancel()
-	_ = wait.Until(ctx, check)
+	_ = wait.Until(ctx, s.looking(check))
+}
+
+// looking is check, with a new look at the containers after it failed.
+func (s *suite) looking(check func() error) func() error {
+	return func() error {
+		err := check()
+		if err != nil {
+			s.lookAgain()
+		}
+		return err
+	}
 }
 
 // each does something on all hosts at a time.
@@ -153,9 +185,46 @@ func (h *host) must(format string, args ...any) string {
 	return out
 }
 
-// exec runs a command in a container.
+// exec runs a command in the namespaces of a container. By nsenter: docker exec takes seconds on an emulated host.
 func (h *host) exec(container, format string, args ...any) (string, error) {
-	return h.run("docker exec %s-%s %s", container, h.Name(), fmt.Sprintf(format, args...))
+	c, err := h.container(container)
+	if err != nil {
+		return "", err
+	}
+	return h.run("PATH=/bin exec /usr/bin/nsenter -t %d -m -u -i -n -p -- %s", c.pid, fmt.Sprintf(format, args...))
+}
+
+// container finds a container.
+func (h *host) container(name string) (container, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.found == nil {
+		out, err := h.run("docker inspect -f '{{.Name}} {{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web-%[1]s quiet-%[1]s client-%[1]s other-%[1]s", h.Name())
+		if err != nil {
+			return container{}, err
+		}
+		found := map[string]container{}
+		for line := range strings.Lines(out) {
+			var name, addr string
+			var c container
+			if _, err := fmt.Sscan(line, &name, &c.pid, &addr); err != nil {
+				return container{}, fmt.Errorf("docker inspect printed %q: %w", line, err)
+			}
+			if c.addr, err = netip.ParseAddr(addr); err != nil {
+				return container{}, fmt.Errorf("container %s: %w", name, err)
+			}
+			if c.pid == 0 {
+				return container{}, fmt.Errorf("container %s does not run", name)
+			}
+			found[strings.TrimSuffix(strings.TrimPrefix(name, "/"), "-"+h.Name())] = c
+		}
+		h.found = found
+	}
+	c, found := h.found[name]
+	if !found {
+		return c, fmt.Errorf("container %s-%s is not there", name, h.Name())
+	}
+	return c, nil
 }
 
 // neighbour runs a command as the neighbour.
@@ -194,7 +263,7 @@ func (s *suite) start() {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h := &host{m, s}
+			h := &host{Machine: m, s: s}
 			s.hosts = append(s.hosts, h)
 			t.Cleanup(func() {
 				h.tellOnFailure()
@@ -348,12 +417,9 @@ func (h *host) start(name, options string) {
 }
 
 // addr is a container's address.
-func (h *host) addr(container string) (netip.Addr, error) {
-	out, err := h.run("docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' %s-%s", container, h.Name())
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	return netip.ParseAddr(out)
+func (h *host) addr(name string) (netip.Addr, error) {
+	c, err := h.container(name)
+	return c.addr, err
 }
 
 // describe finds what the report says about the hosts.

@@ -164,7 +164,12 @@ func (s *suite) drain() {
 	a := s.hosts[0]
 	s.disturbed()
 	a.start("leaving", "--network mesh -l shoal.service=web -l shoal.ports=8000,8002/udp -l shoal.publish=8080:8000 -l shoal.drain=3s")
-	defer a.must("docker rm -f leaving-a; docker exec client-a rm -f /tmp/done")
+	defer func() {
+		a.must("docker rm -f leaving-a")
+		if _, err := a.exec("client", "rm -f /tmp/done"); err != nil {
+			s.fail("%v", err)
+		}
+	}()
 	url := fmt.Sprintf("http://%v:8080/", a.Addr())
 	if !s.holds("a new task is in rotation", func() error {
 		out, err := s.neighbour(whoami(), "load", "--count", fmt.Sprint(2*s.requests()), url)
@@ -201,7 +206,9 @@ func (s *suite) drain() {
 	if out, err := a.run("shoal stop leaving-a"); err != nil {
 		s.fail("shoal stop: %v %s", err, out)
 	}
-	a.must("docker exec client-a touch /tmp/done")
+	if out, err := a.exec("client", "touch /tmp/done"); err != nil {
+		s.fail("end the container's load: %v %s", err, out)
+	}
 	if err := os.WriteFile(done, nil, 0o644); err != nil {
 		s.fail("%v", err)
 	}
