@@ -97,11 +97,16 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	}
 	for {
 		err := run(ctx, c, w, version, log)
-		moved := (*movedError)(nil)
+		moved, follow := (*movedError)(nil), (*followError)(nil)
 		switch {
 		case ctx.Err() != nil && errors.Is(err, context.Canceled): // while it was starting
 			log.Info("agent is stopped; it was waiting still")
 			return nil
+		case ctx.Err() == nil && errors.As(err, &follow):
+			if err := follow.takeOver(c, log); err != nil {
+				return fmt.Errorf("follow to the new store: %w", err)
+			}
+			continue
 		case ctx.Err() != nil || !errors.As(err, &moved):
 			return err
 		}
@@ -325,7 +330,7 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 	}
 	a.member = newMembership(c, id, a.store, a.catalog, log)
 	a.inspect = a.inspector()
-	a.member.ways = a.fabric.Ways
+	a.member.ways, a.member.report = a.fabric.Ways, a.problems.Set
 	a.member.tasks, a.member.trace = a.held, a.inspect.Part
 	return nil
 }

@@ -36,6 +36,9 @@ type membership struct {
 	tasks   func(netip.Addr) (lb.Held, error)                                                 // what this host still has to do with a task; set before start
 	trace   func(ctx context.Context, q diagnose.Question, asked bool) (diagnose.Part, error) // this host's part of one; likewise
 
+	report    func(part string, ps []model.Problem) // likewise
+	following chan *followError                     // of capacity 1: to end the run by
+
 	ways func() map[string]string // the transports by which other hosts are reached; likewise
 
 	doors  *doors
@@ -54,7 +57,7 @@ type membership struct {
 }
 
 func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.Catalog, log *slog.Logger) *membership {
-	m := &membership{config: c, log: log, store: s, catalog: cat, id: id, doors: newDoors(), judged: make(chan struct{})}
+	m := &membership{config: c, log: log, store: s, catalog: cat, id: id, doors: newDoors(), judged: make(chan struct{}), following: make(chan *followError, 1)}
 	m.reg = cluster.NewRegistry(cat.KV())
 	m.server = cluster.NewServer(cluster.ServerOptions{
 		Identity: id, Registry: m.reg,
@@ -83,6 +86,7 @@ func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.
 	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))
 	m.server.Handle("GET /v1/trace", http.HandlerFunc(m.serveTrace))
 	m.server.Handle("GET /v1/containers", http.HandlerFunc(m.serveList))
+	m.server.Handle("POST /v1/recovered", cluster.ServeRecovered(m.follow))
 	return m
 }
 
@@ -103,6 +107,15 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
 	g.Go(func() error { m.followMembers(ctx); return nil })
 	g.Go(func() error { m.chooseServers(ctx); return nil })
+	g.Go(func() error { m.leadBack(ctx); return nil })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-m.following:
+			return e
+		}
+	})
 	if m.store.Role() == store.RoleAlone {
 		m.setJudged()
 		g.Go(func() error { m.await(ctx); return nil })

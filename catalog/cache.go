@@ -75,7 +75,9 @@ func (c *cache) local(node string) model.Local {
 	return l
 }
 
-func (c *Catalog) cachePath() string { return filepath.Join(c.o.StateDir, "cache.jsonl") }
+func cachePath(stateDir string) string { return filepath.Join(stateDir, "cache.jsonl") }
+
+func (c *Catalog) cachePath() string { return cachePath(c.o.StateDir) }
 
 // readCache reads the cache of a host. One that holds anything it should not is
 // of no use at all.

@@ -53,6 +53,9 @@
 // three questions rather than five; and it can answer in a host's place.
 // Changing the key is not provided for.
 //
+// A cluster that lost the CA's key goes on under a new CA ([CreateBeside],
+// [Identity.TellRecovered], [JoinBeside], [Change]).
+//
 // # Who is alive
 //
 // In: the other hosts' names and addresses. Out: a verdict on each

@@ -89,6 +89,7 @@ const (
 	Unclassified      Code = "unclassified"          // none of the above
 	StoreFull         Code = "store-full"            // etcd holds as much as it may, and takes no more writes
 	StoreDown         Code = "store-down"            // this host's own etcd does not run
+	HostNotFollowed   Code = "host-not-followed"     // a host does not use the new store that another one made
 	DiskNearlyFull    Code = "disk-nearly-full"      // the disk of the state folder has little room left
 )
 

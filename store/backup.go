@@ -58,21 +58,27 @@ func Restore(dir, node, file string, role Role) (err error) {
 	}
 	// It becomes the store's by its name, once it is whole.
 	part := filepath.Join(dir, "etcd.restored")
-	if err := os.RemoveAll(part); err != nil {
-		return err
-	}
-	const peer = "http://127.0.0.1:2380" // until the agent starts, which knows its address
-	if err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
-		SnapshotPath: file, Name: node, OutputDataDir: part, PeerURLs: []string{peer}, InitialCluster: node + "=" + peer,
-		InitialClusterToken: "shoal", RevisionBump: revisionBump, MarkCompacted: true,
-	}); err != nil {
-		return errors.Join(fmt.Errorf("restore the store: %w", err), os.RemoveAll(part))
-	}
-	if err := os.Chmod(part, 0o700); err != nil {
+	if err := restoreSnapshot(file, part, node); err != nil {
 		return err
 	}
 	if err := os.Rename(part, dataDir(dir)); err != nil {
 		return err
 	}
 	return place{Role: role}.write(dir)
+}
+
+// restoreSnapshot makes the data folder of an etcd, which is its only member, from a
+// snapshot.
+func restoreSnapshot(file, to, node string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	const peer = "http://127.0.0.1:2380" // until the agent starts, which knows its address
+	if err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
+		SnapshotPath: file, Name: node, OutputDataDir: to, PeerURLs: []string{peer}, InitialCluster: node + "=" + peer,
+		InitialClusterToken: "shoal", RevisionBump: revisionBump, MarkCompacted: true,
+	}); err != nil {
+		return errors.Join(fmt.Errorf("restore the store: %w", err), os.RemoveAll(to))
+	}
+	return os.Chmod(to, 0o700)
 }

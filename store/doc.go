@@ -14,7 +14,10 @@
 //
 // The etcd runs in a process of its own ([RunChild]), which ends when the agent
 // does. What ends etcd, such as a full disk, does not end the agent: the store is
-// away then, and started again ([Store.Down] tells why it is not).
+// away then, and started again ([Store.Health] tells why it is not).
+//
+// Where the store is lost with every copy of it, a host makes a new one
+// ([BeginRecovery]), and the others follow ([Follow]), while no agent runs there.
 //
 // A server keeps its own etcd from being full: it compacts and defragments it, and
 // disarms its alarm, after which etcd would take no more writes for good.
@@ -23,7 +26,8 @@
 // has it, and knows only the client.
 //
 // The package owns, in the state folder, etcd's data (etcd/), its socket
-// (etcd.sock), the host's role (store.json) and the lock; in etcd, what is under
+// (etcd.sock), the host's role (store.json), the lock, and what recovery leaves
+// (recovery/, etcd.old/); in etcd, what is under
 // /shoal/v1/servers/; and on a server TCP ports 2379 and 2380 of the host's
 // address.
 package store

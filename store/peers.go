@@ -39,6 +39,12 @@ type Peers struct {
 	RevokedFile string
 }
 
+// Endpoint is where clients find the etcd of a host that serves the store.
+func Endpoint(addr netip.Addr) string {
+	u := (&Peers{Addr: addr}).clientURL()
+	return u.String()
+}
+
 func (p *Peers) clientURL() url.URL { return p.url(ClientPort) }
 func (p *Peers) peerURL() url.URL   { return p.url(PeerPort) }
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"shoal/internal/statefile"
 )
 
 // Role is what a host has to do with etcd.
@@ -50,17 +52,7 @@ func readPlace(dir string) (p place, err error) {
 	return p, nil
 }
 
-func (p place) write(dir string) error {
-	f, err := os.OpenFile(placePath(dir)+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(encode(p))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), placePath(dir))
-}
+func (p place) write(dir string) error { return statefile.Write(placePath(dir), []byte(encode(p))) }
 
 // HasPlace tells whether a host whose state is in that folder has taken a place
 // among others: as a client, or as a server. One that is alone has not, nor has

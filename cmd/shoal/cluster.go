@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"strings"
 	"time"
 
+	"shoal/agent"
 	"shoal/api"
 
 	"github.com/spf13/cobra"
@@ -94,7 +97,44 @@ is made by the host itself: interrupting the command does not stop it.`,
 	cmd.AddCommand(
 		role("promote", "server", "Have a host serve the store, with a vote"),
 		role("demote", "client", "Have a host serve the store no more"),
+		recoverCommand(o),
 	)
+	return cmd
+}
+
+func recoverCommand(o *options) *cobra.Command {
+	var c settings
+	cmd := &cobra.Command{
+		Use:   "recover",
+		Short: "Make a new store of what this host knows, where the cluster has lost its own",
+		Long: `Make a new store of what this host knew when its agent last ran: hosts and subnets,
+services with their VIPs, published ports. It is for a cluster whose servers have
+all lost the store, or two of three, and that has no backup of it. It is refused
+where a server of the store answers.
+
+The agent must not run. Started afterwards, it is the only one that serves the store
+and tells the other hosts, which follow by themselves. Where this host did not
+hold the key of the cluster's CA, there is a new CA, and a new token for hosts
+that join. Run it on one host only.`,
+		Example: "  sudo systemctl stop shoal\n  sudo shoal server recover\n  sudo systemctl start shoal",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := c.resolve(cmd.Flags(), o); err != nil {
+				return err
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+			s, err := agent.Recover(cmd.Context(), c.Config, log)
+			if err != nil {
+				return fmt.Errorf("recover the store: %w", err)
+			}
+			return o.show(cmd.OutOrStdout(), s, func(w io.Writer) {
+				fmt.Fprintf(w, "the new store has what this host knew on %s: hosts %s; services: %d; published ports: %d\nstart the agent now; the other hosts follow by themselves\n",
+					s.Saved.Local().Format("2006-01-02 15:04:05"), strings.Join(s.Hosts, ", "), s.Services, s.Ports)
+			})
+		},
+	}
+	c.declare(cmd.Flags())
+	cmd.Flags().VisitAll(hide("node", "state-dir", "config"))
 	return cmd
 }
 
