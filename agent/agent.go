@@ -414,7 +414,7 @@ func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile
 			ps = append(ps, model.Problem{Node: s.Self.Name, Code: n.ProblemCode, Kind: "node", Object: n.Name, Reason: n.Problem})
 		}
 	}
-	for _, c := range s.Containers {
+	for _, c := range s.Notable {
 		if code, why := problemOf(c, s, a.config.Network); why != "" {
 			ps = append(ps, model.Problem{Node: c.Node, Code: code, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
 		}

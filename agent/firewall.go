@@ -143,7 +143,7 @@ func (a *Agent) firewallHost(s *model.Snapshot) *firewall.Host {
 // they are on.
 func tasksOn(s *model.Snapshot) map[string][]string {
 	on := map[string][]string{}
-	for _, c := range s.Containers {
+	for _, c := range s.Notable { // this host's are among them
 		if c.Node != s.Self.Name {
 			continue
 		}

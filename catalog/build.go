@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strings"
 
+	"shoal/internal/cow"
 	"shoal/model"
 )
 
@@ -34,13 +35,10 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 		s.Published = r.claims()
 		changed = changed || !slices.Equal(s.Published, prev.Published)
 	}
-	if len(ch.containers) > 0 {
-		keys := slices.SortedFunc(maps.Keys(ch.containers), containerKey.compare)
+	keys := slices.SortedFunc(maps.Keys(ch.containers), containerKey.compare)
+	if len(keys) > 0 {
 		var differ bool
-		s.Containers, differ = merge(prev.Containers, keys,
-			func(c *model.Container, k containerKey) int {
-				return cmp.Or(strings.Compare(c.Node, k.node), strings.Compare(c.ID, k.id))
-			},
+		s.Containers, differ = merge(prev.Containers, keys, compareContainer,
 			func(k containerKey) *model.Container {
 				if c := r.containers[k.node][k.id]; c != nil {
 					return r.viewContainer(c)
@@ -48,6 +46,15 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 				return nil
 			}, (*model.Container).Equal)
 		changed = changed || differ
+		if differ {
+			s.Notable, _ = merge(prev.Notable, keys, compareContainer,
+				func(k containerKey) *model.Container {
+					if c := containerOf(s.Containers, k); c != nil && r.notable(c) {
+						return c
+					}
+					return nil
+				}, func(a, b *model.Container) bool { return a == b })
+		}
 	}
 	ids := slices.SortedFunc(maps.Keys(ch.services), model.ServiceID.Compare)
 	if len(ids) > 0 {
@@ -60,8 +67,8 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 	if !changed {
 		return prev
 	}
-	if ch.addrs || ch.nodes || prev.Stacks == nil {
-		s.Stacks = r.stacksByAddr(s.Containers)
+	if ch.addrs || ch.reach {
+		s.Addrs = r.addrs(prev, &s, keys, ch.reach)
 	}
 	s.Follow(prev, ids)
 	return &s
@@ -102,18 +109,74 @@ func (r *records) service(id model.ServiceID) *model.Service {
 	return s
 }
 
-// stacksByAddr maps the addresses of containers to their stacks. An address that only
-// its own host reaches may be on several: here it is this host's container.
-func (r *records) stacksByAddr(containers []*model.Container) map[netip.Addr]string {
-	m := make(map[netip.Addr]string, len(containers))
-	for i := range containers {
-		for _, a := range containers[i].Addrs {
-			if r.reached(containers[i].Node, a) {
-				m[a] = containers[i].Stack
-			}
+func compareContainer(c *model.Container, k containerKey) int {
+	return cmp.Or(strings.Compare(c.Node, k.node), strings.Compare(c.ID, k.id))
+}
+
+// containerOf finds a container among some that are in order; nil: it is not there.
+func containerOf(all []*model.Container, k containerKey) *model.Container {
+	i := sort.Search(len(all), func(i int) bool { return compareContainer(all[i], k) >= 0 })
+	if i == len(all) || compareContainer(all[i], k) != 0 {
+		return nil
+	}
+	return all[i]
+}
+
+// notable tells whether a container is one of [model.Snapshot.Notable].
+func (r *records) notable(c *model.Container) bool {
+	return c.Node == r.self || c.Problem != "" || len(c.Notices) > 0
+}
+
+// addrs are those of the Snapshot s, which was made of prev by changing these
+// containers. An address that several have is looked for among all, and so
+// is everything where hosts are reached otherwise than before.
+func (r *records) addrs(prev, s *model.Snapshot, keys []containerKey, all bool) cow.Map[netip.Addr, model.AddrUse] {
+	e := prev.Addrs.Edit()
+	for _, k := range keys {
+		was, is := containerOf(prev.Containers, k), containerOf(s.Containers, k)
+		if all || was == is {
+			continue
+		}
+		for _, a := range addrsOf(was) {
+			use, _ := e.Get(a)
+			all = all || use.Users != 1
+			e.Delete(a)
+		}
+		for _, a := range addrsOf(is) {
+			_, taken := e.Get(a)
+			all = all || taken
+			r.addUse(e, is, a)
 		}
 	}
-	return m
+	if !all {
+		return e.Map()
+	}
+	e = cow.Map[netip.Addr, model.AddrUse]{}.Edit()
+	for _, c := range s.Containers {
+		for _, a := range c.Addrs {
+			r.addUse(e, c, a)
+		}
+	}
+	return e.Map()
+}
+
+func addrsOf(c *model.Container) []netip.Addr {
+	if c == nil {
+		return nil
+	}
+	return c.Addrs
+}
+
+// addUse notes that a container has an address. One that only its own host reaches
+// may be on several: here it is this host's container.
+func (r *records) addUse(e *cow.Editor[netip.Addr, model.AddrUse], c *model.Container, a netip.Addr) {
+	use, _ := e.Get(a)
+	use.Users++
+	if r.reached(c.Node, a) {
+		use.Reached++
+		use.Stack = c.Stack
+	}
+	e.Set(a, use)
 }
 
 // merge makes a new sorted slice of a sorted one, in which the elements of the
@@ -141,22 +204,4 @@ func merge[T, K any](old []*T, keys []K, compare func(*T, K) int, value func(K) 
 		}
 	}
 	return append(merged, old...), differ
-}
-
-// NewSnapshot makes a Snapshot by hand: of this host, its networks, containers
-// on any host, and the VIPs of services. It is for tests and measurements of
-// the packages that take Snapshots.
-func NewSnapshot(revision uint64, self model.Node, networks []model.Network, containers []model.Container, vips map[model.ServiceID]netip.Addr) *model.Snapshot {
-	r := newRecords(self.Name)
-	r.putNode(self)
-	r.setNetworks(networks)
-	for i := range containers {
-		r.putContainer(containers[i])
-	}
-	for id, vip := range vips {
-		r.putService(id, ServiceRecord{VIP: vip})
-	}
-	s := build(new(model.Snapshot), self, r, r.takeChanges())
-	s.Revision = revision
-	return s
 }

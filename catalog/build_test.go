@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"shoal/internal/cow"
 	"shoal/model"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,6 +39,9 @@ func ctr(node, id, addr string, services ...string) model.Container {
 
 var snapshotCmp = cmp.Options{
 	cmpopts.IgnoreUnexported(model.Snapshot{}),
+	cmp.Comparer(func(a, b cow.Map[netip.Addr, model.AddrUse]) bool {
+		return maps.Equal(maps.Collect(a.All()), maps.Collect(b.All()))
+	}),
 	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
 	cmpopts.EquateEmpty(),
 	cmpopts.IgnoreFields(model.Snapshot{}, "Revision"),

@@ -44,6 +44,7 @@ type changes struct {
 	networks   bool
 	published  bool
 	addrs      bool // an address came, left, or changed its stack
+	reach      bool // a host with containers is reached otherwise than before
 	containers map[containerKey]struct{}
 	services   map[model.ServiceID]struct{}
 }
@@ -107,12 +108,12 @@ func (r *records) refreshHosts() {
 	model.CheckSubnets(r.hosts, r.self, r.subnets)
 	for _, n := range r.hosts {
 		if o := find(was, n.Name); o == nil || o.Addr != n.Addr || o.Subnet != n.Subnet {
-			r.markNode(n.Name)
+			r.markReach(n.Name)
 		}
 	}
 	for _, n := range was {
 		if find(r.hosts, n.Name) == nil {
-			r.markNode(n.Name)
+			r.markReach(n.Name)
 		}
 	}
 }
@@ -155,6 +156,12 @@ func (r *records) markNode(node string) {
 			r.changes.services[c.Tasks[i].Service] = struct{}{}
 		}
 	}
+}
+
+// markReach is markNode for a host that is reached otherwise.
+func (r *records) markReach(node string) {
+	r.markNode(node)
+	r.changes.reach = r.changes.reach || len(r.containers[node]) > 0
 }
 
 // view is a task as this host sees it.

@@ -14,7 +14,12 @@ type acl struct {
 	snap     *model.Snapshot
 }
 
-func newACL(o *Options, snap *model.Snapshot) *acl {
+// newACL makes that of a Snapshot. Old may be nil; what hosts and networks say is
+// taken over from it where it is the same.
+func newACL(o *Options, snap *model.Snapshot, old *acl) *acl {
+	if old != nil && model.Shared(old.snap.Nodes, snap.Nodes) && model.Shared(old.snap.Networks, snap.Networks) {
+		return &acl{old.prefixes, old.addrs, snap}
+	}
 	l := &acl{
 		prefixes: append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, o.Allow...),
 		addrs:    map[netip.Addr]struct{}{},
@@ -30,19 +35,12 @@ func newACL(o *Options, snap *model.Snapshot) *acl {
 		l.addrs[n.Addr] = struct{}{}
 		l.prefixes = append(l.prefixes, n.Subnet) // checked by the catalog; the zero one contains nothing
 	}
-	for _, c := range snap.Containers {
-		for _, a := range c.Addrs {
-			if _, known := snap.StackOf(a); !known {
-				l.addrs[a] = struct{}{}
-			}
-		}
-	}
 	return l
 }
 
 // allows tells whether a may ask. It does not allocate.
 func (l *acl) allows(a netip.Addr) bool {
-	if _, container := l.snap.StackOf(a); container {
+	if l.snap.HasContainer(a) {
 		return true
 	}
 	if _, ok := l.addrs[a]; ok {

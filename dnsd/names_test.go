@@ -273,8 +273,9 @@ func TestUnchangedServicesAreSharedByConsecutiveTables(t *testing.T) {
 	}
 	s.Update(snap)
 	after := s.table.Load()
-	for key, svc := range after.services {
-		if same, want := svc == before.services[key], text([]byte(key)) != "db.shop"; same != want {
+	for key, svc := range after.services.All() {
+		was, _ := before.services.Get(key)
+		if same, want := svc == was, text([]byte(key)) != "db.shop"; same != want {
 			t.Errorf("%s: shared %t, want %t", text([]byte(key)), same, want)
 		}
 		if svc.of.ID.Name == "" || !slices.ContainsFunc(snap.Services, func(x *model.Service) bool { return x.ID == svc.of.ID }) {

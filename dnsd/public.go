@@ -27,6 +27,9 @@ func publicStack(stack string) bool {
 // Problems are the services with tasks whose names NAME.STACK are not answered
 // outside of the zone.
 func (s *Server) Problems(snap *model.Snapshot) (ps []model.Problem) {
+	if t := s.table.Load(); t != nil && t.snap == snap && t.public == 0 {
+		return nil
+	}
 	stack, public := "", false
 	for i := range snap.Services {
 		id := snap.Services[i].ID

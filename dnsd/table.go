@@ -7,6 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"shoal/internal/cow"
 	"shoal/model"
 )
 
@@ -34,20 +35,23 @@ type service struct {
 	addrs    [2]rrset          // of NAME: A, AAAA
 	tasks    [2]rrset          // of tasks.NAME: A, AAAA
 	srv      map[string]*rrset // of "\5_http\4_tcp"; of "\4_tcp" without records
+	vip      netip.Addr
 	ptrVIP   rrset
 	ptrTasks rrset // of each address in listed
 	listed   []netip.Addr
 }
 
-// table is the prepared answers of one Snapshot. It is immutable.
+// table is the prepared answers of one Snapshot. It is immutable, and shares with
+// the one before it what did not change.
 type table struct {
 	snap     *model.Snapshot
 	allowed  *acl
-	flat     bool                // see [Options.FlatNames]
-	services map[string]*service // by "\3web\4shop"
-	named    map[string]named    // by "\3web"
-	stacks   map[string]struct{} // "\4shop"
-	ptr      map[netip.Addr]*rrset
+	flat     bool                      // see [Options.FlatNames]
+	services cow.Map[string, *service] // by "\3web\4shop"
+	named    cow.Map[string, named]    // by "\3web"
+	stacks   cow.Map[string, int]      // by "\4shop": how many services it has
+	ptr      cow.Map[netip.Addr, names]
+	public   int // services with tasks whose names are the Internet's outside of the zone
 
 	soa       []byte // one record; the owner, its first two octets, is to be set
 	apexSOA   rrset
@@ -57,19 +61,29 @@ type table struct {
 
 // named is what a name is in any stack.
 type named struct {
-	one     *service // of those that have tasks, if any have
-	several bool     // there are others like it
+	all     []*service // by stack
+	one     *service   // of those that have tasks, if any have
+	several bool       // there are others like it
 }
 
-// with adds a service of that name.
-func (n named) with(s *service) named {
-	switch {
-	case n.one == nil, n.one.idle && !s.idle:
-		return named{one: s}
-	case n.one.idle == s.idle:
-		n.several = true
+// newNamed is what a name is that these services have.
+func newNamed(all []*service) (n named) {
+	n.all = all
+	for _, s := range all {
+		switch {
+		case n.one == nil, n.one.idle && !s.idle:
+			n.one, n.several = s, false
+		case n.one.idle == s.idle:
+			n.several = true
+		}
 	}
 	return n
+}
+
+// names are what the name of an address is.
+type names struct {
+	all []*service // that have it, by ID
+	set *rrset
 }
 
 // maxPTR bounds the names one address has (a host-network address may be
@@ -79,63 +93,167 @@ const maxPTR = 16
 var noData rrset
 
 // buildTable prepares the answers of a Snapshot. What has not changed since
-// old, which may be nil, is taken over from it.
+// old, which may be nil, is taken over from it: where the Snapshot says what
+// changed, nothing else is looked at.
 func buildTable(o *Options, z *zone, snap *model.Snapshot, old *table) *table {
-	t := &table{
-		snap:     snap,
-		allowed:  newACL(o, snap),
-		flat:     o.FlatNames,
-		services: make(map[string]*service, len(snap.Services)),
-		named:    make(map[string]named, len(snap.Services)),
-		stacks:   map[string]struct{}{},
+	if old == nil {
+		old = new(table)
 	}
+	t := &table{snap: snap, allowed: newACL(o, snap, old.allowed), flat: o.FlatNames}
 	t.packApex(o, z)
-	var key [2 * (maxLabel + 1)]byte
-	tasks, fresh := 0, false
-	for _, svc := range snap.Services {
-		label := appendLabel(key[:0], svc.ID.Name)
-		full := appendLabel(label, svc.ID.Stack)
-		s := old.unchanged(full, svc)
-		if s == nil {
-			s = packService(o, z, svc)
-			fresh = true
-		}
-		t.services[string(full)] = s
-		t.named[string(label)] = t.named[string(label)].with(s)
-		if _, known := t.stacks[string(full[len(label):])]; !known {
-			t.stacks[string(full[len(label):])] = struct{}{}
-		}
-		tasks += len(svc.Tasks)
+	e := editor{
+		o: o, z: z,
+		services: old.services.Edit(), named: old.named.Edit(), stacks: old.stacks.Edit(), ptr: old.ptr.Edit(), public: old.public,
 	}
-	if !fresh && old != nil && len(old.services) == len(t.services) {
-		t.ptr = old.ptr
-		return t
-	}
-	t.ptr = make(map[netip.Addr]*rrset, len(snap.Services)+tasks)
-	for i := range snap.Services {
-		s := t.services[string(appendLabel(appendLabel(key[:0], snap.Services[i].ID.Name), snap.Services[i].ID.Stack))]
-		if s.ptrVIP.n > 0 {
-			t.addPTR(snap.Services[i].VIP, &s.ptrVIP)
+	ids, known := snap.ServicesSince(old.snap)
+	if !known {
+		for _, s := range old.services.All() {
+			if _, there := snap.Service(s.of.ID); !there {
+				e.put(s.of.ID, nil)
+			}
 		}
-		for _, a := range s.listed {
-			t.addPTR(a, &s.ptrTasks)
+		for _, svc := range snap.Services {
+			e.put(svc.ID, svc)
 		}
 	}
+	for _, id := range ids {
+		svc, _ := snap.Service(id)
+		e.put(id, svc)
+	}
+	t.services, t.named, t.stacks, t.ptr = e.services.Map(), e.named.Map(), e.stacks.Map(), e.ptr.Map()
+	t.public = e.public
 	return t
 }
 
-// unchanged is the packed service of the table before, if it would be packed
-// the same again.
-func (t *table) unchanged(full []byte, svc *model.Service) *service {
-	if t == nil {
+// editor makes a table of the one before it.
+type editor struct {
+	o *Options
+	z *zone
+
+	services *cow.Editor[string, *service]
+	named    *cow.Editor[string, named]
+	stacks   *cow.Editor[string, int]
+	ptr      *cow.Editor[netip.Addr, names]
+	public   int
+}
+
+// put makes a service what it is in the Snapshot; nil: it is gone.
+func (e *editor) put(id model.ServiceID, svc *model.Service) {
+	label := string(appendLabel(nil, id.Name))
+	stack := string(appendLabel(nil, id.Stack))
+	was, _ := e.services.Get(label + stack)
+	var is *service
+	switch {
+	case svc == nil && was == nil:
+		return
+	case svc == nil:
+		e.services.Delete(label + stack)
+	case was != nil && sameAnswers(was.of, svc):
+		was.of = svc
+		return
+	default:
+		is = packService(e.o, e.z, svc)
+		e.services.Set(label+stack, is)
+	}
+	e.public += is.publicNames() - was.publicNames()
+	n, _ := e.named.Get(label)
+	if all := replaced(n.all, was, is); len(all) > 0 {
+		e.named.Set(label, newNamed(all))
+	} else {
+		e.named.Delete(label)
+	}
+	in, _ := e.stacks.Get(stack)
+	switch {
+	case was == nil:
+		e.stacks.Set(stack, in+1)
+	case is == nil && in == 1:
+		e.stacks.Delete(stack)
+	case is == nil:
+		e.stacks.Set(stack, in-1)
+	}
+	e.name(was, is)
+}
+
+// name gives the addresses of a service its name, in place of what it was.
+func (e *editor) name(was, is *service) {
+	addrs := append(was.named(), is.named()...)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	for _, a := range slices.Compact(addrs) {
+		n, _ := e.ptr.Get(a)
+		old := was
+		if !slices.Contains(n.all, was) {
+			old = nil
+		}
+		now := is
+		if is != nil && !is.has(a) {
+			now = nil
+		}
+		if all := replaced(n.all, old, now); len(all) > 0 {
+			e.ptr.Set(a, names{all, namesOf(a, all)})
+		} else {
+			e.ptr.Delete(a)
+		}
+	}
+}
+
+// publicNames is 1 for a service that [Server.Problems] tells of.
+func (s *service) publicNames() int {
+	if s != nil && s.public && !s.idle {
+		return 1
+	}
+	return 0
+}
+
+// named are the addresses whose name a service is.
+func (s *service) named() (addrs []netip.Addr) {
+	if s == nil {
 		return nil
 	}
-	s := t.services[string(full)]
-	if s == nil || !sameAnswers(s.of, svc) {
-		return nil
+	if s.ptrVIP.n > 0 {
+		addrs = append(addrs, s.vip)
 	}
-	s.of = svc
-	return s
+	return append(addrs, s.listed...)
+}
+
+func (s *service) has(a netip.Addr) bool {
+	return s.ptrVIP.n > 0 && s.vip == a || slices.Contains(s.listed, a)
+}
+
+// namesOf are the names of an address that these services have.
+func namesOf(a netip.Addr, all []*service) *rrset {
+	var sets []*rrset
+	for _, s := range all {
+		if s.ptrVIP.n > 0 && s.vip == a {
+			sets = append(sets, &s.ptrVIP)
+		}
+		if slices.Contains(s.listed, a) {
+			sets = append(sets, &s.ptrTasks)
+		}
+	}
+	if len(sets) == 1 {
+		return sets[0]
+	}
+	several := &rrset{mixed: true}
+	for _, set := range sets[:min(len(sets), maxPTR)] {
+		several.records = append(several.records, set.records...)
+		several.n += set.n
+	}
+	return several
+}
+
+// replaced is a list of services, by ID, with one in the place of another; nil: none.
+func replaced(all []*service, was, is *service) []*service {
+	now := make([]*service, 0, len(all)+1)
+	for _, s := range all {
+		if s != was {
+			now = append(now, s)
+		}
+	}
+	if is == nil {
+		return now
+	}
+	at, _ := slices.BinarySearchFunc(now, is.of.ID, func(s *service, id model.ServiceID) int { return s.of.ID.Compare(id) })
+	return slices.Insert(now, at, is)
 }
 
 // sameAnswers tells whether two versions of a service have the same names,
@@ -146,16 +264,6 @@ func sameAnswers(a, b *model.Service) bool {
 			return x.Addr == y.Addr && x.State == y.State && x.Container == y.Container &&
 				x.Started.Equal(y.Started) && slices.Equal(x.Spec.Ports, y.Spec.Ports)
 		})
-}
-
-func (t *table) addPTR(a netip.Addr, set *rrset) {
-	have := t.ptr[a]
-	switch {
-	case have == nil:
-		t.ptr[a] = set
-	case have.n < maxPTR:
-		t.ptr[a] = &rrset{records: slices.Concat(have.records, set.records), n: have.n + set.n, mixed: true}
-	}
 }
 
 // addresses are those a service's name answers with.
@@ -215,6 +323,7 @@ func packService(o *Options, z *zone, svc *model.Service) *service {
 	s.addrs = packAddrs(o, addresses(svc))
 	s.tasks = packAddrs(o, s.listed)
 	if svc.VIP.IsValid() {
+		s.vip = svc.VIP
 		s.ptrVIP = rrset{records: appendRR(nil, nil, dns.TypePTR, o.ttl(), full), n: 1}
 	}
 	if len(s.listed) > 0 {
@@ -338,12 +447,12 @@ func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcom
 	case kindBetween:
 		return &noData, records
 	case kindReverse:
-		set := t.ptr[tg.addr]
+		n, ok := t.ptr.Get(tg.addr)
 		switch {
-		case set == nil:
+		case !ok:
 			return nil, absent
 		case qtype == dns.TypePTR:
-			return set, records
+			return n.set, records
 		}
 		return &noData, records
 	case kindForeign, kindNothing:
@@ -353,7 +462,7 @@ func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcom
 	s, inOtherStack := t.service(tg, asker)
 	switch {
 	case s == nil:
-		if _, stack := t.stacks[string(tg.service)]; stack && tg.inside && tg.full == nil && tg.kind == kindService {
+		if _, stack := cow.GetBytes(t.stacks, tg.service); stack && tg.inside && tg.full == nil && tg.kind == kindService {
 			return &noData, records // web.shop.ZONE exists below it
 		}
 		if inOtherStack {
@@ -379,7 +488,7 @@ func (t *table) find(tg *target, qtype uint16, asker netip.Addr) (*rrset, outcom
 // the one who asks is to be told.
 func (t *table) service(tg *target, asker netip.Addr) (s *service, inOtherStack bool) {
 	if tg.full != nil {
-		if s := t.services[string(tg.full)]; s != nil && (tg.inside || !s.public) {
+		if s, _ := cow.GetBytes(t.services, tg.full); s != nil && (tg.inside || !s.public) {
 			return s, false
 		}
 		return nil, false
@@ -387,13 +496,16 @@ func (t *table) service(tg *target, asker netip.Addr) (s *service, inOtherStack 
 	var key [2 * (maxLabel + 1)]byte
 	n := copy(key[:], tg.service)
 	if stack, ok := t.snap.StackOf(asker); ok && len(stack) <= maxLabel {
-		s = better(s, t.services[string(appendLabel(key[:n], stack))])
+		own, _ := cow.GetBytes(t.services, appendLabel(key[:n], stack))
+		s = better(s, own)
 	}
-	s = better(s, t.services[string(appendLabel(key[:n], model.DefaultStack))])
+	ofDefault, _ := cow.GetBytes(t.services, appendLabel(key[:n], model.DefaultStack))
+	s = better(s, ofDefault)
+	all, _ := cow.GetBytes(t.named, tg.service)
 	if s != nil && !s.idle || !t.flat {
-		return s, s == nil && tg.inside && t.named[string(tg.service)].one != nil
+		return s, s == nil && tg.inside && all.one != nil
 	}
-	switch all := t.named[string(tg.service)]; {
+	switch {
 	case all.one != nil && !all.several:
 		return better(s, all.one), false
 	default:

@@ -3,6 +3,6 @@
 // [Snapshot] of a whole cluster.
 //
 // Nothing comes in and nothing goes out: no file, no kernel, no network. It
-// depends on the standard library alone, so that whoever acts on a Snapshot
+// depends on the standard library alone, and on shoal/internal/cow, which does, so that whoever acts on a Snapshot
 // needs to know neither where it is kept nor who made it.
 package model

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"shoal/internal/cow"
 )
 
 // Snapshot is the cluster at one moment, as this host sees it. It is
@@ -19,9 +21,12 @@ type Snapshot struct {
 	Networks   []Network    // of this host, by name
 	Published  []PortClaim  // by protocol, then port
 
-	// Stacks are the stacks of containers, by address: of who may ask for a bare
-	// name. [Snapshot.StackOf] reads it.
-	Stacks map[netip.Addr]string
+	// Notable are those of Containers that are this host's, or have a problem or a
+	// notice.
+	Notable []*Container
+
+	// Addrs says whose the addresses of containers are.
+	Addrs cow.Map[netip.Addr, AddrUse]
 
 	steps []step // up to this Snapshot, which is the last one's; none: nothing is known
 }
@@ -44,11 +49,24 @@ func (s *Snapshot) Service(id ServiceID) (*Service, bool) {
 	return s.Services[i], true
 }
 
+// AddrUse says whose an address is.
+type AddrUse struct {
+	Stack   string // of the container that has it; this host's, where several hosts have one
+	Users   int    // containers that have it
+	Reached int    // those of them that this host reaches by it
+}
+
 // StackOf tells the stack of the container with that address, and whether
 // there is one. Containers of DefaultStack may be unknown.
 func (s *Snapshot) StackOf(a netip.Addr) (string, bool) {
-	stack, ok := s.Stacks[a]
-	return stack, ok
+	use, ok := s.Addrs.Get(a)
+	return use.Stack, ok && use.Reached > 0
+}
+
+// HasContainer tells whether a container has that address, reached or not.
+func (s *Snapshot) HasContainer(a netip.Addr) bool {
+	_, ok := s.Addrs.Get(a)
+	return ok
 }
 
 // InRotation are the tasks that are given new connections.
