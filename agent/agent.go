@@ -59,6 +59,7 @@ type Agent struct {
 	fabric   *fabric.Fabric
 	ingress  *ingress.Ingress
 	policy   *ingress.Policy // which ports labels may publish
+	claimer  ingress.Claimer // of publish alone
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
 	inspect  *diagnose.Inspector
@@ -450,7 +451,7 @@ const publishAgain = 5 * time.Second
 // others are left for the next time: each would wait as long to learn the same.
 func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	var again time.Duration
-	claim, release, ps := ingress.Claims(s, a.policy)
+	claim, release, ps := a.claimer.Claims(s, a.policy)
 	left := len(claim) + len(release)
 	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
 		for _, c := range cs {

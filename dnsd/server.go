@@ -168,7 +168,11 @@ func (s *Server) isOwn(a netip.AddrPort) bool {
 func (s *Server) Update(snap *model.Snapshot) {
 	s.update.Lock()
 	defer s.update.Unlock()
-	s.table.Store(buildTable(&s.opt, &s.zone, snap, s.table.Load()))
+	old := s.table.Load()
+	s.table.Store(buildTable(&s.opt, &s.zone, snap, old))
+	if old != nil && model.Shared(old.snap.Nodes, snap.Nodes) {
+		return
+	}
 	if s.forwarder.guard.protect(meshAddrs(&s.opt, snap)) {
 		s.forwarder.cache.lru.Purge()
 	}

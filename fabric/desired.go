@@ -83,7 +83,7 @@ func inputsOf(s *model.Snapshot) inputs {
 }
 
 func (in inputs) equal(o inputs) bool {
-	return in.self == o.self && slices.Equal(in.nodes, o.nodes) &&
+	return in.self == o.self && (model.Shared(in.nodes, o.nodes) || slices.Equal(in.nodes, o.nodes)) &&
 		slices.EqualFunc(in.networks, o.networks, func(a, b model.Network) bool {
 			return a.Name == b.Name && a.Bridge == b.Bridge && slices.Equal(a.Subnets, b.Subnets)
 		})

@@ -52,9 +52,11 @@ type Fabric struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	done    bool   // there was a pass
-	last    inputs // of the last pass
-	paths   []path // of the last pass
+	done    bool         // there was a pass
+	last    inputs       // of the last pass
+	seen    inputs       // of the last Snapshot
+	nodes   []model.Node // which that had
+	paths   []path       // of the last pass
 	failing *reconcile.Failures[object]
 	proofs  map[string]*proof // by peer; nil: nothing is proved
 
@@ -115,7 +117,7 @@ func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool)
 	if !snap.Self.Subnet.IsValid() {
 		return reconcile.Result{}
 	}
-	in, now := inputsOf(snap), time.Now()
+	in, now := f.inputs(snap), time.Now()
 	if !f.done || full || len(f.failing.Due(now)) > 0 || !in.equal(f.last) {
 		f.failing.PutAll(f.pass(ctx, in), now)
 		f.last, f.done = in, true
@@ -129,6 +131,17 @@ func (f *Fabric) Reconcile(ctx context.Context, snap *model.Snapshot, full bool)
 		return model.Problem{Node: snap.Self.Name, Code: model.CodeOf(err, code), Kind: o.kind, Object: o.name, Reason: err.Error()}
 	})
 	return reconcile.Result{Again: f.failing.Next(now), Problems: append(problems, f.blocked(snap)...)}
+}
+
+// inputs are those of a Snapshot. Where it has the hosts of the one before, nothing
+// is copied.
+func (f *Fabric) inputs(s *model.Snapshot) inputs {
+	self := s.Self
+	self.Alive = false
+	if !model.Shared(f.nodes, s.Nodes) || !model.Shared(f.seen.networks, s.Networks) || self != f.seen.self {
+		f.seen, f.nodes = inputsOf(s), s.Nodes
+	}
+	return f.seen
 }
 
 // pass reads, compares and writes once; what failed.

@@ -10,6 +10,14 @@ import (
 	"shoal/model"
 )
 
+// Claimer keeps which services publish which ports, so that a change costs by its
+// own size. The zero Claimer is ready. One goroutine at a time may use it.
+type Claimer struct {
+	snap  *model.Snapshot              // the last one
+	wants map[lb.Key][]want            // by port
+	ports map[model.ServiceID][]lb.Key // of services that publish any
+}
+
 // Claims says which ports of the routing mesh this host should claim in the
 // catalog and which it should release there, each by a transaction, and which
 // ports its services cannot have. It is a function of the Snapshot alone.
@@ -23,13 +31,11 @@ import (
 // by the hosts that run a task which publishes it; if several services want
 // one, they agree to claim it for that whose task has been running longest. One
 // that the policy of this host refuses is not claimed by it; nil: it refuses none.
-func Claims(snap *model.Snapshot, policy *Policy) (claim, release []model.PortClaim, problems []model.Problem) {
+func (c *Claimer) Claims(snap *model.Snapshot, policy *Policy) (claim, release []model.PortClaim, problems []model.Problem) {
+	c.update(snap)
 	held := holders(snap)
-	wants := wanted(snap)
+	wants := c.wants
 	for p, ws := range wants {
-		slices.SortFunc(ws, func(a, b want) int {
-			return cmp.Or(a.since.Compare(b.since), a.service.Compare(b.service))
-		})
 		holder, taken := held[p]
 		if !taken {
 			i := slices.IndexFunc(ws, func(w want) bool { return w.alive })
@@ -63,12 +69,12 @@ func Claims(snap *model.Snapshot, policy *Policy) (claim, release []model.PortCl
 		}
 	}
 	isFirst := first(snap) == snap.Self.Name
-	for _, c := range snap.Published {
-		ws := wants[lb.Key{Protocol: c.Protocol, Port: c.Port}]
-		needed := slices.ContainsFunc(ws, func(w want) bool { return w.service == c.Service })
+	for _, p := range snap.Published {
+		ws := wants[lb.Key{Protocol: p.Protocol, Port: p.Port}]
+		needed := slices.ContainsFunc(ws, func(w want) bool { return w.service == p.Service })
 		awaited := slices.ContainsFunc(ws, func(w want) bool { return w.local })
 		if !needed && (isFirst || awaited) {
-			release = append(release, c)
+			release = append(release, p)
 		}
 	}
 	order := func(a, b model.PortClaim) int {
@@ -99,29 +105,61 @@ type want struct {
 	alive   bool      // one of them is on a live host
 }
 
-// wanted are the services that publish a port, by port.
-func wanted(snap *model.Snapshot) map[lb.Key][]want {
-	wants := map[lb.Key][]want{}
-	for _, s := range snap.Services {
-		for j := range s.Tasks {
-			t := &s.Tasks[j]
-			for _, pub := range t.Spec.Publish {
-				p := lb.Key{Protocol: pub.Protocol, Port: pub.Published}
-				ws := wants[p]
-				if len(ws) == 0 || ws[len(ws)-1].service != s.ID {
-					ws = append(ws, want{service: s.ID, since: t.Started})
-					wants[p] = ws
-				}
-				w := &ws[len(ws)-1]
-				if t.Started.Before(w.since) {
-					w.since = t.Started
-				}
-				w.local = w.local || t.Node == snap.Self.Name
-				w.alive = w.alive || t.State != model.Lost
-			}
+// update takes in what changed with a Snapshot.
+func (c *Claimer) update(snap *model.Snapshot) {
+	changed, known := snap.ServicesSince(c.snap)
+	c.snap = snap
+	if !known {
+		c.wants, c.ports = map[lb.Key][]want{}, map[model.ServiceID][]lb.Key{}
+		for _, s := range snap.Services {
+			c.put(s, snap.Self.Name)
 		}
 	}
-	return wants
+	for _, id := range changed {
+		for _, p := range c.ports[id] {
+			if ws := slices.DeleteFunc(c.wants[p], func(w want) bool { return w.service == id }); len(ws) > 0 {
+				c.wants[p] = ws
+			} else {
+				delete(c.wants, p)
+			}
+		}
+		delete(c.ports, id)
+		if s, ok := snap.Service(id); ok {
+			c.put(s, snap.Self.Name)
+		}
+	}
+}
+
+// put adds what a service publishes, in the order in which services come to have a
+// port.
+func (c *Claimer) put(s *model.Service, self string) {
+	wants := map[lb.Key]*want{}
+	for j := range s.Tasks {
+		t := &s.Tasks[j]
+		for _, pub := range t.Spec.Publish {
+			p := lb.Key{Protocol: pub.Protocol, Port: pub.Published}
+			w := wants[p]
+			if w == nil {
+				w = &want{service: s.ID, since: t.Started}
+				wants[p] = w
+				c.ports[s.ID] = append(c.ports[s.ID], p)
+			}
+			if t.Started.Before(w.since) {
+				w.since = t.Started
+			}
+			w.local = w.local || t.Node == self
+			w.alive = w.alive || t.State != model.Lost
+		}
+	}
+	for p, w := range wants {
+		at, _ := slices.BinarySearchFunc(c.wants[p], *w, want.compare)
+		c.wants[p] = slices.Insert(c.wants[p], at, *w)
+	}
+}
+
+// compare orders wants as services come to have a port.
+func (w want) compare(o want) int {
+	return cmp.Or(w.since.Compare(o.since), w.service.Compare(o.service))
 }
 
 // first is the first of the live hosts, by name.

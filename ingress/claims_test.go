@@ -80,7 +80,7 @@ func TestClaims(t *testing.T) {
 		{"a port its holder does not publish any more", "host b\ntask web b 1 81:81\ntask new b 1 80:80\nclaim web 80\nclaim web 81", "", "web 80", "publish 80/tcp for s/new: already claimed by s/web; publish another port, or remove that service"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			claim, release, problems := Claims(snapshotOf(t, test.cluster), nil)
+			claim, release, problems := new(Claimer).Claims(snapshotOf(t, test.cluster), nil)
 			words := func(cs []model.PortClaim) string {
 				var w []string
 				for _, c := range cs {

@@ -105,7 +105,7 @@ func TestPolicy(t *testing.T) {
 
 func TestARefusedPortIsNotClaimed(t *testing.T) {
 	policy := NewPolicy(nil, nil, t.TempDir())
-	claim, _, problems := Claims(snapshotOf(t, "host b\ntask web b 1 22:80 80:80"), policy)
+	claim, _, problems := new(Claimer).Claims(snapshotOf(t, "host b\ntask web b 1 22:80 80:80"), policy)
 	if len(claim) != 1 || claim[0].Port != 80 {
 		t.Errorf("claimed are %v", claim)
 	}

@@ -43,11 +43,35 @@ type Allocator struct {
 	store   Store
 	failing *reconcile.Failures[model.ServiceID]
 	resting map[netip.Addr]time.Time // addresses that are nobody's for a while, until when
+
+	snap    *model.Snapshot          // the last one
+	waiting map[model.ServiceID]bool // services of it that have something to be decided
 }
 
 // New makes an Allocator.
 func New(o Options, store Store) *Allocator {
-	return &Allocator{o: o, store: store, failing: reconcile.NewFailures[model.ServiceID](retry, retry), resting: map[netip.Addr]time.Time{}}
+	return &Allocator{o: o, store: store, failing: reconcile.NewFailures[model.ServiceID](retry, retry), resting: map[netip.Addr]time.Time{}, waiting: map[model.ServiceID]bool{}}
+}
+
+// look takes in what changed with a Snapshot: nothing has to be decided while no
+// service of this host waits for something.
+func (a *Allocator) look(s *model.Snapshot) {
+	changed, known := s.ServicesSince(a.snap)
+	a.snap = s
+	if !known {
+		clear(a.waiting)
+		for _, svc := range s.Services {
+			if waits(a.o, svc, s.Self.Name) {
+				a.waiting[svc.ID] = true
+			}
+		}
+	}
+	for _, id := range changed {
+		delete(a.waiting, id)
+		if svc, ok := s.Service(id); ok && waits(a.o, svc, s.Self.Name) {
+			a.waiting[id] = true
+		}
+	}
 }
 
 // Reconcile gives each service on this host that needs it a VIP. The VIPs are
@@ -55,6 +79,10 @@ func New(o Options, store Store) *Allocator {
 func (a *Allocator) Reconcile(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
 	now := time.Now()
 	maps.DeleteFunc(a.resting, func(_ netip.Addr, until time.Time) bool { return !now.Before(until) })
+	if a.look(s); len(a.waiting) == 0 {
+		a.failing.PutAll(nil, now)
+		return reconcile.Result{}
+	}
 	l := learnt{map[netip.Addr]model.ServiceID{}, map[model.ServiceID]netip.Addr{}, a.resting}
 	var failed map[model.ServiceID]error
 	for again, round := true, 0; again && round < rounds; round++ {

@@ -51,15 +51,12 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 	p := newPool(o, s, l)
 	var anyAddr []model.ServiceID
 	for _, svc := range s.Services {
-		here := slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return t.Node == s.Self.Name })
 		asked := svc.Spec.VIP
 		_, given := l.given[svc.ID]
 		switch {
-		case !here || given || svc.Spec.Mode != model.ModeVIP:
+		case given || !waits(o, svc, s.Self.Name):
 		case svc.VIP.IsValid() && (svc.VIP == asked || !asked.IsValid()):
-			if !o.Pool.Contains(svc.VIP) {
-				failed[svc.ID] = model.VIPOutsidePool.Errorf("its VIP %s is outside the pool %s; stop its tasks and run: shoal service rm %s", svc.VIP, o.Pool, svc.ID)
-			}
+			failed[svc.ID] = model.VIPOutsidePool.Errorf("its VIP %s is outside the pool %s; stop its tasks and run: shoal service rm %s", svc.VIP, o.Pool, svc.ID)
 		case svc.VIP.IsValid():
 			failed[svc.ID] = model.VIPFixed.Errorf("shoal.vip asks for %s, but it has %s, for good; to change that, stop its tasks, run: shoal service rm %s, and start them again", asked, svc.VIP, svc.ID)
 		case !asked.IsValid():
@@ -90,6 +87,14 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 		}
 	}
 	return claims, failed
+}
+
+// waits tells whether something is to be decided of a service: it has tasks on this
+// host, needs a VIP, and does not have the one that it should have.
+func waits(o Options, svc *model.Service, self string) bool {
+	asked := svc.Spec.VIP
+	has := svc.VIP.IsValid() && (svc.VIP == asked || !asked.IsValid()) && o.Pool.Contains(svc.VIP)
+	return svc.Spec.Mode == model.ModeVIP && !has && slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return t.Node == self })
 }
 
 // pool is the pool in the course of one decision.
