@@ -2,23 +2,19 @@ package catalog
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"shoal/model"
 )
 
 // The cache is the last state on disk, for a start at which etcd is away: a
-// line a record, the first says whose it is. It is replaced as a whole, so
-// it is never seen half written.
+// line a record, the first says whose it is. A change is a line at the end,
+// see cacheFile; a later line about the same thing counts.
 
 // cacheEvery is the least time between two writes of the cache. One that takes
 // long is written less often still, for a hundredth of the time at the most.
@@ -31,7 +27,22 @@ type cacheLine struct {
 	Container *model.Container `json:"container,omitempty"`
 	Service   *cachedService   `json:"service,omitempty"`
 	Published *model.PortClaim `json:"published,omitempty"`
-	Network   *model.Network   `json:"network,omitempty"`
+	Network   *model.Network   `json:"network,omitempty"`  // before there were changes: one of Networks
+	Networks  *[]model.Network `json:"networks,omitempty"` // all
+	Gone      *cachedGone      `json:"gone,omitempty"`
+}
+
+// cachedGone is something that is not there any more. One of its fields is set.
+type cachedGone struct {
+	Node      string           `json:"node,omitempty"`
+	Container *cachedContainer `json:"container,omitempty"`
+	Service   *model.ServiceID `json:"service,omitempty"`
+	Published *model.PortClaim `json:"published,omitempty"` // without its service
+}
+
+type cachedContainer struct {
+	Node string `json:"node"`
+	ID   string `json:"id"`
 }
 
 type cacheHeader struct {
@@ -47,28 +58,21 @@ type cachedService struct {
 // cache is what it held.
 type cache struct {
 	header     cacheHeader
-	nodes      []model.Node
-	containers []model.Container
-	services   []cachedService
-	published  []model.PortClaim
+	nodes      map[string]model.Node
+	containers map[containerKey]model.Container
+	services   map[model.ServiceID]ServiceRecord
+	published  map[port]model.PortClaim
 	networks   []model.Network
 }
 
 // node is the record of the host itself, if it is in the cache.
-func (c *cache) node(name string) model.Node {
-	for _, n := range c.nodes {
-		if n.Name == name {
-			return n
-		}
-	}
-	return model.Node{}
-}
+func (c *cache) node(name string) model.Node { return c.nodes[name] }
 
 // local is the part of the host itself.
 func (c *cache) local(node string) model.Local {
 	l := model.Local{Networks: c.networks}
-	for _, ctr := range c.containers {
-		if ctr.Node == node {
+	for k, ctr := range c.containers {
+		if k.node == node {
 			l.Containers = append(l.Containers, ctr)
 		}
 	}
@@ -80,44 +84,71 @@ func cachePath(stateDir string) string { return filepath.Join(stateDir, "cache.j
 func (c *Catalog) cachePath() string { return cachePath(c.o.StateDir) }
 
 // readCache reads the cache of a host. One that holds anything it should not is
-// of no use at all.
+// of no use at all; that its last line was not written whole does no harm.
 func readCache(path, node string) (*cache, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	c := new(cache)
-	for dec := json.NewDecoder(bufio.NewReader(f)); ; {
-		var l cacheLine
-		if err := dec.Decode(&l); err == io.EOF {
+	c := &cache{
+		nodes: map[string]model.Node{}, containers: map[containerKey]model.Container{},
+		services: map[model.ServiceID]ServiceRecord{}, published: map[port]model.PortClaim{},
+	}
+	for in := bufio.NewReader(f); ; {
+		line, err := in.ReadBytes('\n')
+		if err == io.EOF {
 			break
-		} else if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
-		switch {
-		case l.Cache != nil:
-			c.header = *l.Cache
-		case l.Node != nil:
-			l.Node.Alive = true
-			c.nodes = append(c.nodes, *l.Node)
-		case l.Container != nil:
-			if err := checkContainer(l.Container, l.Container.Node+"/"+l.Container.ID); err != nil {
-				return nil, fmt.Errorf("read %s: container %s: %w", path, l.Container.ID, err)
-			}
-			c.containers = append(c.containers, *l.Container)
-		case l.Service != nil:
-			c.services = append(c.services, *l.Service)
-		case l.Published != nil:
-			c.published = append(c.published, *l.Published)
-		case l.Network != nil:
-			c.networks = append(c.networks, *l.Network)
+		var l cacheLine
+		if err == nil {
+			err = json.Unmarshal(line, &l)
+		}
+		if err == nil {
+			err = c.apply(&l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 	}
 	if c.header.Node != node {
 		return nil, fmt.Errorf("read %s: it was written by a host named %q, this one is %q", path, c.header.Node, node)
 	}
 	return c, nil
+}
+
+// apply takes in a line.
+func (c *cache) apply(l *cacheLine) error {
+	switch {
+	case l.Cache != nil:
+		c.header = *l.Cache
+	case l.Node != nil:
+		l.Node.Alive = true
+		c.nodes[l.Node.Name] = *l.Node
+	case l.Container != nil:
+		if err := checkContainer(l.Container, l.Container.Node+"/"+l.Container.ID); err != nil {
+			return fmt.Errorf("container %s: %w", l.Container.ID, err)
+		}
+		c.containers[containerKey{l.Container.Node, l.Container.ID}] = *l.Container
+	case l.Service != nil:
+		c.services[l.Service.ServiceID] = l.Service.ServiceRecord
+	case l.Published != nil:
+		c.published[port{l.Published.Protocol, l.Published.Port}] = *l.Published
+	case l.Network != nil:
+		c.networks = append(c.networks, *l.Network)
+	case l.Networks != nil:
+		c.networks = *l.Networks
+	case l.Gone == nil:
+	case l.Gone.Container != nil:
+		delete(c.containers, containerKey{l.Gone.Container.Node, l.Gone.Container.ID})
+	case l.Gone.Service != nil:
+		delete(c.services, *l.Gone.Service)
+	case l.Gone.Published != nil:
+		delete(c.published, port{l.Gone.Published.Protocol, l.Gone.Published.Port})
+	default:
+		delete(c.nodes, l.Gone.Node)
+	}
+	return nil
 }
 
 // useCache takes the state of the last run for the cluster's, if etcd was not
@@ -134,79 +165,17 @@ func (c *Catalog) useCache() {
 			c.records.putNode(n)
 		}
 	}
-	for i := range c.cached.containers {
-		if ctr := c.cached.containers[i]; ctr.Node != self {
+	for k, ctr := range c.cached.containers {
+		if k.node != self {
 			c.records.putContainer(ctr)
 		}
 	}
-	for _, s := range c.cached.services {
-		c.records.putService(s.ServiceID, s.ServiceRecord)
+	for id, rec := range c.cached.services {
+		c.records.putService(id, rec)
 	}
 	for _, p := range c.cached.published {
 		c.records.putPublished(p)
 	}
 	close(c.known)
 	c.log.Warn("etcd was not reached; going by the state of the last run until it is", "saved", c.cached.header.Saved)
-}
-
-// keepCache writes the cache after Snapshots, not too often, and a last time at
-// the end.
-func (c *Catalog) keepCache(ctx context.Context) {
-	snapshots := c.Watch(ctx)
-	for range snapshots {
-		start := time.Now()
-		if err := c.writeCache(); err != nil {
-			c.log.Warn("the state could not be saved for a start without etcd", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(max(cacheEvery, 100*time.Since(start))):
-		}
-	}
-	if c.Snapshot() != nil {
-		if err := c.writeCache(); err != nil {
-			c.log.Warn("the state could not be saved for a start without etcd", "error", err)
-		}
-	}
-}
-
-func (c *Catalog) writeCache() (err error) {
-	c.mu.Lock()
-	nodes := slices.Collect(maps.Values(c.records.nodes))
-	services := maps.Clone(c.records.services)
-	published := c.records.claims()
-	networks := c.records.networks
-	var containers []*model.Container
-	for _, byID := range c.records.containers {
-		containers = slices.AppendSeq(containers, maps.Values(byID))
-	}
-	c.mu.Unlock()
-
-	f, err := os.OpenFile(c.cachePath()+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	w := bufio.NewWriter(f)
-	enc := json.NewEncoder(w)
-	write := func(l cacheLine) { err = errors.Join(err, enc.Encode(l)) }
-	write(cacheLine{Cache: &cacheHeader{Node: c.o.Self.Name, Saved: time.Now().UTC()}})
-	for i := range nodes {
-		write(cacheLine{Node: &nodes[i]})
-	}
-	for _, ctr := range containers {
-		write(cacheLine{Container: ctr})
-	}
-	for id, rec := range services {
-		write(cacheLine{Service: &cachedService{id, rec}})
-	}
-	for i := range published {
-		write(cacheLine{Published: &published[i]})
-	}
-	for i := range networks {
-		write(cacheLine{Network: &networks[i]})
-	}
-	if err = errors.Join(err, w.Flush(), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), c.cachePath())
 }

@@ -406,8 +406,9 @@ func TestCacheOfAnotherHostOrDamagedIsNotUsed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache.jsonl")
 	for _, content := range []string{
 		`{"cache":{"node":"b"}}`,
-		`{"cache":{"node":"a"}}` + "\n" + `{"node":{"na`,
-		`{"cache":{"node":"a"}}` + "\n" + `{"container":{"id":"1","node":"a","tasks":[{"node":"b"}]}}`,
+		`{"cache":{"node":"b"}}` + "\n",
+		`{"cache":{"node":"a"}}` + "\n" + `{"node":{"na` + "\n" + `{"node":{"name":"b"}}` + "\n",
+		`{"cache":{"node":"a"}}` + "\n" + `{"container":{"id":"1","node":"a","tasks":[{"node":"b"}]}}` + "\n",
 		``,
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {

@@ -35,10 +35,11 @@ type records struct {
 	subnets    netip.Prefix                           // see Options.SubnetPool
 	hosts      []model.Node                           // as this host sees them, by name; up to date after takeChanges
 
-	changes changes
+	changes  changes // what a Snapshot does not hold yet
+	uncached changes // what the cache on disk does not hold yet: of the records, however they are seen
 }
 
-// changes is what a Snapshot does not hold yet.
+// changes is what changed since somebody looked.
 type changes struct {
 	nodes      bool
 	networks   bool
@@ -65,6 +66,7 @@ func newRecords(self string) *records {
 		tasks:      map[model.ServiceID][]*model.Container{},
 		dead:       map[string]time.Time{},
 		changes:    newChanges(),
+		uncached:   newChanges(),
 	}
 }
 
@@ -85,14 +87,14 @@ func (r *records) takeChanges() changes {
 func (r *records) putNode(n model.Node) {
 	if r.nodes[n.Name] != n {
 		r.nodes[n.Name] = n
-		r.changes.nodes = true
+		r.changes.nodes, r.uncached.nodes = true, true
 	}
 }
 
 func (r *records) deleteNode(name string) {
 	if _, ok := r.nodes[name]; ok {
 		delete(r.nodes, name)
-		r.changes.nodes = true
+		r.changes.nodes, r.uncached.nodes = true, true
 	}
 }
 
@@ -211,6 +213,7 @@ func (r *records) putContainer(ctr model.Container) bool {
 	c := &ctr
 	r.containers[c.Node][c.ID] = c
 	r.changes.containers[containerKey{c.Node, c.ID}] = struct{}{}
+	r.uncached.containers[containerKey{c.Node, c.ID}] = struct{}{}
 	if old == nil || old.Stack != c.Stack || !slices.Equal(old.Addrs, c.Addrs) {
 		r.changes.addrs = true
 	}
@@ -255,6 +258,7 @@ func (r *records) deleteContainer(node, id string) {
 		delete(r.containers, node)
 	}
 	r.changes.containers[containerKey{node, id}] = struct{}{}
+	r.uncached.containers[containerKey{node, id}] = struct{}{}
 	r.changes.addrs = true
 }
 
@@ -275,25 +279,27 @@ func (r *records) unlink(c *model.Container) {
 func (r *records) putService(id model.ServiceID, rec ServiceRecord) {
 	r.services[id] = rec
 	r.changes.services[id] = struct{}{}
+	r.uncached.services[id] = struct{}{}
 }
 
 func (r *records) deleteService(id model.ServiceID) {
 	delete(r.services, id)
 	r.changes.services[id] = struct{}{}
+	r.uncached.services[id] = struct{}{}
 }
 
 func (r *records) putPublished(c model.PortClaim) {
 	p := port{c.Protocol, c.Port}
 	if holder, held := r.published[p]; !held || holder != c.Service {
 		r.published[p] = c.Service
-		r.changes.published = true
+		r.changes.published, r.uncached.published = true, true
 	}
 }
 
 func (r *records) deletePublished(p port) {
 	if _, held := r.published[p]; held {
 		delete(r.published, p)
-		r.changes.published = true
+		r.changes.published, r.uncached.published = true, true
 	}
 }
 
@@ -312,7 +318,7 @@ func (r *records) claims() []model.PortClaim {
 func (r *records) setNetworks(n []model.Network) {
 	if !model.EqualNetworks(r.networks, n) {
 		r.networks = slices.Clone(n)
-		r.changes.networks = true
+		r.changes.networks, r.uncached.networks = true, true
 	}
 }
 

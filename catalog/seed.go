@@ -37,18 +37,18 @@ func Seed(ctx context.Context, client *etcd.Client, stateDir, node string) (s Se
 			put(subnetKey(n.Subnet), subnetRecord{n.Name, n.Number})
 		}
 	}
-	for _, rec := range c.services {
-		put(serviceKey(rec.ServiceID), rec.ServiceRecord)
+	for id, rec := range c.services {
+		put(serviceKey(id), rec)
 		if rec.VIP.IsValid() {
-			put(vipKey(rec.VIP), vipRecord{ServiceID: rec.ServiceID})
+			put(vipKey(rec.VIP), vipRecord{ServiceID: id})
 		}
 	}
 	for _, p := range c.published {
 		put(publishKey(port{p.Protocol, p.Port}), p.Service)
 	}
-	for i := range c.containers {
-		if ctr := &c.containers[i]; needsRecord(ctr) {
-			put(taskKey(ctr.Node, ctr.ID), ctr)
+	for _, ctr := range c.containers {
+		if needsRecord(&ctr) {
+			put(taskKey(ctr.Node, ctr.ID), &ctr)
 			s.Containers++
 		}
 	}

@@ -109,6 +109,7 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 			want.devices[name] = t.Device(in.self, own.MTU)
 		}
 	}
+	clash := model.AnyOverlap(in.nodes)
 	if err := model.Overlap(in.self, in.nodes); err != nil {
 		refuse(in.self.Name, err)
 	}
@@ -116,7 +117,7 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 		if peer.Name == in.self.Name || !peer.Subnet.IsValid() {
 			continue
 		}
-		p, err := way(o, in, peer, addrs)
+		p, err := way(o, in, peer, addrs, clash)
 		if err == nil && p.by.Tunnel() != nil && !tunnels {
 			continue // said once above
 		}
@@ -134,16 +135,19 @@ func desired(o Options, in inputs, addrs []transport.Addr) (want state, paths []
 	return want, paths, failed
 }
 
-// way is how a peer is reached, by the first transport that can.
-func way(o Options, in inputs, peer model.Node, addrs []transport.Addr) (p path, err error) {
+// way is how a peer is reached, by the first transport that can. Clash tells that some
+// subnets overlap.
+func way(o Options, in inputs, peer model.Node, addrs []transport.Addr, clash bool) (p path, err error) {
 	if !peer.Addr.Is4() || !peer.Subnet.Addr().Is4() {
 		return path{}, model.SubnetInvalid.Errorf("host %s has address %s and subnet %s: only IPv4 is carried between hosts", peer.Name, peer.Addr, peer.Subnet)
 	}
 	if peer.Addr == in.self.Addr {
 		return path{}, model.AddressTaken.Errorf("host %s has the address %s, as this host, %s, has: if it is gone, remove it with `shoal node rm %s`", peer.Name, peer.Addr, in.self.Name, peer.Name)
 	}
-	if err := model.Overlap(peer, in.nodes); err != nil {
-		return path{}, err
+	if clash {
+		if err := model.Overlap(peer, in.nodes); err != nil {
+			return path{}, err
+		}
 	}
 	if peer.Subnet.Overlaps(in.self.Subnet) {
 		return path{}, model.SubnetOverlap.Errorf("the subnet %s of host %s overlaps %s of this host, %s", peer.Subnet, peer.Name, in.self.Subnet, in.self.Name)
