@@ -19,6 +19,7 @@ import (
 	"shoal/lb/nft"
 	"shoal/model"
 	"shoal/reconcile"
+	"shoal/store"
 )
 
 // firewallState is what was last found of the firewalls of others.
@@ -109,7 +110,8 @@ func (a *Agent) savedProblems(s *model.Snapshot) (ps []model.Problem) {
 func (a *Agent) firewallHost(s *model.Snapshot) *firewall.Host {
 	plan := model.PlanOf(s.Self.Subnet)
 	h := &firewall.Host{
-		Link: deviceOf(s.Self.Addr), Self: s.Self.Addr, Pool: a.config.Pool, DNS: a.config.DNS, Own: s.Self.Subnet, Server: plan.DNS,
+		Indexes: deviceIndexes(),
+		Link:    deviceOf(s.Self.Addr), Self: s.Self.Addr, Pool: a.config.Pool, DNS: a.config.DNS, Own: s.Self.Subnet, Server: plan.DNS,
 	}
 	for _, n := range s.Networks {
 		for _, p := range n.Subnets {
@@ -132,6 +134,9 @@ func (a *Agent) firewallHost(s *model.Snapshot) *firewall.Host {
 		h.Peers = append(h.Peers, p)
 	}
 	h.TCP = []uint16{cluster.DefaultPort, cluster.DefaultGossipPort}
+	if a.store.Role() == store.RoleServer {
+		h.TCP = append(h.TCP, store.ClientPort, store.PeerPort)
+	}
 	h.UDP = []uint16{cluster.DefaultGossipPort}
 	if slices.Contains([]fabric.Backend{fabric.Auto, fabric.VXLAN}, a.config.Backend) {
 		h.UDP = append(h.UDP, a.config.VXLANPort)
@@ -176,6 +181,19 @@ func containerDevices(s *model.Snapshot) (names []string) {
 func isDevice(name string) bool {
 	_, err := netlink.LinkByName(name)
 	return err == nil
+}
+
+// deviceIndexes are the numbers of all devices, by name.
+func deviceIndexes() map[string]uint32 {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil // rules that go by them count as not certain then
+	}
+	all := map[string]uint32{}
+	for _, l := range links {
+		all[l.Attrs().Name] = uint32(l.Attrs().Index)
+	}
+	return all
 }
 
 // deviceOf is the device that has an address of this host, "" if none has.

@@ -21,7 +21,7 @@ const closedFirewall = `table inet own {
 	chain in {
 		type filter hook input priority filter; policy drop;
 		ct state vmap { established : accept, related : accept, invalid : drop }
-		iifname "lo" accept
+		iif "lo" accept
 		ip saddr @trusted tcp dport { 22, 443 } counter accept
 		meta l4proto icmp limit rate 10/second accept
 		goto rest

@@ -22,6 +22,8 @@ type Host struct {
 	Sandbox  string       // the device that leads there; "": there is none
 	Peers    []Peer       // by address
 	TCP, UDP []uint16     // ports of the agent, for other hosts
+
+	Indexes map[string]uint32 // numbers of devices
 }
 
 // Bridge is a bridge, and the network on it.
@@ -93,7 +95,12 @@ func (h *Host) Flows() (all []Flow) {
 			all = append(all, Flow{Hook: "forward", What: "published ports", Packet: in, Rules: rules})
 		}
 	}
-	return append(all, h.between(mesh)...)
+	all = append(all, h.between(mesh)...)
+	for i := range all {
+		p := &all[i].Packet
+		p.InIndex, p.OutIndex = h.Indexes[p.In], h.Indexes[p.Out]
+	}
+	return all
 }
 
 // between are the flows between this host and others.

@@ -63,6 +63,9 @@ func TestAFindingSaysWhatToAdd(t *testing.T) {
 
 func TestWhatIsNotCertainIsNotTold(t *testing.T) {
 	fromBridge := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte("shoal0\x00")}}
+	device := func(index byte) Rule {
+		return Rule{&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{index, 0, 0, 0}}}
+	}
 	drop, accept := verdict(expr.VerdictDrop, ""), verdict(expr.VerdictAccept, "")
 	odd := Rule{nil, accept} // it may accept anything
 	for name, tc := range map[string]struct {
@@ -78,6 +81,9 @@ func TestWhatIsNotCertainIsNotTold(t *testing.T) {
 		"what may drop, and then a policy":        {[]Rule{{nil, drop}}, true, true},
 		"a drop of the device":                    {[]Rule{append(Rule(fromBridge), drop)}, false, true},
 		"an accept of the device":                 {[]Rule{append(Rule(fromBridge), accept)}, true, false},
+		"an accept of another device's number":    {[]Rule{append(device(1), accept)}, true, true},
+		"an accept of the device's number":        {[]Rule{append(device(7), accept)}, true, false},
+		"a drop of the device's number":           {[]Rule{append(device(7), drop)}, false, true},
 		"a jump to a chain that accepts":          {[]Rule{{verdict(expr.VerdictJump, "accepts")}}, true, false},
 		"a jump to a chain that drops":            {[]Rule{{verdict(expr.VerdictJump, "drops")}}, false, true},
 		"a jump that may accept":                  {[]Rule{{nil, verdict(expr.VerdictJump, "accepts")}}, true, false},
@@ -94,7 +100,9 @@ func TestWhatIsNotCertainIsNotTold(t *testing.T) {
 		tab := table("t", base,
 			&Chain{Name: "accepts", Rules: []Rule{{accept}}}, &Chain{Name: "drops", Rules: []Rule{{drop}}}, &Chain{Name: "returns", Rules: []Rule{{verdict(expr.VerdictReturn, "")}, {accept}}},
 			&Chain{Name: "loops", Rules: []Rule{{verdict(expr.VerdictJump, "loops")}}})
-		flow := testHost().Flows()[0]
+		host := testHost()
+		host.Indexes = map[string]uint32{"shoal0": 7, "docker0": 7} // the first flow is of one of them
+		flow := host.Flows()[0]
 		if by := tab.walk(base, &flow.Packet); (by != "") != tc.drops {
 			t.Errorf("%s: dropped by %q, want %t", name, by, tc.drops)
 		}

@@ -11,6 +11,8 @@ import (
 // Packet is the first one of a connection, as far as it is known.
 type Packet struct {
 	In, Out  string // devices; "": none, or not known
+	InIndex  uint32 // their numbers; 0: not known
+	OutIndex uint32
 	Src, Dst netip.Addr
 	Protocol uint8
 	Port     uint16 // destination; 0: not known
@@ -38,7 +40,17 @@ func (p *Packet) meta(key expr.MetaKey) value {
 		copy(b, name)
 		return known(b)
 	}
+	number := func(index uint32) value {
+		if index == 0 {
+			return value{}
+		}
+		return native(index)
+	}
 	switch key {
+	case expr.MetaKeyIIF: // what nft(8) makes of iif, which a rule has more often than iifname
+		return number(p.InIndex)
+	case expr.MetaKeyOIF:
+		return number(p.OutIndex)
 	case expr.MetaKeyIIFNAME:
 		return device(p.In)
 	case expr.MetaKeyOIFNAME:

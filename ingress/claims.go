@@ -14,6 +14,7 @@ import (
 // own size. The zero Claimer is ready. One goroutine at a time may use it.
 type Claimer struct {
 	snap  *model.Snapshot              // the last one
+	held  map[lb.Key]model.ServiceID   // by whom ports are claimed
 	wants map[lb.Key][]want            // by port
 	ports map[model.ServiceID][]lb.Key // of services that publish any
 }
@@ -33,8 +34,7 @@ type Claimer struct {
 // that the policy of this host refuses is not claimed by it; nil: it refuses none.
 func (c *Claimer) Claims(snap *model.Snapshot, policy *Policy) (claim, release []model.PortClaim, problems []model.Problem) {
 	c.update(snap)
-	held := holders(snap)
-	wants := c.wants
+	held, wants := c.held, c.wants
 	for p, ws := range wants {
 		holder, taken := held[p]
 		if !taken {
@@ -108,6 +108,9 @@ type want struct {
 // update takes in what changed with a Snapshot.
 func (c *Claimer) update(snap *model.Snapshot) {
 	changed, known := snap.ServicesSince(c.snap)
+	if c.snap == nil || !model.Shared(c.snap.Published, snap.Published) {
+		c.held = holders(snap)
+	}
 	c.snap = snap
 	if !known {
 		c.wants, c.ports = map[lb.Key][]want{}, map[model.ServiceID][]lb.Key{}
