@@ -191,11 +191,105 @@ func TestIdleDrift(t *testing.T) {
 	}
 	now := epoch.Add(time.Hour)
 	got := map[string]time.Time{}
-	for id, rec := range r.idleDrift(now) {
+	drift, again := r.idleDrift(now)
+	for id, rec := range drift {
 		got[id.Name] = rec.IdleSince
 	}
-	if want := map[string]time.Time{"back": {}, "left": now}; !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	if want := map[string]time.Time{"back": {}, "left": now}; !reflect.DeepEqual(got, want) || again != 0 {
+		t.Errorf("got %v, want %v, again after %v", got, want, again)
+	}
+}
+
+// TestOneHostWritesThatAServiceIsIdle, and another after a while if that one does not, or is dead.
+func TestOneHostWritesThatAServiceIsIdle(t *testing.T) {
+	var hosts []*records
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		r := newRecords(name)
+		for _, other := range []string{"a", "b", "c", "d", "e"} {
+			r.putNode(model.Node{Name: other})
+		}
+		for i := range 100 {
+			r.putService(model.ServiceID{Stack: "s", Name: fmt.Sprint(i)}, ServiceRecord{})
+		}
+		hosts = append(hosts, r)
+	}
+	now := epoch.Add(time.Hour)
+	writers := func(who []*records, now time.Time) map[model.ServiceID]int {
+		all := map[model.ServiceID]int{}
+		for _, r := range who {
+			drift, again := r.idleDrift(now)
+			if (again > 0) != (len(drift) < 100) || again > idlePatience {
+				t.Errorf("%s writes %d of 100, and looks again after %v", r.self, len(drift), again)
+			}
+			for id := range drift {
+				all[id]++
+			}
+			if n := len(drift); now.Sub(epoch) == time.Hour && (n < 5 || n > 50) {
+				t.Errorf("%s writes %d of 100", r.self, n)
+			}
+		}
+		return all
+	}
+	exactly := func(what string, got map[model.ServiceID]int, n int) {
+		t.Helper()
+		if len(got) != 100 {
+			t.Errorf("%s: %d of 100 are written", what, len(got))
+		}
+		for id, times := range got {
+			if times != n {
+				t.Errorf("%s: %v is written by %d hosts", what, id, times)
+			}
+		}
+	}
+	exactly("at once", writers(hosts, now), 1)
+	exactly("not before its time", writers(hosts, now.Add(idlePatience-time.Second)), 1)
+	exactly("after a while", writers(hosts, now.Add(idlePatience)), 5)
+	for _, r := range hosts[1:] {
+		r.setAlive(map[string]bool{"a": false}, now)
+		r.leftToOthers = nil
+	}
+	exactly("without a", writers(hosts[1:], now), 1)
+}
+
+func TestOneEndOfATaskIsFewProposals(t *testing.T) {
+	t.Parallel()
+	server := etcdServer(t, shortDir(t))
+	var all []*Catalog
+	for i := range 8 {
+		c := open(t, string(rune('a'+i)), shortDir(t), at(t, server.endpoint))
+		c.SetLocal(local())
+		all = append(all, c)
+	}
+	web := model.ServiceID{Stack: model.DefaultStack, Name: "web"}
+	all[0].SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	if _, err := all[0].ClaimVIP(t.Context(), web, netip.MustParseAddr("10.96.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	idle := func(want bool) {
+		t.Helper()
+		for _, c := range all {
+			settled(t, c)
+			eventually(t, fmt.Sprintf("%s has web idle: %t", c.o.Self.Name, want), func() bool {
+				svc, _ := c.Snapshot().Service(web)
+				return svc != nil && svc.IdleSince.IsZero() != want
+			})
+		}
+	}
+	idle(false)
+	cl := client(t, server.endpoint)
+	index := func() uint64 {
+		st, err := cl.Status(t.Context(), server.endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.RaftIndex
+	}
+	before := index()
+	all[0].SetLocal(local())
+	idle(true)
+	// Its record, that of the service, and what happens to be renewed meanwhile.
+	if n := index() - before; n < 1 || n > 6 {
+		t.Errorf("the end of one task was %d proposals, with eight hosts", n)
 	}
 }
 

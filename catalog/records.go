@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -35,6 +36,9 @@ type records struct {
 	subnets    netip.Prefix                           // see Options.SubnetPool
 	hosts      []model.Node                           // as this host sees them, by name; up to date after takeChanges
 
+	idleUnsure   map[model.ServiceID]struct{}  // services whose record may be wrong about their idleness
+	leftToOthers map[model.ServiceID]time.Time // of them, those that another host is to write -> since when
+
 	changes  changes // what a Snapshot does not hold yet
 	uncached changes // what the cache on disk does not hold yet: of the records, however they are seen
 }
@@ -67,6 +71,7 @@ func newRecords(self string) *records {
 		dead:       map[string]time.Time{},
 		changes:    newChanges(),
 		uncached:   newChanges(),
+		idleUnsure: map[model.ServiceID]struct{}{},
 	}
 }
 
@@ -223,6 +228,7 @@ func (r *records) putContainer(ctr model.Container) bool {
 			r.tasks[id] = append(r.tasks[id], c)
 		}
 		r.changes.services[id] = struct{}{}
+		r.idleUnsure[id] = struct{}{}
 	}
 	return true
 }
@@ -273,11 +279,13 @@ func (r *records) unlink(c *model.Container) {
 			delete(r.tasks, id)
 		}
 		r.changes.services[id] = struct{}{}
+		r.idleUnsure[id] = struct{}{}
 	}
 }
 
 func (r *records) putService(id model.ServiceID, rec ServiceRecord) {
 	r.services[id] = rec
+	r.idleUnsure[id] = struct{}{}
 	r.changes.services[id] = struct{}{}
 	r.uncached.services[id] = struct{}{}
 }
@@ -323,20 +331,67 @@ func (r *records) setNetworks(n []model.Network) {
 }
 
 // idleDrift are the services whose record says of their idleness something
-// else than their tasks do, with the record as it should be.
-func (r *records) idleDrift(now time.Time) map[model.ServiceID]ServiceRecord {
-	drift := map[model.ServiceID]ServiceRecord{}
-	for id, rec := range r.services {
+// else than their tasks do, with the record as it should be: those that this host
+// is to write. Every host sees a service's last task leave; one of them writes it,
+// and another if it did not within idlePatience. More tells when to look again for
+// the sake of such ones; 0: there are none.
+func (r *records) idleDrift(now time.Time) (drift map[model.ServiceID]ServiceRecord, more time.Duration) {
+	drift = map[model.ServiceID]ServiceRecord{}
+	left := map[model.ServiceID]time.Time{}
+	for id := range r.idleUnsure {
+		rec, there := r.services[id]
 		live := len(r.tasks[id]) > 0
 		switch {
-		case live && !rec.IdleSince.IsZero():
+		case there && live && !rec.IdleSince.IsZero():
 			rec.IdleSince = time.Time{}
-		case !live && rec.IdleSince.IsZero():
+		case there && !live && rec.IdleSince.IsZero():
 			rec.IdleSince = now
 		default:
+			delete(r.idleUnsure, id)
 			continue
+		}
+		if r.idleWriter(id) != r.self {
+			since, seen := r.leftToOthers[id]
+			if !seen {
+				since = now
+			}
+			if wait := idlePatience - now.Sub(since); wait > 0 {
+				left[id] = since
+				if more == 0 || wait < more {
+					more = wait
+				}
+				continue
+			}
 		}
 		drift[id] = rec
 	}
-	return drift
+	r.leftToOthers = left
+	return drift, more
+}
+
+// idlePatience is how long a host leaves it to another to write that a service has
+// no task any more, or has some again.
+const idlePatience = 5 * time.Second
+
+// idleWriter is the host that writes it: one of the live ones, by a hash, another
+// for each service.
+func (r *records) idleWriter(id model.ServiceID) (writer string) {
+	weight := func(name string) uint64 {
+		h := fnv.New64a()
+		h.Write([]byte(name + "/" + id.String()))
+		sum := h.Sum64()
+		sum = (sum ^ sum>>33) * 0xff51afd7ed558ccd // names are much alike, and so are their hashes
+		return sum ^ sum>>33
+	}
+	writer = r.self
+	most := weight(writer)
+	for name := range r.nodes {
+		if _, dead := r.dead[name]; dead {
+			continue
+		}
+		if w := weight(name); w > most || w == most && name < writer {
+			writer, most = name, w
+		}
+	}
+	return writer
 }

@@ -31,6 +31,10 @@ const leaseTTL = 7 * 24 * time.Hour
 // last for long: then etcd may have been put back to an older state.
 const renewEvery = 10 * time.Second
 
+// gatherTime is the least time between two rounds of writes: what changes within it
+// is one transaction. After a quiet time nothing waits.
+const gatherTime = 15 * time.Millisecond
+
 var (
 	errLeaseLost = errors.New("the lease of this host's records has run out")
 	errWentBack  = errors.New("etcd was put back to an older state")
@@ -78,19 +82,31 @@ func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
 	renew := time.NewTicker(min(renewEvery, c.o.LeaseTTL/3))
 	defer renew.Stop()
 	for {
-		if err := c.sync(ctx, lease); errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		again, err := c.sync(ctx, lease)
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return errLeaseLost
 		} else if err != nil {
 			return err
 		}
 		healthy()
 		c.recovered()
+		gathered := time.After(gatherTime)
+		var later <-chan time.Time
+		if again > 0 {
+			later = time.After(again)
+		}
 	idle:
 		for {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-c.unsaved:
+				select { // right after other writes: what comes in a burst is written together
+				case <-gathered:
+				case <-ctx.Done():
+				}
+				break idle
+			case <-later:
 				break idle
 			case <-c.unnamed:
 				if err := c.writeName(ctx); err != nil {
@@ -169,45 +185,46 @@ func (c *Catalog) recovered() {
 }
 
 // sync writes until there is nothing to write. Each round starts from what the
-// watch has seen of the one before, so nothing is written twice.
-func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) error {
+// watch has seen of the one before, so nothing is written twice. Again is when to
+// look once more though nothing changes here; 0: not at all.
+func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) (again time.Duration, err error) {
 	for {
 		if err := c.duplicate(); err != nil {
-			return err
+			return 0, err
 		}
 		c.mu.Lock()
 		seen := c.seen
 		ops := c.drift(lease)
 		var idle map[model.ServiceID]ServiceRecord
 		if c.localKnown {
-			idle = c.records.idleDrift(time.Now().UTC().Truncate(time.Second))
+			idle, again = c.records.idleDrift(time.Now().UTC().Truncate(time.Second))
 		}
 		c.mu.Unlock()
 		if len(ops) == 0 && len(idle) == 0 {
-			return nil
+			return again, nil
 		}
 		var rev int64
 		for _, batch := range batches(ops) {
 			r, err := c.commit(ctx, nil, batch, nil)
 			if err != nil {
-				return err
+				return 0, err
 			}
 			rev = r.Header.Revision
 		}
 		if rev != 0 && rev <= seen {
-			return errWentBack // the watch waits for later revisions, and would see none of this
+			return 0, errWentBack // the watch waits for later revisions, and would see none of this
 		}
 		idleRev, lost, err := c.writeIdle(ctx, idle)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if err := c.await(ctx, max(rev, idleRev)); err != nil {
-			return err
+			return 0, err
 		}
 		if lost {
 			// Another host was first. Its write is on its way, and is the
 			// signal to look again.
-			return nil
+			return again, nil
 		}
 	}
 }
@@ -259,8 +276,7 @@ func batches(ops []clientv3.Op) [][]clientv3.Op {
 }
 
 // writeIdle writes since when services are idle, each batch only if all its
-// records are still as they were read: every host sees the last task leave, and
-// one of them writes it. It tells whether another host was first.
+// records are still as they were read. It tells whether another host was first.
 func (c *Catalog) writeIdle(ctx context.Context, idle map[model.ServiceID]ServiceRecord) (rev int64, lost bool, err error) {
 	for ids := range slices.Chunk(slices.Collect(maps.Keys(idle)), batchOps) {
 		var conds []clientv3.Cmp
