@@ -54,6 +54,7 @@ func TestHostsRoutesAreBackAtOnce(t *testing.T) {
 		command       string
 	}{
 		{"a routing rule", "fwmark " + mark, "ip rule del priority 540 fwmark " + mark + " lookup " + table},
+		{"the rule that leads past the others", "goto 541", "ip rule del priority 539"},
 		{"the table of a rule", "table " + table, "ip route flush table " + table},
 		{"the route to a host's containers", subnet, "ip route del " + subnet},
 		{"the pool's route", "local 10.96.0.0/16", "ip route del local 10.96.0.0/16 table local"},

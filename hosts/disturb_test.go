@@ -179,6 +179,8 @@ func rebooted(s *suite) {
 		}
 	})
 	s.stopIfBroken()
+	s.allow(startLimit) // engine and containers start anew
+	s.each(func(h *host) { s.holds(h.Name()+" sees every host alive after its boot", h.seesAll) })
 	s.all()
 }
 

@@ -158,7 +158,7 @@ func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend, taken func(lb.Ke
 // back. Nothing of ours there is not an error.
 func Down(_ context.Context, opts Options) error {
 	have, err := ourRules()
-	errs := []error{err}
+	errs := []error{err, keepPast(false)}
 	for _, r := range have {
 		errs = append(errs, dropRule(r))
 	}

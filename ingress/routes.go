@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
@@ -27,7 +28,7 @@ type returnRoute struct {
 
 // Interest is what of the kernel's notifications concerns the ways back.
 func Interest() watch.Interest {
-	return watch.Interest{Protocols: []uint8{routeProtocol}, Priorities: []uint32{rulePriority}}
+	return watch.Interest{Protocols: []uint8{routeProtocol}, Priorities: []uint32{pastPriority, rulePriority, nextPriority}}
 }
 
 // packetMark is that of replies that go back through a host.
@@ -87,7 +88,7 @@ func route(ws []returnRoute) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{keepPast(len(ws) > 0)}
 	for _, w := range ws {
 		i := slices.IndexFunc(have, func(r netlink.Rule) bool { return r.Mark == w.mark })
 		stands := i >= 0
@@ -150,6 +151,45 @@ func ruleOf(mark uint32) *netlink.Rule {
 	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(mark), mark, &mask
 	r.Protocol = lb.RuleProtocol
 	return r
+}
+
+// pastRules lead what has no mark of ours past the rules by mark. The one that they
+// lead to is first: without it the other means nothing to the kernel.
+func pastRules() [2]*netlink.Rule {
+	next := netlink.NewRule()
+	next.Family, next.Priority, next.Type, next.Protocol = netlink.FAMILY_V4, nextPriority, nl.FR_ACT_NOP, lb.RuleProtocol
+	past := netlink.NewRule()
+	kind := lb.MarkKind
+	past.Family, past.Priority, past.Mark, past.Mask, past.Invert = netlink.FAMILY_V4, pastPriority, lb.PacketMark, &kind, true
+	past.Goto, past.Protocol = nextPriority, lb.RuleProtocol
+	return [2]*netlink.Rule{next, past}
+}
+
+// keepPast keeps those two, or takes them away.
+func keepPast(wanted bool) error {
+	rs, err := kernel.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
+	if err != nil {
+		return fmt.Errorf("list the routing rules: %w", err)
+	}
+	var errs []error
+	for _, want := range pastRules() {
+		stands := slices.ContainsFunc(rs, func(r netlink.Rule) bool {
+			return r.Priority == want.Priority && r.Protocol == want.Protocol && r.Mark == want.Mark && r.Invert == want.Invert && r.Goto == want.Goto
+		})
+		switch {
+		case wanted && !stands:
+			kernel.Wrote("rule", 1)
+			if err := netlink.RuleAdd(want); err != nil {
+				errs = append(errs, fmt.Errorf("add the routing rule %d: %w", want.Priority, err))
+			}
+		case !wanted && stands:
+			kernel.Wrote("rule", 1)
+			if err := netlink.RuleDel(want); err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("delete the routing rule %d: %w", want.Priority, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ourRules are the rules by marks of ours, in the order of the marks.
