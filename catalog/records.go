@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"shoal/model"
 )
@@ -190,7 +191,7 @@ func (r *records) reached(node string, a netip.Addr) bool {
 
 // viewContainer is a container with its tasks as this host sees them.
 func (r *records) viewContainer(c *model.Container) *model.Container {
-	if c.Node == r.self || len(c.Tasks) == 0 {
+	if c.Node == r.self || !slices.ContainsFunc(c.Tasks, func(t model.Task) bool { return r.view(t).State != t.State }) {
 		return c
 	}
 	seen := *c
@@ -203,6 +204,7 @@ func (r *records) viewContainer(c *model.Container) *model.Container {
 
 // putContainer tells whether the container was not there, or not like this.
 func (r *records) putContainer(ctr model.Container) bool {
+	share(&ctr)
 	old := r.containers[ctr.Node][ctr.ID]
 	if ctr.Node != r.self {
 		noteDrains(&ctr, old, time.Now().UTC())
@@ -231,6 +233,24 @@ func (r *records) putContainer(ctr model.Container) bool {
 		r.idleUnsure[id] = struct{}{}
 	}
 	return true
+}
+
+// share has a container use the strings that others have: of a hundred thousand tasks
+// most are alike, and each record that is read has strings of its own.
+func share(c *model.Container) {
+	intern := func(s *string) { *s = unique.Make(*s).Value() }
+	intern(&c.Node)
+	intern(&c.Stack)
+	for i := range c.Tasks {
+		t := &c.Tasks[i]
+		t.Node, t.Container = c.Node, c.ID
+		if t.Name == c.Name {
+			t.Name = c.Name
+		}
+		intern(&t.Service.Stack)
+		intern(&t.Service.Name)
+		intern(&t.Spec.Scheduler)
+	}
 }
 
 // noteDrains notes when this host came to know that tasks of another one drain, if

@@ -54,14 +54,14 @@ type Balancer struct {
 	base   *Base
 
 	parts     map[model.ServiceID]*part
-	want      map[Key]*Frontend               // as decided
-	notable   map[model.ServiceID]bool        // services with a problem of their own, or another scheduler than asked for
-	losers    map[model.ServiceID]bool        // services with a VIP that another has
-	users     map[netip.Addr]map[Endpoint]int // how many services have the address as what
-	refused   *reconcile.Failures[Key]        // published ports that are not admitted
-	applied   map[Key]*Frontend               // as the plane was told
-	withheld  map[Key]*Frontend               // likewise, of those that are not admitted
-	endpoints map[netip.Addr]Endpoint         // likewise
+	want      map[Key]*Frontend        // as decided
+	notable   map[model.ServiceID]bool // services with a problem of their own, or another scheduler than asked for
+	losers    map[model.ServiceID]bool // services with a VIP that another has
+	users     map[netip.Addr]users     // how many services have the address as what
+	refused   *reconcile.Failures[Key] // published ports that are not admitted
+	applied   map[Key]*Frontend        // as the plane was told
+	withheld  map[Key]*Frontend        // likewise, of those that are not admitted
+	endpoints map[netip.Addr]Endpoint  // likewise
 }
 
 // What is not admitted is asked again after a second, then after twice as long
@@ -80,7 +80,7 @@ func New(opts Options, plane DataPlane) (*Balancer, error) {
 	b := &Balancer{
 		opts: opts, plane: plane,
 		parts: map[model.ServiceID]*part{}, want: map[Key]*Frontend{}, notable: map[model.ServiceID]bool{}, losers: map[model.ServiceID]bool{},
-		users: map[netip.Addr]map[Endpoint]int{}, refused: reconcile.NewFailures[Key](firstRetry, lastRetry),
+		users: map[netip.Addr]users{}, refused: reconcile.NewFailures[Key](firstRetry, lastRetry),
 		applied: map[Key]*Frontend{}, withheld: map[Key]*Frontend{}, endpoints: map[netip.Addr]Endpoint{},
 	}
 	if opts.Registerer != nil {
@@ -281,21 +281,30 @@ func (b *Balancer) replace(fresh map[model.ServiceID]*part, dirty map[Key]bool, 
 }
 
 func (b *Balancer) use(a netip.Addr, e Endpoint, n int) {
-	if b.users[a] == nil {
-		b.users[a] = map[Endpoint]int{}
+	u := b.users[a]
+	for i, kind := range endpointKinds {
+		if kind == e {
+			u[i] += int32(n)
+		}
 	}
-	if b.users[a][e] += n; b.users[a][e] == 0 {
-		delete(b.users[a], e)
-	}
-	if len(b.users[a]) == 0 {
+	if u == (users{}) {
 		delete(b.users, a)
+	} else {
+		b.users[a] = u
 	}
 }
 
+// users counts the services that have an address as each of endpointKinds.
+type users [4]int32
+
+var endpointKinds = [4]Endpoint{{}, {Local: true}, {Host: true}, {Local: true, Host: true}}
+
 // endpoint is what an address is, by all services that have a task there.
 func (b *Balancer) endpoint(a netip.Addr) (e Endpoint, used bool) {
-	for o := range b.users[a] {
-		e, used = Endpoint{e.Local || o.Local, e.Host || o.Host}, true
+	for i, n := range b.users[a] {
+		if o := endpointKinds[i]; n > 0 {
+			e, used = Endpoint{e.Local || o.Local, e.Host || o.Host}, true
+		}
 	}
 	return e, used
 }
