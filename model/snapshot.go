@@ -19,6 +19,11 @@ type Snapshot struct {
 	Networks   []Network    // of this host, by name
 	Published  []PortClaim  // by protocol, then port
 
+	// Resting are addresses that tasks of this host had until just now, in order.
+	// Other hosts may not know yet that they left, and send to whoever has the
+	// address next.
+	Resting []netip.Addr
+
 	// Stacks are the stacks of containers, by address: of who may ask for a bare
 	// name. [Snapshot.StackOf] reads it.
 	Stacks map[netip.Addr]string

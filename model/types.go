@@ -259,8 +259,9 @@ type Network struct {
 
 // Local is all that is to be known of this host's engine: always the whole.
 type Local struct {
-	Containers []Container // by ID
-	Networks   []Network   // by name
+	Containers []Container  // by ID
+	Networks   []Network    // by name
+	Resting    []netip.Addr // that tasks had until just now, in order: see [Snapshot]
 }
 
 // Node is a host of the cluster.
