@@ -262,7 +262,7 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 	}
 	if a.watcher, err = dockerwatch.New(dockerwatch.Options{
 		Host: c.Docker, Node: c.Node, NodeAddr: func() netip.Addr { return c.Advertise },
-		Pool: c.Pool, Reserved: reserved,
+		Pool: c.Pool, Reserved: reserved, Reached: a.reached,
 		Log: log.With("part", "dockerwatch"), Registerer: a.registry,
 	}); err != nil {
 		return nil, &ConfigError{err}
@@ -509,6 +509,13 @@ func (a *Agent) watch(ctx context.Context) error {
 			a.log.Info("the engine is away: going on with the containers it last had", "error", err)
 		}
 	})
+}
+
+// reached tells whether there are other hosts, and they reach an address of a
+// container of this one.
+func (a *Agent) reached(addr netip.Addr) bool {
+	s := a.catalog.Snapshot()
+	return s != nil && len(s.Nodes) > 1 && s.Self.Subnet.Contains(addr)
 }
 
 // Down removes all that shoal made on this host's kernel. It refuses while

@@ -31,6 +31,10 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 		s.Networks = r.networks
 		changed = changed || !model.EqualNetworks(s.Networks, prev.Networks)
 	}
+	if ch.resting {
+		s.Resting = r.resting
+		changed = changed || !slices.Equal(s.Resting, prev.Resting)
+	}
 	if ch.published {
 		s.Published = r.claims()
 		changed = changed || !slices.Equal(s.Published, prev.Published)

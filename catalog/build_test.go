@@ -84,7 +84,7 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 			node := []string{"a", "b", "c"}[rnd.IntN(3)]
 			id := fmt.Sprint(rnd.IntN(20))
 			svc := model.ServiceID{Stack: model.DefaultStack, Name: fmt.Sprintf("s%d", rnd.IntN(6))}
-			switch rnd.IntN(10) {
+			switch rnd.IntN(11) {
 			case 0, 1, 2:
 				c := ctr(node, id, fmt.Sprintf("10.0.0.%d", rnd.IntN(250)), fmt.Sprintf("s%d", rnd.IntN(6)), fmt.Sprintf("s%d", rnd.IntN(6)))
 				c.Tasks[0].Started = epoch.Add(time.Duration(rnd.IntN(9)) * time.Second)
@@ -106,6 +106,8 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 				r.putPublished(model.PortClaim{Protocol: model.TCP, Port: uint16(rnd.IntN(9)), Service: svc})
 			case 9:
 				r.deletePublished(port{model.TCP, uint16(rnd.IntN(9))})
+			case 10:
+				r.setResting([][]netip.Addr{nil, {self.Addr}}[rnd.IntN(2)])
 			}
 		}
 		s := build(prev, self, r, r.takeChanges())
@@ -114,6 +116,7 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 		fresh.dead = maps.Clone(r.dead)
 		fresh.published = maps.Clone(r.published)
 		fresh.changes.published = true
+		fresh.setResting(r.resting)
 		for _, n := range r.nodes {
 			fresh.putNode(n)
 		}

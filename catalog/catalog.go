@@ -161,7 +161,8 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 
 // SetLocal tells what the engine of this host says, the whole of it. It is in
 // the next Snapshot at once, and in etcd as soon as that is possible. What its
-// containers point to, addresses and tasks, must not be changed afterwards.
+// containers point to, addresses and tasks, and its resting addresses must not be
+// changed afterwards.
 func (c *Catalog) SetLocal(l model.Local) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -193,6 +194,7 @@ func (c *Catalog) setLocal(l model.Local) {
 		c.local.next()
 	}
 	c.records.setNetworks(l.Networks)
+	c.records.setResting(l.Resting)
 	c.localKnown, c.inEtcd = true, nil
 	wake(c.changed)
 	wake(c.unsaved)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -322,6 +323,36 @@ func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
 	}
 	if l := a.Status().Lease; l != lease {
 		t.Errorf("lease %s, was %s", l, lease)
+	}
+}
+
+// TestARestIsInSnapshotsAndIsNotWritten: it comes with the change that begins it, and its end is one Snapshot.
+func TestARestIsInSnapshotsAndIsNotWritten(t *testing.T) {
+	t.Parallel()
+	a := open(t, "a", shortDir(t))
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web"), ctr("a", "2", "10.0.0.2", "web")))
+	settled(t, a)
+	first := a.Snapshot().Revision
+
+	rests := local(ctr("a", "2", "10.0.0.2", "web"))
+	rests.Resting = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+	a.SetLocal(rests)
+	settled(t, a)
+	eventually(t, "the rest", func() bool { return tasks(a, "web") == "a/2" && slices.Equal(a.Snapshot().Resting, rests.Resting) })
+	written := revision(t, a.client)
+	generation, _ := a.Generation()
+
+	a.SetLocal(local(ctr("a", "2", "10.0.0.2", "web")))
+	eventually(t, "the rest's end", func() bool { return len(a.Snapshot().Resting) == 0 })
+	settled(t, a)
+	if n := a.Snapshot().Revision - first; n != 2 {
+		t.Errorf("%d Snapshots, want one of the death and one of the rest's end", n)
+	}
+	if n := revision(t, a.client) - written; n != 0 {
+		t.Errorf("the end of a rest made %d writes", n)
+	}
+	if again, _ := a.Generation(); again != generation {
+		t.Error("the end of a rest made another list for other hosts")
 	}
 }
 

@@ -32,6 +32,7 @@ type records struct {
 	services   map[model.ServiceID]ServiceRecord
 	published  map[port]model.ServiceID
 	networks   []model.Network                        // of this host
+	resting    []netip.Addr                           // likewise
 	tasks      map[model.ServiceID][]*model.Container // those with a task of the service, in no order
 	dead       map[string]time.Time                   // hosts that are considered dead, by name -> since when
 	subnets    netip.Prefix                           // see Options.SubnetPool
@@ -48,6 +49,7 @@ type records struct {
 type changes struct {
 	nodes      bool
 	networks   bool
+	resting    bool
 	published  bool
 	addrs      bool // an address came, left, or changed its stack
 	reach      bool // a host with containers is reached otherwise than before
@@ -347,6 +349,13 @@ func (r *records) setNetworks(n []model.Network) {
 	if !model.EqualNetworks(r.networks, n) {
 		r.networks = slices.Clone(n)
 		r.changes.networks, r.uncached.networks = true, true
+	}
+}
+
+func (r *records) setResting(addrs []netip.Addr) {
+	if !slices.Equal(r.resting, addrs) {
+		r.resting = addrs
+		r.changes.resting = true
 	}
 }
 

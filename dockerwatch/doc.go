@@ -69,6 +69,13 @@
 // A task that cannot be in rotation leaves it at once. One that comes back too often
 // is let in more and more slowly; see damp.go.
 //
+// # Addresses that change hands
+//
+// An address that a task has left rests for three seconds, in which other hosts learn
+// that it left ([model.Local].Resting). A container of other services that has the
+// address meanwhile enters rotation after that; see rest.go. It is so with addresses
+// that other hosts reach ([Options].Reached). An agent that starts knows of no rest.
+//
 // # Deaths
 //
 // That a task's container has died is told by the kernel, which does so at once

@@ -122,6 +122,9 @@ func (s *session) follow(ctx context.Context) error {
 		case l := <-s.exits.ended:
 			s.onExit(l)
 			s.tell(s.emit) // at once: the engine may hold back the answers that step waits for
+		case <-s.awake.C:
+			s.tell(s.emit)
+			continue
 		case a := <-s.answers:
 			if err := s.takeAnswer(a); err != nil {
 				return err
@@ -172,6 +175,8 @@ func (s *session) step(ctx context.Context, answerTime time.Duration) error {
 			s.ask(ctx)
 		case l := <-s.exits.ended:
 			s.onExit(l)
+			s.tell(s.emit)
+		case <-s.awake.C:
 			s.tell(s.emit)
 		case <-late:
 			waits = false
@@ -252,6 +257,8 @@ func (s *session) while(ctx context.Context, call func(context.Context) error) e
 		case l := <-s.exits.ended:
 			s.onExit(l)
 			tells = true // a death does not wait
+		case <-s.awake.C:
+			tells = true // nor does the end of a rest
 		case c := <-commands:
 			s.runCommand(c, s.emit)
 			continue

@@ -38,6 +38,10 @@ type Options struct {
 	Log      *slog.Logger      // nil: slog.Default()
 	Resync   time.Duration     // between lists made to be sure; 0: 60 s
 
+	// Reached tells whether other hosts reach an address of a container here, so that
+	// it rests when its task has left. It is called by Run's goroutine. Nil: none.
+	Reached func(netip.Addr) bool
+
 	Registerer prometheus.Registerer // of metrics; nil: none
 }
 
@@ -56,6 +60,8 @@ type Watcher struct {
 
 	// Of Run's goroutine alone.
 	inventory *inventory
+	rests     *rests
+	awake     *time.Timer // when something of rests changes
 	exits     exits
 	outlines  map[string]string // container's ID -> as it was listed when last inspected
 	last      *model.Local      // as last emitted; nil before the first
@@ -116,6 +122,8 @@ func New(o Options) (*Watcher, error) {
 			stale:      map[string]bool{},
 			dampers:    map[string]*damper{},
 		},
+		rests:    newRests(o.Reached),
+		awake:    stoppedTimer(),
 		commands: make(chan command),
 		ended:    make(chan struct{}),
 		exits:    exits{ended: make(chan life), watching: map[string]watching{}},
@@ -124,11 +132,18 @@ func New(o Options) (*Watcher, error) {
 	}, nil
 }
 
+// stoppedTimer is a timer that was set to no time yet.
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
 // Run follows the engine until ctx is done, and returns its error. It calls
 // emit with the whole of what the engine has, once that is known, and again
 // when it has changed. While the engine is away nothing is emitted but deaths of
 // containers, of which the kernel tells, and what Drain and Undrain do: what it
-// last had stays true until it says otherwise.
+// last had stays true until it says otherwise. The rests of addresses end meanwhile.
 // Run calls status with nil when
 // the engine is being followed, and with the reason each time it is not, or
 // cannot be reached. Both are called by one goroutine, and hold it up. What
@@ -173,6 +188,8 @@ func (w *Watcher) Run(ctx context.Context, emit func(model.Local), status func(e
 			case l := <-w.exits.ended:
 				w.onExit(l)
 				w.tell(emit)
+			case <-w.awake.C:
+				w.tell(emit)
 			case <-waited:
 				waited = nil
 			}
@@ -194,6 +211,9 @@ func (w *Watcher) tell(emit func(model.Local)) {
 		w.log.Info("deaths of containers are known when the engine tells of them, not sooner", "why", err)
 	}
 	local := w.inventory.local()
+	if next := w.rests.apply(&local, time.Now()); next > 0 {
+		w.awake.Reset(next)
+	}
 	if w.last != nil && reflect.DeepEqual(*w.last, local) {
 		return
 	}

@@ -62,6 +62,7 @@ type Balancer struct {
 	applied   map[Key]*Frontend        // as the plane was told
 	withheld  map[Key]*Frontend        // likewise, of those that are not admitted
 	endpoints map[netip.Addr]Endpoint  // likewise
+	resting   []netip.Addr             // likewise
 }
 
 // What is not admitted is asked again after a second, then after twice as long
@@ -101,6 +102,7 @@ func (b *Balancer) Reconcile(ctx context.Context, s *model.Snapshot, full bool) 
 	d := Delta{Frontends: map[Key]*Frontend{}, Endpoints: map[netip.Addr]*Endpoint{}, Withheld: map[Key]*Frontend{}}
 	recheck := full || b.snap == nil || !sameContainers(b.snap, s)
 	dirty := b.decide(s, &d)
+	d.Resting, b.resting = rested(b.resting, s.Resting), s.Resting
 	b.admit(ctx, dirty, full, recheck, now)
 	for k := range dirty {
 		f, withheld := b.want[k], (*Frontend)(nil)
@@ -130,6 +132,25 @@ func tell(delta, told map[Key]*Frontend, k Key, f *Frontend) {
 		delta[k] = f
 		told[k] = f
 	}
+}
+
+// rested is what became different of the addresses that rest.
+func rested(old, new []netip.Addr) map[netip.Addr]bool {
+	if slices.Equal(old, new) {
+		return nil
+	}
+	delta := map[netip.Addr]bool{}
+	for _, a := range old {
+		if !slices.Contains(new, a) {
+			delta[a] = false
+		}
+	}
+	for _, a := range new {
+		if !slices.Contains(old, a) {
+			delta[a] = true
+		}
+	}
+	return delta
 }
 
 // decide takes in a Snapshot: it brings parts, want and users up to date, puts

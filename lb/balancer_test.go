@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -50,6 +51,9 @@ func (r *recorder) Reconcile(_ context.Context, d Delta, full bool) Result {
 	}
 	for _, k := range sorted(d.Withheld) {
 		r.last = append(r.last, map[bool]string{true: "no longer withheld ", false: "withheld "}[d.Withheld[k] == nil]+k.String())
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(d.Resting), netip.Addr.Compare) {
+		r.last = append(r.last, a.String()+map[bool]string{true: " rests", false: " rests no longer"}[d.Resting[a]])
 	}
 	for a, e := range d.Endpoints {
 		if e == nil {

@@ -78,6 +78,12 @@ type Delta struct {
 	Frontends map[Key]*Frontend        // nil: it goes
 	Endpoints map[netip.Addr]*Endpoint // nil: no task has the address any more
 
+	// Resting are addresses that tasks of this host had until just now. The plane
+	// refuses what other hosts, and their containers, newly send there: they may
+	// mean the task that left, and somebody else may have the address. This host and
+	// its own containers know who has it. False: the address rests no longer.
+	Resting map[netip.Addr]bool
+
 	// Withheld are published ports that this host does not take, as somebody else
 	// has them here. Other hosts do, and send to the backends of this one: the plane
 	// leads their replies back. Nil: it is withheld no longer.
@@ -86,7 +92,7 @@ type Delta struct {
 
 // Empty tells whether nothing changed.
 func (d *Delta) Empty() bool {
-	return d.Base == nil && len(d.Frontends)+len(d.Endpoints)+len(d.Withheld) == 0
+	return d.Base == nil && len(d.Frontends)+len(d.Endpoints)+len(d.Resting)+len(d.Withheld) == 0
 }
 
 // Result is how a pass ended.

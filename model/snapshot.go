@@ -28,6 +28,11 @@ type Snapshot struct {
 	// Addrs says whose the addresses of containers are.
 	Addrs cow.Map[netip.Addr, AddrUse]
 
+	// Resting are addresses that tasks of this host had until just now, in order.
+	// Other hosts may not know yet that they left, and send to whoever has the
+	// address next.
+	Resting []netip.Addr
+
 	steps []step // up to this Snapshot, which is the last one's; none: nothing is known
 }
 

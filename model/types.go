@@ -166,7 +166,7 @@ type State string
 
 // The states of a task. Only a Running task is given new connections.
 const (
-	Starting  State = "starting"  // its health is not known yet
+	Starting  State = "starting"  // its health is not known yet, or its address rests from another service's task
 	Running   State = "running"   // in rotation
 	Unhealthy State = "unhealthy" // its HEALTHCHECK fails: weight 0, name kept
 	Paused    State = "paused"    // docker pause: weight 0
@@ -259,8 +259,9 @@ type Network struct {
 
 // Local is all that is to be known of this host's engine: always the whole.
 type Local struct {
-	Containers []Container // by ID
-	Networks   []Network   // by name
+	Containers []Container  // by ID
+	Networks   []Network    // by name
+	Resting    []netip.Addr // that tasks had until just now, in order: see [Snapshot]
 }
 
 // Node is a host of the cluster.

@@ -22,6 +22,9 @@ func (w *world) begin(t *testing.T, mesh bool) {
 	w.t, w.late = t, 0
 	w.services = map[string]*model.Service{}
 	w.nodes, w.dead = w.hosts, map[string]bool{}
+	for _, h := range w.hosts {
+		h.rest()
+	}
 	w.up = w.hosts[:1]
 	for _, h := range w.hosts {
 		if mesh || h == w.a || h.dp != nil {
@@ -160,7 +163,7 @@ func parsePort(p string) (port, target uint16, proto model.Protocol) {
 // publishes a port holds it.
 func (w *world) snapshot(h *host) *model.Snapshot {
 	w.revision++
-	s := &model.Snapshot{Revision: w.revision, Self: h.node, Networks: h.nets}
+	s := &model.Snapshot{Revision: w.revision, Self: h.node, Networks: h.nets, Resting: h.resting}
 	for _, n := range w.nodes {
 		node := n.node
 		node.Alive = !w.dead[n.name]

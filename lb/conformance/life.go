@@ -50,6 +50,7 @@ func (w *world) some() {
 	w.service("dead", "10.96.0.61", model.Spec{}, "a2")
 	w.task("dead", "a2").State = model.Unhealthy
 	w.service("local", "10.96.0.62", model.Spec{PreferLocal: true}, "a2", "b1")
+	w.a.rest(w.names["a3"])
 	w.service("wide", "", publish("8000:80/tcp", "8000:80/udp", "192.168.88.11:8001:80/tcp"), "a1", "a2", "b1")
 	w.three()
 }

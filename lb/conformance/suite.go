@@ -73,7 +73,7 @@ type test struct {
 func Run(t *testing.T, p Plane) {
 	s := &suite{plane: p}
 	defer s.end()
-	lists := [][]test{vipTests, schedulerTests, leavingTests, guardTests, dnsTests, lifeTests, lookTests, publishedTests, insideTests, meshTests, scaleTests}
+	lists := [][]test{vipTests, schedulerTests, leavingTests, restingTests, guardTests, dnsTests, lifeTests, lookTests, publishedTests, insideTests, meshTests, scaleTests}
 	if p.Nftables != "" {
 		lists = append(lists, nftablesTests)
 	}

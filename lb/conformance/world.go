@@ -65,6 +65,7 @@ type host struct {
 	node       model.Node
 	nets       []model.Network
 	containers []*container
+	resting    []netip.Addr // that tasks of it had until just now
 	opts       lb.PlaneOptions
 	dp         lb.DataPlane // nil: none so far
 	balancer   *lb.Balancer

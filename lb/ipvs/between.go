@@ -165,12 +165,14 @@ func betweenChains(b *lb.Between) []rules.Chain {
 			// name, may use tasks; the mesh's other containers are for containers.
 			Table: "filter", Name: "SHOAL-FABRIC", From: []rules.Jump{{From: "FORWARD"}},
 			Rules: []string{
+				fmt.Sprintf("%s -m set --match-set %s dst -j SHOAL-RESTING", to, setResting.Name),
 				fmt.Sprintf("%s -m set --match-set %s src -m set ! --match-set %s dst -m conntrack --ctstate NEW -j DROP", to, setFabricAddrs.Name, setLocal.Name),
 				fmt.Sprintf("%s %s %s -j ACCEPT", notFrom, to, linked),
 				fmt.Sprintf("%s %s %s -j ACCEPT", from, linked, toNets),
 			},
 		},
 		{Table: "filter", Name: "SHOAL-FABRIC-IN", From: []rules.Jump{{From: "INPUT"}}, Rules: in},
+		restingChain(),
 		closedChain(b.Own),
 	}
 }

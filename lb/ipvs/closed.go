@@ -10,8 +10,9 @@ import (
 	"shoal/lb"
 )
 
-// closedSets are those sets of the VIPs' that closedChain asks as well.
-var closedSets = []ipset.Set{setTargets, setInside, setBridges, setLocal}
+// closedSets are those sets of the VIPs' that closedChain and restingChain ask as
+// well.
+var closedSets = []ipset.Set{setTargets, setInside, setBridges, setLocal, setResting}
 
 // ensureClosedSets makes those that are missing: what passes between hosts is
 // known before the first task is.

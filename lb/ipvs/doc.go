@@ -137,6 +137,15 @@
 // in some 28,000 meets one port that is kept. There is no rule by which a
 // packet could pass IPVS by on its way out.
 //
+// # Addresses that change hands
+//
+// The address of a task that has left may be another container's before the other
+// hosts know that it left. So it rests for a while ([lb.Delta].Resting), in the set
+// SHOAL-RESTING. What other hosts and their containers newly send there is refused,
+// and so is every datagram, as a sender that never pauses is of before; see
+// resting.go. This host and its containers know who has the address, and use it. The
+// set is usually empty, and the rules are as many for any number of services.
+//
 // # The kernel remembers
 //
 // The sets are the only record of which frontend of a VIP has which mark: a

@@ -20,6 +20,8 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 		toBox    = "-o " + hostDev
 		targeted = "-m set --match-set " + setTargets.Name + " dst,dst"
 		inside   = "--match-set " + setInside.Name
+		resting  = "-m set --match-set " + setResting.Name
+		awake    = "-m set ! --match-set " + setResting.Name + " dst"
 		request  = "-m conntrack --ctdir ORIGINAL"
 		reply    = "-m conntrack --ctdir REPLY"
 		answers  = fmt.Sprintf("-m connmark --mark %s %s -j SHOAL-IN-REPLY", ours, reply)
@@ -51,6 +53,7 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 				fmt.Sprintf("! %s -d %s -j DROP", fromBox, linkNet),
 				fromBox + " -j ACCEPT",
 				targeted + " -j SHOAL-IN-PEERS",
+				resting + " dst -j SHOAL-IN-PEERS", // to be refused
 			},
 		},
 		{Table: "raw", Name: "SHOAL-IN-PEERS", Rules: trusted},
@@ -62,6 +65,8 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 			Rules: []string{
 				fmt.Sprintf("%s %s -j CONNMARK --set-xmark %#x/%#x", fromBox, request, lb.ConnMark, lb.MarkMask),
 				fmt.Sprintf("! %s %s -m set ! %s src %s -j SHOAL-IN-PEERS", fromBox, targeted, inside, request),
+				// A refusal has to find its way back as well.
+				fmt.Sprintf("! %s %s dst -m set ! %s src %s -j SHOAL-IN-PEERS", fromBox, resting, inside, request),
 				unmark,
 				answers,
 				fmt.Sprintf("-p %d -j SHOAL-IN-OUTER", unix.IPPROTO_IPIP),
@@ -119,9 +124,10 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 			Rules: []string{
 				fromBox + " -j ACCEPT",
 				toBox + " -j ACCEPT",
-				fmt.Sprintf("-m connmark --mark %s -j ACCEPT", ours),
+				// Not to an address that rests: see restingChain.
+				fmt.Sprintf("-m connmark --mark %s %s -j ACCEPT", ours, awake),
 				// From other hosts' sandboxes, in the name of clients inside.
-				fmt.Sprintf("%s -m set %s src -j ACCEPT", targeted, inside),
+				fmt.Sprintf("%s -m set %s src %s -j ACCEPT", targeted, inside, awake),
 				fmt.Sprintf("-m set --match-set %s src,src -m set %s dst %s -j ACCEPT", setTargets.Name, inside, reply),
 			},
 		},

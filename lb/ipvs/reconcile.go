@@ -121,6 +121,13 @@ func (p *Plane) merge(d *lb.Delta) (ensureHost bool) {
 			delete(p.withheld, k)
 		}
 	}
+	for a, rests := range d.Resting {
+		n := -1
+		if rests {
+			n = +1
+		}
+		p.host.wants(setResting, ipset.Addr(a), n)
+	}
 	for a, e := range d.Endpoints {
 		if old, had := p.endpoints[a]; had {
 			p.countEndpoint(a, old, -1)

@@ -24,6 +24,7 @@ var (
 	setTasks   = ipset.Set{Name: "SHOAL-TASKS", Type: "hash:ip", MaxElem: maxElem}                     // addresses of all tasks, here and elsewhere
 	setLocal   = ipset.Set{Name: "SHOAL-LOCAL", Type: "hash:ip", MaxElem: maxElem}                     // addresses of this host's tasks
 	setHairpin = ipset.Set{Name: "SHOAL-HAIRPIN", Type: "hash:net,net", MaxElem: maxElem}              // (task, task) of each task on this host
+	setResting = ipset.Set{Name: "SHOAL-RESTING", Type: "hash:ip", MaxElem: maxElem}                   // addresses that this host's tasks had until just now
 	setNets    = ipset.Set{Name: "SHOAL-NETS", Type: "hash:net", MaxElem: maxElem}                     // this host's container networks
 	setBridges = ipset.Set{Name: "SHOAL-BRIDGES", Type: "hash:net,iface", MaxElem: maxElem}            // each by way of its bridge
 	setTrusted = ipset.Set{Name: "SHOAL-TRUSTED", Type: "hash:ip", MaxElem: maxElem}                   // hosts of the cluster, whom this one's agent speaks to
@@ -43,7 +44,7 @@ var (
 // Sets are in the order in which entries go in; they come out in the reverse
 // one. Ground is what is filled before the first mark is given.
 var (
-	hostGround = []ipset.Set{setNets, setBridges, setCluster, setTrusted, setTasks, setLocal, setHairpin, setInside, setTargets}
+	hostGround = []ipset.Set{setResting, setNets, setBridges, setCluster, setTrusted, setTasks, setLocal, setHairpin, setInside, setTargets}
 	hostSets   = slices.Concat(hostGround, []ipset.Set{setVIP, setVIPUDP, setPort, setPing, setPublished})
 
 	boxGround = []ipset.Set{setClients}

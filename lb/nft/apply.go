@@ -10,8 +10,8 @@ import (
 
 // apply makes the kernel as is wanted: by what has changed, or all of it if the
 // kernel is not known.
-func (p *Plane) apply(dirty map[lb.Key]bool, moved []netip.Addr, now time.Time) error {
-	d := &draft{dirty: dirty, moved: moved, shared: counts{}}
+func (p *Plane) apply(dirty map[lb.Key]bool, moved, rested []netip.Addr, now time.Time) error {
+	d := &draft{dirty: dirty, moved: moved, rested: rested, shared: counts{}}
 	if !p.have.known {
 		found, err := p.read()
 		if err != nil {
@@ -87,6 +87,11 @@ func (p *Plane) written(d *draft) {
 			p.have.endpoints[a] = e
 		} else {
 			delete(p.have.endpoints, a)
+		}
+	}
+	for _, a := range d.rested {
+		if delete(p.have.resting, a); p.resting[a] {
+			p.have.resting[a] = true
 		}
 	}
 	p.have.around, p.have.known = &d.around, true

@@ -61,6 +61,15 @@
 // of weight 0 has no slots and keeps what it has. The map backends holds those
 // too: it tells a new process what its predecessor had.
 //
+// # Addresses that change hands
+//
+// The address of a task that has left may be another container's before the other
+// hosts know that it left. So it rests for a while ([lb.Delta].Resting), in the set
+// resting. What other hosts and their containers newly send there is refused, and so
+// is every datagram, as a sender that never pauses is of before; see static.go. This
+// host and its containers know who has the address, and use it. The set is usually
+// empty, and the rules are four for any number of services.
+//
 // # Published ports
 //
 // They are in services as 0.0.0.0, or as an address of the host, and only packets

@@ -17,6 +17,7 @@ type draft struct {
 	around surroundings
 	dirty  map[lb.Key]bool      // frontends, and published ports that are withheld
 	moved  []netip.Addr         // endpoints
+	rested []netip.Addr         // addresses that rest, or did
 	next   map[lb.Key]*frontend // of those that are dirty
 	first  []chain              // that entries lead to
 	last   []chain              // that the kernel calls
@@ -31,7 +32,9 @@ type draft struct {
 func (p *Plane) whole(found *listing) *draft {
 	p.have.frontends, p.have.endpoints = map[lb.Key]*frontend{}, map[netip.Addr]lb.Endpoint{}
 	p.have.shared, p.have.withheld = map[*set]map[string]int{vips: {}, targets: {}}, map[lb.Key]*lb.Frontend{}
-	d := &draft{found: found, dirty: map[lb.Key]bool{}, moved: slices.Collect(maps.Keys(p.endpoints)), shared: counts{}}
+	p.have.resting = map[netip.Addr]bool{}
+	d := &draft{found: found, dirty: map[lb.Key]bool{}, shared: counts{},
+		moved: slices.Collect(maps.Keys(p.endpoints)), rested: slices.Collect(maps.Keys(p.resting))}
 	for k := range p.frontends {
 		d.dirty[k] = true
 	}
@@ -60,6 +63,14 @@ func (p *Plane) draw(d *draft, now time.Time) {
 		}
 		if e, wanted := p.endpoints[a]; wanted {
 			d.want.merge(endpointEntries(a, e))
+		}
+	}
+	for _, a := range d.rested {
+		if p.have.resting[a] {
+			d.old.put(resting, a.AsSlice(), nil)
+		}
+		if p.resting[a] {
+			d.want.put(resting, a.AsSlice(), nil)
 		}
 	}
 	p.drawFrontends(d, now)

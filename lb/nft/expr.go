@@ -91,6 +91,7 @@ func source(reg uint32) does    { return payload(expr.PayloadBaseNetworkHeader, 
 func dest(reg uint32) does      { return payload(expr.PayloadBaseNetworkHeader, 16, 4, reg) }
 func fromPort(reg uint32) does  { return payload(expr.PayloadBaseTransportHeader, 0, 2, reg) }
 func toPort(reg uint32) does    { return payload(expr.PayloadBaseTransportHeader, 2, 2, reg) }
+func tcpFlags(reg uint32) does  { return payload(expr.PayloadBaseTransportHeader, 13, 1, reg) }
 func icmpType(reg uint32) does  { return payload(expr.PayloadBaseTransportHeader, 0, 1, reg) }
 func icmpCode(reg uint32) does  { return payload(expr.PayloadBaseTransportHeader, 1, 1, reg) }
 
@@ -188,6 +189,12 @@ func lacks(load func(uint32) does, bits uint32) does { return marked(load, 0, bi
 
 func ctState(reg uint32) does  { return ct(expr.CtKeySTATE, reg) }
 func ctStatus(reg uint32) does { return ct(expr.CtKeySTATUS, reg) }
+
+// Flags of TCP (RFC 9293 section 3.1).
+const (
+	tcpSYN = 0x02
+	tcpACK = 0x10
+)
 
 // Bits of a connection's status (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const statusDNAT = 1 << 5 // IPS_DST_NAT: its destination was changed

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +40,7 @@ type Plane struct {
 	frontends map[lb.Key]*lb.Frontend
 	withheld  map[lb.Key]*lb.Frontend // published ports that this host does not take
 	endpoints map[netip.Addr]lb.Endpoint
+	resting   map[netip.Addr]bool
 
 	have     state
 	former   former
@@ -60,6 +63,7 @@ type state struct {
 	frontends  map[lb.Key]*frontend
 	withheld   map[lb.Key]*lb.Frontend
 	endpoints  map[netip.Addr]lb.Endpoint
+	resting    map[netip.Addr]bool
 	shared     map[*set]map[string]int // entries that several frontends may want: how many do
 	pool       *pool
 	taken      map[string]bool // keys of services that are published ports
@@ -84,6 +88,7 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 		opts: opts, log: opts.Log, failing: lb.NewFailures(),
 		around:    surroundings{opts: opts, base: &lb.Base{Alone: true}},
 		frontends: map[lb.Key]*lb.Frontend{}, withheld: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
+		resting:  map[netip.Addr]bool{},
 		draining: map[lb.Key]bool{}, idle: map[leaver]bool{},
 		closing: make(chan struct{}), carried: map[lb.Key]bool{},
 	}
@@ -184,7 +189,7 @@ func (p *Plane) Between(ctx context.Context, b lb.Between) (changed bool, err er
 		if !p.begun {
 			return p.early()
 		}
-		return p.apply(nil, nil, time.Now())
+		return p.apply(nil, nil, nil, time.Now())
 	})
 	return kernel.Total() > before, err
 }
@@ -245,6 +250,11 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 			p.endpoints[a] = *e
 		}
 	}
+	for a, rests := range d.Resting {
+		if delete(p.resting, a); rests {
+			p.resting[a] = true
+		}
+	}
 	if full {
 		p.forgetUnlessSame()
 	}
@@ -255,7 +265,7 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 				return err
 			}
 		}
-		return p.apply(dirty, moved, now)
+		return p.apply(dirty, moved, slices.Collect(maps.Keys(d.Resting)), now)
 	})
 	p.failing.Put(lb.Object{Part: "nftables"}, err, now)
 	if full {

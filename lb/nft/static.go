@@ -85,6 +85,11 @@ func (w *surroundings) chains() []chain {
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), packetMark(r0), mask(r0, lb.MarkMask), lookUp(r0, origins, 0)),
 			on("on the link", ethSource(r0), lookUp(r0, senders, 0)),
 		}},
+		{name: "resting", rules: []rule{
+			on("a sender of datagrams may never pause", equal(protocol, []byte{unix.IPPROTO_UDP}), goTo("refuse")),
+			on("a connection of before does not let in a new one", equal(protocol, []byte{unix.IPPROTO_TCP}), masked(expr.CmpOpEq, tcpFlags, []byte{tcpSYN | tcpACK}, []byte{tcpSYN}), goTo("refuse")),
+			on("new connections", lacks(ctState, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), goTo("refuse")),
+		}},
 		{name: "published-source", rules: []rule{
 			on("this host knows its own addresses", equal(outDevice, name16("lo")), accept),
 			on("its host would answer a client inside the cluster directly", in(source, inside), masquerade),
@@ -184,6 +189,7 @@ var (
 	markIn = []rule{
 		replyMark,
 		on("from another host's published port", isRequest, in(frontendOf, targets), notIn(source, inside), jump("recognise")),
+		on("likewise to an address that rests, for the refusal's way back", isRequest, in(dest, resting), notIn(source, inside), jump("recognise")),
 		on("recognised", marked(packetMark, lb.ConnMark, lb.MarkKind), setPacketMark(0, lb.MarkMask)),
 		on("IP in IP has no Ethernet addresses: what is inside inherits the mark", equal(protocol, []byte{unix.IPPROTO_IPIP}),
 			source(r0), lookUp(r0, outers, r0), does{&expr.Meta{Key: expr.MetaKeyMARK, Register: r0, SourceRegister: true}}),
@@ -195,6 +201,14 @@ var (
 		on("and the replies", isReply, in(senderOf, targets), in(dest, inside), goTo("pass")),
 	}
 	ofMesh = on("connections of published ports", marked(connMark, lb.ConnMark, lb.MarkKind), goTo("pass"))
+
+	// toResting finds what other hosts send to an address that a task has just left.
+	// They may mean that task, and somebody else may have the address by now. What
+	// this host redirects itself is for who has it, and so is what its containers
+	// send. Of connections of before the kernel that has the address now knows
+	// nothing, and says so; but datagrams it would take. Behind a dropped packet the
+	// client would try again, until the rest is over: so it is refused.
+	toResting = on("to an address that rests", in(dest, resting), notIn(byDevice, bridges), isRequest, lacks(ctStatus, statusDNAT), jump("resting"))
 
 	rest = on("the bit is nobody else's", has(packetMark, passBit), setPacketMark(0, passBit))
 )
@@ -237,7 +251,9 @@ func (w *surroundings) raw() []rule {
 		on("this host's tasks to anybody", in(source, local), in(byDevice, bridges), goTo("pass")),
 	}
 	rs = append(rs, w.fromHosts()...)
-	return append(rs, on("other hosts' published ports to its tasks", in(frontendOf, targets), goTo("peers")), rest)
+	return append(rs,
+		on("to an address that rests, to be refused", in(dest, resting), notIn(byDevice, bridges), goTo("pass")),
+		on("other hosts' published ports to its tasks", in(frontendOf, targets), goTo("peers")), rest)
 }
 
 // natPost says who keeps its address. Docker would masquerade what leaves its
@@ -374,6 +390,7 @@ func (w *surroundings) output() (rs []rule) {
 // those that others make to a task, stay under Docker's and the user's rules.
 func (w *surroundings) forward() []rule {
 	rs := append(fromContainers(&w.base.Guard), []rule{
+		toResting,
 		on("a packet that belongs to no connection would reach the client from a stranger", has(ctState, expr.CtStateBitINVALID), in(source, tasks), drop),
 		w.toService(), ofMesh,
 		on("replies of tasks", isReply, in(source, tasks), goTo("pass")),

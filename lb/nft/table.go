@@ -50,6 +50,7 @@ var (
 	tasks   = &set{name: "tasks", key: types(addr)}                // addresses of all tasks
 	local   = &set{name: "local", key: types(addr)}                // of this host's tasks
 	hairpin = &set{name: "hairpin", key: types(addr, addr)}        // (task, task) of each on this host
+	resting = &set{name: "resting", key: types(addr)}              // that this host's tasks had until just now
 
 	// What depends on hosts and networks.
 	bridges   = &set{name: "bridges", key: types(device, addr), interval: true}   // this host's container networks, each by way of its bridge
@@ -69,7 +70,7 @@ var (
 
 	// sets is all of them, in the order in which entries are put; they are removed
 	// in the reverse order. So a service that packets find has its slots.
-	sets = []*set{bridges, nets, inside, cluster, links, remote, hosts, hostAddrs, trusted, origins, replies, macs, senders, outers,
+	sets = []*set{resting, bridges, nets, inside, cluster, links, remote, hosts, hostAddrs, trusted, origins, replies, macs, senders, outers,
 		tasks, local, hairpin, targets, affinity, balancers, slots, ids, backends, refused, services, vips}
 	setNamed = func() map[string]*set {
 		m := map[string]*set{}
