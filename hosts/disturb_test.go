@@ -195,8 +195,8 @@ func (s *suite) stopIfBroken() {
 
 // Of each data plane, what tells that something of it is left.
 const (
-	leftOfIPVS     = "ipset list -n | grep SHOAL; ip netns list | grep shoal; grep FWM /proc/net/ip_vs; iptables-save | grep -E ':SHOAL-(VIP|IN|FORWARD|TASKS)'"
-	leftOfNftables = "nft list tables | grep shoal; iptables-save | grep -E ':SHOAL-(MARK|PASS)'"
+	leftOfIPVS     = "ipset list -n | grep SHOAL; ip netns list | grep shoal; grep FWM /proc/net/ip_vs; iptables-save | grep -E ':SHOAL-(MARK|VIP|IN|FORWARD|TASKS)'"
+	leftOfNftables = "nft list tables | grep shoal; iptables-save | grep -E ':SHOAL-PASS'"
 )
 
 func toNftables(s *suite) { s.changePlane("nftables", leftOfNftables, leftOfIPVS) }

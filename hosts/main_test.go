@@ -31,7 +31,7 @@ var (
 	logs       = flag.String("logs", "../bin/hosts", "folder for the machines' disks and the logs of their consoles")
 	mirror     = flag.String("mirror", "", "URL of the Debian archive; none: the one that this machine's apt uses")
 	accel      = flag.String("accel", "tcg", "QEMU's accelerator: tcg, which needs nothing, or kvm")
-	page       = flag.String("page", "../docs/tested-hosts.md", "where to write the page, with what was found of each suite the last time that it went through all steps; that of a run of some steps goes to the folder of logs")
+	page       = flag.String("page", "../docs/tested-hosts.md", "where to write the page, with what was found of each suite's steps when they were tried last; quick runs, and those of one host, have theirs in the folder of logs")
 	version    = flag.String("shoal-version", "unknown", "for the page")
 )
 
@@ -78,7 +78,7 @@ func TestHosts(t *testing.T) {
 	}
 	to := filepath.Join(*logs, "tested-hosts.md")
 	written := report
-	if !*quick && *stepNames == "" && *number == 2 {
+	if !*quick && *number == 2 {
 		to = *page
 		written = remember(t, report)
 	}
@@ -93,10 +93,17 @@ func write(t *testing.T, to string, report *Report) {
 	}
 }
 
-// remember keeps what came of these suites, and returns that with what came of the others when they were tried last.
+// remember keeps what came of these suites, and returns that with what came of other steps, and other suites, when they
+// were tried last.
 func remember(t *testing.T, report *Report) *Report {
 	all := &Report{}
 	for _, s := range report.Suites {
+		if before := new(SuiteReport); *stepNames != "" {
+			if b, err := os.ReadFile(filepath.Join(*logs, s.Suite+".json")); err == nil && json.Unmarshal(b, before) == nil {
+				before.merge(s)
+				s = before
+			}
+		}
 		b, err := json.Marshal(s)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(*logs, s.Suite+".json"), b, 0o644)

@@ -2,11 +2,12 @@ package hosts
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
 
-// Report is what came of the latest runs of some suites.
+// Report is what came of the latest runs of some suites, step by step.
 type Report struct{ Suites []*SuiteReport }
 
 // SuiteReport is what came of the hosts of one suite.
@@ -27,9 +28,24 @@ type SuiteReport struct {
 // StepReport is what came of one step.
 type StepReport struct {
 	Name     string
-	About    string // what was done
+	About    string    // what was done
+	Version  string    // of shoal; "": the suite's
+	Date     time.Time // likewise
 	Took     time.Duration
 	Failures []string // what did not hold
+}
+
+// merge takes steps of a later run in place of those of the same names.
+func (s *SuiteReport) merge(later *SuiteReport) {
+	for _, step := range later.Steps {
+		step.Version, step.Date = later.Version, later.Date
+		i := slices.IndexFunc(s.Steps, func(o *StepReport) bool { return o.Name == step.Name })
+		if i < 0 {
+			s.Steps = append(s.Steps, step)
+		} else {
+			s.Steps[i] = step
+		}
+	}
 }
 
 // Failed says whether anything did not hold.
@@ -52,7 +68,7 @@ func (r *Report) Markdown() string {
 What `+"`make test-hosts`"+` found, which wrote this page. It makes virtual machines of stock Debian, with the kernel, the engine and the
 firewalls that Debian ships, and a cluster of them; then it tries what has to work (the walk) and what has to be closed (the
 table of who reaches what), disturbs the hosts as people and other programs do, and tries both again. [hosts](../hosts/doc.go)
-has it whole.
+has it whole. A step that was tried again by itself names the version that it was tried with.
 
 `)
 	r.outcomes(&b)
@@ -77,7 +93,7 @@ has it whole.
 // outcomes are the tables of suites and of steps.
 func (r *Report) outcomes(b *strings.Builder) {
 	if len(r.Suites) == 0 {
-		b.WriteString("No suite has gone through all steps yet.\n")
+		b.WriteString("No suite has been tried yet.\n")
 		return
 	}
 	b.WriteString("| suite | system | kernel | engine | its rules by | data plane | hosts | shoal | date | took |\n|---|---|---|---|---|---|---|---|---|---|\n")
@@ -120,6 +136,9 @@ func (s *SuiteReport) outcome(about string) string {
 			continue
 		}
 		took := fmt.Sprintf("%d s", int(step.Took.Round(time.Second).Seconds()))
+		if step.Version != "" && step.Version != s.Version {
+			took += fmt.Sprintf(" (%s, %s)", step.Version, step.Date.UTC().Format("2006-01-02"))
+		}
 		switch len(step.Failures) {
 		case 0:
 			return "holds, " + took

@@ -33,6 +33,14 @@ func TestReportTellsWhatDoesNotHold(t *testing.T) {
 	if got := r.Summary(); !strings.Contains(got, "ufw            1 FAILED       70 s\n      a|b is open\n") || strings.Contains(got, "and more") {
 		t.Errorf("the summary is\n%s", got)
 	}
+	r.Suites[0].merge(&SuiteReport{Version: "v2", Date: date.AddDate(0, 0, 1), Steps: []*StepReport{
+		{Name: "ufw", About: "ufw enabled", Took: 30 * time.Second}, {Name: "reboot", About: "rebooted", Took: time.Second},
+	}})
+	for _, want := range []string{"| ufw enabled | holds, 30 s (v2, 2026-05-05) |", "| rebooted | holds, 1 s (v2, 2026-05-05) |", "| as started | holds, 60 s |"} {
+		if page := r.Markdown(); !strings.Contains(page, want) {
+			t.Errorf("after a later run the page has no\n%s\nit is\n%s", want, page)
+		}
+	}
 	r.Suites[0].Steps, r.Suites = r.Suites[0].Steps[:1], r.Suites[:1]
 	if r.Failed() || strings.Contains(r.Markdown(), "does not hold") {
 		t.Errorf("all holds, and the page is\n%s", r.Markdown())
