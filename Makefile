@@ -96,7 +96,7 @@ OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Join|Port53|TheEngines)
 # These tests are of what no data plane has a part in: settings, the command line, the store, who joins, the engine's events. They
 # run with the first of the data planes only, which is the faster one.
 ANY_PLANE_ALONE := AFullDisk|AnAgentThat|Check|Completion|ContainersAre|JSON|NothingIsLeft|NotRoot|OneAgent|SmallPool|SocketIs|Where|WrongSettings
-ANY_PLANE_HOSTS := AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Join|Listen|Networkd|ThreeServers
+ANY_PLANE_HOSTS := AnAddressChanges|AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Join|Listen|Networkd|ThreeServers
 ANY_PLANE := ^Test(($(ANY_PLANE_ALONE))|Hosts($(ANY_PLANE_HOSTS)))
 
 # What is not run with a data plane besides.

@@ -34,13 +34,67 @@ type lists struct {
 	ctx  context.Context
 	wait sync.WaitGroup
 
+	returns chan struct{} // of capacity 1: a host that came back may be taken for what is known of it
+
 	mu      sync.Mutex
 	heard   map[string]cluster.Generation // the last of each, to look at
 	fetched map[string]bool               // those with somebody at work
+	away    map[string]time.Time          // hosts that are dead (zero), or came back at that time and are not known to be as they were
 }
 
+// returnTime bounds how long a host that comes back counts as dead, until it is known
+// what it has now: while it was cut off, its addresses may have passed to other
+// containers. It does not answer where its agent is of an earlier version.
+const returnTime = 2 * time.Second
+
 func newLists(ctx context.Context, m *membership) *lists {
-	return &lists{m: m, sem: semaphore.NewWeighted(listsAtOne), ctx: ctx, heard: map[string]cluster.Generation{}, fetched: map[string]bool{}}
+	return &lists{m: m, sem: semaphore.NewWeighted(listsAtOne), ctx: ctx, returns: make(chan struct{}, 1),
+		heard: map[string]cluster.Generation{}, fetched: map[string]bool{}, away: map[string]time.Time{}}
+}
+
+// admit takes in which hosts are alive, and takes those out that are not to count as
+// such yet. It returns those that are to be asked what they have.
+func (f *lists) admit(alive map[string]bool) (ask map[string]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ask = map[string]bool{}
+	for node, up := range alive {
+		since, away := f.away[node]
+		switch {
+		case !up:
+			f.away[node] = time.Time{}
+		case away && since.IsZero():
+			f.away[node] = time.Now()
+			ask[node] = true
+			time.AfterFunc(returnTime, f.signal)
+			alive[node] = false
+		case away && time.Since(since) < returnTime:
+			alive[node] = false
+		default:
+			delete(f.away, node)
+		}
+	}
+	return ask
+}
+
+// known says that what is known of a host is what it has.
+func (f *lists) known(node string) {
+	f.mu.Lock()
+	since, away := f.away[node]
+	if away = away && !since.IsZero(); away {
+		delete(f.away, node)
+	}
+	f.mu.Unlock()
+	if away {
+		f.signal()
+	}
+}
+
+func (f *lists) signal() {
+	select {
+	case f.returns <- struct{}{}:
+	default:
+	}
 }
 
 // serveList gives this host's list to another.
@@ -92,6 +146,7 @@ func (f *lists) follow(live *cluster.Liveness) {
 // hear takes in what another host says of its generation. It does not wait.
 func (f *lists) hear(node string, is cluster.Generation) {
 	if !f.m.catalog.Outdated(node, is.Number, is.Stored) {
+		f.known(node)
 		return
 	}
 	f.mu.Lock()
@@ -117,7 +172,9 @@ func (f *lists) fetch(node string) {
 		}
 		f.mu.Unlock()
 		if f.m.catalog.Outdated(node, is.Number, is.Stored) {
-			if err := f.fetchOnce(node); err != nil {
+			if err := f.fetchOnce(node); err == nil {
+				f.known(node)
+			} else {
 				f.m.log.Debug("a host's list of its containers could not be fetched", "node", node, "error", err)
 			}
 		}

@@ -210,7 +210,7 @@ func (m *membership) open() error {
 		return err
 	}
 	m.live = live
-	m.work.Go(func() error { m.watchLives(m.run, live); return nil })
+	m.work.Go(func() error { m.watchLives(m.run, live, lists); return nil })
 	m.work.Go(func() error { lists.follow(live); return nil })
 	m.work.Go(func() error { m.greetOthers(m.run, live); return nil })
 	m.doors.signal() // this host has more ports now
@@ -239,12 +239,12 @@ func (m *membership) enrol(ctx context.Context) {
 }
 
 // watchLives tells the store and the catalog which hosts live.
-func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness) {
+func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness, lists *lists) {
 	go func() {
 		bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
 		_ = live.Judged(bounded) // after three seconds what is known must do
-		m.tell(live)
+		m.tell(live, lists)
 		m.setJudged()
 	}()
 	for {
@@ -255,17 +255,22 @@ func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness) {
 			if !ok {
 				return
 			}
-			m.tell(live)
+			m.tell(live, lists)
+		case <-lists.returns:
+			m.tell(live, lists)
 		}
 	}
 }
 
-func (m *membership) tell(live *cluster.Liveness) {
+func (m *membership) tell(live *cluster.Liveness, lists *lists) {
 	alive := map[string]bool{}
 	for _, p := range live.States() {
 		alive[p.Node] = p.Alive
 	}
-	m.store.SetAlive(alive)
+	m.store.SetAlive(alive) // its etcd serves whatever its tasks are
+	if ask := lists.admit(alive); len(ask) > 0 {
+		live.AskGenerations(ask)
+	}
 	m.catalog.SetAlive(alive)
 }
 
