@@ -255,7 +255,7 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 	}
 	if a.dns, err = dnsd.New(dnsd.Options{
 		Zone: c.Zone, Listen: []netip.AddrPort{netip.AddrPortFrom(c.DNS, lb.DNSPort)}, SparePort: spareDNSPort, Pool: c.Pool,
-		Subnets: []netip.Prefix{c.SubnetPool}, FlatNames: c.FlatNames,
+		Subnets: c.SubnetPool, FlatNames: c.FlatNames,
 		Upstreams: upstreams, ResolvConf: c.ResolvConf, Log: log.With("part", "dnsd"), Registerer: a.registry,
 	}); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +49,7 @@ type Config struct {
 	Token     string   // to join by; not needed any more once this host has joined
 	TokenFile string   // a file that holds it instead; "-": standard input
 
-	SubnetPool netip.Prefix   // addresses for containers
+	SubnetPool model.Pools    // addresses for containers
 	SubnetBits int            // the prefix length of each host's part of it
 	Network    string         // the Docker network of the mesh: "mesh", made by the agent, or an existing one such as "bridge"
 	Backend    fabric.Backend // how containers reach those of other hosts
@@ -90,7 +91,7 @@ func Defaults() Config {
 		VIPReclaim: 7 * 24 * time.Hour,
 		VIPRest:    10 * time.Minute,
 
-		SubnetPool: netip.MustParsePrefix("10.244.0.0/16"),
+		SubnetPool: model.Pools{netip.MustParsePrefix("10.244.0.0/16")},
 		SubnetBits: 24,
 		Network:    meshNetwork,
 		Backend:    fabric.Auto,
@@ -239,12 +240,14 @@ func (c *Config) checkCluster() error {
 		return badSetting("--token and --token-file need --join: the address of a host of the cluster")
 	case len(c.Join) > 0 && len(c.Etcd) > 0:
 		return badSetting("--join and --etcd exclude each other: hosts that share an etcd of yours find each other by it")
-	case c.SubnetPool != c.SubnetPool.Masked() || !c.SubnetPool.Addr().Is4():
-		return badSetting("--subnet-pool %s: use an IPv4 prefix without host bits", c.SubnetPool)
+	case len(c.SubnetPool) == 0 || slices.ContainsFunc(c.SubnetPool, func(p netip.Prefix) bool { return p != p.Masked() || !p.Addr().Is4() }):
+		return badSetting("--subnet-pool %s: use an IPv4 prefix without host bits, or several with commas between them", c.SubnetPool)
 	case c.SubnetPool.Overlaps(c.Pool):
 		return badSetting("--subnet-pool %s overlaps --pool %s", c.SubnetPool, c.Pool)
-	case c.SubnetBits <= c.SubnetPool.Bits() || c.SubnetBits > 28:
-		return badSetting("--subnet-bits %d: use %d to 28, longer than the pool's", c.SubnetBits, c.SubnetPool.Bits()+1)
+	case c.SubnetBits > 28 || slices.ContainsFunc(c.SubnetPool, func(p netip.Prefix) bool { return c.SubnetBits <= p.Bits() }):
+		return badSetting("--subnet-bits %d: use at most 28, and more than the pools have: %s", c.SubnetBits, c.SubnetPool)
+	case c.SubnetPool.Check(c.SubnetBits) != nil:
+		return badSetting("--subnet-pool: %w", c.SubnetPool.Check(c.SubnetBits))
 	case c.Network == "":
 		return badSetting("--network: name a Docker network")
 	}

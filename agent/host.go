@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/fabric"
+	"shoal/model"
 )
 
 // hostAddr finds the address by which other hosts reach this one: the source
@@ -87,7 +88,7 @@ func checkOverlap(pool netip.Prefix) error {
 	}
 	for _, r := range append(routes, local...) {
 		dst, ok := prefixOf(r)
-		if !ok || dst.Bits() == 0 || !dst.Overlaps(pool) {
+		if !ok || dst.Bits() == 0 || !pool.Overlaps(dst) {
 			continue
 		}
 		if dst == pool && r.Type == unix.RTN_LOCAL {
@@ -105,7 +106,7 @@ func checkOverlap(pool netip.Prefix) error {
 // hostPrefixes are the prefixes that this host routes within the pool of
 // subnets, but for those on the bridge that is the mesh's own and those that
 // the fabric made.
-func hostPrefixes(pool netip.Prefix, bridge string) ([]netip.Prefix, error) {
+func hostPrefixes(pool model.Pools, bridge string) ([]netip.Prefix, error) {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
@@ -117,7 +118,7 @@ func hostPrefixes(pool netip.Prefix, bridge string) ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, r := range routes {
 		dst, ok := prefixOf(r)
-		if ok && dst.Bits() > 0 && dst.Overlaps(pool) && r.LinkIndex != own && r.Protocol != fabric.RouteProtocol {
+		if ok && dst.Bits() > 0 && pool.Overlaps(dst) && r.LinkIndex != own && r.Protocol != fabric.RouteProtocol {
 			all = append(all, dst)
 		}
 	}

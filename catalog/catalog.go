@@ -6,7 +6,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,7 +23,7 @@ type Options struct {
 	Self       model.Node            // this host; Alive is taken for granted. Subnet, Number, MAC: zero ones are those of the last run
 	StateDir   string                // of the disk cache. It exists, and no other process uses it
 	Client     *etcd.Client          // of the etcd that keeps the records; it stays open until after Close
-	SubnetPool netip.Prefix          // other hosts' subnets have to be of it; zero: of a private range
+	SubnetPool model.Pools           // other hosts' subnets have to be of it; none: of a private range
 	LeaseTTL   time.Duration         // how long this host's tasks are remembered without it; 0: a week
 	Rest       time.Duration         // how long a VIP is for nobody else after the last task of the service that had it; 0: not at all
 	Log        *slog.Logger          // nil: slog.Default

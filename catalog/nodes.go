@@ -140,7 +140,7 @@ type subnetRecord struct {
 //
 // While etcd is away, it is the subnet the host had when last it ran, if there
 // is one.
-func (c *Catalog) ClaimSubnet(ctx context.Context, pool netip.Prefix, bits int, avoid []netip.Prefix) (netip.Prefix, uint16, error) {
+func (c *Catalog) ClaimSubnet(ctx context.Context, pool model.Pools, bits int, avoid []netip.Prefix) (netip.Prefix, uint16, error) {
 	p, number, err := c.claimSubnet(ctx, pool, bits, avoid)
 	if err != nil {
 		return netip.Prefix{}, 0, fmt.Errorf("claim a subnet of %s for this host: %w", pool, err)
@@ -148,7 +148,7 @@ func (c *Catalog) ClaimSubnet(ctx context.Context, pool netip.Prefix, bits int, 
 	return p, number, nil
 }
 
-func (c *Catalog) claimSubnet(ctx context.Context, pool netip.Prefix, bits int, avoid []netip.Prefix) (netip.Prefix, uint16, error) {
+func (c *Catalog) claimSubnet(ctx context.Context, pool model.Pools, bits int, avoid []netip.Prefix) (netip.Prefix, uint16, error) {
 	last, number, has := c.lastSubnet(pool, bits)
 	fallback := func(err error) (netip.Prefix, uint16, error) {
 		if !has {
@@ -196,11 +196,11 @@ func (c *Catalog) claimSubnet(ctx context.Context, pool netip.Prefix, bits int, 
 }
 
 // lastSubnet is what this host is known to have, if that is of the pool.
-func (c *Catalog) lastSubnet(pool netip.Prefix, bits int) (p netip.Prefix, number uint16, ok bool) {
+func (c *Catalog) lastSubnet(pool model.Pools, bits int) (p netip.Prefix, number uint16, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p = c.self.Subnet
-	return p, c.self.Number, p.IsValid() && p.Bits() == bits && pool.Contains(p.Addr())
+	return p, c.self.Number, p.IsValid() && p.Bits() == bits && pool.Has(p)
 }
 
 // heldSubnets are the subnets of all hosts.
@@ -238,9 +238,9 @@ const maxNumber = 1<<16 - 1
 // pickSubnet chooses a host's subnet: the lowest free one at its first attempt.
 // Hosts that start together all choose that one, so further attempts search from
 // a place that differs from host to host.
-func pickSubnet(node string, attempt int, pool netip.Prefix, bits int, avoid []netip.Prefix, held map[netip.Prefix]subnetRecord) (pick subnetPick, err error) {
-	if pool != pool.Masked() || bits < pool.Bits() || bits > pool.Addr().BitLen() || bits-pool.Bits() > 32 {
-		return pick, fmt.Errorf("it cannot be cut into subnets of %d bits; use a pool like 10.244.0.0/16 and 24 bits", bits)
+func pickSubnet(node string, attempt int, pool model.Pools, bits int, avoid []netip.Prefix, held map[netip.Prefix]subnetRecord) (pick subnetPick, err error) {
+	if err := pool.Check(bits); err != nil {
+		return pick, err
 	}
 	taken := append([]netip.Prefix(nil), avoid...)
 	numbers := map[uint16]bool{}
@@ -249,7 +249,7 @@ func pickSubnet(node string, attempt int, pool netip.Prefix, bits int, avoid []n
 		case rec.Node != node:
 			taken = append(taken, p)
 			numbers[rec.Number] = true
-		case p.Bits() == bits && pool.Contains(p.Addr()) && (!pick.held || p.Addr().Less(pick.subnet.Addr())):
+		case p.Bits() == bits && pool.Has(p) && (!pick.held || p.Addr().Less(pick.subnet.Addr())):
 			if pick.held {
 				pick.release = append(pick.release, pick.subnet)
 			}
@@ -261,7 +261,7 @@ func pickSubnet(node string, attempt int, pool netip.Prefix, bits int, avoid []n
 	if pick.held {
 		return pick, nil
 	}
-	total := min(uint64(1)<<(bits-pool.Bits()), maxNumber)
+	total := pool.Count(bits, maxNumber)
 	var start uint64
 	if attempt > 0 {
 		h := fnv.New64a()
@@ -270,14 +270,14 @@ func pickSubnet(node string, attempt int, pool netip.Prefix, bits int, avoid []n
 	}
 	for i := range total {
 		i = (start + i) % total
-		p := nthSubnet(pool, bits, i)
+		p := pool.Subnet(bits, i)
 		if !overlapsAny(p, taken) && !numbers[uint16(i+1)] {
 			pick.subnet, pick.number = p, uint16(i+1)
 			return pick, nil
 		}
 	}
 	return pick, fmt.Errorf("all %d of its subnets of %d bits are other hosts' or in use by this one; "+
-		"remove hosts that are gone (shoal node rm NAME), or give every host a larger pool", total, bits)
+		"remove hosts that are gone (shoal node rm NAME), or add a pool at the end of --subnet-pool, on every host", total, bits)
 }
 
 func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {
@@ -287,16 +287,4 @@ func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {
 		}
 	}
 	return false
-}
-
-// nthSubnet is the pool's subnet number n, from 0.
-func nthSubnet(pool netip.Prefix, bits int, n uint64) netip.Prefix {
-	b := pool.Addr().AsSlice()
-	for bit := bits - 1; n > 0; bit, n = bit-1, n>>1 {
-		if n&1 == 1 {
-			b[bit/8] |= 0x80 >> (bit % 8)
-		}
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return netip.PrefixFrom(a, bits)
 }

@@ -201,30 +201,37 @@ func TestPickSubnet(t *testing.T) {
 		held  map[netip.Prefix]subnetRecord
 		want  string // "subnet number", with what is released, or part of the error
 	}{
-		"the first":                          {want: "10.244.0.0/24 1"},
-		"the lowest free":                    {held: held("b 1 10.244.0.0/24", "c 3 10.244.2.0/24"), want: "10.244.1.0/24 2"},
-		"its own":                            {held: held("b 1 10.244.0.0/24", "a 3 10.244.2.0/24"), want: "held 10.244.2.0/24 3"},
-		"its own, though it has a route":     {avoid: "10.244.2.0/24", held: held("a 3 10.244.2.0/24"), want: "held 10.244.2.0/24 3"},
-		"not what the host routes":           {avoid: "10.244.0.128/25", want: "10.244.1.0/24 2"},
-		"not within what the host routes":    {avoid: "10.244.0.0/23", want: "10.244.2.0/24 3"},
-		"larger ones of an older pool":       {held: held("b 1 10.244.0.0/23"), want: "10.244.2.0/24 3"},
-		"numbers of another pool are taken":  {held: held("b 1 10.9.0.0/24"), want: "10.244.1.0/24 2"},
-		"another pool: the old one is free":  {held: held("a 5 10.9.4.0/24"), want: "10.244.0.0/24 1 -10.9.4.0/24"},
-		"two of its own: the lower":          {held: held("a 3 10.244.2.0/24", "a 2 10.244.1.0/24"), want: "held 10.244.1.0/24 2 -10.244.2.0/24"},
-		"full":                               {avoid: "10.244.0.0/24", held: held("b 2 10.244.1.0/24", "c 3 10.244.2.0/24", "d 4 10.244.3.0/24"), want: "shoal node rm"},
-		"a pool no wider than one":           {pool: "10.244.0.0/24", want: "10.244.0.0/24 1"},
-		"a pool with host bits":              {pool: "10.244.0.1/22", want: "cannot be cut"},
-		"a pool smaller than its subnets":    {pool: "10.244.0.0/25", want: "cannot be cut"},
-		"a large pool, by its number":        {pool: "10.0.0.0/8", avoid: "10.0.0.0/9", want: "10.128.0.0/24 32769"},
-		"numbers have 16 bits":               {pool: "10.0.0.0/8", bits: 26, avoid: "10.0.0.0/9", want: "all 65535"},
-		"IPv6":                               {pool: "fd00::/48", bits: 64, avoid: "fd00::/64", want: "fd00:0:0:1::/64 2"},
-		"more bits than can be counted":      {pool: "fd00::/16", bits: 64, want: "cannot be cut"},
-		"subnets that are not on the octets": {bits: 26, held: held("b 1 10.244.0.0/26"), want: "10.244.0.64/26 2"},
+		"the first":                                     {want: "10.244.0.0/24 1"},
+		"the lowest free":                               {held: held("b 1 10.244.0.0/24", "c 3 10.244.2.0/24"), want: "10.244.1.0/24 2"},
+		"its own":                                       {held: held("b 1 10.244.0.0/24", "a 3 10.244.2.0/24"), want: "held 10.244.2.0/24 3"},
+		"its own, though it has a route":                {avoid: "10.244.2.0/24", held: held("a 3 10.244.2.0/24"), want: "held 10.244.2.0/24 3"},
+		"not what the host routes":                      {avoid: "10.244.0.128/25", want: "10.244.1.0/24 2"},
+		"not within what the host routes":               {avoid: "10.244.0.0/23", want: "10.244.2.0/24 3"},
+		"larger ones of an older pool":                  {held: held("b 1 10.244.0.0/23"), want: "10.244.2.0/24 3"},
+		"numbers of another pool are taken":             {held: held("b 1 10.9.0.0/24"), want: "10.244.1.0/24 2"},
+		"another pool: the old one is free":             {held: held("a 5 10.9.4.0/24"), want: "10.244.0.0/24 1 -10.9.4.0/24"},
+		"two of its own: the lower":                     {held: held("a 3 10.244.2.0/24", "a 2 10.244.1.0/24"), want: "held 10.244.1.0/24 2 -10.244.2.0/24"},
+		"full":                                          {avoid: "10.244.0.0/24", held: held("b 2 10.244.1.0/24", "c 3 10.244.2.0/24", "d 4 10.244.3.0/24"), want: "shoal node rm"},
+		"a pool no wider than one":                      {pool: "10.244.0.0/24", want: "10.244.0.0/24 1"},
+		"a pool with host bits":                         {pool: "10.244.0.1/22", want: "has host bits"},
+		"a pool smaller than its subnets":               {pool: "10.244.0.0/25", want: "cannot be cut"},
+		"a large pool, by its number":                   {pool: "10.0.0.0/8", avoid: "10.0.0.0/9", want: "10.128.0.0/24 32769"},
+		"the first pool is full":                        {pool: "10.244.0.0/23,10.9.0.0/23", held: held("b 1 10.244.0.0/24", "c 2 10.244.1.0/24"), want: "10.9.0.0/24 3"},
+		"a pool was added, and its own is of the first": {pool: "10.244.0.0/23,10.9.0.0/23", held: held("a 2 10.244.1.0/24"), want: "held 10.244.1.0/24 2"},
+		"all pools are full":                            {pool: "10.244.0.0/24,10.9.0.0/24", held: held("b 1 10.244.0.0/24", "c 2 10.9.0.0/24"), want: "add a pool"},
+		"pools that overlap":                            {pool: "10.244.0.0/16,10.244.4.0/22", want: "overlaps another"},
+		"numbers have 16 bits":                          {pool: "10.0.0.0/8", bits: 26, avoid: "10.0.0.0/9", want: "all 65535"},
+		"IPv6":                                          {pool: "fd00::/48", bits: 64, avoid: "fd00::/64", want: "fd00:0:0:1::/64 2"},
+		"more bits than can be counted":                 {pool: "fd00::/16", bits: 64, want: "cannot be cut"},
+		"subnets that are not on the octets":            {bits: 26, held: held("b 1 10.244.0.0/26"), want: "10.244.0.64/26 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pool, bits := small, 24
+			pool, bits := model.Pools{small}, 24
 			if tc.pool != "" {
-				pool = netip.MustParsePrefix(tc.pool)
+				var err error
+				if pool, err = model.ParsePools(tc.pool); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if tc.bits != 0 {
 				bits = tc.bits
@@ -255,7 +262,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	t.Parallel()
 	etcdDir := shortDir(t)
 	server := etcdServer(t, etcdDir)
-	pool := netip.MustParsePrefix("10.244.0.0/16")
+	pool := model.Pools{netip.MustParsePrefix("10.244.0.0/16")}
 	const hosts = 6
 	all, dirs := make([]*Catalog, hosts), make([]string, hosts)
 	for i := range all {
@@ -276,7 +283,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if other, twice := given[n]; twice || p != nthSubnet(pool, 24, uint64(n-1)) {
+			if other, twice := given[n]; twice || p != pool.Subnet(24, uint64(n-1)) {
 				t.Errorf("%s has number %d, %s too", p, n, other)
 			}
 			given[n], numbers[i] = p, n
@@ -301,7 +308,7 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if p, _, err := c.ClaimSubnet(ctx, netip.MustParsePrefix("10.9.0.0/16"), 24, nil); !errors.Is(err, model.ErrAway) {
+	if p, _, err := c.ClaimSubnet(ctx, model.Pools{netip.MustParsePrefix("10.9.0.0/16")}, 24, nil); !errors.Is(err, model.ErrAway) {
 		t.Errorf("without etcd, of a new pool: %s, %v", p, err)
 	}
 }
@@ -313,7 +320,7 @@ func TestRemoveNode(t *testing.T) {
 	a.SetLocal(local())
 	b.SetLocal(local(ctr("b", "2", "10.0.1.1", "web")))
 	eventually(t, "b's task", func() bool { return tasks(a, "web") == "b/2" })
-	pool := netip.MustParsePrefix("10.244.0.0/16")
+	pool := model.Pools{netip.MustParsePrefix("10.244.0.0/16")}
 	taken, _, err := b.ClaimSubnet(t.Context(), pool, 24, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -517,7 +524,7 @@ func TestKV(t *testing.T) {
 func TestManyHostsThatStartTogetherAllGetASubnet(t *testing.T) {
 	t.Parallel()
 	const hosts = 100
-	pool := netip.MustParsePrefix("10.244.0.0/16")
+	pool := model.Pools{netip.MustParsePrefix("10.244.0.0/16")}
 	cl := client(t, etcdServer(t, shortDir(t)).endpoint)
 	before := revision(t, cl)
 	var mu sync.Mutex
@@ -533,7 +540,7 @@ func TestManyHostsThatStartTogetherAllGetASubnet(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if other, ok := given[p]; ok || p != nthSubnet(pool, 24, uint64(n-1)) {
+			if other, ok := given[p]; ok || p != pool.Subnet(24, uint64(n-1)) {
 				t.Errorf("%s is number %d and has %s, as has %q", c.o.Self.Name, n, p, other)
 			}
 			given[p] = c.o.Self.Name

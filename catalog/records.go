@@ -35,7 +35,7 @@ type records struct {
 	resting    []netip.Addr                           // likewise
 	tasks      map[model.ServiceID][]*model.Container // those with a task of the service, in no order
 	dead       map[string]time.Time                   // hosts that are considered dead, by name -> since when
-	subnets    netip.Prefix                           // see Options.SubnetPool
+	subnets    model.Pools                            // see Options.SubnetPool
 	hosts      []model.Node                           // as this host sees them, by name; up to date after takeChanges
 
 	idleUnsure   map[model.ServiceID]struct{}  // services whose record may be wrong about their idleness

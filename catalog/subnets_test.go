@@ -53,7 +53,7 @@ func TestSubnetsThatAreNotActedOn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRecords(tt.nodes[0].Name)
 			if tt.pool != "" {
-				r.subnets = netip.MustParsePrefix(tt.pool)
+				r.subnets = model.Pools{netip.MustParsePrefix(tt.pool)}
 			}
 			for _, n := range tt.nodes {
 				r.putNode(n)

@@ -2,7 +2,6 @@ package fabric
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -33,7 +32,7 @@ func shadowed(self, peer model.Node, networks []model.Network) error {
 // routes elsewhere, naming the route. What the fabric routes itself is fine,
 // and so are the routes of the named devices: the bridges of the containers'
 // own networks.
-func CheckPool(pool netip.Prefix, bridges ...string) error {
+func CheckPool(pool model.Pools, bridges ...string) error {
 	routes, err := listRoutes()
 	if err != nil {
 		return err
@@ -44,7 +43,7 @@ func CheckPool(pool netip.Prefix, bridges ...string) error {
 	}
 	for _, r := range routes {
 		dst := prefixOf(r.Dst)
-		if !dst.IsValid() || dst.Bits() == 0 || !dst.Overlaps(pool) || r.Protocol == RouteProtocol {
+		if !dst.IsValid() || dst.Bits() == 0 || !pool.Overlaps(dst) || r.Protocol == RouteProtocol {
 			continue
 		}
 		if dev := names[r.LinkIndex]; !slices.Contains(bridges, dev) {

@@ -12,7 +12,7 @@ import (
 // CheckSubnets clears the subnets of other hosts that this one must not act on,
 // and says why in their Problem. They have to be of the pool; without one, which
 // is where each host brings its engine's own network, of a private range.
-func CheckSubnets(nodes []Node, self string, pool netip.Prefix) {
+func CheckSubnets(nodes []Node, self string, pools Pools) {
 	refuse := func(check func(Node) error) {
 		var refused []int // cleared once all are checked: they may depend on each other
 		for i := range nodes {
@@ -29,29 +29,28 @@ func CheckSubnets(nodes []Node, self string, pool netip.Prefix) {
 			nodes[i].Subnet = netip.Prefix{}
 		}
 	}
-	refuse(func(n Node) error { return checkSubnet(n, pool) })
+	refuse(func(n Node) error { return checkSubnet(n, pools) })
 	if AnyOverlap(nodes) {
 		refuse(func(n Node) error { return Overlap(n, nodes) })
 	}
 }
 
 // private are the ranges that a host's own network can be of: RFC 1918, RFC 6598.
-var private = []netip.Prefix{
+var private = Pools{
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
 	netip.MustParsePrefix("100.64.0.0/10"),
 }
 
 // checkSubnet tells what is wrong with a host's subnet by itself.
-func checkSubnet(n Node, pool netip.Prefix) error {
-	within := func(p netip.Prefix) bool { return p.Contains(n.Subnet.Addr()) && p.Bits() <= n.Subnet.Bits() }
+func checkSubnet(n Node, pools Pools) error {
 	switch {
 	case !n.Addr.IsValid() || n.Addr.IsUnspecified() || n.Addr.IsMulticast():
 		return AddressMissing.Errorf("host %s has the address %s, by which nobody reaches it: give it one with --advertise", n.Name, n.Addr)
 	case !n.Subnet.Addr().Is4():
 		return SubnetInvalid.Errorf("host %s has the subnet %s: only IPv4 is carried between hosts", n.Name, n.Subnet)
-	case pool.IsValid() && (!within(pool) || n.Subnet.Bits() == pool.Bits()):
-		return SubnetInvalid.Errorf("the subnet %s of host %s is no part of the pool %s: start all hosts with the same --subnet-pool and --network", n.Subnet, n.Name, pool)
-	case !pool.IsValid() && !slices.ContainsFunc(private, within):
+	case len(pools) > 0 && (!pools.Has(n.Subnet) || slices.Contains(pools, n.Subnet)):
+		return SubnetInvalid.Errorf("the subnet %s of host %s is no part of the pool %s: start all hosts with the same --subnet-pool and --network", n.Subnet, n.Name, pools)
+	case len(pools) == 0 && !private.Has(n.Subnet):
 		return SubnetInvalid.Errorf("the subnet %s of host %s is of no private range: give its network one (`bip` in Docker's daemon.json)", n.Subnet, n.Name)
 	}
 	return nil

@@ -21,7 +21,8 @@ type Facts struct {
 	Engine      dockerwatch.EngineInfo
 	EngineError error // why it does not answer; nil: it does
 
-	VIPs, Containers netip.Prefix // the pools of addresses
+	VIPs       netip.Prefix // the pool of VIPs
+	Containers model.Pools  // those of containers
 
 	Address error   // why no address of this host is known; nil: it is
 	Overlap []error // what overlaps the pools of addresses

@@ -161,7 +161,11 @@ func (f *Facts) accept(c Chain) string {
 	if c.Hook == "input" {
 		return rule + "daddr " + f.VIPs.String() + " accept"
 	}
-	return rule + "daddr " + f.Containers.String() + " accept; " + rule + "saddr " + f.Containers.String() + " accept"
+	containers := f.Containers.String()
+	if len(f.Containers) > 1 {
+		containers = "{ " + strings.ReplaceAll(containers, ",", ", ") + " }"
+	}
+	return rule + "daddr " + containers + " accept; " + rule + "saddr " + containers + " accept"
 }
 
 func firewalls(f *Facts) (found []Finding) {

@@ -16,7 +16,7 @@ import (
 func healthy() *Facts {
 	return &Facts{
 		Root: true, Release: "6.12.41", Distro: Distro{ID: "debian"}, BrNetfilter: true, Cgroup2: true, Tell: true,
-		VIPs: netip.MustParsePrefix("10.96.0.0/16"), Containers: netip.MustParsePrefix("10.244.0.0/16"),
+		VIPs: netip.MustParsePrefix("10.96.0.0/16"), Containers: model.Pools{netip.MustParsePrefix("10.244.0.0/16")},
 		Planes:   []Plane{{Name: "ipvs"}, {Name: "nftables"}},
 		Engine:   dockerwatch.EngineInfo{Version: "28.5.2", OS: "Debian GNU/Linux 13 (trixie)", Root: "/var/lib/docker", Cgroup: "2", Firewall: "iptables"},
 		IPTables: IPTables{Found: true, Writes: "nf_tables", NFT: true},

@@ -45,7 +45,7 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.Join, "join", c.Join, "hosts of the cluster to join, ADDR[:PORT]; a host that belongs to it already asks there only when it does not find the store")
 	f.StringVar(&c.Token, "token", c.Token, "the token to join by, see shoal token create; every user of this host can read it in the list of processes, as long as the agent runs: --token-file and SHOAL_TOKEN keep it from them")
 	f.StringVar(&c.TokenFile, "token-file", c.TokenFile, "a file that holds the token; -: standard input. It is read when this host joins, and not needed any more then")
-	textVar(f, &c.SubnetPool, "subnet-pool", "addresses for containers; the same on all hosts")
+	textVar(f, &c.SubnetPool, "subnet-pool", "addresses for containers, several with commas between them; the same on all hosts. Where they are used up, add one at the end")
 	f.IntVar(&c.SubnetBits, "subnet-bits", c.SubnetBits, "the prefix length of each host's part of them; the same on all hosts")
 	f.StringVar(&c.Network, "network", c.Network, "the Docker network of the mesh; mesh is made by the agent, others (bridge) must exist, with a subnet of their own on each host")
 	f.StringVar((*string)(&c.Backend), "backend", string(c.Backend), "how containers reach other hosts' containers: auto, host-gw, vxlan or ipip; the same on all hosts. auto takes host-gw to hosts on its own link, once it has found that the link carries what containers send, and vxlan to others")
