@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,6 +29,7 @@ type driver struct {
 	servers  []*worker // of the store; nil: killed
 	catalogs []*worker
 	lives    []*worker
+	started  sync.Mutex    // held while catalogs and lives are changed, or read in another goroutine than the driver's
 	ended    time.Duration // of the processor, by etcds that were killed
 
 	rows     []row
@@ -70,6 +73,8 @@ func (d *driver) run() (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
 	defer d.end()
+	// What a worker is asked for may take minutes.
+	defer context.AfterFunc(d.ctx, d.stopHosts)()
 	if err := d.prepare(); err != nil {
 		return err
 	}
@@ -118,6 +123,15 @@ func (d *driver) add(phase, what, format string, a ...any) {
 	d.say("%s: %s: %s", r.phase, r.what, r.figure)
 }
 
+// stopHosts kills the processes that have hosts.
+func (d *driver) stopHosts() {
+	d.started.Lock()
+	defer d.started.Unlock()
+	for _, w := range append(slices.Clone(d.catalogs), d.lives...) {
+		w.cmd.Process.Kill()
+	}
+}
+
 // end ends all workers.
 func (d *driver) end() {
 	for _, all := range [][]*worker{d.lives, d.catalogs, d.servers} {
@@ -157,11 +171,13 @@ func (d *driver) prepare() error {
 			if err != nil {
 				return err
 			}
+			d.started.Lock()
 			if part == partCatalog {
 				d.catalogs = append(d.catalogs, w)
 			} else {
 				d.lives = append(d.lives, w)
 			}
+			d.started.Unlock()
 		}
 	}
 	return nil

@@ -37,6 +37,7 @@ func livenessActions() map[string]action {
 		"verdicts": does(l.verdicts),
 		"wrong":    does(l.wrong),
 		"deaths":   does(l.deaths),
+		"unmet":    does(l.unmet),
 	}
 }
 
@@ -98,15 +99,14 @@ func (l *lives) each(f func(asker int, of int, s *cluster.PeerState)) {
 	}
 }
 
-// await waits until each asker has heard all others, has them in its gossip and considers
-// them alive.
+// await waits until each asker has heard all others, and considers them alive.
 func (l *lives) await(a awaitArgs) (any, error) {
 	var s settled
 	done := map[int]bool{}
 	for end := time.Now().Add(a.Limit); ; time.Sleep(200 * time.Millisecond) {
 		open := map[int]bool{}
 		l.each(func(asker, _ int, st *cluster.PeerState) {
-			open[asker] = open[asker] || !st.Alive || st.Heard.IsZero() || !st.Met.IsValid()
+			open[asker] = open[asker] || !st.Alive || st.Heard.IsZero()
 		})
 		s.Open = 0
 		for asker, still := range open {
@@ -150,6 +150,17 @@ func (l *lives) verdicts(a verdictArgs) (any, error) {
 		}
 	})
 	return s, nil
+}
+
+// unmet counts the pairs of an asker and another host that it does not have in its gossip.
+func (l *lives) unmet(struct{}) (any, error) {
+	n := 0
+	l.each(func(_, _ int, st *cluster.PeerState) {
+		if !st.Met.IsValid() {
+			n++
+		}
+	})
+	return n, nil
 }
 
 // wrong counts the verdicts of death on hosts that live, that are in force or that ended

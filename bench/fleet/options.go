@@ -163,7 +163,7 @@ const observers = 50
 
 // Limits of the phases, beyond which a run goes on without what it waits for.
 const (
-	coldLimit    = 10 * time.Minute
+	coldLimit    = 3 * time.Minute
 	settleLimit  = 2 * time.Minute
 	serverAway   = 10 * time.Second
 	cutTime      = 20 * time.Second

@@ -90,7 +90,8 @@ func (d *driver) cold(o *outcome) error {
 	}
 	if d.plan.has(partLiveness) {
 		d.add(phaseCold, "until a host has heard all others", "%s; never: %d", lives.Took, lives.Open)
-		if o.wrong, err = d.wrong(nil, start.Add(time.Hour)); err != nil {
+		// A verdict of death in a start may have been right: the other had not started.
+		if err := d.checkLives(phaseCold, verdictArgs{Since: time.Now().Add(time.Hour)}, o); err != nil {
 			return err
 		}
 	}
@@ -111,26 +112,36 @@ func (d *driver) awaitCatalogs(since time.Time, limit time.Duration) (s settled,
 	return d.settled(d.catalogs, "await", awaitArgs{want, since, limit})
 }
 
-// wrong counts the verdicts of death on hosts that live.
-func (d *driver) wrong(cut []int, since time.Time) (sum int, err error) {
+// count has the workers of liveness count something, and adds it up.
+func (d *driver) count(what string, args any) (sum int, err error) {
 	n := make([]int, len(d.lives))
-	err = all(d.lives, "wrong", func(int) any { return verdictArgs{Cut: cut, Inside: true, Since: since} }, func(i int) any { return &n[i] })
+	err = all(d.lives, what, func(int) any { return args }, func(i int) any { return &n[i] })
 	for _, one := range n {
 		sum += one
 	}
 	return sum, err
 }
 
+// checkLives counts the verdicts of death on hosts that live, and the hosts that gossip does
+// not have, and adds rows.
+func (d *driver) checkLives(phase string, args verdictArgs, o *outcome) (err error) {
+	if o.wrong, err = d.count("wrong", args); err != nil {
+		return err
+	}
+	d.add(phase, "verdicts of death on hosts that live", "%d", o.wrong)
+	unmet, err := d.count("unmet", struct{}{})
+	d.add(phase, "of the askers' hosts, those that their gossip does not have at the end", "%d of %d", unmet, d.o.Askers*(d.o.Hosts-1))
+	return err
+}
+
 // rest does nothing for a while.
-func (d *driver) rest(o *outcome) (err error) {
+func (d *driver) rest(o *outcome) error {
 	start := time.Now()
 	d.pause(time.Duration(d.o.Seconds) * time.Second)
 	if d.plan.has(partLiveness) {
-		if o.wrong, err = d.wrong(nil, start); err == nil {
-			d.add(phaseRest, "verdicts of death on hosts that live", "%d", o.wrong)
-		}
+		return d.checkLives(phaseRest, verdictArgs{Since: start}, o)
 	}
-	return err
+	return nil
 }
 
 func (d *driver) pause(t time.Duration) {
@@ -198,8 +209,8 @@ func (d *driver) loseServer(o *outcome) error {
 	if err := <-done; err != nil {
 		return err
 	}
-	d.add(phaseServer, "server killed, for", "%s; then until it served again", short(serverAway))
-	d.add(phaseServer, "start of the server", "%s", short(up))
+	d.add(phaseServer, "a server of the store was killed, and started again after", "%s", short(serverAway))
+	d.add(phaseServer, "from its start until it served", "%s", short(up))
 	return nil
 }
 
@@ -238,11 +249,10 @@ func (d *driver) partition(o *outcome) error {
 		if err != nil {
 			return err
 		}
-		if o.wrong, err = d.wrong(cut, start); err != nil {
+		d.add(phasePartition, "until a host considers one beyond the cut dead", "%s; never: %d", dead.Took, dead.Open)
+		if err := d.checkLives(phasePartition, verdictArgs{Cut: cut, Inside: true, Since: start}, o); err != nil {
 			return err
 		}
-		d.add(phasePartition, "until a host considers one beyond the cut dead", "%s; never: %d", dead.Took, dead.Open)
-		d.add(phasePartition, "verdicts of death within a side", "%d", o.wrong)
 		o.open += dead.Open
 		o.found = dead.Took
 	}
@@ -301,13 +311,11 @@ func (d *driver) deaths(o *outcome) error {
 		o.found = append(o.found, s.Took...)
 		never += s.Open
 	}
-	var err error
-	if o.wrong, err = d.wrongOutside(dead, start); err != nil {
-		return err
-	}
 	d.add(phaseDeath, "hosts that died, one after the other", "%d", len(dead))
 	d.add(phaseDeath, "until another host considers it dead", "%s; never: %d", o.found, never)
-	d.add(phaseDeath, "verdicts of death on hosts that live", "%d", o.wrong)
+	if err := d.checkLives(phaseDeath, verdictArgs{Cut: dead, Since: start}, o); err != nil {
+		return err
+	}
 	o.open = never
 	back := time.Now()
 	if err := nft(setMembers("dead", d.o.Servers, nil)); err != nil {
@@ -319,14 +327,4 @@ func (d *driver) deaths(o *outcome) error {
 	alive, err := d.settled(d.lives, "verdicts", verdictArgs{dead, false, true, back})
 	d.add(phaseDeath, "connected again, until another host considers it alive", "%s; never: %d", alive.Took, alive.Open)
 	return err
-}
-
-// wrongOutside counts the wrong verdicts of the hosts that did not die.
-func (d *driver) wrongOutside(dead []int, since time.Time) (sum int, err error) {
-	n := make([]int, len(d.lives))
-	err = all(d.lives, "wrong", func(int) any { return verdictArgs{Cut: dead, Since: since} }, func(i int) any { return &n[i] })
-	for _, one := range n {
-		sum += one
-	}
-	return sum, err
 }
