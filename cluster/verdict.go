@@ -20,6 +20,12 @@ const (
 	// often: 200 questions a second are the most that a host asks in all.
 	intervalPeers = 100
 
+	// The first questions to peers that are known together are spread: so much time for
+	// each intervalPeers of them, and mostFirst at most. Else every host of a cluster that
+	// starts at once asks all others in one moment, and again in each interval.
+	firstRounds = 500 * time.Millisecond
+	mostFirst   = time.Second
+
 	silentRounds = 5 // in a row without any sign of life: dead
 	toldSilent   = 3 // the same, if gossip says so as well
 	ackRounds    = 3 // in a row that a dead host's agent answers: alive
