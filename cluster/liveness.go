@@ -49,11 +49,15 @@ type Liveness struct {
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
-	mu      sync.Mutex
-	peers   map[string]*peer
-	met     map[string]netip.Addr // who is in gossip, by name -> where
-	joins   int                   // that are under way
-	verdict chan struct{}         // closed and made anew when a first verdict on a host was formed
+	mu    sync.Mutex
+	peers map[string]*peer
+	met   map[string]netip.Addr // who is in gossip, by name -> where
+	joins int                   // that are under way
+
+	called      int // how many hosts were called silent since calledSince
+	calledSince time.Time
+
+	verdict chan struct{} // closed and made anew when a first verdict on a host was formed
 }
 
 // peer is a host that is being asked.
@@ -68,6 +72,7 @@ type peer struct {
 	rtt      time.Duration
 	joining  bool
 	joined   time.Time // when joining was last tried
+	called   time.Time // silent, by this host or by another one
 }
 
 // PeerState is the verdict on a host and what it rests on.
@@ -173,10 +178,7 @@ func (l *Liveness) told(node string, f func(j *failureDetector, now time.Time)) 
 		return
 	}
 	l.change(p, f)
-	select {
-	case p.hurry <- struct{}{}:
-	default:
-	}
+	p.askSoon()
 }
 
 // meets notes where gossip has a node, or that it is gone. The caller is
@@ -245,7 +247,11 @@ func (l *Liveness) watch(ctx context.Context, p *peer, first time.Duration) {
 		if p.detector.hurried() {
 			wait = suspectInterval - time.Since(start)
 		}
+		tell := l.callsSilent(p, time.Now())
 		l.mu.Unlock()
+		if tell {
+			l.send(encode(silentMessage{1, l.o.Node, whySilent, p.name}), nil)
+		}
 		if r.agent || r.host {
 			l.meet(ctx, p)
 		}
@@ -254,6 +260,12 @@ func (l *Liveness) watch(ctx context.Context, p *peer, first time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-p.hurry:
+			due = time.Now().Add(l.soon())
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Until(due)):
+			}
 		case <-time.After(wait):
 		}
 	}
