@@ -24,6 +24,7 @@ type driver struct {
 	ctx      context.Context
 	progress io.Writer
 	began    time.Time
+	late     lateness
 	dir      string
 
 	servers  []*worker // of the store; nil: killed
@@ -73,6 +74,7 @@ func (d *driver) run() (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
 	defer d.end()
+	go d.late.measure()
 	// What a worker is asked for may take minutes.
 	defer context.AfterFunc(d.ctx, d.stopHosts)()
 	if err := d.prepare(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,35 @@ func processes() map[int]process {
 		}
 	}
 	return all
+}
+
+// lateness measures how busy a machine is: by how much later than asked for a process runs
+// that waits for a time. All that is measured is later by as much, several times over.
+type lateness struct {
+	mu   sync.Mutex
+	late times
+}
+
+// measure goes on for ever.
+func (l *lateness) measure() {
+	const tick = 20 * time.Millisecond
+	for {
+		start := time.Now()
+		time.Sleep(tick)
+		by := max(time.Since(start)-tick, 0)
+		l.mu.Lock()
+		l.late = append(l.late, by)
+		l.mu.Unlock()
+	}
+}
+
+// take returns what was measured since it was last called.
+func (l *lateness) take() times {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	late := l.late
+	l.late = nil
+	return late
 }
 
 // usage is what something cost: of each part its processes' time and memory, and what was

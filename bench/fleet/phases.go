@@ -10,6 +10,7 @@ func (d *driver) phase(name string) error {
 	if err != nil {
 		return err
 	}
+	d.late.take()
 	o := outcome{phase: name}
 	f := map[string]func(*outcome) error{
 		phaseCold: d.cold, phaseRest: d.rest, phaseChurn: d.churn,
@@ -26,6 +27,7 @@ func (d *driver) phase(name string) error {
 	for _, r := range cost(name, u, d.o.Hosts, processors()) {
 		d.add(r.phase, r.what, "%s", r.figure)
 	}
+	d.add(name, "this machine runs a process that waited for a time later than that", "%s", d.late.take())
 	o.busy, o.most = u.busy(processors()), u.first()
 	d.outcomes = append(d.outcomes, o)
 	return nil
