@@ -138,13 +138,21 @@ func (c *catalogs) open(h *catalogHost) error {
 // pool is where hosts claim their subnets.
 var pool = netip.MustParsePrefix("10.0.0.0/8")
 
-// live has the host claim its subnet, as an agent does, and start its containers in it.
+// claimPause is how long a host waits that got no subnet.
+const claimPause = time.Second
+
+// live has the host claim its subnet once it knows the cluster, as an agent does, and start
+// its containers in it.
 func (c *catalogs) live(h *catalogHost) {
+	h.catalog.SetLocal(model.Local{})
+	ctx, cancel := context.WithCancel(context.Background())
+	<-h.catalog.Watch(ctx)
+	cancel()
 	for {
 		subnet, number, err := h.catalog.ClaimSubnet(context.Background(), pool, 24, nil)
 		if err != nil {
 			c.failed.Add(1)
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(claimPause)
 			continue
 		}
 		h.catalog.SetSelf(func(n *model.Node) { n.Subnet, n.Number = subnet, number })
