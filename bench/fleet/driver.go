@@ -54,11 +54,13 @@ func Run(ctx context.Context, o Options, out, progress io.Writer) int {
 	err = d.run()
 	fmt.Fprintf(out, "%d hosts with %d tasks each, %d servers of the store, %d processors, %d of the hosts ask all others\n\n",
 		o.Hosts, o.Tasks, o.Servers, processors(), o.Askers)
-	fmt.Fprint(out, markdown(d.rows), "\n", breaks(d.outcomes), "\n")
+	fmt.Fprint(out, markdown(d.rows), "\n")
 	if err != nil {
+		fmt.Fprintln(out, "It was not measured to the end.")
 		fmt.Fprintln(progress, "fleet:", err)
 		return 1
 	}
+	fmt.Fprintln(out, breaks(d.outcomes))
 	return 0
 }
 
