@@ -151,6 +151,11 @@ bench: deps tools ## measure, and print a table (PLANE=ipvs or nftables, PART=pl
 	$(GO) build -trimpath -o bin/ ./cmd/bench
 	@$(LAB) --timeout 60m -- bin/bench $(if $(PART),-part $(PART)) $(if $(QUICK),-quick)
 
+.PHONY: fleet
+fleet: ## simulate many hosts on this machine, and print what they cost (FLEET="-hosts 200 -servers 3"; needs root)
+	$(GO) build -trimpath -o bin/ ./cmd/fleet
+	@nice bin/fleet $(FLEET)
+
 .PHONY: fuzz
 fuzz: ## fuzz each target for a while (FUZZTIME=30s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \

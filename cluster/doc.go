@@ -50,7 +50,8 @@
 // listening to gossip, which tells names and addresses. It can say in another
 // host's name that its agent restarts, which puts off a verdict of death by 10 s
 // at most, and that a host is gone, which makes silence count as death after
-// three questions rather than five; and it can answer in a host's place.
+// three questions rather than five, or silent, for which that is asked sooner; and it can
+// answer in a host's place.
 // Changing the key is not provided for.
 //
 // A cluster that lost the CA's key goes on under a new CA ([CreateBeside],
@@ -61,7 +62,8 @@
 // In: the other hosts' names and addresses. Out: a verdict on each
 // ([Liveness.States]), with its reason, formed by this host from what it sees
 // itself. Each host asks each other host's agent twice a second over the
-// encrypted gossip of memberlist. Where the agent is silent, the host is
+// encrypted gossip of memberlist; of more than 100, each less often, and 200 a second in
+// all. There the first to find one silent tells the others (silent.go). Where the agent is silent, the host is
 // asked: a refused TCP connection or an answered ICMP echo shows that it
 // runs, and its tasks with it, though its agent may be restarting. Only a host
 // from which nothing comes is dead; only the word of its agent brings it back.

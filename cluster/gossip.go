@@ -76,6 +76,8 @@ func (d *delegate) NotifyMsg(b []byte) {
 		d.l.told(node, func(j *failureDetector, now time.Time) { j.part(now) })
 	} else if m, ok := decodeGeneration(b); ok {
 		d.l.received(m)
+	} else if m, ok := decodeSilent(b); ok {
+		d.l.receivedSilent(m, time.Now())
 	}
 }
 

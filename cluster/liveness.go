@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -48,10 +49,15 @@ type Liveness struct {
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
-	mu      sync.Mutex
-	peers   map[string]*peer
-	met     map[string]netip.Addr // who is in gossip, by name -> where
-	verdict chan struct{}         // closed and made anew when a first verdict on a host was formed
+	mu    sync.Mutex
+	peers map[string]*peer
+	met   map[string]netip.Addr // who is in gossip, by name -> where
+	joins int                   // that are under way
+
+	called      int // how many hosts were called silent since calledSince
+	calledSince time.Time
+
+	verdict chan struct{} // closed and made anew when a first verdict on a host was formed
 }
 
 // peer is a host that is being asked.
@@ -66,6 +72,7 @@ type peer struct {
 	rtt      time.Duration
 	joining  bool
 	joined   time.Time // when joining was last tried
+	called   time.Time // silent, by this host or by another one
 }
 
 // PeerState is the verdict on a host and what it rests on.
@@ -139,7 +146,8 @@ func (l *Liveness) follow(ctx context.Context) {
 		peerCtx, stop := context.WithCancel(ctx)
 		p.stop = stop
 		l.peers[name] = p
-		l.done.Go(func() { l.watch(peerCtx, p) })
+		first := rand.N(min(time.Duration(len(want))*firstRounds/intervalPeers, mostFirst))
+		l.done.Go(func() { l.watch(peerCtx, p, first) })
 		l.signal()
 	}
 	for name, p := range l.peers {
@@ -170,10 +178,7 @@ func (l *Liveness) told(node string, f func(j *failureDetector, now time.Time)) 
 		return
 	}
 	l.change(p, f)
-	select {
-	case p.hurry <- struct{}{}:
-	default:
-	}
+	p.askSoon()
 }
 
 // meets notes where gossip has a node, or that it is gone. The caller is
@@ -216,9 +221,14 @@ func verdictWord(alive bool) string {
 	return "is dead"
 }
 
-// watch asks one peer until ctx ends.
-func (l *Liveness) watch(ctx context.Context, p *peer) {
+// watch asks one peer until ctx ends, first of all after a while.
+func (l *Liveness) watch(ctx context.Context, p *peer, first time.Duration) {
 	calmly := true
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(first):
+	}
 	due := time.Now() // when the next round is planned
 	for {
 		start := time.Now()
@@ -237,7 +247,11 @@ func (l *Liveness) watch(ctx context.Context, p *peer) {
 		if p.detector.hurried() {
 			wait = suspectInterval - time.Since(start)
 		}
+		tell := l.callsSilent(p, time.Now())
 		l.mu.Unlock()
+		if tell {
+			l.send(encode(silentMessage{1, l.o.Node, whySilent, p.name}), nil)
+		}
 		if r.agent || r.host {
 			l.meet(ctx, p)
 		}
@@ -246,6 +260,12 @@ func (l *Liveness) watch(ctx context.Context, p *peer) {
 		case <-ctx.Done():
 			return
 		case <-p.hurry:
+			due = time.Now().Add(l.soon())
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Until(due)):
+			}
 		case <-time.After(wait):
 		}
 	}
@@ -284,24 +304,31 @@ func (l *Liveness) round(ctx context.Context, p *peer, calmly bool) (r round, rt
 	return r, 0
 }
 
+// maxJoins is how many peers are joined at a time. Of the others gossip tells
+// meanwhile: a join tells each side of all that the other knows. A host that starts
+// among a thousand would else make a connection to each of them at once, and so
+// would all of them, if they start together.
+const maxJoins = 8
+
 // meet joins the gossip of a peer that is dead or not in ours: memberlist
 // forgets the dead, and both sides of a healed partition have to be told of
 // each other. Where UDP is lost on the way, this is also how its agent is heard.
 func (l *Liveness) meet(ctx context.Context, p *peer) {
 	now := time.Now()
-	met := slices.ContainsFunc(l.ml.Members(), func(n *memberlist.Node) bool { return n.Name == p.name })
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if met && p.detector.alive || p.joining || now.Sub(p.joined) < time.Second {
+	if _, met := l.met[p.name]; met && p.detector.alive || p.joining || l.joins >= maxJoins || now.Sub(p.joined) < time.Second {
 		return
 	}
 	p.joining, p.joined = true, now
+	l.joins++
 	addr := p.addr
 	l.done.Go(func() {
 		_, err := l.ml.Join([]string{p.name + "/" + addr.String()})
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		p.joining = false
+		l.joins--
 		if err == nil && ctx.Err() == nil {
 			l.change(p, func(j *failureDetector, now time.Time) { j.observe(round{agent: true, talked: true}, now) })
 		}

@@ -31,6 +31,7 @@ const (
 // transport in all else; packets are encrypted by memberlist.
 type streams struct {
 	*memberlist.NetTransport
+	self           netip.Addr // this host's
 	server, client *tls.Config
 	greeted        *places
 	members        *places
@@ -43,7 +44,7 @@ type streams struct {
 // newStreams opens the gossip port.
 func newStreams(o LivenessOptions, t *memberlist.NetTransport) *streams {
 	s := &streams{
-		NetTransport: t, server: o.Identity.gossipTLS(), client: o.Identity.gossipTLS(),
+		NetTransport: t, self: o.Addr, server: o.Identity.gossipTLS(), client: o.Identity.gossipTLS(),
 		greeted: newPlaces(maxGreeted, maxGreetedEach), members: newPlaces(maxMembersAll, maxMembersEach),
 		conns: make(chan net.Conn), ended: make(chan struct{}),
 	}
@@ -96,10 +97,13 @@ func (s *streams) DialTimeout(addr string, timeout time.Duration) (net.Conn, err
 	return s.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
 }
 
-// DialAddressTimeout is as DialTimeout.
+// DialAddressTimeout is as DialTimeout. It connects from this host's own address, as
+// all else that goes to other hosts does: the other end counts connections by address.
 func (s *streams) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	end := time.Now().Add(timeout)
-	c, err := s.NetTransport.DialAddressTimeout(a, timeout)
+	d := dialFrom(s.self)
+	d.Timeout = timeout
+	c, err := d.Dial("tcp", a.Addr)
 	if err != nil {
 		return nil, err
 	}

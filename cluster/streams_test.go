@@ -164,3 +164,26 @@ func TestARevokedHostIsOutOfGossip(t *testing.T) {
 		t.Error("a removed host is let in")
 	}
 }
+
+// TestGossipConnectsFromTheHostsOwnAddress: the other end counts connections by address, and firewalls know hosts by it.
+func TestGossipConnectsFromTheHostsOwnAddress(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.82.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	s := &streams{self: netip.MustParseAddr("127.0.82.2"), client: &tls.Config{InsecureSkipVerify: true}}
+	go func() {
+		if c, err := s.DialTimeout(other.Addr().String(), time.Second); err == nil {
+			c.Close()
+		}
+	}()
+	c, err := other.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if from := remote(c.RemoteAddr().String()); from != s.self {
+		t.Errorf("the connection comes from %s", from)
+	}
+}
