@@ -149,7 +149,7 @@ func (c *catalogs) live(h *catalogHost) {
 	<-h.catalog.Watch(ctx)
 	cancel()
 	for {
-		subnet, number, err := h.catalog.ClaimSubnet(context.Background(), pool, 24, nil)
+		subnet, number, err := h.catalog.ClaimSubnet(context.Background(), model.Pools{pool}, 24, nil)
 		if err != nil {
 			c.failed.Add(1)
 			time.Sleep(claimPause)
