@@ -38,7 +38,7 @@ func decodeGoodbye(b []byte) (node string, ok bool) {
 }
 
 // gossipConfig tunes memberlist for a LAN and for verdicts that others form:
-// it may be hasty, since what it says makes a host look sooner and no more. A
+// it may be early, since what it says makes a host look sooner and no more. A
 // dead node is suspected within about two probe intervals and reported after
 // SuspicionMult*log10(nodes) of them more, 0.9 s for up to ten.
 func gossipConfig(o LivenessOptions, d *delegate) *memberlist.Config {

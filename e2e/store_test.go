@@ -66,7 +66,7 @@ func (h *host) hasRole(node, role string) {
 }
 
 // TestHostsAPortIsPassedOnWithoutTheFirstHost: the first host's agent, whose part it is to release what nobody publishes,
-// is down, and the host held for alive; whoever waits for a port gets it all the same.
+// is down, and the host considered alive; whoever waits for a port gets it all the same.
 func TestHostsAPortIsPassedOnWithoutTheFirstHost(t *testing.T) {
 	m := cluster(t, "host-gw")
 	b, c := m.hosts[1], m.hosts[2]
@@ -81,6 +81,6 @@ func TestHostsAPortIsPassedOnWithoutTheFirstHost(t *testing.T) {
 	}
 	c.noProblem("default/two")
 	if nodes := b.Shoal("nodes"); !regexp.MustCompile(`(?m)^n1 .* alive `).MatchString(nodes) {
-		t.Errorf("the first host was not held for alive:\n%s", nodes)
+		t.Errorf("the first host was not considered alive:\n%s", nodes)
 	}
 }
