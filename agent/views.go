@@ -117,7 +117,7 @@ func storeStatus(h store.Health, s catalog.Status) api.StoreStatus {
 	return api.StoreStatus{
 		Endpoints: h.Endpoints, Embedded: h.Embedded, Role: string(h.Role), Connected: h.Connected,
 		Leader: h.Leader, Version: h.Version, DBSize: h.DBSize, Revision: s.Revision,
-		Lease: s.Lease, Unsaved: s.Unsaved, Unreadable: s.Unreadable, FromCache: s.FromCache,
+		Lease: s.Lease, Unsaved: s.Unsaved, Unreadable: s.Unreadable, FromCache: s.FromCache, Listed: s.Listed,
 		Snapshot: s.Snapshot, SnapshotAge: s.SnapshotAge, Waiting: s.Waiting, LastError: cmp.Or(s.LastError, h.Error),
 	}
 }

@@ -44,6 +44,7 @@ type StoreStatus struct {
 	Unsaved     int           `json:"unsaved"`              // records that are not written to etcd yet
 	Unreadable  []string      `json:"unreadable,omitempty"` // keys of records that are skipped
 	FromCache   bool          `json:"fromCache"`            // the state is of the last run, from disk
+	Listed      []string      `json:"listed,omitempty"`     // hosts whose containers are taken from themselves, as the store does not have their last changes
 	Snapshot    uint64        `json:"snapshot"`             // revision; 0: none yet
 	SnapshotAge time.Duration `json:"snapshotAge"`
 	Waiting     string        `json:"waiting,omitempty"`   // what the first Snapshot waits for

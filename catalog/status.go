@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ type Status struct {
 	Unsaved     int           `json:"unsaved"`              // records that etcd still has to be told
 	Unreadable  []string      `json:"unreadable,omitempty"` // keys of records that are passed over
 	FromCache   bool          `json:"fromCache"`            // the state is of the last run, from disk
+	Listed      []string      `json:"listed,omitempty"`     // hosts whose own lists are in use
 	Snapshot    uint64        `json:"snapshot"`             // revision; 0: none yet
 	SnapshotAge time.Duration `json:"snapshotAge"`
 	Waiting     string        `json:"waiting,omitempty"`   // what the first Snapshot waits for
@@ -40,6 +42,7 @@ func (c *Catalog) Status() Status {
 		s.Unreadable = append(s.Unreadable, key)
 	}
 	slices.Sort(s.Unreadable)
+	s.Listed = slices.Sorted(maps.Keys(c.hostLists))
 	if c.lastErr != nil {
 		s.LastError = c.lastErr.Error()
 	}

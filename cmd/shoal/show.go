@@ -271,5 +271,8 @@ func storeText(s api.StoreStatus) string {
 	if s.LastError != "" {
 		text += " (" + s.LastError + ")"
 	}
+	if len(s.Listed) > 0 {
+		text += "; these hosts tell by themselves what they have: " + strings.Join(s.Listed, ", ")
+	}
 	return text
 }
