@@ -108,3 +108,42 @@ func subnet(h *host, of string) string {
 	h.t.Fatalf("%s does not know host %s", h.Name(), of)
 	return ""
 }
+
+// TestHostsAStoreIsMadeAnewByTheLastOfThreeServers: two of three servers are lost with their disks, and the third takes no
+// changes any more. It makes a new store of what it knows; as it holds the CA's key, the other host stays who it is.
+func TestHostsAStoreIsMadeAnewByTheLastOfThreeServers(t *testing.T) {
+	l := shared.With(t)
+	m := &members{t: t, outside: l.Outside()}
+	for _, h := range l.Cluster([]string{"u1", "u2", "u3", "u4"}, "--servers", "auto") {
+		m.hosts = append(m.hosts, &host{h, t})
+		t.Cleanup(func() { h.KillAgent(syscall.SIGTERM) })
+	}
+	t.Cleanup(m.clear)
+	last, client := m.hosts[2], m.hosts[3]
+	for _, name := range []string{"u1", "u2", "u3"} {
+		client.hasRole(name, "server")
+	}
+	client.run("kept", "--network mesh -l shoal.service=kept")
+	last.answered(last.web("kept"), "kept")
+	vip := last.vip("kept")
+	for _, h := range m.hosts[:2] {
+		h.KillAgent(syscall.SIGKILL)
+		h.Exec("rm", "-r", filepath.Join(h.Dir(), "state"))
+		h.CutOff()
+		t.Cleanup(h.Reconnect)
+	}
+	m.hosts = m.hosts[2:] // nothing is to be cleared on the others
+	last.KillAgent(syscall.SIGTERM)
+	if out, err := last.TryExec("shoal", "server", "recover", "--node", last.Name(), "--state-dir", filepath.Join(last.Dir(), "state")); err != nil {
+		t.Fatalf("recover: %v\n%s", err, out)
+	}
+	last.StartAgent("--servers", "auto")
+	client.run("later", "--network mesh -l shoal.service=later")
+	last.answered(last.web("later"), "later")
+	for _, h := range []*host{last, client} {
+		if got := h.vip("kept"); got != vip {
+			t.Errorf("on %s the VIP is %s, and was %s", h.Name(), got, vip)
+		}
+		h.answered("http://"+vip+":8000/", "kept")
+	}
+}
