@@ -20,7 +20,7 @@ func TestDownLeavesTheHostAsItWas(t *testing.T) {
 	h.run("left-3", "-l shoal.service=mapped -l shoal.ports=80:8000")
 	for _, command := range append(thePlane().others,
 		"iptables -I INPUT -s 192.0.2.1 -j DROP",
-		"iptables -I OUTPUT -d 192.0.2.1 -j ACCEPT", // its chain is made by the first rule in it, and stays
+		"iptables -I OUTPUT -d 192.0.2.1 -j ACCEPT",            // its chain is made by the first rule in it, and stays
 		"iptables -t raw -A PREROUTING -s 192.0.2.1 -j ACCEPT", // the program makes a table where there is none, and never removes one
 		"ip route add local 192.0.2.0/28 dev lo",
 	) {
