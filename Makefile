@@ -151,6 +151,11 @@ bench: deps tools ## measure, and print a table (PLANE=ipvs or nftables, PART=pl
 	$(GO) build -trimpath -o bin/ ./cmd/bench
 	@$(LAB) --timeout 60m -- bin/bench $(if $(PART),-part $(PART)) $(if $(QUICK),-quick)
 
+.PHONY: costs
+costs: ## measure what a change costs where no kernel is needed: 10,000 services, 100,000 tasks, 1,000 hosts
+	$(GO) test -run '^$$' -bench OneChange -benchtime 500x ./bench/costs
+	$(GO) test -run '^$$' -bench Memory -benchtime 3x ./bench/costs
+
 .PHONY: fleet
 fleet: ## simulate many hosts on this machine, and print what they cost (FLEET="-hosts 200 -servers 3"; needs root)
 	$(GO) build -trimpath -o bin/ ./cmd/fleet
