@@ -91,12 +91,12 @@ e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=re
 	$(call run-e2e,$(PLANE),$(if $(RUN),-test.run '$(RUN)'))
 
 # These tests of several hosts make hosts of their own, and so need not be with the others.
-OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Join|Port53|TheEngines)
+OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Faults|Join|Port53|TheEngines)
 
 # These tests are of what no data plane has a part in: settings, the command line, the store, who joins, the engine's events. They
 # run with the first of the data planes only, which is the faster one.
 ANY_PLANE_ALONE := AFullDisk|AnAgentThat|Check|Completion|ContainersAre|JSON|NothingIsLeft|NotRoot|OneAgent|SmallPool|SocketIs|Where|WrongSettings
-ANY_PLANE_HOSTS := AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Join|Listen|Networkd|ThreeServers
+ANY_PLANE_HOSTS := AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Faults|Join|Listen|Networkd|ThreeServers
 ANY_PLANE := ^Test(($(ANY_PLANE_ALONE))|Hosts($(ANY_PLANE_HOSTS)))
 
 # What is not run with a data plane besides.
@@ -120,6 +120,13 @@ endef
 test: deps unit tests ## run all tests
 	@failed=; $(foreach p,$(TEST_PLANES),$(call test-plane,$p) || failed="$$failed $p";) \
 	[ -z "$$failed" ] || { echo "failed with the data plane:$$failed" >&2; exit 1; }
+
+# A run that failed is made again with its SEED.
+.PHONY: faults
+faults: PLANE := nftables
+faults: deps tests ## break tasks, agents, stores, links and disks by chance, under load (FAULTS_TIME=10m, SEED=…; PLANE=ipvs)
+	cd e2e && ../bin/lab run --plane $(PLANE) --mem 3G --timeout 0 -- ../bin/e2e.test -test.v -test.timeout 0 -test.run '^TestHostsFaults$$' \
+		$(if $(FAULTS_TIME),-faults-time $(FAULTS_TIME)) $(if $(SEED),-faults-seed $(SEED))
 
 # SUITES=trixie and STEPS=walk,firewalld pick some; QUICK=1 is one host, the walk and the table of who reaches what.
 .PHONY: test-hosts
