@@ -19,8 +19,10 @@ import (
 )
 
 var (
-	faultsTime = flag.Duration("faults-time", time.Minute, "how long TestHostsFaults begins new faults")
-	faultsSeed = flag.Uint64("faults-seed", 0, "the seed of its faults; 0: another one each time")
+	faultsTime    = flag.Duration("faults-time", time.Minute, "how long TestHostsFaults begins new faults")
+	faultsKind    = flag.String("faults-kind", "", "only those of its faults whose kind is this, such as \"agent frozen\"")
+	faultsServers = flag.Int("faults-servers", 1, "how many of its hosts serve the store, 1 or 3")
+	faultsSeed    = flag.Uint64("faults-seed", 0, "the seed of its faults; 0: another one each time")
 )
 
 const (
@@ -38,6 +40,7 @@ type suite struct {
 	seed      uint64
 	begun     time.Time
 	services  []string // of the default stack
+	tasks     []suiteTask
 	vips      map[string]string
 	loads     []*suiteLoad
 	windows   []faults.Window
@@ -46,6 +49,12 @@ type suite struct {
 	answered  int
 	excused   map[string]int
 	agreement map[faults.Kind][]time.Duration
+}
+
+// suiteTask is a task that has to be in rotation.
+type suiteTask struct {
+	container
+	service string
 }
 
 // suiteLoad is one load of many.
@@ -69,14 +78,18 @@ func TestHostsFaults(t *testing.T) {
 		excused: map[string]int{}, agreement: map[faults.Kind][]time.Duration{}}
 	t.Logf("the seed is %d: make faults SEED=%d FAULTS_TIME=%v", s.seed, s.seed, *faultsTime)
 	s.start(t)
-	var names []string
+	c := faults.Cluster{Services: s.services}
 	for _, h := range s.hosts {
-		names = append(names, h.Name())
+		c.Hosts = append(c.Hosts, h.Name())
 	}
+	c.Servers = c.Hosts[:*faultsServers]
 	s.begun = time.Now()
-	for step := range faults.Plan(s.seed, names, s.services) {
+	for step := range faults.Plan(s.seed, c) {
 		if time.Since(s.begun) > *faultsTime {
 			break
+		}
+		if *faultsKind != "" && step.Kind != faults.Kind(*faultsKind) {
+			continue
 		}
 		s.step(step)
 	}
@@ -113,21 +126,23 @@ func (s *suite) start(t *testing.T) {
 		}
 	})
 	l.Cluster([]string{"f1", "f2", "f3"}, s.args()...)
-	for i, service := range s.services {
+	if *faultsServers > 1 {
 		for _, h := range s.hosts {
-			name := service + "-" + h.Name()
-			h.hasMesh()
-			h.Docker("run", "-d", "--name", name, "--hostname", name, "--network", meshNetwork, "-l", "shoal.service="+service,
-				"-l", fmt.Sprintf("shoal.publish=%d:8000", 8200+i),
-				"--health-cmd", "whoami get http://127.0.0.1:8000/health", "--health-interval", "5s", lab.Image)
+			h.hasRole(h.Name(), "server")
 		}
 	}
 	s.vips = map[string]string{}
-	for _, service := range s.services {
+	for i, service := range s.services {
+		for _, h := range s.hosts {
+			h.hasMesh()
+			s.tasks = append(s.tasks, s.run(service, h, service+"-"+h.Name(), "5s"))
+		}
 		s.vips["default/"+service] = s.hosts[0].vip(service)
+		if i == 0 {
+			s.backup() // it does not know the other services
+		}
 	}
-	lab.Eventually(t, waitLimit, "all hosts agree", func() error { return s.disagreement() })
-	s.backup()
+	lab.Eventually(t, 2*waitLimit, "all hosts agree", func() error { return s.disagreement() })
 
 	load := func(what string, m *lab.Machine, enter []string, via *host, service, url string) {
 		run := m.LoadIn(enter, "--each", "--timeout", "5s", "--workers", "2", "--interval", "200ms", url)
@@ -149,7 +164,20 @@ func (s *suite) start(t *testing.T) {
 
 // args are those of every agent. What is in order is compared as often as by default, and not as in other tests.
 func (s *suite) args() []string {
-	return []string{"--state-dir", faultsState + "/shoal", "--repair", "10s"}
+	args := []string{"--state-dir", faultsState + "/shoal", "--repair", "10s"}
+	if *faultsServers > 1 {
+		args = append(args, "--servers", "auto")
+	}
+	return args
+}
+
+// run starts a task, which is in rotation once it has been found healthy.
+func (s *suite) run(service string, h *host, name, interval string) suiteTask {
+	s.t.Helper()
+	h.Docker("run", "-d", "--name", name, "--hostname", name, "--network", meshNetwork, "-l", "shoal.service="+service,
+		"-l", fmt.Sprintf("shoal.publish=%d:8000", 8200+slices.Index(s.services, service)),
+		"--health-cmd", "whoami get http://127.0.0.1:8000/health", "--health-interval", interval, lab.Image)
+	return suiteTask{container{h, name}, service}
 }
 
 // step breaks something, puts it right, and checks what has come of it.
@@ -161,31 +189,50 @@ func (s *suite) step(step faults.Step) {
 	at := len(s.windows) - 1
 	s.undo = s.do(step)
 	s.windows[at].Broken = time.Now()
-	time.Sleep(step.Lasts)
+	over := time.After(step.Lasts)
+	if step.Starts != "" {
+		s.tasks = append(s.tasks, s.run(step.Starts, s.host(step.StartsOn), step.Starts+"-"+step.StartsOn+"-more", "1s"))
+	}
+	<-over
 	undo := s.undo
 	s.undo = nil
 	undo()
-	undone := time.Now()
-	s.windows[at].Undone = undone
+	s.windows[at].Undone = time.Now()
 	s.note("it is undone")
-	s.agree(step, undone)
-	time.Sleep(rest)
+	if step.Starts != "" {
+		s.tasks[len(s.tasks)-1].healthy()
+	}
+	s.agree(step, time.Now())
 	s.judge(step.String())
+	if step.Starts != "" {
+		more := s.tasks[len(s.tasks)-1]
+		s.note("%s is stopped", more.name)
+		more.h.Shoal("stop", more.name)
+		more.h.Docker("rm", "-f", more.name)
+		s.tasks = s.tasks[:len(s.tasks)-1]
+		s.agree(step, time.Now())
+		s.judge(step.String() + ", and the task that it started being stopped")
+	}
 }
 
-// agree waits until all hosts agree, and the store answers them.
+// agree waits until all hosts agree, and still do after a rest, and the store answers them.
 func (s *suite) agree(step faults.Step, undone time.Time) {
 	s.t.Helper()
 	var first error
+	var took time.Duration
 	lab.Eventually(s.t, time.Minute+agreeLimit, fmt.Sprintf("seed %d, %v: all hosts agree", s.seed, step), func() error {
 		err := s.disagreement()
+		if err == nil {
+			took = time.Since(undone).Round(10 * time.Millisecond)
+			time.Sleep(rest)
+			err = s.disagreement()
+		}
 		if took := time.Since(undone); err != nil && took > agreeLimit && first == nil {
 			first = err
 			s.fail("%v: after %v the hosts do not agree: %v", step, took.Round(100*time.Millisecond), err)
 		}
 		return err
 	})
-	took := time.Since(undone).Round(10 * time.Millisecond)
 	s.agreement[step.Kind] = append(s.agreement[step.Kind], took)
 	s.note("all hosts agree, after %v", took)
 	for _, h := range s.hosts {
@@ -205,14 +252,13 @@ func (s *suite) agree(step faults.Step, undone time.Time) {
 // disagreement is where hosts differ from what there is; nil: nowhere.
 func (s *suite) disagreement() error {
 	want, have := faults.View{VIPs: s.vips}, make([]faults.View, len(s.hosts))
-	for _, service := range s.services {
-		var addrs []string
-		for _, h := range s.hosts {
-			name := service + "-" + h.Name()
-			addr := container{h, name}.addr()
-			addrs = append(addrs, addr)
-			want.Rotation = append(want.Rotation, fmt.Sprintf("default/%s %s on %s at %s", service, name, h.Name(), addr))
-		}
+	addrsOf := map[string][]string{}
+	for _, task := range s.tasks {
+		addr := task.addr()
+		addrsOf[task.service] = append(addrsOf[task.service], addr)
+		want.Rotation = append(want.Rotation, fmt.Sprintf("default/%s %s on %s at %s", task.service, task.name, task.h.Name(), addr))
+	}
+	for _, addrs := range addrsOf {
 		slices.Sort(addrs)
 		for _, published := range []bool{false, true} {
 			want.Kernel = append(want.Kernel, fmt.Sprintf("published %v: %v", published, addrs))

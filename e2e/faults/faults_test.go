@@ -14,7 +14,7 @@ var (
 )
 
 func take(seed uint64, n int) (all []Step) {
-	for s := range Plan(seed, hosts, services) {
+	for s := range Plan(seed, Cluster{hosts, services, hosts[:1]}) {
 		if all = append(all, s); len(all) == n {
 			break
 		}
@@ -45,8 +45,8 @@ func TestPlanHasEveryKindOnceARound(t *testing.T) {
 }
 
 func TestPlanNamesWhatItNeeds(t *testing.T) {
-	tasks, last := map[string]int{}, map[Kind]int{}
-	for i, s := range take(5, 40*len(kinds)) {
+	tasks, starts := map[string]int{}, 0
+	for _, s := range take(5, 40*len(kinds)) {
 		k := kinds[slices.IndexFunc(kinds, func(k struct {
 			kind        Kind
 			least, most time.Duration
@@ -70,12 +70,41 @@ func TestPlanNamesWhatItNeeds(t *testing.T) {
 		if strings.HasPrefix(string(s.Kind), "store") && s.Host != "f1" {
 			t.Errorf("%v: that host serves no store", s)
 		}
-		last[s.Kind] = i
+		if s.Starts == "" != (s.StartsOn == "") || s.Starts != "" && !(slices.Contains(services, s.Starts) && slices.Contains(hosts, s.StartsOn)) {
+			t.Errorf("%v: it starts %q on %q", s, s.Starts, s.StartsOn)
+		} else if s.Starts != "" {
+			starts++
+			if s.Kind == EngineFrozen && s.StartsOn == s.Host {
+				t.Errorf("%v: that engine starts nothing", s)
+			}
+		}
+	}
+	if starts < 200 || starts > 280 {
+		t.Errorf("something starts in %d of %d steps, want about half", starts, 40*len(kinds))
 	}
 	for task, n := range tasks {
 		if n < 13 || n > 14 {
 			t.Errorf("task %s is broken %d times of 80, with six tasks", task, n)
 		}
+	}
+}
+
+func TestPlanOfAClusterWithManyServers(t *testing.T) {
+	served := map[string]bool{}
+	n := 0
+	for s := range Plan(1, Cluster{hosts, services, hosts}) {
+		switch s.Kind {
+		case StoreRestored:
+			t.Fatalf("%v: the others have it still", s)
+		case StoreKilled, StoreFrozen:
+			served[s.Host] = true
+		}
+		if n++; n == 200 {
+			break
+		}
+	}
+	if len(served) != len(hosts) {
+		t.Errorf("only the stores of %v break", served)
 	}
 }
 

@@ -55,6 +55,14 @@ type Step struct {
 	Other   string        // of HostsApart, the other host
 	Service string        // of a task
 	Lasts   time.Duration // from when it is there until it is undone
+	// Starts is the service that gets one more task meanwhile, on the host StartsOn; "": nothing starts.
+	Starts, StartsOn string
+}
+
+// Cluster is what is there to be broken.
+type Cluster struct {
+	Hosts, Services []string
+	Servers         []string // hosts that serve the store
 }
 
 // String is the step as the time line has it.
@@ -70,15 +78,20 @@ func (s Step) String() string {
 	case LinkDelayed:
 		what = fmt.Sprintf("%s by %v: %s", s.Kind, Delay, s.Host)
 	}
+	if s.Starts != "" {
+		what += fmt.Sprintf(", while one more %s starts on %s", s.Starts, s.StartsOn)
+	}
 	return fmt.Sprintf("%s, for %v", what, s.Lasts)
 }
 
-// Plan is the faults of a seed, without end. The first of hosts serves the store. All kinds come once in an order by chance, then
+// Plan is the faults of a seed, without end. All kinds come once in an order by chance, then
 // once more in another one, and so on, so that a long run has each about as often. Services take turns, so that no task breaks
-// so often that it has to prove itself for longer each time (task-flapping).
-func Plan(seed uint64, hosts, services []string) iter.Seq[Step] {
+// so often that it has to prove itself for longer each time (task-flapping). A store is restored only where one host serves it: with
+// more, the others have it still.
+func Plan(seed uint64, c Cluster) iter.Seq[Step] {
 	return func(yield func(Step) bool) {
 		r := rand.New(rand.NewPCG(seed, 0))
+		hosts, services := c.Hosts, c.Services
 		task := r.IntN(len(hosts) * len(services)) // the last that was broken
 		for {
 			for _, i := range r.Perm(len(kinds)) {
@@ -89,11 +102,22 @@ func Plan(seed uint64, hosts, services []string) iter.Seq[Step] {
 				switch k.kind {
 				case HostsApart:
 					s.Other = hosts[at[1]]
-				case StoreKilled, StoreFrozen, StoreRestored:
-					s.Host = hosts[0]
+				case StoreRestored:
+					if len(c.Servers) > 1 {
+						continue
+					}
+					s.Host = c.Servers[0]
+				case StoreKilled, StoreFrozen:
+					s.Host = c.Servers[r.IntN(len(c.Servers))]
 				case TaskKilled, TaskFrozen:
 					task++
 					s.Host, s.Service = hosts[task/len(services)%len(hosts)], services[task%len(services)]
+				}
+				if r.IntN(2) == 0 {
+					s.Starts, s.StartsOn = services[r.IntN(len(services))], hosts[at[2%len(at)]]
+					if k.kind != EngineFrozen { // a frozen engine starts nothing
+						s.StartsOn = hosts[r.IntN(len(hosts))]
+					}
 				}
 				if !yield(s) {
 					return
