@@ -4,9 +4,11 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"shoal/e2e/faults"
 	"shoal/lab"
@@ -23,7 +25,7 @@ func (s *suite) do(step faults.Step) (undo func()) {
 		return func() { h.Docker("start", task.name); task.healthy() }
 	case faults.TaskFrozen:
 		h.Docker("pause", task.name)
-		return func() { h.Docker("unpause", task.name) }
+		return func() { h.Docker("unpause", task.name); task.healthy() } // the engine has it prove that anew
 	case faults.HostCut:
 		h.CutOff()
 		return h.Reconnect
@@ -47,6 +49,10 @@ func (s *suite) do(step faults.Step) (undo func()) {
 		return func() { _, _ = h.TryExec("kill", "-CONT", pid) } // its agent may have ended it
 	case faults.DiskFull:
 		return s.fillDisk(h)
+	case faults.ClockSkewed:
+		h.Skew(step.Skew)
+		h.clockIsWrong(step.Skew)
+		return func() { h.Skew(0) }
 	case faults.StoreRestored:
 		return s.restore(h)
 	}
@@ -87,6 +93,20 @@ func (s *suite) freeze(p *lab.Process) (thaw func()) {
 	}
 	send(syscall.SIGSTOP)
 	return func() { s.t.Helper(); send(syscall.SIGCONT) }
+}
+
+// clockIsWrong checks that the host's agent has another time than this process, by so much: an HTTP server says what time it is.
+func (h *host) clockIsWrong(by time.Duration) {
+	h.t.Helper()
+	resp, err := h.dial("/v1/status")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	is, err := http.ParseTime(resp.Header.Get("Date"))
+	if off := time.Until(is) - by; err != nil || off.Abs() > 5*time.Second {
+		h.t.Fatalf("the agent of %s says that it is %v, %v; its clock is to be wrong by %v", h.Name(), is, err, by)
+	}
 }
 
 // store is the number of the process that the host's agent has for its store, on the host.

@@ -70,9 +70,6 @@ type suiteLoad struct {
 // seed. Requests go all the time from each host and from a container there, by VIP and by name, and from outside by each host's published
 // ports. After each fault no request has failed that could have been served, none was answered by a wrong service, and all hosts agree, with
 // their kernels, within ten seconds. `make faults` runs it for as long as asked.
-//
-// No clock is skewed. Linux has one wall clock a kernel, time namespaces do not have it, and Go reads it without the C library,
-// so that nothing can be put between.
 func TestHostsFaults(t *testing.T) {
 	s := &suite{seed: cmp.Or(*faultsSeed, rand.Uint64N(1<<32)), services: []string{"one", "two", "three"},
 		excused: map[string]int{}, agreement: map[faults.Kind][]time.Duration{}}
@@ -108,6 +105,7 @@ func (s *suite) start(t *testing.T) {
 	l := shared.With(t)
 	s.members = &members{t: t, outside: l.Outside()}
 	for _, h := range l.Hosts("f1", "f2", "f3") {
+		h.Skew(0)
 		h.Exec("mkdir", "-p", faultsState)
 		h.Exec("mount", "-t", "tmpfs", "-o", "size="+faultsDisk, "tmpfs", faultsState)
 		s.hosts = append(s.hosts, &host{h, t})
@@ -190,6 +188,11 @@ func (s *suite) step(step faults.Step) {
 	s.undo = s.do(step)
 	s.windows[at].Broken = time.Now()
 	over := time.After(step.Lasts)
+	if step.Restarts {
+		h := s.host(step.Host)
+		h.KillAgent(syscall.SIGKILL)
+		h.StartAgent(s.args()...)
+	}
 	if step.Starts != "" {
 		s.tasks = append(s.tasks, s.run(step.Starts, s.host(step.StartsOn), step.Starts+"-"+step.StartsOn+"-more", "1s"))
 	}

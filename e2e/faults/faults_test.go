@@ -67,6 +67,12 @@ func TestPlanNamesWhatItNeeds(t *testing.T) {
 		if apart := s.Kind == HostsApart; apart != slices.Contains(hosts, s.Other) || s.Other == s.Host {
 			t.Errorf("%v: the other host is %q", s, s.Other)
 		}
+		if s.Restarts && !slices.Contains(withRestart, s.Kind) {
+			t.Errorf("%v: its agent restarts", s)
+		}
+		if skewed := s.Kind == ClockSkewed; skewed != (s.Skew != 0) || s.Skew.Abs() > 24*time.Hour || s.Skew%time.Second != 0 {
+			t.Errorf("%v: its clock is wrong by %v", s, s.Skew)
+		}
 		if strings.HasPrefix(string(s.Kind), "store") && s.Host != "f1" {
 			t.Errorf("%v: that host serves no store", s)
 		}
@@ -159,6 +165,7 @@ func TestExcuse(t *testing.T) {
 		{"the store is frozen", w(Step{Kind: StoreFrozen, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"the store is restored", w(Step{Kind: StoreRestored, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"a disk is full", w(Step{Kind: DiskFull, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
+		{"a clock is wrong", w(Step{Kind: ClockSkewed, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"a link is slow", w(Step{Kind: LinkDelayed, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"an earlier fault of several", append(slices.Clone(killed), w(Step{Kind: AgentKilled, Host: "f2"}, 16, 18)...), request("f2", "f2", "one", 10.5, 15.5), true},
 	} {

@@ -3,7 +3,9 @@ package faults
 import (
 	"fmt"
 	"iter"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -23,6 +25,7 @@ const (
 	StoreKilled   Kind = "store killed"    // the process of etcd, by SIGKILL
 	StoreFrozen   Kind = "store frozen"    // the process of etcd, by SIGSTOP
 	DiskFull      Kind = "disk full"       // that of the state folder
+	ClockSkewed   Kind = "clock skewed"    // the agent's, and its store's; it jumps, and jumps back
 	StoreRestored Kind = "store restored"  // from an older backup, all else in the state folder being lost
 )
 
@@ -36,7 +39,7 @@ var kinds = []struct {
 }{
 	{TaskKilled, 2 * time.Second, 5 * time.Second},
 	{TaskFrozen, 2 * time.Second, 8 * time.Second},
-	{HostCut, time.Second, 10 * time.Second},
+	{HostCut, 200 * time.Millisecond, 10 * time.Second},
 	{HostsApart, time.Second, 10 * time.Second},
 	{LinkDelayed, 4 * time.Second, 10 * time.Second},
 	{AgentKilled, 0, 6 * time.Second},
@@ -45,8 +48,12 @@ var kinds = []struct {
 	{StoreKilled, time.Second, 4 * time.Second},
 	{StoreFrozen, time.Second, 12 * time.Second},
 	{DiskFull, 3 * time.Second, 10 * time.Second},
+	{ClockSkewed, 2 * time.Second, 10 * time.Second},
 	{StoreRestored, 0, 3 * time.Second},
 }
+
+// withRestart are the kinds that an agent may be restarted in.
+var withRestart = []Kind{HostCut, HostsApart, LinkDelayed, EngineFrozen, StoreFrozen, ClockSkewed, DiskFull}
 
 // Step is one fault.
 type Step struct {
@@ -54,9 +61,11 @@ type Step struct {
 	Host    string
 	Other   string        // of HostsApart, the other host
 	Service string        // of a task
+	Skew    time.Duration // of a clock, forward or back, in whole seconds
 	Lasts   time.Duration // from when it is there until it is undone
 	// Starts is the service that gets one more task meanwhile, on the host StartsOn; "": nothing starts.
 	Starts, StartsOn string
+	Restarts         bool // the agent of Host is killed meanwhile, and starts while things are broken
 }
 
 // Cluster is what is there to be broken.
@@ -75,8 +84,13 @@ func (s Step) String() string {
 		what = fmt.Sprintf("%s: %s", s.Kind, s.Host)
 	case HostsApart:
 		what = fmt.Sprintf("%s: %s and %s", s.Kind, s.Host, s.Other)
+	case ClockSkewed:
+		what = fmt.Sprintf("%s by %v on %s", s.Kind, s.Skew, s.Host)
 	case LinkDelayed:
 		what = fmt.Sprintf("%s by %v: %s", s.Kind, Delay, s.Host)
+	}
+	if s.Restarts {
+		what += ", its agent being restarted"
 	}
 	if s.Starts != "" {
 		what += fmt.Sprintf(", while one more %s starts on %s", s.Starts, s.StartsOn)
@@ -102,6 +116,11 @@ func Plan(seed uint64, c Cluster) iter.Seq[Step] {
 				switch k.kind {
 				case HostsApart:
 					s.Other = hosts[at[1]]
+				case ClockSkewed: // from seconds to a day, small ones and large ones as often
+					s.Skew = time.Duration(math.Exp(r.Float64()*math.Log(86400))) * time.Second
+					if r.IntN(2) == 0 {
+						s.Skew = -s.Skew
+					}
 				case StoreRestored:
 					if len(c.Servers) > 1 {
 						continue
@@ -113,6 +132,7 @@ func Plan(seed uint64, c Cluster) iter.Seq[Step] {
 					task++
 					s.Host, s.Service = hosts[task/len(services)%len(hosts)], services[task%len(services)]
 				}
+				s.Restarts = slices.Contains(withRestart, k.kind) && r.IntN(2) == 0
 				if r.IntN(2) == 0 {
 					s.Starts, s.StartsOn = services[r.IntN(len(services))], hosts[at[2%len(at)]]
 					if k.kind != EngineFrozen { // a frozen engine starts nothing
