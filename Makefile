@@ -137,7 +137,7 @@ faults: PLANE := nftables
 faults: deps tests ## break tasks, agents, stores, links and disks by chance, under load (FAULTS_TIME=10m, SEED=…, KIND=…, SERVERS=3; PLANE=ipvs)
 	cd e2e && ../bin/lab run --plane $(PLANE) --mem 3G --timeout 0 -- ../bin/e2e.test -test.v -test.timeout 0 -test.run '^TestHostsFaults$$' \
 		$(if $(FAULTS_TIME),-faults-time $(FAULTS_TIME)) $(if $(SEED),-faults-seed $(SEED)) \
-		$(if $(SERVERS),-faults-servers $(SERVERS)) $(if $(KIND),-faults-kind '$(KIND)')
+		$(if $(SERVERS),-faults-servers $(SERVERS)) $(if $(KIND),-faults-kind '$(KIND)') $(if $(OLD_BACKUP),-faults-old-backup)
 
 # SUITES=trixie and STEPS=walk,firewalld pick some; QUICK=1 is one host, the walk and the table of who reaches what.
 .PHONY: test-hosts

@@ -134,9 +134,12 @@ func (s *suite) backup() {
 	h.Shoal("store", "backup", filepath.Join(h.Dir(), "backup"), "--passphrase-file", filepath.Join(h.Dir(), "secret"))
 }
 
-// restore has the host that serves the store lose its state folder, and the backup take its place.
+// restore has the host that serves the store lose its state folder, and a backup take its place.
 func (s *suite) restore(h *host) (undo func()) {
 	s.t.Helper()
+	if !*faultsBackup {
+		s.backup()
+	}
 	h.KillAgent(syscall.SIGKILL)
 	h.Exec("rm", "-r", faultsState+"/shoal")
 	return func() {

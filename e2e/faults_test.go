@@ -22,6 +22,7 @@ var (
 	faultsTime    = flag.Duration("faults-time", time.Minute, "how long TestHostsFaults begins new faults")
 	faultsKind    = flag.String("faults-kind", "", "only those of its faults whose kind is this, such as \"agent frozen\"")
 	faultsServers = flag.Int("faults-servers", 1, "how many of its hosts serve the store, 1 or 3")
+	faultsBackup  = flag.Bool("faults-old-backup", false, "the backup that a store is restored from is one of the first service alone, instead of one made just before")
 	faultsSeed    = flag.Uint64("faults-seed", 0, "the seed of its faults; 0: another one each time")
 )
 
@@ -137,7 +138,7 @@ func (s *suite) start(t *testing.T) {
 		}
 		s.vips["default/"+service] = s.hosts[0].vip(service)
 		if i == 0 {
-			s.backup() // it does not know the other services
+			s.backup()
 		}
 	}
 	lab.Eventually(t, 2*waitLimit, "all hosts agree", func() error { return s.disagreement() })

@@ -26,7 +26,7 @@ const (
 	StoreFrozen   Kind = "store frozen"    // the process of etcd, by SIGSTOP
 	DiskFull      Kind = "disk full"       // that of the state folder
 	ClockSkewed   Kind = "clock skewed"    // the agent's, and its store's; it jumps, and jumps back
-	StoreRestored Kind = "store restored"  // from an older backup, all else in the state folder being lost
+	StoreRestored Kind = "store restored"  // from a backup, all else in the state folder being lost
 )
 
 // Delay is by how much a delayed link is late, each way.
