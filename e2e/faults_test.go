@@ -121,6 +121,7 @@ func (s *suite) start(t *testing.T) {
 			h.Exec("umount", faultsState)
 		}
 		if t.Failed() {
+			slices.SortStableFunc(s.timeline, func(a, b string) int { return cmp.Compare(a[:7], b[:7]) }) // some lines came late
 			t.Logf("seed %d:\n%s", s.seed, strings.Join(s.timeline, "\n"))
 		}
 	})
@@ -358,7 +359,7 @@ func (s *suite) judge(when string) {
 func (s *suite) fail(format string, args ...any) {
 	s.t.Helper()
 	what := fmt.Sprintf(format, args...)
-	s.note("FAILED: %s", what)
+	s.timeline = append(s.timeline, s.at(time.Now())+"  FAILED: "+what)
 	s.t.Errorf("seed %d: %s", s.seed, what)
 	for _, h := range s.hosts {
 		if p := h.Agent(); p != nil {
