@@ -76,8 +76,18 @@ bin/firewalld:
 	@cd $@.part && for d in *.deb; do dpkg -x $$d .; done && rm *.deb
 	@mv $@.part $@
 
+# shoal with a wall clock that a test can set: lab/clock/doc.go. What is added to Go's time.Now has to be there, else the clock is right.
+.PHONY: clock
+clock:
+	@mkdir -p bin/clock
+	@src=$$($(GO) env GOROOT)/src/time; \
+	sed 's/^\tsec, nsec, mono := [a-zA-Z]*ow()$$/&\n\tsec += skew()/' $$src/time.go >bin/clock/time.go; \
+	grep -q 'skew()' bin/clock/time.go || { echo "this Go's time.Now is another: see lab/clock/doc.go" >&2; exit 1; }; \
+	printf '{"Replace": {"%s": "%s", "%s": "%s"}}\n' $$src/time.go $(CURDIR)/bin/clock/time.go $$src/skew.go $(CURDIR)/lab/clock/skew.go.txt >bin/clock/overlay.json
+	$(GO) build -overlay bin/clock/overlay.json -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal-clock ./cmd/shoal
+
 .PHONY: tests
-tests: tools bin/firewalld # what runs in the lab
+tests: tools clock bin/firewalld # what runs in the lab
 	@mkdir -p bin/kernel
 	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
 	for p in $(ALL_KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
@@ -91,12 +101,12 @@ e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=re
 	$(call run-e2e,$(PLANE),$(if $(RUN),-test.run '$(RUN)'))
 
 # These tests of several hosts make hosts of their own, and so need not be with the others.
-OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Join|Port53|TheEngines)
+OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Faults|Join|Port53|TheEngines)
 
 # These tests are of what no data plane has a part in: settings, the command line, the store, who joins, the engine's events. They
 # run with the first of the data planes only, which is the faster one.
 ANY_PLANE_ALONE := AFullDisk|AnAgentThat|Check|Completion|ContainersAre|JSON|NothingIsLeft|NotRoot|OneAgent|SmallPool|SocketIs|Where|WrongSettings
-ANY_PLANE_HOSTS := AnAddressChanges|AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Join|Listen|Networkd|ThreeServers
+ANY_PLANE_HOSTS := AnAddressChanges|AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Faults|Join|Listen|Networkd|ThreeServers
 ANY_PLANE := ^Test(($(ANY_PLANE_ALONE))|Hosts($(ANY_PLANE_HOSTS)))
 
 # What is not run with a data plane besides.
@@ -120,6 +130,14 @@ endef
 test: deps unit tests ## run all tests
 	@failed=; $(foreach p,$(TEST_PLANES),$(call test-plane,$p) || failed="$$failed $p";) \
 	[ -z "$$failed" ] || { echo "failed with the data plane:$$failed" >&2; exit 1; }
+
+# A run that failed is made again with its SEED.
+.PHONY: faults
+faults: PLANE := nftables
+faults: deps tests ## break tasks, agents, stores, links and disks by chance, under load (FAULTS_TIME=10m, SEED=…, KIND=…, SERVERS=3; PLANE=ipvs)
+	cd e2e && ../bin/lab run --plane $(PLANE) --mem 3G --timeout 0 -- ../bin/e2e.test -test.v -test.timeout 0 -test.run '^TestHostsFaults$$' \
+		$(if $(FAULTS_TIME),-faults-time $(FAULTS_TIME)) $(if $(SEED),-faults-seed $(SEED)) \
+		$(if $(SERVERS),-faults-servers $(SERVERS)) $(if $(KIND),-faults-kind '$(KIND)') $(if $(OLD_BACKUP),-faults-old-backup)
 
 # SUITES=trixie and STEPS=walk,firewalld pick some; QUICK=1 is one host, the walk and the table of who reaches what.
 .PHONY: test-hosts

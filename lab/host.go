@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"shoal/lab/clock"
 	"shoal/lab/wait"
 )
 
@@ -173,14 +174,18 @@ func (h *Host) StartAgent(args ...string) {
 		h.t.Fatalf("%s: its agent runs already", h.name)
 	}
 	h.args = slices.Clone(args)
+	program := []string{"shoal"}
+	if h.clock != nil {
+		program = []string{"env", h.clock.Env(), clock.Program}
+	}
 	var err error
-	h.agent, err = h.background(filepath.Join(h.dir, "agent.log"), append([]string{"shoal", "agent",
+	h.agent, err = h.background(filepath.Join(h.dir, "agent.log"), append(append(program, "agent",
 		"--node", h.name,
 		"--state-dir", filepath.Join(h.dir, "state"),
 		"--run-dir", h.runDir(),
-		"--docker-host", "unix://" + h.dockerSocket(),
+		"--docker-host", "unix://"+h.dockerSocket(),
 		"--servers", "manual", // one host's store is what most tests are about
-	}, args...)...)
+	), args...)...)
 	if err != nil {
 		h.t.Fatalf("%s: start its agent: %v", h.name, err)
 	}
@@ -189,6 +194,27 @@ func (h *Host) StartAgent(args ...string) {
 	})
 	if err != nil {
 		h.t.Fatalf("%s: its agent does not answer: %v\n%s", h.name, err, end(h.agent.Output()))
+	}
+}
+
+// Skew has the host's agent, and its store, see a time of day that is wrong by so much, in whole seconds. Before an agent's first
+// start it has to be called once, with 0: only then the program is one that can be skewed (see [shoal/lab/clock]).
+func (h *Host) Skew(by time.Duration) {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var err error
+	if h.clock == nil {
+		var c clock.Clock
+		if c, err = clock.New(h.dir); err == nil {
+			h.clock = &c
+		}
+	}
+	if err == nil {
+		err = h.clock.Skew(by)
+	}
+	if err != nil {
+		h.t.Fatalf("%s: %v", h.name, err)
 	}
 }
 

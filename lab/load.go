@@ -56,6 +56,9 @@ func (l *Load) progress() (ok, failed int) {
 	return 0, 0
 }
 
+// Requests are those that have ended so far, where its flags say --each.
+func (l *Load) Requests() []traffic.Request { return traffic.ParseRequests(l.p.Output()) }
+
 // Stop ends it and returns what became of the requests.
 func (l *Load) Stop() traffic.Summary {
 	l.m.t.Helper()

@@ -15,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"shoal/lab/clock"
 )
 
 // Machine is a set of namespaces with one interface, eth0, on the wire.
@@ -36,7 +38,8 @@ type machine struct {
 	mu     sync.Mutex
 	engine *Process
 	agent  *Process
-	args   []string // the agent's
+	args   []string     // the agent's
+	clock  *clock.Clock // of the agent; nil: the machine's own
 }
 
 // addMachine makes a machine whose address is the n-th of a wire.

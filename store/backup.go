@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +69,9 @@ func Restore(dir, node, file string, role Role) (err error) {
 }
 
 // restoreSnapshot makes the data folder of an etcd, which is its only member, from a
-// snapshot.
+// snapshot. Its cluster ID, which is made of the token, is one of its own: where one backup is
+// restored twice, what was written in between has the same revisions as what comes after, so that hosts would take
+// the second store for the first and leave out what it has lost.
 func restoreSnapshot(file, to, node string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err
@@ -76,7 +79,7 @@ func restoreSnapshot(file, to, node string) error {
 	const peer = "http://127.0.0.1:2380" // until the agent starts, which knows its address
 	if err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
 		SnapshotPath: file, Name: node, OutputDataDir: to, PeerURLs: []string{peer}, InitialCluster: node + "=" + peer,
-		InitialClusterToken: "shoal", RevisionBump: revisionBump, MarkCompacted: true,
+		InitialClusterToken: "shoal-" + rand.Text(), RevisionBump: revisionBump, MarkCompacted: true,
 	}); err != nil {
 		return errors.Join(fmt.Errorf("restore the store: %w", err), os.RemoveAll(to))
 	}

@@ -57,6 +57,40 @@ func TestAnEtcdThatDoesNotStartIsTriedAgain(t *testing.T) {
 	settled(t, a)
 }
 
+// TestTheOnlyServerOfAClusterStartsWithoutItsEtcd: its disk may be full when the agent starts. It goes on without, as a host
+// that is alone does.
+func TestTheOnlyServerOfAClusterStartsWithoutItsEtcd(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	s := cl.open("s")
+	if err := s.Serve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.SetLocal(local(ctr("s", "1", "10.0.0.1")))
+	settled(t, s)
+	s.Close()
+	data := dataDir(cl.dirs["s"])
+	if err := os.Rename(data, data+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(data, []byte("no folder"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = cl.open("s")
+	if err := s.Down(); err == nil || !strings.Contains(err.Error(), data) {
+		t.Errorf("it is down: %v", err)
+	}
+	if err := os.Remove(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(data+".away", data); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs", func() bool { return s.Down() == nil })
+	s.SetLocal(local(ctr("s", "2", "10.0.0.2")))
+	settled(t, s)
+}
+
 // TestAnEtcdEndsWithItsAgent, however that ends: its end of the connection is closed then.
 func TestAnEtcdEndsWithItsAgent(t *testing.T) {
 	t.Parallel()

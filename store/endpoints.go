@@ -14,7 +14,11 @@ func (s *Store) endpoints() []string {
 	case s.server != nil && !s.server.unlisted:
 		own = s.server.endpoint
 	}
-	return choose(own, s.others(), s.dead, s.place.Servers, s.found)
+	all := choose(own, s.others(), s.dead, s.place.Servers, s.found)
+	if len(all) == 0 && s.place.Role == RoleServer {
+		all = []string{socketEndpoint(s.o.StateDir)} // the only server's own, which is down
+	}
+	return all
 }
 
 // others are the endpoints of servers, by host, but for this host's own.

@@ -28,6 +28,16 @@ type Load struct {
 	Count int
 	// Progress, where there is one, is told ten times a second how many requests have been answered, and have failed.
 	Progress func(ok, failed int)
+	// Each, where there is one, is given every request once it has ended. It is called by one worker at a time.
+	Each func(Request)
+}
+
+// Request is what became of one request of a load. Times are Unix nanoseconds.
+type Request struct {
+	Begun    int64  `json:"begun"`
+	Ended    int64  `json:"ended"`
+	Hostname string `json:"hostname,omitempty"` // who answered
+	Error    string `json:"error,omitempty"`    // what went wrong, as in Summary.Errors; "": it was answered
 }
 
 // Summary is what became of a load. Times are Unix nanoseconds, 0 where there is none; durations are nanoseconds.
@@ -55,7 +65,7 @@ type Summary struct {
 
 // Run makes requests until Count is reached or ctx ends. A request that the end of ctx cuts short is not counted.
 func (l Load) Run(ctx context.Context) (Summary, error) {
-	tally := &tally{Summary: Summary{
+	tally := &tally{each: l.Each, Summary: Summary{
 		Started: time.Now().UnixNano(),
 		Errors:  map[string]int{}, Hostnames: map[string]int{}, Clients: map[string]int{},
 	}}
@@ -114,6 +124,7 @@ type tally struct {
 	mu sync.Mutex
 	Summary
 	took []time.Duration
+	each func(Request)
 }
 
 func (t *tally) add(begun time.Time, r Reply, err error) {
@@ -121,6 +132,13 @@ func (t *tally) add(begun time.Time, r Reply, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.Sent++
+	if t.each != nil {
+		one := Request{Begun: begun.UnixNano(), Ended: now.UnixNano(), Hostname: r.Hostname}
+		if err != nil {
+			one.Error = cause(err)
+		}
+		t.each(one)
+	}
 	if err != nil {
 		t.Failed++
 		t.LastFailure = begun.UnixNano()
@@ -209,4 +227,16 @@ func ParseSummaries(output string) (all []Summary, err error) {
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// ParseRequests reads the requests that whoami prints with --each, in the order in which they ended. Other lines, and a last
+// one that is not whole, are skipped.
+func ParseRequests(output string) (all []Request) {
+	for line := range strings.Lines(output) {
+		var r Request
+		if strings.HasPrefix(line, `{"begun":`) && strings.HasSuffix(line, "\n") && json.Unmarshal([]byte(line), &r) == nil {
+			all = append(all, r)
+		}
+	}
+	return all
 }

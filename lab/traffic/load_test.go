@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -66,6 +67,30 @@ func TestLoadEndsWithItsContextAndCountsNothingCutShort(t *testing.T) {
 	s, err := Load{Target: server.URL, Workers: 3}.Run(ctx)
 	if err != nil || s.Sent != 0 {
 		t.Errorf("got %+v, %v; want nothing sent", s, err)
+	}
+}
+
+func TestEveryRequestOfALoadIsTold(t *testing.T) {
+	n := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n++; n == 2 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintf(w, "hostname=box%d\n", n)
+	}))
+	defer server.Close()
+	var text strings.Builder
+	out := json.NewEncoder(&text)
+	s, err := Load{Target: server.URL, Count: 3, Each: func(r Request) { _ = out.Encode(r) }}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := ParseRequests("3 0\n" + text.String() + "{\"sent\":3}\n{\"begun\":7")
+	if len(all) != 3 || all[0].Hostname != "box1" || all[0].Error != "" || all[1].Error != "status 503 Service Unavailable" {
+		t.Fatalf("%+v", all)
+	}
+	if all[0].Begun < s.Started || all[0].Ended <= all[0].Begun || all[2].Ended > s.Ended {
+		t.Errorf("times do not follow each other: %+v in %+v", all, s)
 	}
 }
 

@@ -3,7 +3,7 @@
 //
 //	whoami serve [--http PORTS] [--tcp PORTS] [--udp PORTS] [--sctp PORTS] [--next URL]
 //	whoami get   [--timeout D] [--from-port N] [--payload TEXT] URL
-//	whoami load  [--keep] [--workers N] [--interval D] [--count N] [--for D] [--until-file PATH] [--progress] ... URL...
+//	whoami load  [--keep] [--workers N] [--interval D] [--count N] [--for D] [--until-file PATH] [--progress] [--each] ... URL...
 //
 // serve answers HTTP on / and every other path with its fields (see package shoal/lab/traffic), a line each, and on
 // /health 200, or 503 while the file /tmp/sick exists; /slow?d=2s after that time; /bytes?n=1000 with as many bytes;
@@ -12,6 +12,6 @@
 // SIGTERM it takes no new connections, and finishes the requests it has, for up to 10 s.
 //
 // get prints the answer; its status is 1 where there is none. load asks until told to stop, by SIGTERM or a flag, and
-// prints its summary as a line of JSON. Of several targets, which --count has to be given for, it asks one after the
+// prints its summary as a line of JSON, with --each one for every request before it. Of several targets, which --count has to be given for, it asks one after the
 // other, and prints a line each.
 package main

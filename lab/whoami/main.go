@@ -82,6 +82,7 @@ func load(ctx context.Context, flags *flag.FlagSet) error {
 	flags.DurationVar(&l.Interval, "interval", 20*time.Millisecond, "time from one request of a worker to its next")
 	flags.IntVar(&l.Count, "count", 0, "stop after so many requests")
 	progress := flags.Bool("progress", false, "say on standard error, ten times a second, how many were answered and failed")
+	each := flags.Bool("each", false, "print every request too, as a line of JSON, once it has ended")
 	limit := flags.Duration("for", 0, "stop after this time")
 	file := flags.String("until-file", "", "stop once this `file` exists")
 	targets, err := parseTargets(flags)
@@ -93,6 +94,10 @@ func load(ctx context.Context, flags *flag.FlagSet) error {
 	}
 	if *progress {
 		l.Progress = func(ok, failed int) { fmt.Fprintln(os.Stderr, ok, failed) }
+	}
+	if *each {
+		out := json.NewEncoder(os.Stdout)
+		l.Each = func(r traffic.Request) { _ = out.Encode(r) } // nobody is left to tell that nobody reads
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

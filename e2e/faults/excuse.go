@@ -1,0 +1,71 @@
+package faults
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Request is one that has ended.
+type Request struct {
+	From    string // the machine that made it
+	Via     string // the host whose kernel chose the task
+	Service string // that it is for
+	Begun   time.Time
+	Ended   time.Time
+	By      string // the task that answered, SERVICE-HOST; "": none did
+	Error   string // "": it was answered
+}
+
+// Wrong says that a task of another service has answered, which no fault excuses.
+func (r Request) Wrong() bool { return r.By != "" && !strings.HasPrefix(r.By, r.Service+"-") }
+
+// Window is when a fault was there.
+type Window struct {
+	Step
+	Began  time.Time // before anything was broken
+	Broken time.Time // after all was
+	Undone time.Time // after all was put right; zero: not yet
+}
+
+// How long what is broken may stay in the rotation of hosts.
+const (
+	taskGone = time.Second     // a task whose engine tells that it has ended or is paused
+	hostGone = 3 * time.Second // a host that is silent
+)
+
+// Excuse says why a failed request may have failed because of one of the faults; "": none of them excuses it.
+//
+// Most faults excuse nothing: packets pass neither agents nor the store nor engines, and what a state folder's disk holds is not
+// asked while there is an agent.
+func Excuse(windows []Window, r Request) string {
+	for _, w := range slices.Backward(windows) {
+		switch w.Kind {
+		case TaskKilled, TaskFrozen:
+			if r.Service == w.Service && w.during(r, taskGone) {
+				return "its task was not gone from rotation yet"
+			}
+		case HostCut:
+			if r.Via == w.Host && r.From != w.Host && w.during(r, 0) {
+				return "it was made to a host that was cut off"
+			}
+			if w.during(r, hostGone) {
+				return "a host was not gone from rotation yet"
+			}
+		case HostsApart:
+			if (r.Via == w.Host || r.Via == w.Other) && w.during(r, hostGone) {
+				return "a host was not gone from the other one's rotation yet"
+			}
+		}
+	}
+	return ""
+}
+
+// during says that a request was under way while things broke or in the first so long after that, 0: before they were put right.
+func (w Window) during(r Request, first time.Duration) bool {
+	until := w.Undone
+	if end := w.Broken.Add(first); first > 0 && (until.IsZero() || end.Before(until)) {
+		until = end
+	}
+	return r.Ended.After(w.Began) && (until.IsZero() || r.Begun.Before(until))
+}
