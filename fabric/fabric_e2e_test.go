@@ -488,7 +488,7 @@ func TestInspectTellsWhatTheKernelDoes(t *testing.T) {
 		if err := CheckPool(model.Pools{prefix("10.244.0.0/16")}); err == nil || !strings.Contains(err.Error(), "10.244.1.0/24, which this host routes to br-mesh") {
 			t.Errorf("pool on a bridge: %v", err)
 		}
-		if err := CheckPool(prefix("10.0.0.0/8"), "br-mesh"); err == nil || !strings.Contains(err.Error(), "10.1.0.0/24") {
+		if err := CheckPool(model.Pools{prefix("10.0.0.0/8")}, "br-mesh"); err == nil || !strings.Contains(err.Error(), "10.1.0.0/24") {
 			t.Errorf("pool over a link: %v", err)
 		}
 		return nil
