@@ -28,7 +28,7 @@ type Window struct {
 	// Restarted is when the agent of Host was there again, which was restarted meanwhile: it cannot have seen before what broke. Zero: it was
 	// not restarted.
 	Restarted time.Time
-	Undone time.Time // after all was put right; zero: not yet
+	Undone    time.Time // after all was put right; zero: not yet
 }
 
 // How long what is broken may stay in the rotation of hosts.
