@@ -194,6 +194,7 @@ func (s *suite) step(step faults.Step) {
 		h := s.host(step.Host)
 		h.KillAgent(syscall.SIGKILL)
 		h.StartAgent(s.args()...)
+		s.windows[at].Restarted = time.Now()
 	}
 	if step.Starts != "" {
 		s.tasks = append(s.tasks, s.run(step.Starts, s.host(step.StartsOn), step.Starts+"-"+step.StartsOn+"-more", "1s"))

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"shoal/lab"
 	"shoal/lab/kernel"
+	"shoal/lab/traffic"
 )
 
 // TestLabIsWhatItSaysItIs is about the lab alone: no shoal takes part. What fails here fails all the others.
@@ -133,6 +135,47 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 	})
 	lap("cut off and reconnected")
 
+	t.Run("a link is late, and loses nothing", func(t *testing.T) {
+		l := l.With(t)
+		a := l.Host("a")
+		url := fmt.Sprintf("http://%v:8080/", a.Addr())
+		stop := a.Delay(100 * time.Millisecond)
+		if s := parsed(t, l.Outside().Exec("whoami", "load", "--count", "3", url)); s.Failed > 0 || s.P50 < 400*time.Millisecond { // to connect and to ask
+			t.Errorf("by a link with a delay of 100 ms each way: %+v", s)
+		}
+		if s := parsed(t, l.Outside().Exec("whoami", "load", "--timeout", "30s", "--count", "1", url+"bytes?n=3000000")); s.Failed > 0 {
+			t.Errorf("3 MB by a link with a delay: %v", s.Errors)
+		}
+		stop()
+		if s := parsed(t, l.Outside().Exec("whoami", "load", "--count", "5", url)); s.Failed > 0 || s.P50 > 300*time.Millisecond {
+			t.Errorf("by a link without a delay again: %+v", s)
+		}
+	})
+	lap("a late link")
+
+	t.Run("two are cut apart", func(t *testing.T) {
+		l := l.With(t)
+		a, b, c := l.Host("a"), l.Host("b"), l.Host("c")
+		ping := func(from *lab.Machine, to *lab.Host) error {
+			_, err := from.TryExec("busybox", "ping", "-c1", "-W1", to.Addr().String())
+			return err
+		}
+		join := l.CutApart(&a.Machine, &b.Machine)
+		if ping(&a.Machine, b) == nil || ping(&b.Machine, a) == nil {
+			t.Error("hosts that are cut apart reach each other")
+		}
+		for _, h := range []*lab.Host{a, b} {
+			if err := errors.Join(ping(&h.Machine, c), ping(&c.Machine, h), ping(l.Outside(), h)); err != nil {
+				t.Errorf("%s does not reach the others: %v", h.Name(), err)
+			}
+		}
+		join()
+		if err := ping(&a.Machine, b); err != nil {
+			t.Errorf("they are not joined again: %v", err)
+		}
+	})
+	lap("two are cut apart")
+
 	t.Run("the engine restarts", func(t *testing.T) {
 		a := l.With(t).Host("a")
 		a.StopDocker()
@@ -166,6 +209,15 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 		}
 	})
 	lap("nothing is left")
+}
+
+func parsed(t *testing.T, output string) traffic.Summary {
+	t.Helper()
+	s, err := traffic.ParseSummary(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // balanceByIPVS balances 10.96.0.1:80 on a host to a task.

@@ -1,7 +1,11 @@
 package store
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +106,48 @@ func TestAnEtcdEndsWithItsAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait.For(t, 10*time.Second, "it has ended", func() bool { return srv.stopped() })
+}
+
+// TestAnEtcdThatHangsEndsWithItsAgent: it does not notice that its end of the connection is closed.
+func TestAnEtcdThatHangsEndsWithItsAgent(t *testing.T) {
+	const dir = "SHOAL_TEST_AGENT"
+	if at := os.Getenv(dir); at != "" { // the agent
+		_, srv := open(t, "a", at).role()
+		if err := os.WriteFile(filepath.Join(at, "pid"), []byte(strconv.Itoa(srv.pid)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		select {}
+	}
+	// Where nobody of its session is its parent any more, the kernel wakes a process that is stopped.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	at := shortDir(t)
+	agent := exec.Command("/proc/self/exe", "-test.run=^TestAnEtcdThatHangsEndsWithItsAgent$")
+	agent.Env = append(os.Environ(), dir+"="+at)
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Process.Kill()
+	pid := 0
+	eventually(t, "its etcd runs", func() bool {
+		b, _ := os.ReadFile(filepath.Join(at, "pid"))
+		pid, _ = strconv.Atoi(string(b))
+		return pid > 0
+	})
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = agent.Wait() // "signal: killed"
+	defer func() { _ = unix.Kill(pid, unix.SIGKILL) }()
+	eventually(t, "its etcd has ended", func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(b), ") Z ")
+	})
 }
 
 func TestWhatToDoAboutAStoreThatDoesNotStart(t *testing.T) {

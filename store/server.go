@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -161,21 +162,30 @@ func (s *server) spawn(log *slog.Logger) (*json.Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	process, logged, err := startChild(theirs)
-	if err != nil {
-		s.agent.Close()
-		return nil, err
-	}
-	s.pid = process.Process.Pid
+	started := make(chan error)
 	go func() {
+		// The kernel takes the end of the thread that started the process for the end of the agent.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		process, logged, err := startChild(theirs)
+		if err == nil {
+			s.pid = process.Process.Pid
+		}
+		if started <- err; err != nil {
+			return
+		}
 		last := s.relay(logged, log)
-		err := process.Wait()
+		err = process.Wait()
 		s.agent.Close()
 		if !s.closing.Load() {
 			s.why = cmp.Or(last, fmt.Sprint("its process ended: ", cmp.Or(err, errors.New("by itself"))))
 		}
 		close(s.exited)
 	}()
+	if err := <-started; err != nil {
+		s.agent.Close()
+		return nil, err
+	}
 	return json.NewDecoder(s.agent), nil
 }
 
@@ -187,8 +197,9 @@ func startChild(agent *os.File) (process *exec.Cmd, logged io.Reader, err error)
 	}
 	// The program that runs, even where another version lies in its place by now.
 	c := &exec.Cmd{Path: "/proc/self/exe", Args: []string{childName}, ExtraFiles: []*os.File{agent}}
-	// A signal that a terminal sends to the agent is not for it.
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A signal that a terminal sends to the agent is not for it. Where it hangs, or is stopped, it does not notice that the agent is
+	// gone, and would keep its ports and files from the next one's: so the kernel ends it then.
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if logged, err = c.StderrPipe(); err == nil {
 		err = c.Start()
 	}

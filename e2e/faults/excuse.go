@@ -25,7 +25,10 @@ type Window struct {
 	Step
 	Began  time.Time // before anything was broken
 	Broken time.Time // after all was
-	Undone time.Time // after all was put right; zero: not yet
+	// Restarted is when the agent of Host was there again, which was restarted meanwhile: it cannot have seen before what broke. Zero: it was
+	// not restarted.
+	Restarted time.Time
+	Undone    time.Time // after all was put right; zero: not yet
 }
 
 // How long what is broken may stay in the rotation of hosts.
@@ -61,10 +64,14 @@ func Excuse(windows []Window, r Request) string {
 	return ""
 }
 
-// during says that a request was under way while things broke or in the first so long after that, 0: before they were put right.
+// during says that a request was under way while things broke or in the first so long after that, by the agent of the host that chose its task, 0: before they were put right.
 func (w Window) during(r Request, first time.Duration) bool {
 	until := w.Undone
-	if end := w.Broken.Add(first); first > 0 && (until.IsZero() || end.Before(until)) {
+	from := w.Broken
+	if r.Via == w.Host && w.Restarted.After(from) {
+		from = w.Restarted
+	}
+	if end := from.Add(first); first > 0 && (until.IsZero() || end.Before(until)) {
 		until = end
 	}
 	return r.Ended.After(w.Began) && (until.IsZero() || r.Begun.Before(until))

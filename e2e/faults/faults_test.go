@@ -131,6 +131,8 @@ func TestExcuse(t *testing.T) {
 	cut := w(Step{Kind: HostCut, Host: "f1"}, 10, 20)
 	short := w(Step{Kind: HostCut, Host: "f1"}, 10, 11)
 	apart := w(Step{Kind: HostsApart, Host: "f1", Other: "f2"}, 10, 20)
+	restarted := w(Step{Kind: HostCut, Host: "f1", Restarts: true}, 10, 20)
+	restarted[0].Restarted = at(12)
 	for _, c := range []struct {
 		what    string
 		windows []Window
@@ -151,6 +153,8 @@ func TestExcuse(t *testing.T) {
 		{"to another host, later", cut, request("outside", "f2", "one", 13.1, 18), false},
 		{"on the host that is cut off, at first", cut, request("f1", "f1", "one", 12, 17), true},
 		{"on the host that is cut off, later", cut, request("f1", "f1", "one", 14, 17), false},
+		{"on the host that is cut off, its agent having just started", restarted, request("f1", "f1", "one", 14, 17), true},
+		{"on another host, that agent having just started", restarted, request("f2", "f2", "one", 14, 17), false},
 		{"on another host, the cut being short", short, request("f2", "f2", "one", 11.1, 16), false},
 		{"while it is cut off still", w(Step{Kind: HostCut, Host: "f1"}, 10, 0), request("outside", "f1", "one", 300, 305), true},
 
