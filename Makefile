@@ -81,9 +81,9 @@ bin/firewalld:
 clock:
 	@mkdir -p bin/clock
 	@src=$$($(GO) env GOROOT)/src/time; \
-	sed 's/^\tsec, nsec, mono := [a-zA-Z]*ow()$$/&\n\tsec += skew()/' $$src/time.go >bin/clock/time.go; \
-	grep -q 'skew()' bin/clock/time.go || { echo "this Go's time.Now is another: see lab/clock/doc.go" >&2; exit 1; }; \
-	printf '{"Replace": {"%s": "%s", "%s": "%s"}}\n' $$src/time.go $(CURDIR)/bin/clock/time.go $$src/skew.go $(CURDIR)/lab/clock/skew.go.txt >bin/clock/overlay.json
+	sed 's/^\tsec, nsec, mono := [a-zA-Z]*ow()$$/&\n\tsec += skew()/' $$src/time.go >bin/clock/time.go.txt; \
+	grep -q 'skew()' bin/clock/time.go.txt || { echo "this Go's time.Now is another: see lab/clock/doc.go" >&2; exit 1; }; \
+	printf '{"Replace": {"%s": "%s", "%s": "%s"}}\n' $$src/time.go $(CURDIR)/bin/clock/time.go.txt $$src/skew.go $(CURDIR)/lab/clock/skew.go.txt >bin/clock/overlay.json
 	$(GO) build -overlay bin/clock/overlay.json -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal-clock ./cmd/shoal
 
 .PHONY: tests
