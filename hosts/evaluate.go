@@ -46,13 +46,21 @@ func evaluate(who string, may map[string]verdict, targets []target, out string) 
 }
 
 // through finds in what tcpdump wrote the first line that says that a packet of this sender got through: it goes out to
-// somewhere, or its target answers by more than a refusal.
+// somewhere else than it came from, or its target answers by more than a refusal. A router sends what is for nobody it knows
+// back to the link.
 func through(captured, sender string) string {
+	device := func(line string) string { return strings.Fields(line + " - -")[1] }
+	from, to := " "+sender+" > ", " > "+sender+":"
+	came := map[string]bool{}
 	for line := range strings.Lines(captured) {
-		to := " > " + sender + ":"
+		if strings.Contains(line, " In ") && strings.Contains(line, from) {
+			came[device(line)] = true
+		}
+	}
+	for line := range strings.Lines(captured) {
 		switch {
 		case !strings.Contains(line, " Out "):
-		case strings.Contains(line, " "+sender+" > "):
+		case strings.Contains(line, from) && !came[device(line)]:
 			return strings.TrimSpace(line)
 		case strings.Contains(line, to) && !strings.Contains(line, "Flags [R"):
 			return strings.TrimSpace(line)

@@ -36,6 +36,8 @@ func TestThroughTellsWhatAForgedPacketMet(t *testing.T) {
 	}{
 		"dropped":               {"12:00:00.1 eth1  In  IP 10.244.0.4.55500 > 10.244.0.3.8000: Flags [S], seq 1", false},
 		"forwarded":             {"12:00:00.1 mesh  Out IP 10.244.0.4.55500 > 10.244.0.3.8000: Flags [S], seq 1", true},
+		"back to the link":      {"12:00:00.1 eth1  In  IP 10.244.0.4.55500 > 169.254.83.1.8080: Flags [S], seq 1\n12:00:00.2 eth1  Out IP 10.244.0.4.55500 > 169.254.83.1.8080: Flags [S], seq 1", false},
+		"in and through":        {"12:00:00.1 eth1  In  IP 10.244.0.4.55500 > 10.244.0.3.8000: Flags [S], seq 1\n12:00:00.2 mesh  Out IP 10.244.0.4.55500 > 10.244.0.3.8000: Flags [S], seq 1", true},
 		"answered":              {"12:00:00.1 mesh  Out IP 10.96.0.1.8000 > 10.244.0.4.55500: Flags [S.], seq 1, ack 2", true},
 		"answered by datagram":  {"12:00:00.1 mesh  Out IP 10.96.0.10.53 > 10.244.0.4.55500: UDP, length 40", true},
 		"refused":               {"12:00:00.1 mesh  Out IP 10.244.0.3.8000 > 10.244.0.4.55500: Flags [R.], seq 0, ack 2", false},
