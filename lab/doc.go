@@ -41,6 +41,11 @@
 // Tests read what a host balances by [Host.Frontends] and [Host.Connections], which know each data plane's tools. What
 // only some kernels have, a test asks for by [Needs] or [Has].
 //
+// # Breaking things
+//
+// [Machine.CutOff] unplugs a machine, [Lab.CutApart] keeps some from each other, [Machine.Delay] makes a link late, and
+// [Host.Skew] an agent's clock wrong. Processes are killed and stopped by signals: [Host.Agent], [Host.Engine].
+//
 // # Failure
 //
 // Methods fail the test where what they are asked does not work; those named Try return an error. A lab that several
