@@ -129,8 +129,9 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 				{"raw", chain, "1", in, ""},
 				{"nat", chain, "1", out, ""},
 				{"nat", chain, "2", own, ""},
-				{"filter", chain, "2", in, ""}, // the first keeps hosts from what is no task
-				{"filter", chain, "3", out, "iptables -F FORWARD"},
+				// The first is for addresses that rest, the second keeps hosts from what is no task.
+				{"filter", chain, "3", in, ""},
+				{"filter", chain, "4", out, "iptables -F FORWARD"},
 				{"filter", chainIn, "1", in, "iptables -P INPUT DROP"},
 			} {
 				if tt.with != "" {
