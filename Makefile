@@ -103,10 +103,10 @@ e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=re
 # These tests of several hosts make hosts of their own, and so need not be with the others.
 OWN := ^TestHosts(Addresses|AStoreIs|AutoServers|Equal|Faults|Join|Port53|TheEngines)
 
-# These tests are of what no data plane has a part in: settings, the command line, the store, who joins, the engine's events. They
-# run with the first of the data planes only, which is the faster one.
+# These tests are of what no data plane has a part in: settings, the command line, the store, who joins, the choice of a transport, the
+# engine's events. They run with the first of the data planes only, which is the faster one.
 ANY_PLANE_ALONE := AFullDisk|AnAgentThat|Check|Completion|ContainersAre|JSON|NothingIsLeft|NotRoot|OneAgent|SmallPool|SocketIs|Where|WrongSettings
-ANY_PLANE_HOSTS := AnAddressChanges|AStoreIs|AddressesAre|AutoServers|BadTokens|Equal|Faults|Join|Listen|Networkd|ThreeServers
+ANY_PLANE_HOSTS := AnAddressChanges|AStoreIs|AddressesAre|Auto|BadTokens|Equal|Faults|Join|Listen|Networkd|ThreeServers
 ANY_PLANE := ^Test(($(ANY_PLANE_ALONE))|Hosts($(ANY_PLANE_HOSTS)))
 
 # What is not run with a data plane besides.
