@@ -164,7 +164,7 @@ func TestHostsShareAnEtcdOfTheirOwner(t *testing.T) {
 	a.answered(a.web("web"), "web-e2")
 	b.RestartAgent()
 	b.run("late-e2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
-	b.rotation("web", waitLimit, "web-e1", "web-e2", "late-e2") // it cannot know of the first
+	b.rotation("web", waitLimit, "web-e2", "late-e2") // the other host tells it that its task is gone
 
 	etcd.start()
 	m.served("web", "web-e2", "late-e2")
