@@ -39,6 +39,7 @@ const (
 	followTime    = 40 * time.Second // for another host to follow
 	followAtOnce  = 16               // hosts that are told at a time
 	followToken   = time.Hour        // how long the token is good that they are given
+	awayTime      = 10 * time.Second // for which a host's own store has to be away before it follows: an agent that starts has none at first
 	serverAnswers = 5 * time.Second  // for a server of the former store to answer
 )
 
@@ -184,7 +185,7 @@ func (m *membership) tellRecovered(ctx context.Context, as *cluster.Identity, to
 	for node, addr := range to {
 		all.Go(func() error {
 			if err := as.TellRecovered(ctx, netip.AddrPortFrom(addr, cluster.DefaultPort), r); err != nil {
-				m.log.Info("a host does not follow to the new store yet", "node", node, "error", err)
+				m.log.Debug("a host does not follow to the new store yet", "node", node, "error", err)
 			} else {
 				m.log.Info("a host follows to the new store", "node", node)
 			}
@@ -205,8 +206,18 @@ func (e *followError) Error() string { return "this host follows another to a ne
 // follow takes in that another host has made a new store. One whose own store answers
 // has no need of it.
 func (m *membership) follow(ctx context.Context, node string, addr netip.Addr, r cluster.Recovered) error {
-	if m.external() || !m.catalog.Away() {
-		return fmt.Errorf("the store that %s uses answers", m.config.Node)
+	for until := time.Now().Add(awayTime); ; {
+		if m.external() || !m.catalog.Away() {
+			return fmt.Errorf("the store that %s uses answers", m.config.Node)
+		}
+		if time.Now().After(until) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
 	}
 	e := &followError{endpoints: []string{store.Endpoint(addr)}}
 	if r.CA != m.id.CAFingerprint() {
