@@ -105,8 +105,12 @@ func (m *membership) serveList(w http.ResponseWriter, _ *http.Request) {
 
 // generation is that of this host's list.
 func (m *membership) generation() cluster.Generation {
-	number, stored := m.catalog.Generation()
-	return cluster.Generation{Number: number, Stored: stored}
+	e := m.catalog.Edition()
+	return cluster.Generation{Number: e.Generation, Stored: e.Stored, Cluster: e.Cluster}
+}
+
+func edition(g cluster.Generation) catalog.Edition {
+	return catalog.Edition{Generation: g.Number, Stored: g.Stored, Cluster: g.Cluster}
 }
 
 // follow tells of this host's changes that the store does not have, and asks for those
@@ -145,7 +149,7 @@ func (f *lists) follow(live *cluster.Liveness) {
 
 // hear takes in what another host says of its generation. It does not wait.
 func (f *lists) hear(node string, is cluster.Generation) {
-	if !f.m.catalog.Outdated(node, is.Number, is.Stored) {
+	if !f.m.catalog.Outdated(node, edition(is)) {
 		f.known(node)
 		return
 	}
@@ -171,7 +175,7 @@ func (f *lists) fetch(node string) {
 			return
 		}
 		f.mu.Unlock()
-		if f.m.catalog.Outdated(node, is.Number, is.Stored) {
+		if f.m.catalog.Outdated(node, edition(is)) {
 			if err := f.fetchOnce(node); err == nil {
 				f.known(node)
 			} else {

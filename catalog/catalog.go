@@ -86,6 +86,8 @@ type Catalog struct {
 	other      *agentRecord               // the run of another host of this name, which came first
 	local      ownList
 	hostLists  map[string]*hostList // by name
+	lacking    map[string]time.Time // key -> since when it is kept though etcd, put back to an older state, has it no more
+	held       time.Time            // when hostLists took what was known before such a state
 	lastErr    error                // of etcd; nil once it is well again
 	mailboxes  map[chan *model.Snapshot]struct{}
 }
@@ -135,6 +137,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		run:        agentRecord{Run: o.Run},
 		local:      ownList{changed: make(chan struct{}, 1)},
 		hostLists:  map[string]*hostList{},
+		lacking:    map[string]time.Time{},
 	}
 	c.records.subnets = o.SubnetPool
 	c.setSelf(o.Self)

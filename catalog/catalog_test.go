@@ -340,7 +340,7 @@ func TestARestIsInSnapshotsAndIsNotWritten(t *testing.T) {
 	settled(t, a)
 	eventually(t, "the rest", func() bool { return tasks(a, "web") == "a/2" && slices.Equal(a.Snapshot().Resting, rests.Resting) })
 	written := revision(t, a.client)
-	generation, _ := a.Generation()
+	generation := a.Edition().Generation
 
 	a.SetLocal(local(ctr("a", "2", "10.0.0.2", "web")))
 	eventually(t, "the rest's end", func() bool { return len(a.Snapshot().Resting) == 0 })
@@ -351,7 +351,7 @@ func TestARestIsInSnapshotsAndIsNotWritten(t *testing.T) {
 	if n := revision(t, a.client) - written; n != 0 {
 		t.Errorf("the end of a rest made %d writes", n)
 	}
-	if again, _ := a.Generation(); again != generation {
+	if again := a.Edition().Generation; again != generation {
 		t.Error("the end of a rest made another list for other hosts")
 	}
 }

@@ -32,16 +32,16 @@ const claimAttempts = 8
 // the error is a [*model.TakenError]; if it was until not long ago, a
 // [*model.RestingError].
 func (c *Catalog) ClaimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr) (netip.Addr, error) {
-	vip, err := c.claimVIP(ctx, id, addr)
+	vip, err := c.claimVIP(ctx, id, addr, time.Now())
 	if err != nil && !errors.As(err, new(*model.TakenError)) && !errors.As(err, new(*model.RestingError)) {
 		err = fmt.Errorf("claim VIP %s for %s: %w", addr, id, err)
 	}
 	return vip, err
 }
 
-func (c *Catalog) claimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr) (netip.Addr, error) {
+func (c *Catalog) claimVIP(ctx context.Context, id model.ServiceID, addr netip.Addr, created time.Time) (netip.Addr, error) {
 	skey, vkey := serviceKey(id), vipKey(addr)
-	rec := ServiceRecord{Created: time.Now().UTC().Truncate(time.Second)}
+	rec := ServiceRecord{Created: created.UTC().Truncate(time.Second)}
 	var smod, vmod int64 // revisions the transaction expects; 0: not there
 	for range claimAttempts {
 		rec.VIP = addr

@@ -379,7 +379,7 @@ func TestRestoredBackupIsTakenInWhole(t *testing.T) {
 	cl := client(t, server.endpoint)
 	rev := revision(t, cl)
 
-	eventuallyWithin(t, 15*time.Second, "a goes by what etcd holds now", func() bool { return tasks(a, "web") == "a/1 a/2 b/1 b/2" })
+	eventuallyWithin(t, 30*time.Second, "a goes by what etcd holds now, as b does not say what it has", func() bool { return tasks(a, "web") == "a/1 a/2 b/1 b/2" })
 	settled(t, a)
 	a.SetLocal(local(ctr("a", "2", "10.0.0.10", "web")))
 	settled(t, a)

@@ -13,11 +13,17 @@ import (
 // be had, a host's own list is fetched from the host itself, and is used
 // instead of its records in etcd until those are as new.
 
+// Edition says which of a host's lists is meant, and where etcd has it.
+type Edition struct {
+	Generation uint64 `json:"generation"`        // another for each list; 0: there is none to give
+	Stored     int64  `json:"stored"`            // etcd's revision that holds it; 0: none does yet
+	Cluster    uint64 `json:"cluster,omitempty"` // the ID of the etcd cluster whose revision that is; 0: not told
+}
+
 // List is what other hosts have to know of one host's containers, in its own words.
 type List struct {
-	Node       string            `json:"node"`
-	Generation uint64            `json:"generation"`
-	Stored     int64             `json:"stored"` // etcd's revision that holds it; 0: none does yet
+	Node string `json:"node"`
+	Edition
 	Containers []model.Container `json:"containers"`
 }
 
@@ -42,30 +48,36 @@ func (o *ownList) next() {
 // ListChanged receives when this host's list changed. There is one such channel.
 func (c *Catalog) ListChanged() <-chan struct{} { return c.local.changed }
 
-// Generation is that of this host's list, and etcd's revision that holds it, 0 if
-// none does yet. The generation is 0 while there is no list to give.
-func (c *Catalog) Generation() (generation uint64, stored int64) {
+// Edition is that of this host's list.
+func (c *Catalog) Edition() Edition {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.generation()
+	return c.edition()
 }
 
-func (c *Catalog) generation() (generation uint64, stored int64) {
+func (c *Catalog) edition() (e Edition) {
 	if !c.localKnown || c.other != nil {
-		return 0, 0
+		return Edition{}
 	}
+	e.Generation = c.local.generation
 	if len(c.drift(c.lease)) == 0 && isClosed(c.listed) {
-		stored = c.local.revision
+		e.Stored, e.Cluster = c.local.revision, c.cluster
 	}
-	return c.local.generation, stored
+	return e
+}
+
+// holds tells whether the records are as new as what another host has in etcd. One that has
+// not seen yet that etcd was put back to an older state speaks of other revisions.
+func (c *Catalog) holds(e Edition) bool {
+	return e.Stored != 0 && isClosed(c.listed) && c.seen >= e.Stored && (e.Cluster == 0 || e.Cluster == c.cluster)
 }
 
 // List is this host's list.
 func (c *Catalog) List() (List, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := List{Node: c.o.Self.Name}
-	if l.Generation, l.Stored = c.generation(); l.Generation == 0 {
+	l := List{Node: c.o.Self.Name, Edition: c.edition()}
+	if l.Generation == 0 {
 		return l, ErrNoList
 	}
 	for id, ctr := range c.records.containers[l.Node] {
@@ -97,23 +109,22 @@ func (c *Catalog) HostLists() map[string]bool {
 
 // hostList is a host whose own list is in use.
 type hostList struct {
-	generation uint64
+	generation uint64                      // 0: it is what was known of the host before etcd was put back to an older state
 	records    map[string]*model.Container // what etcd has of its containers, by ID
 }
 
 // Outdated tells whether another host has something newer than what is known
-// here, by what it says of its generation.
-func (c *Catalog) Outdated(node string, generation uint64, stored int64) bool {
+// here, by what it says of its list.
+func (c *Catalog) Outdated(node string, e Edition) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, known := c.records.nodes[node]; !known || node == c.o.Self.Name {
 		return false
 	}
-	inEtcd := stored != 0 && isClosed(c.listed) && c.seen >= stored
 	if l := c.hostLists[node]; l != nil {
-		return l.generation != generation || inEtcd
+		return l.generation != e.Generation || c.holds(e)
 	}
-	return !inEtcd
+	return !c.holds(e)
 }
 
 // SetList takes in another host's list. It is used from now on, instead of etcd's
@@ -132,7 +143,7 @@ func (c *Catalog) SetList(l List) error {
 	if _, known := c.records.nodes[l.Node]; !known || l.Node == c.o.Self.Name {
 		return fmt.Errorf("the list of host %s: there is no such other host", l.Node)
 	}
-	if l.Stored != 0 && isClosed(c.listed) && c.seen >= l.Stored {
+	if c.holds(l.Edition) {
 		c.useRecords(l.Node)
 		return nil
 	}

@@ -13,8 +13,7 @@ import (
 // fetch has one host take another's list, if it is outdated, as their agents do.
 func fetch(t *testing.T, to, from *Catalog) {
 	t.Helper()
-	generation, stored := from.Generation()
-	if !to.Outdated(from.o.Self.Name, generation, stored) {
+	if !to.Outdated(from.o.Self.Name, from.Edition()) {
 		return
 	}
 	l, err := from.List()
@@ -60,17 +59,17 @@ func TestAHostsOwnListIsUsedUntilEtcdIsAsNew(t *testing.T) {
 	b.SetLocal(local(ctr("b", "1", "10.0.1.1", "web"), ctr("b", "2", "10.0.1.2", "web")))
 	settled(t, b)
 	eventually(t, "b's tasks", func() bool { return tasks(a, "web") == "b/1 b/2" })
-	generation, stored := b.Generation()
-	if generation == 0 || stored == 0 || a.Outdated("b", generation, stored) {
-		t.Errorf("with etcd, generation %d, stored in %d, outdated %t", generation, stored, a.Outdated("b", generation, stored))
+	first := b.Edition()
+	if first.Generation == 0 || first.Stored == 0 || a.Outdated("b", first) {
+		t.Errorf("with etcd the list is %+v, outdated %t", first, a.Outdated("b", first))
 	}
 	server.close()
 
 	// The address of the task that dies is given to one of another service.
 	now := []model.Container{ctr("b", "2", "10.0.1.2", "web"), ctr("b", "3", "10.0.1.1", "other"), ctr("b", "4", "10.0.1.4", "web")}
 	b.SetLocal(local(now...))
-	if again, stored := b.Generation(); again <= generation || stored != 0 {
-		t.Errorf("after a change generation %d, stored in %d", again, stored)
+	if e := b.Edition(); e.Generation <= first.Generation || e.Stored != 0 {
+		t.Errorf("after a change the list is %+v", e)
 	}
 	fetch(t, a, b)
 	if got := a.HostLists(); !got["b"] || len(got) != 1 {
@@ -114,12 +113,13 @@ func TestAListThatIsNotTheHostsIsRefused(t *testing.T) {
 	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
 	b.SetLocal(local())
 	eventually(t, "two hosts", func() bool { s := a.Snapshot(); return s != nil && len(s.Nodes) == 2 })
+	one := Edition{Generation: 1}
 	for name, l := range map[string]List{
-		"its own":                    {Node: "a", Generation: 1},
-		"of nobody":                  {Node: "c", Generation: 1},
-		"with another's":             {Node: "b", Generation: 1, Containers: []model.Container{ctr("a", "1", "10.0.0.7", "web")}},
-		"with a task of another's":   {Node: "b", Generation: 1, Containers: []model.Container{{ID: "1", Node: "b", Tasks: ctr("a", "1", "10.0.0.7", "web").Tasks}}},
-		"with a task of another one": {Node: "b", Generation: 1, Containers: []model.Container{{ID: "2", Node: "b", Tasks: ctr("b", "1", "10.0.0.7", "web").Tasks}}},
+		"its own":                    {Node: "a", Edition: one},
+		"of nobody":                  {Node: "c", Edition: one},
+		"with another's":             {Node: "b", Edition: one, Containers: []model.Container{ctr("a", "1", "10.0.0.7", "web")}},
+		"with a task of another's":   {Node: "b", Edition: one, Containers: []model.Container{{ID: "1", Node: "b", Tasks: ctr("a", "1", "10.0.0.7", "web").Tasks}}},
+		"with a task of another one": {Node: "b", Edition: one, Containers: []model.Container{{ID: "2", Node: "b", Tasks: ctr("b", "1", "10.0.0.7", "web").Tasks}}},
 	} {
 		if err := a.SetList(l); err == nil {
 			t.Errorf("a list %s is taken", name)

@@ -70,12 +70,18 @@ func (c *Catalog) list(ctx context.Context) error {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	restored := c.cluster != 0 && (rev < c.seen || cluster != c.cluster)
+	if restored {
+		c.log.Warn("etcd holds another state than it did; all records are taken from it anew",
+			"revision", rev, "before", c.seen, "cluster", fmt.Sprintf("%x", cluster))
+		c.holdLists()
+	}
 	present := make(map[string]bool, len(kvs))
 	for _, kv := range kvs {
 		present[string(kv.Key)] = true
 	}
 	for _, key := range c.keys() {
-		if !present[key] {
+		if !present[key] && !c.keepLacking(key, restored) {
 			c.deleted(key)
 		}
 	}
@@ -93,10 +99,6 @@ func (c *Catalog) list(ctx context.Context) error {
 	}
 	if !named && !c.run.Since.IsZero() {
 		wake(c.unnamed) // of an older state nothing follows; who objects will write
-	}
-	if c.cluster != 0 && (rev < c.seen || cluster != c.cluster) {
-		c.log.Warn("etcd holds another state than it did; all records are taken from it anew",
-			"revision", rev, "before", c.seen, "cluster", fmt.Sprintf("%x", cluster))
 	}
 	c.cluster = cluster
 	c.advanceTo(rev)
@@ -245,6 +247,7 @@ func (c *Catalog) own(key string) bool {
 // was known before it.
 func (c *Catalog) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
+	delete(c.lacking, key)
 	if key == agentKey(c.o.Self.Name) {
 		c.named(kv)
 		return
@@ -285,6 +288,7 @@ func (c *Catalog) put(kv *mvccpb.KeyValue) {
 // deleted takes note that a record is gone from etcd.
 func (c *Catalog) deleted(key string) {
 	delete(c.unreadable, key)
+	delete(c.lacking, key)
 	if c.own(key) {
 		delete(c.have, key)
 		delete(c.inEtcd, key)

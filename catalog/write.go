@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"shoal/model"
+	"shoal/reconcile"
 	"shoal/store/etcd"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -201,7 +202,8 @@ func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) (again time.
 		}
 		c.mu.Unlock()
 		if len(ops) == 0 && len(idle) == 0 {
-			return again, nil
+			later, err := c.reclaim(ctx)
+			return reconcile.Sooner(again, later), err
 		}
 		var rev int64
 		for _, batch := range batches(ops) {

@@ -11,8 +11,9 @@ import (
 // Generation says which of a host's lists of containers is its last, to hosts that
 // the store does not tell.
 type Generation struct {
-	Number uint64 // another for each list, after restarts too; 0: the host has no list to give
-	Stored int64  // the store's revision that holds that list; 0: none does yet
+	Number  uint64 // another for each list, after restarts too; 0: the host has no list to give
+	Stored  int64  // the store's revision that holds that list; 0: none does yet
+	Cluster uint64 // the ID of the store that it is a revision of; 0: not told
 }
 
 // generationMessage is a question for a host's generation, or what a host says of

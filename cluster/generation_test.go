@@ -37,7 +37,7 @@ func TestGenerationsAreToldAndAsked(t *testing.T) {
 		ear := make(chan heard, 16)
 		l, err := StartLiveness(LivenessOptions{
 			Node: name, Addr: addrs[name], Port: port, Identity: id, Peers: func() map[string]netip.Addr { return known },
-			Generation:      func() Generation { return Generation{uint64(i + 1), int64(10 * i)} },
+			Generation:      func() Generation { return Generation{uint64(i + 1), int64(10 * i), 7} },
 			HeardGeneration: func(node string, is Generation) { ear <- heard{node, is} },
 			Log:             slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
@@ -61,12 +61,12 @@ func TestGenerationsAreToldAndAsked(t *testing.T) {
 	all["stranger"].TellGeneration()
 	all["stranger"].AskGenerations(nil)
 	all["a"].TellGeneration()
-	hears("b", heard{"a", Generation{1, 0}})
+	hears("b", heard{"a", Generation{1, 0, 7}})
 	all["a"].AskGenerations(nil)
-	hears("a", heard{"b", Generation{2, 10}})
+	hears("a", heard{"b", Generation{2, 10, 7}})
 	all["b"].AskGenerations(map[string]bool{"nobody": true})
 	all["b"].AskGenerations(map[string]bool{"a": true})
-	hears("b", heard{"a", Generation{1, 0}})
+	hears("b", heard{"a", Generation{1, 0, 7}})
 	for who, ear := range ears {
 		if len(ear) > 0 {
 			t.Errorf("%s hears %+v besides", who, <-ear)
