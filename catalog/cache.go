@@ -46,13 +46,15 @@ type cachedContainer struct {
 }
 
 type cacheHeader struct {
-	Node  string    `json:"node"` // the host that wrote it
-	Saved time.Time `json:"saved"`
+	Node     string    `json:"node"` // the host that wrote it
+	Saved    time.Time `json:"saved"`
+	position           // of etcd, that has all lines up to this one; zero: some are not etcd's
 }
 
 type cachedService struct {
 	model.ServiceID
 	ServiceRecord
+	Mod int64 `json:"mod,omitzero"` // etcd's revision of the record
 }
 
 // cache is what it held.
@@ -131,6 +133,7 @@ func (c *cache) apply(l *cacheLine) error {
 		}
 		c.containers[containerKey{l.Container.Node, l.Container.ID}] = *l.Container
 	case l.Service != nil:
+		l.Service.ServiceRecord.mod = l.Service.Mod
 		c.services[l.Service.ServiceID] = l.Service.ServiceRecord
 	case l.Published != nil:
 		c.published[port{l.Published.Protocol, l.Published.Port}] = *l.Published
@@ -159,6 +162,13 @@ func (c *Catalog) useCache() {
 	if c.cached == nil || isClosed(c.known) {
 		return
 	}
+	c.putCached()
+	close(c.known)
+	c.log.Warn("etcd was not reached; going by the state of the last run until it is", "saved", c.cached.header.Saved)
+}
+
+// putCached makes the state of the last run the records, but for this host's.
+func (c *Catalog) putCached() {
 	self := c.o.Self.Name
 	for _, n := range c.cached.nodes {
 		if n.Name != self {
@@ -176,6 +186,4 @@ func (c *Catalog) useCache() {
 	for _, p := range c.cached.published {
 		c.records.putPublished(p)
 	}
-	close(c.known)
-	c.log.Warn("etcd was not reached; going by the state of the last run until it is", "saved", c.cached.header.Saved)
 }

@@ -80,6 +80,8 @@ type Catalog struct {
 	unreadable map[string]int64           // key -> revision of a record that does not parse
 	seen       int64                      // etcd's revision that the records are at
 	cluster    uint64                     // the ID of the etcd cluster they are of; 0: not listed yet
+	from       position                   // of the state of the last run, to go on from; zero: it is to be listed
+	resumed    int64                      // the revision from which on the records are the cluster's state, having gone on so; 0: they are, or are listed
 	advance    chan struct{}              // closed, and made anew, when seen grows
 	lease      clientv3.LeaseID           // the last one held
 	run        agentRecord                // this run; its Since is zero until that is known
@@ -148,6 +150,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	}
 	if c.cached != nil {
 		c.adopt(c.cached.node(o.Self.Name))
+		c.from = c.cached.header.position
 	}
 	if c.metrics, err = newMetrics(c, o.Registerer); err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ type cacheFile struct {
 	f     *os.File // nil: it is to be written anew
 	lines int      // in it
 	whole int      // of them, when it was written anew
+	at    position // as the last header says
 
 	nodes     map[string]model.Node    // as they are in it
 	published map[port]model.ServiceID // likewise
@@ -59,14 +60,15 @@ func (c *Catalog) writeCache(file *cacheFile) error {
 	c.mu.Lock()
 	ch := c.records.uncached
 	c.records.uncached = newChanges()
+	at := c.cachePosition()
 	if file.f == nil || file.lines > 2*file.whole+leastAdded {
 		all := c.allLines()
 		c.mu.Unlock()
-		return file.replace(all)
+		return file.replace(all, at)
 	}
 	lines := c.changedLines(file, ch)
 	c.mu.Unlock()
-	return file.append(lines)
+	return file.append(lines, at)
 }
 
 // allLines are the lines of all records.
@@ -80,7 +82,7 @@ func (c *Catalog) allLines() (all []cacheLine) {
 		}
 	}
 	for id, rec := range c.records.services {
-		all = append(all, cacheLine{Service: &cachedService{id, rec}})
+		all = append(all, cacheLine{Service: &cachedService{id, rec, rec.mod}})
 	}
 	for _, claim := range c.records.claims() {
 		all = append(all, cacheLine{Published: &claim})
@@ -112,7 +114,7 @@ func (c *Catalog) changedLines(file *cacheFile, ch changes) (lines []cacheLine) 
 	}
 	for id := range ch.services {
 		if rec, there := c.records.services[id]; there {
-			lines = append(lines, cacheLine{Service: &cachedService{id, rec}})
+			lines = append(lines, cacheLine{Service: &cachedService{id, rec, rec.mod}})
 		} else {
 			lines = append(lines, cacheLine{Gone: &cachedGone{Service: &id}})
 		}
@@ -136,16 +138,15 @@ func (c *Catalog) changedLines(file *cacheFile, ch changes) (lines []cacheLine) 
 	return lines
 }
 
-// replace writes the file anew.
-func (f *cacheFile) replace(all []cacheLine) error {
+// replace writes the file anew, with records as of that position.
+func (f *cacheFile) replace(all []cacheLine, at position) error {
 	f.close()
 	file, err := os.OpenFile(f.path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	f.nodes, f.published, f.lines = map[string]model.Node{}, map[port]model.ServiceID{}, 0
-	header := cacheLine{Cache: &cacheHeader{Node: f.node, Saved: time.Now().UTC()}}
-	if err = f.write(file, slices.Concat([]cacheLine{header}, all)); err == nil {
+	if err = f.write(file, slices.Concat([]cacheLine{f.header(position{})}, all, []cacheLine{f.header(at)})); err == nil {
 		err = os.Rename(file.Name(), f.path)
 	}
 	if err != nil {
@@ -155,17 +156,21 @@ func (f *cacheFile) replace(all []cacheLine) error {
 	return nil
 }
 
-// append adds lines. After an error the file is written anew the next time.
-func (f *cacheFile) append(lines []cacheLine) error {
-	if len(lines) == 0 {
+// append adds lines, with which the records are as of that position. After an error
+// the file is written anew the next time.
+func (f *cacheFile) append(lines []cacheLine, at position) error {
+	if len(lines) == 0 && at == f.at {
 		return nil
 	}
-	header := cacheLine{Cache: &cacheHeader{Node: f.node, Saved: time.Now().UTC()}}
-	if err := f.write(f.f, append(lines, header)); err != nil {
+	if err := f.write(f.f, append(lines, f.header(at))); err != nil {
 		f.close()
 		return err
 	}
 	return nil
+}
+
+func (f *cacheFile) header(at position) cacheLine {
+	return cacheLine{Cache: &cacheHeader{Node: f.node, Saved: time.Now().UTC(), position: at}}
 }
 
 // write writes lines, and returns once they are on the disk.
@@ -185,6 +190,8 @@ func (f *cacheFile) write(to *os.File, lines []cacheLine) error {
 // note takes note of what the file says now.
 func (f *cacheFile) note(l *cacheLine) {
 	switch {
+	case l.Cache != nil:
+		f.at = l.Cache.position
 	case l.Node != nil:
 		f.nodes[l.Node.Name] = *l.Node
 	case l.Published != nil:

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"shoal/model"
 	"shoal/store/etcd"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,25 +20,28 @@ const listPage = 2000 // records a request
 
 var errRelist = errors.New("the records may have been replaced")
 
-// read keeps the records as etcd has them: it lists them once and watches from
-// there on, through lost connections. It lists again when what it missed is
-// compacted, or when etcd may hold an older state: a backup that was restored,
-// or a lost lease.
+// read keeps the records as etcd has them: it goes on from the state of the last run
+// or lists them once, and watches from there on, through lost connections. It lists
+// again when what it missed is compacted, or when etcd may hold an older state: a
+// backup that was restored, or a lost lease.
 func (c *Catalog) read(ctx context.Context) {
 	var retry etcd.Backoff
-	listed := false
+	var l listing
+	started := false // the records are at a revision to watch from
 	for ctx.Err() == nil {
 		var err error
-		if !listed {
-			err = c.list(ctx)
+		if !started {
+			if err = c.resume(ctx); errors.Is(err, errRelist) {
+				err = c.list(ctx, &l)
+			}
 		}
 		if err == nil {
-			listed = true
+			started = true
 			err = c.watch(ctx, retry.Reset)
 		}
 		switch {
 		case errors.Is(err, errRelist), errors.Is(err, rpctypes.ErrCompacted):
-			listed = false
+			started, l = false, listing{}
 			c.metrics.relist()
 			continue
 		case ctx.Err() == nil:
@@ -46,27 +51,49 @@ func (c *Catalog) read(ctx context.Context) {
 	}
 }
 
-// list reads all records as of one revision, and brings the own ones in line.
-func (c *Catalog) list(ctx context.Context) error {
-	var kvs []*mvccpb.KeyValue
-	var rev int64
-	var cluster uint64
-	for from, end := root, clientv3.GetPrefixRangeEnd(root); ; {
-		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
-		r, err := c.client.Get(rctx, from, clientv3.WithRange(end), clientv3.WithLimit(listPage), clientv3.WithRev(rev))
-		cancel()
-		if err != nil {
+// listing is a list of all records that is being read.
+type listing struct {
+	kvs      []*mvccpb.KeyValue
+	revision int64 // of all of them; 0: there are none yet
+	cluster  uint64
+	whole    bool
+}
+
+// next reads one more page, of the same state as those before. After an error it is
+// tried again. If that state is not to be had any more, the error is [errRelist].
+func (l *listing) next(ctx context.Context, client *etcd.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+	defer cancel()
+	from := root
+	if n := len(l.kvs); n > 0 {
+		from = string(l.kvs[n-1].Key) + "\x00"
+	}
+	r, err := client.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithLimit(listPage), clientv3.WithRev(l.revision))
+	switch {
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return errRelist
+	case err != nil:
+		return err
+	case l.revision == 0:
+		l.revision, l.cluster = r.Header.Revision, r.Header.ClusterId
+	case l.cluster != r.Header.ClusterId:
+		return errRelist
+	}
+	l.kvs, l.whole = append(l.kvs, r.Kvs...), !r.More
+	return nil
+}
+
+// list reads all records as of one revision, and brings the own ones in line. What
+// was read before an error stays in l, and is not read again.
+func (c *Catalog) list(ctx context.Context, l *listing) error {
+	c.spread(ctx)
+	for !l.whole {
+		if err := l.next(ctx, c.client); err != nil {
 			return err
 		}
-		if rev == 0 {
-			rev, cluster = r.Header.Revision, r.Header.ClusterId
-		}
-		kvs = append(kvs, r.Kvs...)
-		if !r.More {
-			break
-		}
-		from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
 	}
+	kvs, rev, cluster := l.kvs, l.revision, l.cluster
+	*l = listing{}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,6 +112,16 @@ func (c *Catalog) list(ctx context.Context) error {
 			c.deleted(key)
 		}
 	}
+	c.takeIn(kvs)
+	c.cluster = cluster
+	c.advanceTo(rev)
+	c.complete()
+	return nil
+}
+
+// takeIn takes records that were read, those of this host among them, all there
+// are.
+func (c *Catalog) takeIn(kvs []*mvccpb.KeyValue) {
 	named := false
 	c.local.revision = 0
 	for _, kv := range kvs {
@@ -100,8 +137,11 @@ func (c *Catalog) list(ctx context.Context) error {
 	if !named && !c.run.Since.IsZero() {
 		wake(c.unnamed) // of an older state nothing follows; who objects will write
 	}
-	c.cluster = cluster
-	c.advanceTo(rev)
+}
+
+// complete says that the records are the cluster's state, from etcd.
+func (c *Catalog) complete() {
+	c.resumed, c.from = 0, position{}
 	c.subscribers.notifyAll()
 	c.lastErr = nil
 	if !isClosed(c.listed) {
@@ -112,7 +152,6 @@ func (c *Catalog) list(ctx context.Context) error {
 	}
 	wake(c.changed)
 	wake(c.unsaved)
-	return nil
 }
 
 // keys are those of all records held.
@@ -154,13 +193,21 @@ func (c *Catalog) watch(ctx context.Context, healthy func()) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	c.mu.Lock()
-	from := c.seen + 1
+	from, resuming := c.seen+1, c.resumed != 0
 	c.mu.Unlock()
+	var late <-chan time.Time
+	if resuming {
+		late = time.After(resumeTime)
+	}
 	events := c.client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify())
 	for {
 		select {
 		case <-c.relist:
 			return errRelist
+		case <-late:
+			if !isClosed(c.listed) {
+				return errRelist
+			}
 		case <-c.client.Dialed():
 			// The watch goes on by itself where it was, in whatever history there is.
 			if err := c.checkHistory(ctx); err != nil {
@@ -178,6 +225,11 @@ func (c *Catalog) watch(ctx context.Context, healthy func()) error {
 				if err := c.checkHistory(ctx); err != nil {
 					return err
 				}
+				if resuming {
+					if err := c.client.RequestProgress(ctx); err != nil {
+						return err
+					}
+				}
 			}
 			c.apply(r)
 		}
@@ -189,22 +241,33 @@ func (c *Catalog) watch(ctx context.Context, healthy func()) error {
 // cluster. Its members may lag behind each other, so it is asked by a
 // linearizable read.
 func (c *Catalog) checkHistory(ctx context.Context) error {
-	seen, cluster := c.position()
+	at := c.position()
 	r, err := c.commit(ctx, nil, []clientv3.Op{clientv3.OpGet(nodeKey(c.o.Self.Name), clientv3.WithCountOnly())}, nil)
 	if err != nil {
 		return err
 	}
-	if r.Header.Revision < seen || r.Header.ClusterId != cluster {
+	if !at.before(r.Header) {
 		return errRelist
 	}
 	return nil
 }
 
-// position is how far etcd's records were followed, and of which cluster.
-func (c *Catalog) position() (revision int64, cluster uint64) {
+// position is a state of etcd's records.
+type position struct {
+	Revision int64  `json:"revision"`
+	Cluster  uint64 `json:"cluster"` // the ID of the etcd cluster
+}
+
+// before tells whether etcd was in that state, as far as a later answer of it tells.
+func (p position) before(h *etcdserverpb.ResponseHeader) bool {
+	return p.Revision <= h.Revision && p.Cluster == h.ClusterId
+}
+
+// position is how far etcd's records were followed.
+func (c *Catalog) position() position {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.seen, c.cluster
+	return position{c.seen, c.cluster}
 }
 
 func (c *Catalog) apply(r clientv3.WatchResponse) {
@@ -222,10 +285,16 @@ func (c *Catalog) apply(r clientv3.WatchResponse) {
 			c.put(e.Kv)
 		}
 	}
-	if len(r.Events) > 0 {
-		c.advanceTo(r.Header.Revision)
+	if n := len(r.Events); n > 0 {
+		// While the watch catches up, the header has a revision that is further on.
+		c.advanceTo(r.Events[n-1].Kv.ModRevision)
 		wake(c.changed)
 		wake(c.unsaved)
+	} else if r.IsProgressNotify() {
+		c.advanceTo(r.Header.Revision)
+	}
+	if c.resumed != 0 && c.seen >= c.resumed {
+		c.complete()
 	}
 }
 

@@ -121,7 +121,7 @@ func (c *Catalog) holdLease(ctx context.Context, healthy func()) error {
 					return err
 				}
 				// The member that answered may only lag behind.
-				if seen, cluster := c.position(); r.Revision < seen || r.ClusterId != cluster {
+				if !c.position().before(r.ResponseHeader) {
 					if err := c.checkHistory(ctx); errors.Is(err, errRelist) {
 						return errWentBack
 					} else if err != nil {
