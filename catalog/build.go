@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"sort"
 	"strings"
 
 	"shoal/internal/cow"
@@ -39,21 +38,23 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 		s.Published = r.claims()
 		changed = changed || !slices.Equal(s.Published, prev.Published)
 	}
-	keys := slices.SortedFunc(maps.Keys(ch.containers), containerKey.compare)
+	keys := slices.SortedFunc(maps.Keys(ch.containers), model.ContainerKey.Compare)
 	if len(keys) > 0 {
 		var differ bool
-		s.Containers, differ = merge(prev.Containers, keys, compareContainer,
-			func(k containerKey) *model.Container {
-				if c := r.containers[k.node][k.id]; c != nil {
-					return r.viewContainer(c)
-				}
-				return nil
-			}, (*model.Container).Equal)
+		s.Containers, differ = prev.Containers.With(keys, func(k model.ContainerKey) *model.Container {
+			if c := r.containers[k.Node][k.ID]; c != nil {
+				return r.viewContainer(c)
+			}
+			return nil
+		})
 		changed = changed || differ
 		if differ {
-			s.Notable, _ = merge(prev.Notable, keys, compareContainer,
-				func(k containerKey) *model.Container {
-					if c := containerOf(s.Containers, k); c != nil && r.notable(c) {
+			s.Notable, _ = model.Merge(prev.Notable, keys,
+				func(c *model.Container, k model.ContainerKey) int {
+					return cmp.Or(strings.Compare(c.Node, k.Node), strings.Compare(c.ID, k.ID))
+				},
+				func(k model.ContainerKey) *model.Container {
+					if c := s.Containers.Find(k.Node, k.ID); c != nil && r.notable(c) {
 						return c
 					}
 					return nil
@@ -63,7 +64,7 @@ func build(prev *model.Snapshot, self model.Node, r *records, ch changes) *model
 	ids := slices.SortedFunc(maps.Keys(ch.services), model.ServiceID.Compare)
 	if len(ids) > 0 {
 		var differ bool
-		s.Services, differ = merge(prev.Services, ids,
+		s.Services, differ = model.Merge(prev.Services, ids,
 			func(s *model.Service, id model.ServiceID) int { return s.ID.Compare(id) },
 			r.service, (*model.Service).Equal)
 		changed = changed || differ
@@ -113,19 +114,6 @@ func (r *records) service(id model.ServiceID) *model.Service {
 	return s
 }
 
-func compareContainer(c *model.Container, k containerKey) int {
-	return cmp.Or(strings.Compare(c.Node, k.node), strings.Compare(c.ID, k.id))
-}
-
-// containerOf finds a container among some that are in order; nil: it is not there.
-func containerOf(all []*model.Container, k containerKey) *model.Container {
-	i := sort.Search(len(all), func(i int) bool { return compareContainer(all[i], k) >= 0 })
-	if i == len(all) || compareContainer(all[i], k) != 0 {
-		return nil
-	}
-	return all[i]
-}
-
 // notable tells whether a container is one of [model.Snapshot.Notable].
 func (r *records) notable(c *model.Container) bool {
 	return c.Node == r.self || c.Problem != "" || len(c.Notices) > 0
@@ -134,10 +122,10 @@ func (r *records) notable(c *model.Container) bool {
 // addrs are those of the Snapshot s, which was made of prev by changing these
 // containers. An address that several have is looked for among all, and so
 // is everything where hosts are reached otherwise than before.
-func (r *records) addrs(prev, s *model.Snapshot, keys []containerKey, all bool) cow.Map[netip.Addr, model.AddrUse] {
+func (r *records) addrs(prev, s *model.Snapshot, keys []model.ContainerKey, all bool) cow.Map[netip.Addr, model.AddrUse] {
 	e := prev.Addrs.Edit()
 	for _, k := range keys {
-		was, is := containerOf(prev.Containers, k), containerOf(s.Containers, k)
+		was, is := prev.Containers.Find(k.Node, k.ID), s.Containers.Find(k.Node, k.ID)
 		if all || was == is {
 			continue
 		}
@@ -156,7 +144,7 @@ func (r *records) addrs(prev, s *model.Snapshot, keys []containerKey, all bool) 
 		return e.Map()
 	}
 	e = cow.Map[netip.Addr, model.AddrUse]{}.Edit()
-	for _, c := range s.Containers {
+	for c := range s.Containers.All() {
 		for _, a := range c.Addrs {
 			r.addUse(e, c, a)
 		}
@@ -181,31 +169,4 @@ func (r *records) addUse(e *cow.Editor[netip.Addr, model.AddrUse], c *model.Cont
 		use.Stack = c.Stack
 	}
 	e.Set(a, use)
-}
-
-// merge makes a new sorted slice of a sorted one, in which the elements of the
-// given keys, sorted too, are what value says they are now, or not there (nil). What
-// is equal stays the one it was. It tells whether the two slices differ.
-func merge[T, K any](old []*T, keys []K, compare func(*T, K) int, value func(K) *T, equal func(a, b *T) bool) ([]*T, bool) {
-	merged := make([]*T, 0, len(old)+len(keys))
-	differ := false
-	for _, k := range keys {
-		i := sort.Search(len(old), func(i int) bool { return compare(old[i], k) >= 0 })
-		found := i < len(old) && compare(old[i], k) == 0
-		merged = append(merged, old[:i]...)
-		old = old[i:]
-		v := value(k)
-		if found {
-			if v != nil && equal(old[0], v) {
-				v = old[0]
-			}
-			differ = differ || v != old[0]
-			old = old[1:]
-		}
-		if v != nil {
-			differ = differ || !found
-			merged = append(merged, v)
-		}
-	}
-	return append(merged, old...), differ
 }

@@ -1,14 +1,12 @@
 package catalog
 
 import (
-	stdcmp "cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +36,7 @@ func ctr(node, id, addr string, services ...string) model.Container {
 }
 
 var snapshotCmp = cmp.Options{
+	cmp.Transformer("all", func(c model.Containers) []*model.Container { return slices.Collect(c.All()) }),
 	cmpopts.IgnoreUnexported(model.Snapshot{}),
 	cmp.Comparer(func(a, b cow.Map[netip.Addr, model.AddrUse]) bool {
 		return maps.Equal(maps.Collect(a.All()), maps.Collect(b.All()))
@@ -151,11 +150,8 @@ func TestBuildFromChangesEqualsBuildFromScratch(t *testing.T) {
 				t.Fatalf("step %d: %s is the same and is not shared", step, svc.ID)
 			}
 		}
-		for _, c := range s.Containers {
-			i, had := slices.BinarySearchFunc(prev.Containers, c, func(a, b *model.Container) int {
-				return stdcmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
-			})
-			if had && prev.Containers[i] != c && prev.Containers[i].Equal(c) {
+		for c := range s.Containers.All() {
+			if old := prev.Containers.Find(c.Node, c.ID); old != nil && old != c && old.Equal(c) {
 				t.Fatalf("step %d: container %s of %s is the same and is not shared", step, c.ID, c.Node)
 			}
 		}

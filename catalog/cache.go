@@ -61,7 +61,7 @@ type cachedService struct {
 type cache struct {
 	header     cacheHeader
 	nodes      map[string]model.Node
-	containers map[containerKey]model.Container
+	containers map[model.ContainerKey]model.Container
 	services   map[model.ServiceID]ServiceRecord
 	published  map[port]model.PortClaim
 	networks   []model.Network
@@ -74,7 +74,7 @@ func (c *cache) node(name string) model.Node { return c.nodes[name] }
 func (c *cache) local(node string) model.Local {
 	l := model.Local{Networks: c.networks}
 	for k, ctr := range c.containers {
-		if k.node == node {
+		if k.Node == node {
 			l.Containers = append(l.Containers, ctr)
 		}
 	}
@@ -94,7 +94,7 @@ func readCache(path, node string) (*cache, error) {
 	}
 	defer f.Close()
 	c := &cache{
-		nodes: map[string]model.Node{}, containers: map[containerKey]model.Container{},
+		nodes: map[string]model.Node{}, containers: map[model.ContainerKey]model.Container{},
 		services: map[model.ServiceID]ServiceRecord{}, published: map[port]model.PortClaim{},
 	}
 	for in := bufio.NewReader(f); ; {
@@ -131,7 +131,7 @@ func (c *cache) apply(l *cacheLine) error {
 		if err := checkContainer(l.Container, l.Container.Node+"/"+l.Container.ID); err != nil {
 			return fmt.Errorf("container %s: %w", l.Container.ID, err)
 		}
-		c.containers[containerKey{l.Container.Node, l.Container.ID}] = *l.Container
+		c.containers[model.ContainerKey{Node: l.Container.Node, ID: l.Container.ID}] = *l.Container
 	case l.Service != nil:
 		l.Service.ServiceRecord.mod = l.Service.Mod
 		c.services[l.Service.ServiceID] = l.Service.ServiceRecord
@@ -143,7 +143,7 @@ func (c *cache) apply(l *cacheLine) error {
 		c.networks = *l.Networks
 	case l.Gone == nil:
 	case l.Gone.Container != nil:
-		delete(c.containers, containerKey{l.Gone.Container.Node, l.Gone.Container.ID})
+		delete(c.containers, model.ContainerKey{Node: l.Gone.Container.Node, ID: l.Gone.Container.ID})
 	case l.Gone.Service != nil:
 		delete(c.services, *l.Gone.Service)
 	case l.Gone.Published != nil:
@@ -176,7 +176,7 @@ func (c *Catalog) putCached() {
 		}
 	}
 	for k, ctr := range c.cached.containers {
-		if k.node != self {
+		if k.Node != self {
 			c.records.putContainer(ctr)
 		}
 	}

@@ -163,7 +163,7 @@ func TestHostsSeeEachOthersTasks(t *testing.T) {
 		eventually(t, "both tasks", func() bool { return tasks(c, "web") == "a/1 b/2" })
 		eventually(t, "both hosts", func() bool { return len(c.Snapshot().Nodes) == 2 })
 	}
-	if n := len(b.Snapshot().Containers); n != 2 {
+	if n := b.Snapshot().Containers.Len(); n != 2 {
 		t.Errorf("host b knows %d containers; one of a without labels is not worth a record", n)
 	}
 	a.SetLocal(local())

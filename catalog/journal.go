@@ -106,10 +106,10 @@ func (c *Catalog) changedLines(file *cacheFile, ch changes) (lines []cacheLine) 
 		}
 	}
 	for k := range ch.containers {
-		if ctr := c.records.containers[k.node][k.id]; ctr != nil {
+		if ctr := c.records.containers[k.Node][k.ID]; ctr != nil {
 			lines = append(lines, cacheLine{Container: ctr})
 		} else {
-			lines = append(lines, cacheLine{Gone: &cachedGone{Container: &cachedContainer{k.node, k.id}}})
+			lines = append(lines, cacheLine{Gone: &cachedGone{Container: &cachedContainer{k.Node, k.ID}}})
 		}
 	}
 	for id := range ch.services {

@@ -29,7 +29,7 @@ func TestTheCacheIsAlwaysWhatTheRecordsAre(t *testing.T) {
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		want := &cache{nodes: map[string]model.Node{}, containers: map[containerKey]model.Container{}, services: r.services,
+		want := &cache{nodes: map[string]model.Node{}, containers: map[model.ContainerKey]model.Container{}, services: r.services,
 			published: map[port]model.PortClaim{}, networks: r.networks}
 		for _, n := range r.nodes {
 			n.Alive = true
@@ -37,13 +37,13 @@ func TestTheCacheIsAlwaysWhatTheRecordsAre(t *testing.T) {
 		}
 		for node, byID := range r.containers {
 			for id, ctr := range byID {
-				want.containers[containerKey{node, id}] = *ctr
+				want.containers[model.ContainerKey{Node: node, ID: id}] = *ctr
 			}
 		}
 		for _, p := range r.claims() {
 			want.published[port{p.Protocol, p.Port}] = p
 		}
-		if d := cmp.Diff(want, got, cmp.AllowUnexported(cache{}, containerKey{}, port{}), cmpopts.IgnoreUnexported(ServiceRecord{}),
+		if d := cmp.Diff(want, got, cmp.AllowUnexported(cache{}, model.ContainerKey{}, port{}), cmpopts.IgnoreUnexported(ServiceRecord{}),
 			cmpopts.IgnoreFields(cache{}, "header"), cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
 			t.Fatalf("round %d: records (-), cache (+):\n%s", round, d)
 		}

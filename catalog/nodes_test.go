@@ -63,8 +63,8 @@ func TestTasksOfADeadHostAreLostAndBackAtOnce(t *testing.T) {
 	if lost := svc.Tasks[1]; lost.InRotation() || lost.Listed() || len(svc.InRotation()) != 1 {
 		t.Errorf("a lost task is still used: %+v", lost)
 	}
-	if i := slices.IndexFunc(s.Containers, func(c *model.Container) bool { return c.ID == "2" }); s.Containers[i].Tasks[0].State != model.Lost {
-		t.Errorf("its container says %s", s.Containers[i].Tasks[0].State)
+	if c := s.Containers.Find("b", "2"); c == nil || c.Tasks[0].State != model.Lost {
+		t.Errorf("its container is %+v", c)
 	}
 	if got := states(b, "web"); got != "running running unhealthy" {
 		t.Errorf("b, which is told nothing, sees %q", got)

@@ -53,14 +53,8 @@ type changes struct {
 	published  bool
 	addrs      bool // an address came, left, or changed its stack
 	reach      bool // a host with containers is reached otherwise than before
-	containers map[containerKey]struct{}
+	containers map[model.ContainerKey]struct{}
 	services   map[model.ServiceID]struct{}
-}
-
-type containerKey struct{ node, id string }
-
-func (k containerKey) compare(o containerKey) int {
-	return cmp.Or(cmp.Compare(k.node, o.node), cmp.Compare(k.id, o.id))
 }
 
 func newRecords(self string) *records {
@@ -79,7 +73,7 @@ func newRecords(self string) *records {
 }
 
 func newChanges() changes {
-	return changes{containers: map[containerKey]struct{}{}, services: map[model.ServiceID]struct{}{}}
+	return changes{containers: map[model.ContainerKey]struct{}{}, services: map[model.ServiceID]struct{}{}}
 }
 
 // takeChanges returns what changed since it was last called.
@@ -160,7 +154,7 @@ func (r *records) markNode(node string) {
 	r.changes.nodes = true
 	for id, c := range r.containers[node] {
 		if len(c.Tasks) > 0 {
-			r.changes.containers[containerKey{node, id}] = struct{}{}
+			r.changes.containers[model.ContainerKey{Node: node, ID: id}] = struct{}{}
 		}
 		for i := range c.Tasks {
 			r.changes.services[c.Tasks[i].Service] = struct{}{}
@@ -221,8 +215,8 @@ func (r *records) putContainer(ctr model.Container) bool {
 	}
 	c := &ctr
 	r.containers[c.Node][c.ID] = c
-	r.changes.containers[containerKey{c.Node, c.ID}] = struct{}{}
-	r.uncached.containers[containerKey{c.Node, c.ID}] = struct{}{}
+	r.changes.containers[model.ContainerKey{Node: c.Node, ID: c.ID}] = struct{}{}
+	r.uncached.containers[model.ContainerKey{Node: c.Node, ID: c.ID}] = struct{}{}
 	if old == nil || old.Stack != c.Stack || !slices.Equal(old.Addrs, c.Addrs) {
 		r.changes.addrs = true
 	}
@@ -285,8 +279,8 @@ func (r *records) deleteContainer(node, id string) {
 	if len(r.containers[node]) == 0 {
 		delete(r.containers, node)
 	}
-	r.changes.containers[containerKey{node, id}] = struct{}{}
-	r.uncached.containers[containerKey{node, id}] = struct{}{}
+	r.changes.containers[model.ContainerKey{Node: node, ID: id}] = struct{}{}
+	r.uncached.containers[model.ContainerKey{Node: node, ID: id}] = struct{}{}
 	r.changes.addrs = true
 }
 

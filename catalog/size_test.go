@@ -30,7 +30,7 @@ func TestARecordThatIsTooLargeIsAProblem(t *testing.T) {
 	if got := tasks(a, "web"); got != "a/large a/small" {
 		t.Errorf("tasks %q", got)
 	}
-	if c := a.Snapshot().Containers[0]; c.ID != "huge" || c.ProblemCode != model.RecordTooLarge || !strings.Contains(c.Problem, "65536 are the most") {
+	if c := a.Snapshot().Containers.Of("a")[0]; c.ID != "huge" || c.ProblemCode != model.RecordTooLarge || !strings.Contains(c.Problem, "65536 are the most") {
 		t.Errorf("container %s has the problem %q: %s", c.ID, c.ProblemCode, c.Problem)
 	}
 	r, err := a.client.Get(t.Context(), taskKey("a", ""), clientv3.WithPrefix())

@@ -56,7 +56,7 @@ func ids(services []*model.Service) string {
 
 // findContainers finds containers by name, ID or the beginning of an ID.
 func findContainers(s *model.Snapshot, what string) (found []*model.Container) {
-	for _, c := range s.Containers {
+	for c := range s.Containers.All() {
 		if c.Name == what || len(what) >= 4 && strings.HasPrefix(c.ID, what) {
 			found = append(found, c)
 		}

@@ -111,14 +111,15 @@ func (in *Inspector) tracePort(ctx context.Context, e *walk, s *model.Snapshot, 
 }
 
 func (in *Inspector) traceContainer(e *walk, s *model.Snapshot, addr netip.Addr) {
-	i := slices.IndexFunc(s.Containers, func(c *model.Container) bool {
-		return c.Node == s.Self.Name && slices.ContainsFunc(c.Tasks, func(t model.Task) bool { return t.Addr == addr })
+	own := s.Containers.Of(s.Self.Name)
+	i := slices.IndexFunc(own, func(c *model.Container) bool {
+		return slices.ContainsFunc(c.Tasks, func(t model.Task) bool { return t.Addr == addr })
 	})
 	if i < 0 {
 		e.step("container", false, "no container of this host is a task at %s", addr)
 		return
 	}
-	c := s.Containers[i]
+	c := own[i]
 	text, ok := fmt.Sprintf("%s (%.12s) at %s", c.Name, c.ID, addr), true
 	for _, t := range c.Tasks {
 		if t.Addr == addr {

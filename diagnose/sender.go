@@ -71,7 +71,7 @@ func senderAt(s *model.Snapshot, addr netip.Addr) sender {
 			return sender{who: "a process of host " + n.Name, addr: addr, node: n.Name}
 		}
 	}
-	for _, c := range s.Containers {
+	for c := range s.Containers.All() {
 		n, _ := nodeOf(s, c.Node)
 		if slices.Contains(c.Addrs, addr) && (c.Node == s.Self.Name || n.Subnet.Contains(addr)) {
 			return containerSender(s, c, addr)

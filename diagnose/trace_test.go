@@ -58,13 +58,13 @@ func cluster3() *model.Snapshot {
 		{Name: "n2", Addr: addr("192.168.1.2"), Subnet: subnet("10.244.2.0/24")},
 		{Name: "n3", Addr: addr("192.168.1.3"), Subnet: subnet("10.244.3.0/24")},
 	}
-	return &model.Snapshot{Self: nodes[0], Nodes: nodes, Containers: []*model.Container{
-		{ID: "aaaa1111", Name: "cart", Node: "n1", Addrs: []netip.Addr{addr("10.244.1.5")}},
-		{ID: "bbbb1111", Name: "web", Node: "n1", Addrs: []netip.Addr{addr("172.17.0.2")}},
-		{ID: "bbbb2222", Name: "web", Node: "n2", Addrs: []netip.Addr{addr("10.244.2.5")}},
-		{ID: "cccc2222", Name: "own", Node: "n2", Addrs: []netip.Addr{addr("172.17.0.3")}},
-		{ID: "dddd2222", Name: "bare", Node: "n2"},
-	}}
+	return &model.Snapshot{Self: nodes[0], Nodes: nodes, Containers: model.ContainersOf(
+		&model.Container{ID: "aaaa1111", Name: "cart", Node: "n1", Addrs: []netip.Addr{addr("10.244.1.5")}},
+		&model.Container{ID: "bbbb1111", Name: "web", Node: "n1", Addrs: []netip.Addr{addr("172.17.0.2")}},
+		&model.Container{ID: "bbbb2222", Name: "web", Node: "n2", Addrs: []netip.Addr{addr("10.244.2.5")}},
+		&model.Container{ID: "cccc2222", Name: "own", Node: "n2", Addrs: []netip.Addr{addr("172.17.0.3")}},
+		&model.Container{ID: "dddd2222", Name: "bare", Node: "n2"},
+	)}
 }
 
 func TestWhichHost(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -380,25 +379,13 @@ func (b *Balancer) admit(ctx context.Context, dirty map[Key]bool, full, recheck 
 // sameContainers tells whether this host has the containers that it had, by ID and
 // address: each of others may have rules by which it takes a port.
 func sameContainers(a, b *model.Snapshot) bool {
-	if model.Shared(a.Containers, b.Containers) && a.Self.Name == b.Self.Name {
-		return true
+	if a.Self.Name != b.Self.Name {
+		return false
 	}
-	return a.Self.Name == b.Self.Name && slices.EqualFunc(own(a), own(b), func(x, y *model.Container) bool {
+	was, is := a.Containers.Of(a.Self.Name), b.Containers.Of(b.Self.Name)
+	return model.Shared(was, is) || slices.EqualFunc(was, is, func(x, y *model.Container) bool {
 		return x == y || x.ID == y.ID && x.Since.Equal(y.Since) && slices.Equal(x.Addrs, y.Addrs)
 	})
-}
-
-// own are the containers of this host, which stand together.
-func own(s *model.Snapshot) []*model.Container {
-	first, found := slices.BinarySearchFunc(s.Containers, s.Self.Name, func(c *model.Container, node string) int { return strings.Compare(c.Node, node) })
-	if !found {
-		return nil
-	}
-	n := slices.IndexFunc(s.Containers[first:], func(c *model.Container) bool { return c.Node != s.Self.Name })
-	if n < 0 {
-		return s.Containers[first:]
-	}
-	return s.Containers[first : first+n]
 }
 
 // problems tells all that is not as it should be.

@@ -256,7 +256,7 @@ func TestAPortThatIsSomebodyElsesIsNotTaken(t *testing.T) {
 // withContainer is a Snapshot with one container more, on this host.
 func withContainer(s *model.Snapshot, id string) *model.Snapshot {
 	more := *s
-	more.Containers = append(slices.Clone(s.Containers), &model.Container{ID: id, Node: s.Self.Name})
+	more.Containers = model.ContainersOf(append(slices.Collect(s.Containers.All()), &model.Container{ID: id, Node: s.Self.Name})...)
 	return &more
 }
 

@@ -13,13 +13,13 @@ import (
 // Snapshot is the cluster at one moment, as this host sees it. It is
 // immutable: whoever is handed one may keep it, share it and never write to it.
 type Snapshot struct {
-	Revision   uint64       // grows with every Snapshot of this process
-	Self       Node         // this host
-	Nodes      []Node       // by name, Self among them
-	Services   []*Service   // by ID
-	Containers []*Container // by node, then ID
-	Networks   []Network    // of this host, by name
-	Published  []PortClaim  // by protocol, then port
+	Revision   uint64     // grows with every Snapshot of this process
+	Self       Node       // this host
+	Nodes      []Node     // by name, Self among them
+	Services   []*Service // by ID
+	Containers Containers
+	Networks   []Network   // of this host, by name
+	Published  []PortClaim // by protocol, then port
 
 	// Notable are those of Containers that are this host's, or have a problem or a
 	// notice.

@@ -247,11 +247,11 @@ func (c *catalogs) await(a awaitArgs) (any, error) {
 }
 
 func (c *catalogs) complete(s *model.Snapshot, want tally) bool {
-	if len(s.Containers) != want.Count || len(s.Nodes) != c.args.Total {
+	if s.Containers.Len() != want.Count || len(s.Nodes) != c.args.Total {
 		return false
 	}
 	var t tally
-	for _, ctr := range s.Containers {
+	for ctr := range s.Containers.All() {
 		t.add(ctr.ID)
 	}
 	return t == want
@@ -314,7 +314,7 @@ func (c *catalogs) beginWatch() error {
 		ctx, cancel := context.WithCancel(context.Background())
 		w := &watch{stop: cancel, done: make(chan struct{}), known: map[string]bool{}}
 		h.watch = w
-		for _, ctr := range snap.Containers {
+		for ctr := range snap.Containers.All() {
 			w.known[ctr.ID] = true
 		}
 		go w.follow(h.catalog.Watch(ctx), snap)
