@@ -107,7 +107,9 @@ func (a *Agent) tasks() ([]model.Task, error) {
 	}
 	tasks := []model.Task{}
 	for i := range s.Services {
-		tasks = append(tasks, s.Services[i].Tasks...)
+		for _, t := range s.Services[i].Tasks {
+			tasks = append(tasks, *t)
+		}
 	}
 	return tasks, nil
 }

@@ -224,7 +224,7 @@ func (r *rig) snapshot(n int) *model.Snapshot {
 	for i := range n {
 		svc := &model.Service{ID: fakeID(i), VIP: fakeVIP(i)}
 		for task := range fakeTasks {
-			svc.Tasks = append(svc.Tasks, fake(i, task, model.Running).Tasks...)
+			svc.Tasks = append(svc.Tasks, &fake(i, task, model.Running).Tasks[0])
 		}
 		svc.Spec = svc.Tasks[0].Spec
 		s.Services = append(s.Services, svc)

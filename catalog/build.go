@@ -93,18 +93,18 @@ func (r *records) service(id model.ServiceID) *model.Service {
 	slices.SortFunc(containers, func(a, b *model.Container) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
 	})
-	s := &model.Service{ID: id, Tasks: make([]model.Task, 0, len(containers))}
+	s := &model.Service{ID: id, Tasks: make([]*model.Task, 0, len(containers))}
 	for _, c := range containers {
-		for _, t := range c.Tasks {
-			if t.Service == id {
-				s.Tasks = append(s.Tasks, r.view(t))
+		for i := range c.Tasks {
+			if c.Tasks[i].Service == id {
+				s.Tasks = append(s.Tasks, r.view(&c.Tasks[i]))
 			}
 		}
 	}
-	newest := &s.Tasks[0]
-	for i := range s.Tasks {
-		if s.Tasks[i].Newer(newest) {
-			newest = &s.Tasks[i]
+	newest := s.Tasks[0]
+	for _, t := range s.Tasks {
+		if t.Newer(newest) {
+			newest = t
 		}
 	}
 	s.Spec = newest.Spec

@@ -45,6 +45,9 @@ func fill(t *testing.T, v reflect.Value, path string) {
 		case reflect.Slice:
 			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 			fill(t, v.Index(0), path+"[0]")
+		case reflect.Pointer:
+			v.Set(reflect.New(v.Type().Elem()))
+			fill(t, v.Elem(), path)
 		case reflect.Struct:
 			for i := range v.NumField() {
 				if f := v.Type().Field(i); f.IsExported() {
@@ -59,6 +62,10 @@ func fill(t *testing.T, v reflect.Value, path string) {
 
 // fields calls f with each part of a filled value, the smallest first.
 func fields(v reflect.Value, path string, f func(path string, v reflect.Value)) {
+	if v.Kind() == reflect.Pointer {
+		fields(v.Elem(), path, f)
+		return
+	}
 	defer f(path, v)
 	switch v.Interface().(type) {
 	case netip.Addr, netip.Prefix, time.Time, model.MAC:

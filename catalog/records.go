@@ -168,14 +168,17 @@ func (r *records) markReach(node string) {
 	r.changes.reach = r.changes.reach || len(r.containers[node]) > 0
 }
 
-// view is a task as this host sees it.
-func (r *records) view(t model.Task) model.Task {
+// view is a task as this host sees it: itself, or another one.
+func (r *records) view(t *model.Task) *model.Task {
+	seen := *t
 	if since, dead := r.dead[t.Node]; dead {
-		t.State, t.Since = model.Lost, since
-	} else if !r.reached(t.Node, t.Addr) {
-		t.State = model.Unreached
+		seen.State, seen.Since = model.Lost, since
+	} else if r.reached(t.Node, t.Addr) {
+		return t
+	} else {
+		seen.State = model.Unreached
 	}
-	return t
+	return &seen
 }
 
 // reached tells whether this host reaches an address of another's containers.
@@ -187,15 +190,20 @@ func (r *records) reached(node string, a netip.Addr) bool {
 
 // viewContainer is a container with its tasks as this host sees them.
 func (r *records) viewContainer(c *model.Container) *model.Container {
-	if c.Node == r.self || !slices.ContainsFunc(c.Tasks, func(t model.Task) bool { return r.view(t).State != t.State }) {
-		return c
+	var seen *model.Container
+	for i := range c.Tasks {
+		t := r.view(&c.Tasks[i])
+		if t == &c.Tasks[i] {
+			continue
+		}
+		if seen == nil {
+			copied := *c
+			copied.Tasks = slices.Clone(c.Tasks)
+			seen = &copied
+		}
+		seen.Tasks[i] = *t
 	}
-	seen := *c
-	seen.Tasks = slices.Clone(c.Tasks)
-	for i := range seen.Tasks {
-		seen.Tasks[i] = r.view(seen.Tasks[i])
-	}
-	return &seen
+	return cmp.Or(seen, c)
 }
 
 // putContainer tells whether the container was not there, or not like this.

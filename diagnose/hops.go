@@ -87,12 +87,7 @@ func reached(svc *model.Service, answered []netip.Addr) (vip bool, tasks []netip
 }
 
 func hasTask(svc *model.Service, addr netip.Addr) bool {
-	for i := range svc.Tasks {
-		if svc.Tasks[i].Addr == addr {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(svc.Tasks, func(t *model.Task) bool { return t.Addr == addr })
 }
 
 func (in *Inspector) tracePort(ctx context.Context, e *walk, s *model.Snapshot, q Question) ([]Hop, error) {

@@ -139,7 +139,7 @@ func TestASenderIsLookedForOnEveryHost(t *testing.T) {
 }
 
 func TestWhatAnAnswerLeadsTo(t *testing.T) {
-	svc := &model.Service{VIP: addr("10.96.0.1"), Tasks: []model.Task{{Addr: addr("10.244.1.5")}, {Addr: addr("10.244.2.5")}}}
+	svc := &model.Service{VIP: addr("10.96.0.1"), Tasks: []*model.Task{{Addr: addr("10.244.1.5")}, {Addr: addr("10.244.2.5")}}}
 	for name, test := range map[string]struct {
 		records []string
 		vip     bool

@@ -53,8 +53,8 @@ func explainFront(e *walk, svc *model.Service, f lb.FrontView) {
 // taskAt says which task of a service has an address.
 func taskAt(svc *model.Service, addr netip.Addr) string {
 	who := "no task of the service"
-	for i := range svc.Tasks {
-		if t := &svc.Tasks[i]; t.Addr == addr {
+	for _, t := range svc.Tasks {
+		if t.Addr == addr {
 			who = fmt.Sprintf("%s on %s, %s", t.Name, t.Node, t.State)
 		}
 	}

@@ -260,7 +260,7 @@ func replaced(all []*service, was, is *service) []*service {
 // addresses and ports.
 func sameAnswers(a, b *model.Service) bool {
 	return a == b || a.VIP == b.VIP && a.Spec.Mode == b.Spec.Mode &&
-		slices.EqualFunc(a.Tasks, b.Tasks, func(x, y model.Task) bool {
+		slices.EqualFunc(a.Tasks, b.Tasks, func(x, y *model.Task) bool {
 			return x.Addr == y.Addr && x.State == y.State && x.Container == y.Container &&
 				x.Started.Equal(y.Started) && slices.Equal(x.Spec.Ports, y.Spec.Ports)
 		})
@@ -280,8 +280,8 @@ func addresses(svc *model.Service) []netip.Addr {
 // taskAddrs are the addresses of those tasks, each once.
 func taskAddrs(svc *model.Service, which func(*model.Task) bool) []netip.Addr {
 	as := make([]netip.Addr, 0, len(svc.Tasks))
-	for i := range svc.Tasks {
-		if t := &svc.Tasks[i]; which(t) && t.Addr.IsValid() {
+	for _, t := range svc.Tasks {
+		if which(t) && t.Addr.IsValid() {
 			as = append(as, t.Addr)
 		}
 	}

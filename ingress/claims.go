@@ -137,8 +137,7 @@ func (c *Claimer) update(snap *model.Snapshot) {
 // port.
 func (c *Claimer) put(s *model.Service, self string) {
 	wants := map[lb.Key]*want{}
-	for j := range s.Tasks {
-		t := &s.Tasks[j]
+	for _, t := range s.Tasks {
 		for _, pub := range t.Spec.Publish {
 			p := lb.Key{Protocol: pub.Protocol, Port: pub.Published}
 			w := wants[p]

@@ -20,7 +20,7 @@ import (
 func snapshotOf(t *testing.T, text string) *model.Snapshot {
 	t.Helper()
 	s := &model.Snapshot{Self: model.Node{Name: "b"}}
-	tasks := map[model.ServiceID][]model.Task{}
+	tasks := map[model.ServiceID][]*model.Task{}
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		switch {
@@ -39,7 +39,7 @@ func snapshotOf(t *testing.T, text string) *model.Snapshot {
 				fmt.Sscanf(p, "%d:%d", &pub.Published, &pub.Target)
 				task.Spec.Publish = append(task.Spec.Publish, pub)
 			}
-			tasks[task.Service] = append(tasks[task.Service], task)
+			tasks[task.Service] = append(tasks[task.Service], &task)
 		case f[0] == "claim":
 			c := model.PortClaim{Protocol: model.TCP, Service: model.ServiceID{Stack: "s", Name: f[1]}}
 			fmt.Sscan(f[2], &c.Port)

@@ -182,7 +182,7 @@ func (b *Balancer) decide(s *model.Snapshot, d *Delta) (dirty map[Key]bool) {
 	}
 	if moved {
 		for _, svc := range s.Services {
-			if slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return len(t.Spec.Publish) > 0 || t.Addr == w.self.Addr }) {
+			if slices.ContainsFunc(svc.Tasks, func(t *model.Task) bool { return len(t.Spec.Publish) > 0 || t.Addr == w.self.Addr }) {
 				again(svc)
 			}
 		}

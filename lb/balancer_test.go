@@ -82,7 +82,7 @@ func newRecorder(t *testing.T, o Options) (*Balancer, *recorder) {
 
 // service is one with a VIP; its tasks are its.
 func service(name, vip string, tasks ...model.Task) model.Service {
-	s := model.Service{ID: model.ServiceID{Stack: "s", Name: name}, Spec: model.Spec{Mode: model.ModeVIP}, Tasks: tasks}
+	s := model.Service{ID: model.ServiceID{Stack: "s", Name: name}, Spec: model.Spec{Mode: model.ModeVIP}, Tasks: pointers(tasks)}
 	if vip != "" {
 		s.VIP = netip.MustParseAddr(vip)
 	}

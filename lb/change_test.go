@@ -91,7 +91,9 @@ func BenchmarkOneChange(b *testing.B) {
 					next.Services = slices.Clone(was.Services)
 					next.Services[i%n] = &svc
 					svc.Tasks = slices.Clone(svc.Tasks)
-					svc.Tasks[0].State = flip[svc.Tasks[0].State]
+					flipped := *svc.Tasks[0]
+					flipped.State = flip[flipped.State]
+					svc.Tasks[0] = &flipped
 					if s = &next; known {
 						s.Follow(was, []model.ServiceID{svc.ID})
 					}

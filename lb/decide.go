@@ -45,8 +45,7 @@ func decide(s *model.Service, w *surroundings) *part {
 	p.frontends = append(p.frontends, published(s, w, p)...)
 	p.frontends = append(p.frontends, virtual(s, w.self.Name)...)
 	slices.SortFunc(p.frontends, func(a, b *Frontend) int { return a.Key.Compare(b.Key) })
-	for i := range s.Tasks {
-		t := &s.Tasks[i]
+	for _, t := range s.Tasks {
 		if !t.Addr.Is4() || t.State == model.Unreached {
 			continue
 		}
@@ -67,8 +66,7 @@ func virtual(s *model.Service, self string) (all []*Frontend) {
 	}
 	add := func(proto model.Protocol, port uint16, target func(*model.Task) (uint16, bool)) {
 		b := newBuilder(Key{s.VIP, proto, port}, s)
-		for i := range s.Tasks {
-			t := &s.Tasks[i]
+		for _, t := range s.Tasks {
 			if port, ok := target(t); ok && t.Addr.Is4() {
 				b.add(t, port, t.Node == self)
 			}
@@ -90,8 +88,7 @@ func virtual(s *model.Service, self string) (all []*Frontend) {
 // publish. None of the backends may be live: then the port refuses.
 func published(s *model.Service, w *surroundings, p *part) []*Frontend {
 	found := map[Key]*builder{}
-	for i := range s.Tasks {
-		t := &s.Tasks[i]
+	for _, t := range s.Tasks {
 		here := t.Node == w.self.Name
 		host := w.hosts[t.Node]
 		// Another host's task is left out where each host answers for its own, and

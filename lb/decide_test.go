@@ -86,13 +86,20 @@ func text(f *Frontend) string {
 	return b.String()
 }
 
+func pointers(tasks []model.Task) (all []*model.Task) {
+	for _, t := range tasks {
+		all = append(all, &t)
+	}
+	return all
+}
+
 // decided is what web asks for on host b, which holds the ports 80.
 func decided(t *testing.T, spec model.Spec, tasks []model.Task) (frontends, problems []string, p *part) {
 	t.Helper()
 	if spec.Mode == "" {
 		spec.Mode = model.ModeVIP
 	}
-	svc := &model.Service{ID: web, VIP: vip, Spec: spec, Tasks: tasks}
+	svc := &model.Service{ID: web, VIP: vip, Spec: spec, Tasks: pointers(tasks)}
 	s := &model.Snapshot{
 		Self: nodes[1], Nodes: nodes, Services: []*model.Service{svc},
 		Published: []model.PortClaim{{Protocol: model.TCP, Port: 80, Service: web}, {Protocol: model.UDP, Port: 80, Service: web}, {Protocol: model.TCP, Port: 81, Service: model.ServiceID{Stack: "s", Name: "other"}}},

@@ -27,7 +27,7 @@ func (s *Spec) Equal(o *Spec) bool {
 // Equal is as [Container.Equal].
 func (s *Service) Equal(o *Service) bool {
 	return s == o || s.ID == o.ID && s.VIP == o.VIP && s.IdleSince.Equal(o.IdleSince) &&
-		s.Spec.Equal(&o.Spec) && equalTasks(s.Tasks, o.Tasks)
+		s.Spec.Equal(&o.Spec) && slices.EqualFunc(s.Tasks, o.Tasks, (*Task).Equal)
 }
 
 func equalTasks(a, b []Task) bool {

@@ -41,7 +41,7 @@ type Service struct {
 	ID        ServiceID  `json:"id"`
 	VIP       netip.Addr `json:"vip,omitzero"` // zero: none yet, or ModeDNSRR
 	Spec      Spec       `json:"spec"`         // the newest task's; without tasks only its Mode, ModeVIP
-	Tasks     []Task     `json:"tasks"`        // by node, then container
+	Tasks     []*Task    `json:"tasks"`        // by node, then container
 	IdleSince time.Time  `json:"idleSince,omitzero"`
 }
 
@@ -75,8 +75,8 @@ func (s *Snapshot) HasContainer(a netip.Addr) bool {
 }
 
 // InRotation are the tasks that are given new connections.
-func (s *Service) InRotation() []Task {
-	return slices.DeleteFunc(slices.Clone(s.Tasks), func(t Task) bool { return !t.InRotation() })
+func (s *Service) InRotation() []*Task {
+	return slices.DeleteFunc(slices.Clone(s.Tasks), func(t *Task) bool { return !t.InRotation() })
 }
 
 // Ports are the ports of the service's VIP: those that any of its tasks
@@ -104,10 +104,7 @@ func (s *Service) Ports() []Port {
 }
 
 func (s *Service) oldestFirst() []*Task {
-	tasks := make([]*Task, len(s.Tasks))
-	for i := range s.Tasks {
-		tasks[i] = &s.Tasks[i]
-	}
+	tasks := slices.Clone(s.Tasks)
 	slices.SortFunc(tasks, func(a, b *Task) int {
 		if b.Newer(a) {
 			return -1

@@ -113,7 +113,7 @@ func (m *memory) snapshot(self string, hosts map[model.ServiceID]string, behind 
 		}
 		svc := &model.Service{ID: id, Spec: model.Spec{Mode: model.ModeVIP}, IdleSince: m.idle[id]}
 		if live {
-			svc.Tasks = []model.Task{{Service: id, Node: host}}
+			svc.Tasks = []*model.Task{{Service: id, Node: host}}
 		}
 		if remembered && !behind() {
 			svc.VIP = vip
@@ -359,7 +359,7 @@ func TestHostsThatStartServicesTogetherSeldomCollide(t *testing.T) {
 		s.Self.Name = fmt.Sprintf("h%d", h)
 		for i := range each {
 			svc := &model.Service{ID: id(fmt.Sprintf("s%d-%d", h, i)), Spec: model.Spec{Mode: model.ModeVIP}}
-			svc.Tasks = []model.Task{{Service: svc.ID, Node: s.Self.Name, Spec: svc.Spec}}
+			svc.Tasks = []*model.Task{{Service: svc.ID, Node: s.Self.Name, Spec: svc.Spec}}
 			s.Services = append(s.Services, svc)
 		}
 		work.Go(func() {

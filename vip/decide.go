@@ -94,7 +94,7 @@ func decide(o Options, s *model.Snapshot, l learnt, now time.Time) (claims []Cla
 func waits(o Options, svc *model.Service, self string) bool {
 	asked := svc.Spec.VIP
 	has := svc.VIP.IsValid() && (svc.VIP == asked || !asked.IsValid()) && o.Pool.Contains(svc.VIP)
-	return svc.Spec.Mode == model.ModeVIP && !has && slices.ContainsFunc(svc.Tasks, func(t model.Task) bool { return t.Node == self })
+	return svc.Spec.Mode == model.ModeVIP && !has && slices.ContainsFunc(svc.Tasks, func(t *model.Task) bool { return t.Node == self })
 }
 
 // pool is the pool in the course of one decision.

@@ -44,7 +44,7 @@ func service(t *testing.T, line string) *model.Service {
 		}
 	}
 	if svc.IdleSince.IsZero() {
-		svc.Tasks = []model.Task{{Service: svc.ID, Node: node, Spec: svc.Spec}}
+		svc.Tasks = []*model.Task{{Service: svc.ID, Node: node, Spec: svc.Spec}}
 	}
 	return svc
 }
@@ -154,7 +154,7 @@ func BenchmarkDecide(b *testing.B) {
 	s := &model.Snapshot{Self: model.Node{Name: "a"}}
 	for i := range 10000 {
 		s.Services = append(s.Services, &model.Service{ID: id(fmt.Sprintf("s%05d", i)), Spec: model.Spec{Mode: model.ModeVIP},
-			Tasks: []model.Task{{Node: "a"}}})
+			Tasks: []*model.Task{{Node: "a"}}})
 	}
 	for b.Loop() {
 		decide(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, s, learnt{}, now)

@@ -328,8 +328,8 @@ func (w *watch) follow(snapshots <-chan *model.Snapshot, last *model.Snapshot) {
 	for s := range snapshots {
 		now := time.Now()
 		see := func(svc *model.Service) {
-			for i := range svc.Tasks {
-				if t := &svc.Tasks[i]; !w.known[t.Container] {
+			for _, t := range svc.Tasks {
+				if !w.known[t.Container] {
 					w.known[t.Container] = true
 					w.took = append(w.took, now.Sub(t.Started))
 				}

@@ -81,7 +81,7 @@ func (w *world) service(name, vip string, spec model.Spec, in ...string) {
 		svc.VIP = netip.MustParseAddr(vip)
 	}
 	for _, c := range in {
-		svc.Tasks = append(svc.Tasks, model.Task{
+		svc.Tasks = append(svc.Tasks, &model.Task{
 			Service: svc.ID, Node: w.hostOf(c).name, Container: c, Name: c, Addr: w.names[c].addr,
 			State: model.Running, Weight: 1, Drain: 10 * time.Second, Started: time.Unix(1000, 0), Spec: spec,
 		})
@@ -103,9 +103,9 @@ func (w *world) hostOf(name string) *host {
 // task is one of a service, to be changed.
 func (w *world) task(service, container string) *model.Task {
 	s := w.services[service]
-	for i := range s.Tasks {
-		if s.Tasks[i].Name == container {
-			return &s.Tasks[i]
+	for _, t := range s.Tasks {
+		if t.Name == container {
+			return t
 		}
 	}
 	w.t.Fatalf("service %s has no task %s", service, container)
@@ -121,7 +121,7 @@ func (w *world) drain(service, container string, limit time.Duration) {
 // gone takes a task out of its service.
 func (w *world) gone(service, container string) {
 	s := w.services[service]
-	s.Tasks = slices.DeleteFunc(s.Tasks, func(t model.Task) bool { return t.Name == container })
+	s.Tasks = slices.DeleteFunc(s.Tasks, func(t *model.Task) bool { return t.Name == container })
 }
 
 // ports are ports of a VIP: "80:8080/tcp".
@@ -173,6 +173,10 @@ func (w *world) snapshot(h *host) *model.Snapshot {
 	for _, name := range slices.Sorted(maps.Keys(w.services)) {
 		svc := *w.services[name]
 		svc.Tasks = slices.Clone(svc.Tasks)
+		for i, t := range svc.Tasks {
+			copied := *t // which the test will change
+			svc.Tasks[i] = &copied
+		}
 		s.Services = append(s.Services, &svc)
 		for _, t := range svc.Tasks {
 			for _, p := range t.Spec.Publish {
