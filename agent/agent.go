@@ -92,6 +92,7 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 		return err
 	}
 	memory.Limit(memory.AgentShare, log)
+	go memory.BoundGrowth(ctx)
 	w, err := newAddrWatch(&c)
 	if err != nil {
 		return preflightOf(ctx, &c, err, planesByName{}, log) // that, and all else that keeps it from running
