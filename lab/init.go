@@ -60,6 +60,10 @@ func prepare(name, dir string) error {
 	if err := unix.Mount("", "/run", "", unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share /run: %w", err)
 	}
+	// Of its own, so that what one host's agent pins there is not another's.
+	if err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("mount /sys/fs/bpf: %w", err) // what is passed over is a kernel without BPF
+	}
 	if err := bindOver(filepath.Join(dir, "resolv.conf"), "/etc/resolv.conf"); err != nil {
 		return err
 	}
