@@ -58,6 +58,21 @@ func TestAHostsProcessesAreInItsControlGroup(t *testing.T) {
 	}
 }
 
+// TestWhatAHostPinsIsItsOwn: each has a file system of BPF objects (bpf(2), BPF_OBJ_PIN).
+func TestWhatAHostPinsIsItsOwn(t *testing.T) {
+	a, b := on(t, "a"), on(t, "b")
+	for _, h := range []*host{a, b} {
+		if kind := h.Exec("stat", "-f", "-c", "%t", "/sys/fs/bpf"); kind != "cafe4a11" { // BPF_FS_MAGIC
+			t.Fatalf("%s: what is mounted on /sys/fs/bpf is of type %s", h.Name(), kind)
+		}
+	}
+	a.Exec("mkdir", "/sys/fs/bpf/pinned")
+	defer a.Exec("rmdir", "/sys/fs/bpf/pinned")
+	if out, err := b.TryExec("ls", "/sys/fs/bpf/pinned"); err == nil {
+		t.Errorf("b has a's: %q", out)
+	}
+}
+
 func groupOf(t *testing.T, p *lab.Process) string {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid()))
