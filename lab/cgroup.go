@@ -10,8 +10,8 @@ import (
 	"shoal/lab/kernel"
 )
 
-// controlGroup is the control group of the lab, in each hierarchy. That of the job is above it, so that it goes with the job
-// at the latest.
+// controlGroup is the path of the lab's control group in each hierarchy. The job's group is above it, so that the lab's is
+// removed with the job at the latest.
 func (w *world) controlGroup() string {
 	return filepath.Join(os.Getenv("LAB_NAME"), filepath.Base(w.dir))
 }
@@ -19,15 +19,15 @@ func (w *world) controlGroup() string {
 // ControlGroups are the folders of the control groups that the lab and its engines made.
 func (l *Lab) ControlGroups() []string { return kernel.ControlGroups(l.controlGroup()) }
 
-// controlGroup is the machine's part of it. The engine's containers have groups below that.
+// controlGroup is the path of the machine's control group. The engine's containers have groups below it.
 func (m *machine) controlGroup() string { return filepath.Join(m.w.controlGroup(), m.name) }
 
-// processesGroup is the group, below the machine's, of its processes. They are not in the machine's own since a group that
-// hands controllers on to others may have no processes (Documentation/admin-guide/cgroup-v2.rst).
+// processesGroup is the name of the group, below the machine's, that has its processes. The machine's own group has none: a
+// group that enables controllers for groups below it may not have any (Documentation/admin-guide/cgroup-v2.rst).
 const processesGroup = "machine"
 
-// Cgroup is the folder of the machine's control group in the version 2 hierarchy: all processes of the machine are in it or
-// below, containers included, and no others. It is empty where no such hierarchy is mounted.
+// Cgroup is the folder of the machine's control group in the version 2 hierarchy. All processes of the machine, containers
+// included, are in groups below it, and no others are. It is empty where no such hierarchy is mounted.
 func (m *Machine) Cgroup() string { return m.machine.cgroup() }
 
 func (m *machine) cgroup() string {
@@ -38,7 +38,7 @@ func (m *machine) cgroup() string {
 	return filepath.Join(top, m.controlGroup())
 }
 
-// makeCgroup makes the machine's control group, and has those that start processes on it know.
+// makeCgroup makes the machine's control group. Its path is in a file for the script `on`.
 func (m *machine) makeCgroup() error {
 	group := m.cgroup()
 	if group == "" {
@@ -55,8 +55,7 @@ func (m *machine) makeCgroup() error {
 	return os.WriteFile(filepath.Join(m.dir, "cgroup"), []byte(group+"\n"), 0o644)
 }
 
-// placed has a command begin in the machine's control group: it is there before it does anything (clone3(2),
-// CLONE_INTO_CGROUP, Linux 5.7).
+// placed has a command start in the machine's control group: clone3(2) with CLONE_INTO_CGROUP, Linux 5.7.
 func (m *machine) placed(cmd *exec.Cmd) *exec.Cmd {
 	if m.group == nil {
 		return cmd

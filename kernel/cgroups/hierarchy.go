@@ -12,18 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoHierarchy says that no version 2 hierarchy is mounted. Where engines use
-// version 1, it can be mounted beside: systemd's hybrid mode does so at
+// ErrNoHierarchy says that no version 2 hierarchy is mounted. It can be mounted
+// beside those of version 1: systemd's hybrid mode does so at
 // /sys/fs/cgroup/unified.
 var ErrNoHierarchy = errors.New("no version 2 hierarchy of control groups is mounted: boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
 
 // Hierarchy is the version 2 hierarchy as this process sees it.
 type Hierarchy struct {
-	// Path is where it is mounted, a folder. It is the group whose descendants are
-	// the hierarchy's folders.
+	// Path is the folder where it is mounted.
 	Path string
-	// Whole tells that Path is the root of the hierarchy, and so every process is
-	// in it or below. It is false in a container that sees its own groups only.
+	// Whole tells that Path is the root of the hierarchy: every process is in it or
+	// below. It is false in a container that sees its own groups only.
 	Whole bool
 	// NetCls and NetPrio tell that these controllers of version 1 are mounted. Before
 	// Linux 5.15 the first use of one makes every new socket a member of the
@@ -67,8 +66,8 @@ type mount struct {
 }
 
 // parse reads a mountinfo (proc_pid_mountinfo(5)): what it tells of version 1, and
-// where version 2 is mounted, the usual places first. Whether something else
-// hides one of them it does not tell. Of several at one place the last counts.
+// where version 2 is mounted, the usual places first. It does not tell whether
+// something else hides such a mount. Of several at one place the last counts.
 func parse(mountinfo string) (h Hierarchy, mounts []mount) {
 	for line := range strings.Lines(mountinfo) {
 		before, after, ok := strings.Cut(line, " - ")

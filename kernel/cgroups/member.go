@@ -13,11 +13,11 @@ import (
 )
 
 // Outside tells whether a process is neither in the group whose folder is group
-// nor in one below. Then what is attached to the group is not about it: so it is
-// with containers of an engine that has another root of groups. The error is
-// [fs.ErrNotExist] if there is no such process; a folder that is not in the
-// hierarchy is an error too, and a group that cannot be compared, which happens in
-// cgroup namespaces only.
+// nor in one below. Programs that are attached to the group are not run for such a
+// process. Containers are outside if their engine has another root of groups. The
+// error is [fs.ErrNotExist] if there is no such process. A folder that is not in
+// the hierarchy is an error too. So is a group that cannot be compared, which
+// happens only in a cgroup namespace that is not the host's.
 func Outside(pid int, group string) (bool, error) {
 	h, err := Find()
 	if err != nil {

@@ -31,23 +31,24 @@ var tables = []table{
 	{unix.AF_INET, model.UDP}, {unix.AF_INET6, model.UDP},
 }
 
-// connected is the states of TCP sockets that have a peer, a bit each, of those
-// that an application may hold; of UDP sockets, the first one's.
+// connected is the states, a bit each, of sockets that have a peer and may have an
+// owner. UDP sockets are in the first one only.
 const connected = 1<<diagEstablished | 1<<diagSynSent | 1<<diagFinWait1 | 1<<diagFinWait2 |
 	1<<diagCloseWait | 1<<diagLastAck | 1<<diagClosing
 
 // Destroy closes the TCP and connected UDP sockets that have these cookies, in
 // every network namespace that a process is in, and returns how many it closed.
-// A cookie is what the socket option SO_COOKIE and bpf_get_socket_cookie give, one
-// for each socket since boot. Whoever waits for such a socket gets ECONNABORTED,
-// and a TCP peer a reset.
+// A cookie is the value of the socket option SO_COOKIE and of
+// bpf_get_socket_cookie; no two sockets since boot have the same. A process that
+// waits for such a socket gets ECONNABORTED, and a TCP peer gets a reset.
 //
-// A socket that is not found, or goes away meanwhile, is no error. The kernel
-// reads its tables through while they change: in rare cases a socket is
-// overlooked, and found by another call. Destroy stops once it has found them
-// all, or with the error of ctx: what it costs grows with the namespaces and the
-// sockets in them. What else fails is in the error, and stops nothing but where it
-// is [ErrCannotDestroy]. (net/ipv4/inet_diag.c, sock_diag(7).)
+// A socket that is not found, or that ends meanwhile, is no error. The kernel's
+// tables may change while they are read, so that in rare cases a socket is
+// overlooked; another call finds it. Destroy stops once all are found, or with the
+// error of ctx. Each namespace costs a walk through the kernel's tables, and so
+// through the sockets of all namespaces. Other failures are in the error and stop
+// nothing, except [ErrCannotDestroy]. The source is net/ipv4/inet_diag.c and
+// sock_diag(7).
 func Destroy(ctx context.Context, cookies map[uint64]bool) (closed int, err error) {
 	w := &wanted{cookies: maps.Clone(cookies), tables: tables}
 	maps.DeleteFunc(w.cookies, func(_ uint64, want bool) bool { return !want })
@@ -68,7 +69,7 @@ func Destroy(ctx context.Context, cookies map[uint64]bool) (closed int, err erro
 	return w.closed, nil
 }
 
-// wanted is what is to be closed still.
+// wanted is what remains to be closed, and what came of the rest.
 type wanted struct {
 	cookies map[uint64]bool
 	tables  []table // without those that the kernel cannot list
@@ -76,7 +77,7 @@ type wanted struct {
 	failed  []error
 }
 
-// visit closes those in the network namespace of the calling thread.
+// visit closes the wanted sockets in the network namespace of the calling thread.
 func (w *wanted) visit(ctx context.Context) {
 	for _, t := range tables {
 		if len(w.cookies) == 0 || ctx.Err() != nil {

@@ -13,11 +13,11 @@ import (
 	"shoal/kernel"
 )
 
-// inNamespaces calls visit in each network namespace that a process is in, on a
-// thread of its own, until it wants no more or ctx ends. Threads that are in
-// another namespace than their process are not looked for. A process that goes
-// away meanwhile is no error; one whose namespace may not be entered is passed
-// over, and in the error.
+// inNamespaces calls visit in each network namespace that a process is in, on one
+// thread, until visit returns false or ctx ends. A thread may be in another
+// namespace than its process: that one is not visited. A process that ends
+// meanwhile is no error. A namespace that cannot be entered is in the error, and
+// the others are visited.
 func inNamespaces(ctx context.Context, visit func() (more bool)) error {
 	proc, err := os.Open("/proc")
 	if err != nil {
