@@ -69,6 +69,9 @@ type Config struct {
 
 	DataPlane string // what balances: auto, ipvs or nftables
 
+	SocketBalancing string // whether connect() balances in front of it: auto or off
+	SocketCgroup    string // whose connect() that is, a folder of the version 2 hierarchy of control groups; "": its root
+
 	TCPTimeout    time.Duration // idle TCP connections in IPVS, whole seconds
 	TCPFinTimeout time.Duration
 	UDPTimeout    time.Duration
@@ -102,6 +105,8 @@ func Defaults() Config {
 		ReplaceServer: 10 * time.Minute,
 
 		DataPlane: planeAuto,
+
+		SocketBalancing: socketAuto,
 
 		TellManagers: true,
 
@@ -166,6 +171,9 @@ func (c *Config) Check() error {
 	}
 	if err := checkPlane(c.DataPlane); err != nil {
 		return badSetting("--data-plane %w", err)
+	}
+	if err := checkSocket(c); err != nil {
+		return err
 	}
 	for label := range strings.SplitSeq(c.Zone, ".") {
 		if err := model.CheckLabel(label); err != nil {

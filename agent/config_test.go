@@ -39,6 +39,11 @@ func TestConfigCheckRefusesWhatCannotWork(t *testing.T) {
 		"joined before":       {func(c *Config) { c.Join = []string{"192.0.2.1"} }, ""},
 		"token for nobody":    {func(c *Config) { c.TokenFile = "/token" }, "--join"},
 		"two tokens":          {func(c *Config) { c.Join = []string{"192.0.2.1"}; c.Token, c.TokenFile = "x", "/token" }, "exclude"},
+		"socket balancing":    {func(c *Config) { c.SocketBalancing = "on" }, "--socket-balancing"},
+		"no socket balancing": {func(c *Config) { c.SocketBalancing = "off" }, ""},
+		"relative cgroup":     {func(c *Config) { c.SocketCgroup = "unified/a" }, "absolute"},
+		"no cgroup":           {func(c *Config) { c.SocketCgroup = "/proc" }, "--socket-cgroup: /proc is no control group"},
+		"an unused cgroup":    {func(c *Config) { c.SocketBalancing, c.SocketCgroup = "off", "/proc" }, ""},
 		"metrics address":     {func(c *Config) { c.MetricsAddr = "localhost" }, "--metrics-addr"},
 	} {
 		t.Run(name, func(t *testing.T) {

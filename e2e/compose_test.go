@@ -150,8 +150,9 @@ services:
       PATH: %[1]s:/usr/sbin:/usr/bin:/sbin:/bin:/shoal
       SHOAL_DATA_PLANE: %[4]s
       SHOAL_STATE_DIR: %[2]s
+      SHOAL_SOCKET_CGROUP: %[5]s
     volumes: ["%[1]s:%[1]s:ro", "%[2]s:%[2]s"]
-`, filepath.Dir(iptables), state, dnsServer, lab.Plane())), 0o644); err != nil {
+`, filepath.Dir(iptables), state, dnsServer, lab.Plane(), h.Cgroup())), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	file, err := filepath.Abs("../compose/agent/compose.yaml")
@@ -168,6 +169,12 @@ services:
 		return err
 	}
 	lab.Eventually(t, waitLimit, "the agent in the container answers", asked)
+	h.Exec("mkdir", "/sys/fs/bpf/pinned")
+	for _, path := range []string{"/sys/fs/bpf/pinned", h.Cgroup()} {
+		if out, err := h.TryDocker("exec", "shoal_agent_1", "ls", path); err != nil {
+			t.Errorf("the host's %s is not seen by the agent in the container: %v: %s", path, err, out)
+		}
+	}
 	h.hasMesh()
 	h.run("web-1", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
 	h.answered("http://127.0.0.1:8000/", "web-1")

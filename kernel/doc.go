@@ -1,5 +1,5 @@
 // Package kernel holds thin wrappers of kernel facilities, each in a folder of
-// its own: ipset, ipvs, rules (iptables), sysctl, bridge, sockets, watch. What several
+// its own: ipset, ipvs, rules (iptables), sysctl, bridge, sockets, cgroups, watch. What several
 // packages ask of rtnetlink is here.
 //
 // In: what an object of the kernel should be. Out: that object, or an error

@@ -36,6 +36,9 @@
 // files are shared with the test. So the sockets of engines and agents, in the lab's folder, can be dialled from the
 // test, and /proc/PID/ns/net of [Machine.Netns] opened by it.
 //
+// Where a version 2 hierarchy of control groups is mounted, each machine has a group of its own in it, [Machine.Cgroup], with
+// all its processes and containers. Agents are told it by SHOAL_SOCKET_CGROUP. /sys/fs/bpf is each machine's own too.
+//
 // # Looking at the kernel
 //
 // Tests read what a host balances by [Host.Frontends] and [Host.Connections], which know each data plane's tools. What
@@ -52,7 +55,7 @@
 // tests share is opened by [Open] in TestMain, and each test works on it [Lab.With] its own testing.T. When a test fails, the ends
 // of the logs of its agents and engines are logged.
 //
-// A lab owns the processes it starts, its namespaces and its folder under the temporary folder, and ends them all:
-// a machine's processes, containers included, live in its process namespace and cannot outlive it. It touches nothing
+// A lab owns the processes it starts, its namespaces, its control groups and its folder under the temporary folder, and ends
+// them all: a machine's processes, containers included, live in its process namespace and cannot outlive it. It touches nothing
 // else of the kernel.
 package lab

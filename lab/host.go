@@ -90,7 +90,7 @@ func (h *Host) tryStartDocker() error {
 		"--default-address-pool", fmt.Sprintf("base=10.%d.0.0/16,size=24", 100+h.number),
 		"--storage-driver", "overlay2",
 		"--exec-opt", "native.cgroupdriver=cgroupfs",
-		"--cgroup-parent", "/"+h.w.controlGroup(),
+		"--cgroup-parent", "/"+h.controlGroup(),
 		"--shutdown-timeout", "5",
 		"--log-level", "warn",
 	)

@@ -60,6 +60,11 @@ func prepare(name, dir string) error {
 	if err := unix.Mount("", "/run", "", unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share /run: %w", err)
 	}
+	// Each machine has its own, so that no agent sees what another one pins. A kernel without BPF has none.
+	err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700")
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("mount /sys/fs/bpf: %w", err)
+	}
 	if err := bindOver(filepath.Join(dir, "resolv.conf"), "/etc/resolv.conf"); err != nil {
 		return err
 	}

@@ -144,6 +144,7 @@ const onScript = `#!/bin/sh
 dir='%s'/$1
 if [ ! -e "$dir/pid" ]; then echo "on: there is no machine '$1'" >&2; exit 125; fi
 export SHOAL_RUN_DIR="$dir/run"
+if [ -e "$dir/cgroup" ]; then read -r group <"$dir/cgroup"; echo 0 >"$group/cgroup.procs"; fi
 shift
 exec nsenter --target "$(cat "$dir/pid")" --net --mount --pid --ipc --uts --wd="$PWD" -- "$@"
 `
@@ -159,15 +160,6 @@ func newNetns() (ns netns.NsHandle, err error) {
 	<-done
 	return ns, err
 }
-
-// controlGroup is the control group, in each hierarchy, that those of the engines' containers are in. That of the job is
-// above it, so that it goes with the job at the latest.
-func (w *world) controlGroup() string {
-	return filepath.Join(os.Getenv("LAB_NAME"), filepath.Base(w.dir))
-}
-
-// ControlGroups are the folders of the control groups that the engines made.
-func (l *Lab) ControlGroups() []string { return kernel.ControlGroups(l.controlGroup()) }
 
 // With is the same lab for a test: its failures are the test's.
 func (l *Lab) With(t T) *Lab { return &Lab{l.world, t} }

@@ -34,6 +34,7 @@ type machine struct {
 	number int // of a host, from 1
 	init   *exec.Cmd
 	room   *room
+	group  *os.File // the control group of its processes, nil where there is no version 2 hierarchy
 
 	mu     sync.Mutex
 	engine *Process
@@ -54,6 +55,9 @@ func (w *world) addMachine(name string, on wire, n int) (_ *machine, err error) 
 		return nil, err
 	}
 	if err := os.WriteFile(m.resolvConf(), []byte("nameserver "+near.addr(1).String()+"\n"), 0o644); err != nil {
+		return nil, err
+	}
+	if err := m.makeCgroup(); err != nil {
 		return nil, err
 	}
 	if err := m.startInit(); err != nil {
@@ -82,7 +86,7 @@ func (m *machine) startInit() error {
 	}
 	m.room = newRoom()
 	// Its death is to follow that of this process, not that of whichever thread: so that thread starts it that stays.
-	m.room.do(func() { err = m.init.Start() })
+	m.room.do(func() { err = m.placed(m.init).Start() })
 	w.Close()
 	if err != nil {
 		m.init = nil
@@ -160,6 +164,9 @@ func (m *machine) close() error {
 	}
 	if m.room != nil {
 		m.room.leave()
+	}
+	if m.group != nil {
+		m.group.Close()
 	}
 	return err
 }

@@ -70,6 +70,10 @@ func (m *machine) command(env []string, args ...string) (*exec.Cmd, error) {
 	cmd.Dir = dir
 	// SHOAL_DATA_PLANE is the flag --data-plane of whatever agent is started here, by the lab or by a command.
 	cmd.Env = append(os.Environ(), "SHOAL_RUN_DIR="+m.runDir(), "SHOAL_DATA_PLANE="+Plane(), "DOCKER_CONFIG="+filepath.Join(m.dir, "docker-config"))
+	// All hosts have one kernel. An agent attaches its programs to its own host's control group.
+	if group := m.cgroup(); group != "" {
+		cmd.Env = append(cmd.Env, "SHOAL_SOCKET_CGROUP="+group)
+	}
 	// The bus of the machine that the lab is on is nobody's business here.
 	cmd.Env = append(cmd.Env, "DBUS_SYSTEM_BUS_ADDRESS=unix:path="+m.busSocket())
 	cmd.Env = append(cmd.Env, env...)
@@ -77,7 +81,7 @@ func (m *machine) command(env []string, args ...string) (*exec.Cmd, error) {
 }
 
 func (m *machine) start(cmd *exec.Cmd) (err error) {
-	m.room.do(func() { err = cmd.Start() })
+	m.room.do(func() { err = m.placed(cmd).Start() })
 	return err
 }
 

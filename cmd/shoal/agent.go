@@ -60,6 +60,8 @@ func (c *settings) declare(f *pflag.FlagSet) {
 	f.StringVar(&c.Servers, "servers", c.Servers, "who serves the store: auto, three hosts where there are as many, chosen by themselves; or manual, by shoal server promote and demote. The same on every host")
 	f.DurationVar(&c.ReplaceServer, "replace-server", c.ReplaceServer, "with --servers auto: how long a host that serves the store may be dead before another takes its place")
 	f.StringVar(&c.DataPlane, "data-plane", c.DataPlane, "what balances connections in the kernel: ipvs, nftables, or auto: ipvs where the kernel has all that it needs, else nftables")
+	f.StringVar(&c.SocketBalancing, "socket-balancing", c.SocketBalancing, "choose the task of a connection to a VIP in connect(), by a BPF program: auto (where the kernel and its control groups allow it) or off. --data-plane balances what this does not")
+	f.StringVar(&c.SocketCgroup, "socket-cgroup", c.SocketCgroup, "balance in connect() for the processes of this control group, a folder of the version 2 hierarchy (default: the hierarchy's root: all processes of the host)")
 	f.DurationVar(&c.TCPTimeout, "tcp-timeout", c.TCPTimeout, "how long IPVS remembers an idle TCP connection, 1s to 744h; not used with nftables")
 	f.DurationVar(&c.TCPFinTimeout, "tcp-fin-timeout", c.TCPFinTimeout, "the same for one that was closed")
 	f.DurationVar(&c.UDPTimeout, "udp-timeout", c.UDPTimeout, "the same for UDP")

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -49,6 +50,13 @@ var facilities = map[string]func() error{
 		}
 		return nil
 	},
+	// Sockets of other processes can be closed: sock_diag(7), CONFIG_INET_DIAG_DESTROY. None has these ends.
+	"sock_destroy": func() error {
+		req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+		req.AddRawData(append([]byte{unix.AF_INET, unix.IPPROTO_TCP}, make([]byte, 54)...))
+		_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+		return ignore(err, unix.ENOENT)
+	},
 	"dummy": func() error {
 		return netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "probe"}})
 	},
@@ -62,7 +70,14 @@ var facilities = map[string]func() error{
 	},
 }
 
-// Has probes whether this kernel has a facility: sctp, ipip, privileged, dummy or netem. An error says why it has not.
+// umlLacks are those that Debian's User-Mode Linux is built without.
+var umlLacks = []string{"sock_destroy"}
+
+// UMLHas says whether User-Mode Linux is known to have a facility.
+func UMLHas(facility string) bool { return !slices.Contains(umlLacks, facility) }
+
+// Has probes whether this kernel has a facility: sctp, ipip, privileged, sock_destroy, dummy or netem. An error says why it
+// has not.
 func Has(facility string) error {
 	probe := facilities[facility]
 	if probe == nil {

@@ -74,6 +74,18 @@ func runKeeper() {
 	})
 }
 
+// UnifiedHierarchy is where the version 2 hierarchy of control groups is mounted: alone, or beside those of version 1 as
+// systemd calls hybrid. It is empty where it is not.
+func UnifiedHierarchy() string {
+	for _, at := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(at, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+			return at
+		}
+	}
+	return ""
+}
+
 // ControlGroups are the folders of the control groups of that name, in all hierarchies, those inside others last.
 func ControlGroups(name string) (dirs []string) {
 	for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {

@@ -41,7 +41,8 @@ func mountMachine() error {
 	return mountModules()
 }
 
-// mountControllers mounts every version 1 controller of control groups there is, each by itself, as Docker expects.
+// mountControllers mounts every version 1 controller of control groups there is, each by itself, as Docker expects, and the
+// version 2 hierarchy beside them, as systemd does in its hybrid mode.
 func mountControllers() error {
 	b, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
@@ -59,6 +60,13 @@ func mountControllers() error {
 		if err := unix.Mount("cgroup", at, "cgroup", 0, f[0]); err != nil {
 			return fmt.Errorf("mount the control groups of %s: %w", f[0], err)
 		}
+	}
+	const at = "/sys/fs/cgroup/unified"
+	if err := os.Mkdir(at, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("cgroup2", at, "cgroup2", 0, "nsdelegate"); err != nil {
+		return fmt.Errorf("mount the version 2 control groups: %w", err)
 	}
 	return nil
 }

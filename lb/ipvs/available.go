@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel"
 	"shoal/kernel/ipset"
 	"shoal/kernel/ipvs"
 	"shoal/kernel/rules"
@@ -37,7 +38,7 @@ func Available(ctx context.Context) error {
 	if err := hasSets(); err != nil {
 		return err
 	}
-	return onThread(func() error {
+	return kernel.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make a network namespace: %w; run the agent as root, in a container with --privileged", err)
 		}

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -55,31 +54,12 @@ func (s *sandbox) close() {
 
 // do calls f in the sandbox.
 func (s *sandbox) do(f func() error) error {
-	return onThread(func() error {
+	return kernel.OnThread(func() error {
 		if err := netns.Set(s.ns); err != nil {
 			return fmt.Errorf("enter the network namespace %s: %w", s.path, err)
 		}
 		return f()
 	})
-}
-
-// onThread calls f on a thread that may go to another network namespace. The
-// thread comes back to its own, or ends.
-func onThread(f func() error) error {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		home, err := netns.Get()
-		if err == nil {
-			err = f()
-			if netns.Set(home) == nil {
-				runtime.UnlockOSThread()
-			}
-			home.Close()
-		}
-		result <- err
-	}()
-	return <-result
 }
 
 // isNamespace tells whether there is a namespace by that name, and not just a
@@ -100,7 +80,7 @@ func makeNamespace(path string) error {
 		return err
 	}
 	f.Close()
-	return onThread(func() error {
+	return kernel.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}

@@ -1,8 +1,3 @@
-// Package sockets finds who listens on this host: sockets that wait for clients,
-// and the processes that have them.
-//
-// In: protocols. Out: what the kernel says of the network namespace of the calling
-// thread (sock_diag(7)), and /proc. It writes nothing.
 package sockets
 
 import (
@@ -29,16 +24,6 @@ type Listener struct {
 	Inode    uint32         // of the socket, by which [Processes] knows it
 }
 
-// Requests and answers of sock_diag(7), struct inet_diag_req_v2 and struct
-// inet_diag_msg (include/uapi/linux/inet_diag.h).
-const (
-	diagRequestLen = 56
-	diagMessageLen = 72
-
-	diagListen = 10 // TCP_LISTEN, SCTP_SS_LISTENING
-	diagClose  = 7  // TCP_CLOSE: a UDP socket that is connected to nobody
-)
-
 // Listeners are the sockets that wait for clients of these protocols, in the
 // network namespace of the calling thread. The kernel is asked for no others,
 // however many connections there are.
@@ -63,11 +48,8 @@ func listening(family uint8, proto model.Protocol) (found []Listener, err error)
 	if proto == model.UDP {
 		state = 1 << diagClose
 	}
-	b := make([]byte, diagRequestLen)
-	b[0], b[1] = family, uint8(proto)
-	binary.NativeEndian.PutUint32(b[4:], state)
 	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddRawData(b)
+	req.AddRawData(table{family, proto}.request(state))
 	err = req.ExecuteIter(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY, func(m []byte) bool {
 		if l, ok := parseListener(m, proto); ok {
 			found = append(found, l)
