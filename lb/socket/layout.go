@@ -15,7 +15,7 @@ import (
 // layout is the version of the maps' keys and values. Another one has its maps in
 // another folder: the programs of both can stand side by side while one takes
 // over from the other.
-const layout = "v1"
+var layout = "v1"
 
 // Entries of the maps, byte for byte as the programs read and write them. Ports
 // and addresses are in network order, the rest in the machine's.

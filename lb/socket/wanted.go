@@ -81,8 +81,11 @@ func (w *surroundings) want(f *lb.Frontend) (v wanted, why string) {
 		i := destinationHash(f.Key) % uint32(len(v.slots))
 		v.slots = v.slots[i : i+1]
 	case "sh", "mh":
-		self := w.self.As4()
-		v.hash, v.salt = true, binary.BigEndian.Uint32(self[:])
+		v.hash = true
+		if w.self.Is4() {
+			self := w.self.As4()
+			v.salt = binary.BigEndian.Uint32(self[:])
+		}
 	}
 	return v, ""
 }
