@@ -17,6 +17,30 @@ import (
 	"shoal/model"
 )
 
+// Root is where the root of the cgroups of version 2 is mounted, as this process
+// sees it: in a cgroup namespace that is not the machine's. It is meant for
+// [Options.Cgroup].
+func Root() (folder string, err error) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return "", err
+	}
+	if folder = rootIn(string(mounts)); folder == "" {
+		return "", model.KernelIncomplete.Errorf("no cgroups of version 2 are mounted: `mount -t cgroup2 cgroup2 FOLDER` mounts them")
+	}
+	return folder, nil
+}
+
+// rootIn reads a list of mounts as in proc(5).
+func rootIn(mounts string) string {
+	for line := range strings.Lines(mounts) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
+			return f[1]
+		}
+	}
+	return ""
+}
+
 // checkCgroup tells whether the folder is a cgroup that programs can be attached
 // to, and its number, by which links know it: that of its inode
 // (kernel/cgroup/cgroup.c, kernfs with 64-bit inode numbers, from Linux 5.5 on).

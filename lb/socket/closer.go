@@ -136,14 +136,14 @@ func (p *Plane) ends(to *peer, now time.Time) (ends bool, at time.Time) {
 		k.Port = 0
 		f = p.frontends[k]
 	}
-	return endsAt(f, to.task(), now)
+	return ended(f, to.task(), now)
 }
 
-// endsAt tells it of a frontend, nil if there is none any more. A draining task
+// ended tells it of a frontend, nil if there is none any more. A draining task
 // keeps its connections until its deadline, one of a host that is considered dead
 // for lostGrace. UDP knows no draining: a frontend of it has the tasks in rotation
 // only.
-func endsAt(f *lb.Frontend, task netip.AddrPort, now time.Time) (ends bool, at time.Time) {
+func ended(f *lb.Frontend, task netip.AddrPort, now time.Time) (ends bool, at time.Time) {
 	if f == nil {
 		return true, time.Time{}
 	}

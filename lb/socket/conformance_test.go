@@ -19,6 +19,7 @@ import (
 	"shoal/lb"
 	"shoal/lb/conformance"
 	"shoal/lb/host"
+	"shoal/lb/ipvs"
 	"shoal/lb/nft"
 )
 
@@ -124,5 +125,20 @@ func TestConformanceBeforeNftables(t *testing.T) {
 			return errors.Join(host.DropRoute(), nft.Down(ctx, o), host.Down(o.StateDir))
 		},
 		Nftables: nft.AcceptMark,
+	}))
+}
+
+func TestConformanceBeforeIPVS(t *testing.T) {
+	if err := ipvs.Available(t.Context()); err != nil {
+		t.Skip(err)
+	}
+	with := func(o lb.PlaneOptions) ipvs.Options {
+		return ipvs.Options{PlaneOptions: o, Netns: o.StateDir + "-netns"}
+	}
+	conformance.Run(t, newFleet(t).before(conformance.Plane{
+		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return ipvs.New(with(o)) },
+		Down: func(ctx context.Context, o lb.PlaneOptions) error {
+			return errors.Join(host.DropRoute(), ipvs.Down(ctx, with(o)), host.Down(o.StateDir))
+		},
 	}))
 }

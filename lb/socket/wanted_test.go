@@ -155,7 +155,7 @@ func TestWhenAConnectionEnds(t *testing.T) {
 		"no task any more":             {f, "10.244.1.9:80", true, 0},
 		"of a service that is no more": {nil, "10.244.1.2:80", true, 0},
 	} {
-		ends, next := endsAt(tc.f, at(tc.task), now)
+		ends, next := ended(tc.f, at(tc.task), now)
 		want := time.Time{}
 		if tc.in > 0 {
 			want = now.Add(tc.in)
@@ -181,6 +181,19 @@ func TestClassifiersThatKeepSocketsAway(t *testing.T) {
 	} {
 		if err := classifiers(tc.mounts, tc.release); (err == nil) != tc.ok {
 			t.Errorf("%s, %q: %v", tc.release, tc.mounts, err)
+		}
+	}
+}
+
+func TestWhereTheCgroupsAre(t *testing.T) {
+	const v1 = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"
+	for mounts, want := range map[string]string{
+		v1: "",
+		v1 + "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n": "/sys/fs/cgroup/unified",
+		"cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n":   "/sys/fs/cgroup",
+	} {
+		if got := rootIn(mounts); got != want {
+			t.Errorf("%q: %q, want %q", mounts, got, want)
 		}
 	}
 }
