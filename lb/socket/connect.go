@@ -21,6 +21,12 @@ func (c *code) connect(f family) {
 	c.put(asm.Mov.Reg(ctx, asm.R1))
 	c.onlyMapped(f, "leave")
 	c.destination(f)
+	// Before Linux 6.4 the verifier wants set what keep reads, whether or not it does.
+	c.put(
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.R10, atClient, asm.R1, asm.DWord),
+		asm.StoreMem(asm.R10, atClient+8, asm.R1, asm.DWord),
+	)
 	// A socket that connects anew is not where it was any more.
 	c.cookie()
 	c.remove("peers", atCookie)

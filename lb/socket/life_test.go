@@ -340,6 +340,9 @@ func TestWhatOthersBreakIsRepaired(t *testing.T) {
 			if n := writes(func() { f.pass(true, some()...) }); n != 0 {
 				t.Errorf("a full pass after the repair made %d writes", n)
 			}
+			if n := writes(func() { f.restart(); f.pass(true, some()...) }); n != 0 {
+				t.Errorf("a new process after the repair made %d writes", n)
+			}
 			v, err := f.Inspect(context.Background(), kept)
 			if err != nil {
 				t.Fatal(err)
