@@ -17,9 +17,9 @@ import (
 	"shoal/model"
 )
 
-// Root is where the root of the cgroups of version 2 is mounted, as this process
-// sees it: in a cgroup namespace that is not the machine's. It is meant for
-// [Options.Cgroup].
+// Root is where the root of the machine's cgroups of version 2 is mounted, for
+// [Options.Cgroup]. A process in a cgroup namespace of its own, as in a container,
+// may see a part of them only: then that is the error.
 func Root() (folder string, err error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -27,6 +27,10 @@ func Root() (folder string, err error) {
 	}
 	if folder = rootIn(string(mounts)); folder == "" {
 		return "", model.KernelIncomplete.Errorf("no cgroups of version 2 are mounted: `mount -t cgroup2 cgroup2 FOLDER` mounts them")
+	}
+	// Every cgroup but the machine's root has this file (cgroups(7), cgroup.type).
+	if _, err := os.Stat(filepath.Join(folder, "cgroup.type")); err == nil {
+		return "", model.KernelIncomplete.Errorf("the cgroups at %s are not all of the machine's: start the agent's container with --cgroupns host and the host's %[1]s mounted", folder)
 	}
 	return folder, nil
 }

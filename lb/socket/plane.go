@@ -196,11 +196,12 @@ func (p *Plane) before(d *lb.Delta, full bool, now time.Time) {
 	defer p.mu.Unlock()
 	left := p.take(d)
 	p.begun = true
-	if full || p.table.entries == nil {
+	due := p.failing.Due(now)
+	if full || p.table.entries == nil || slices.Contains(due, programsPart) {
 		p.failing.Put(programsPart, p.repair(), now)
 	}
-	for _, o := range p.failing.Due(now) {
-		if o.Part == "" {
+	for _, o := range due {
+		if o != programsPart {
 			p.pending[o.Key] = true
 		}
 	}
