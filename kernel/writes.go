@@ -8,7 +8,7 @@ import (
 
 // Writes counts the writes to the kernel by facility ("ipset", "ipvs",
 // "iptables", "sysctl", "route", "rule", "neighbour", "link", "bridge", "netns",
-// "conntrack", "module", "socket"). A batch that goes to
+// "conntrack", "bpf", "module", "socket"). A batch that goes to
 // the kernel in one message counts one for each object in it.
 var Writes = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "shoal_kernel_writes_total",

@@ -202,6 +202,9 @@ func (b *builder) add(t *model.Task, port uint16, local bool) {
 	if t.State == model.Draining {
 		n.Until = t.DrainDeadline()
 	}
+	if t.State == model.Lost {
+		n.Lost = t.Since
+	}
 	// Containers that share an address share the backend: the one that serves
 	// longest counts.
 	for i, o := range b.f.Backends {

@@ -63,7 +63,7 @@ func publish(specs ...string) func(*model.Task) {
 	}
 }
 
-// text is a frontend in a line: "KEY [on ADDR…] SCHEDULER [affinity TIME] | BACKEND WEIGHT [+DRAIN] [local]…".
+// text is a frontend in a line: "KEY [on ADDR…] SCHEDULER [affinity TIME] | BACKEND WEIGHT [+DRAIN] [lost SINCE] [local]…".
 func text(f *Frontend) string {
 	var b strings.Builder
 	fmt.Fprint(&b, f.Key)
@@ -78,6 +78,9 @@ func text(f *Frontend) string {
 		fmt.Fprintf(&b, " | %s %d", d.Addr, d.Weight)
 		if !d.Until.IsZero() {
 			fmt.Fprintf(&b, " +%s", d.Until.Sub(noon))
+		}
+		if !d.Lost.IsZero() {
+			fmt.Fprintf(&b, " lost %s", d.Lost.Format(time.Kitchen))
 		}
 		if d.Local {
 			b.WriteString(" local")
@@ -159,7 +162,7 @@ func TestFrontendsOfAVIP(t *testing.T) {
 		"out of rotation: TCP keeps what it holds, UDP leaves": {
 			tasks: []model.Task{task("a", "10.244.1.2", state(model.Unhealthy)), task("a", "10.244.1.3", state(model.Paused)),
 				task("a", "10.244.1.4", state(model.Starting)), task("a", "10.244.1.5", state(model.Draining)), task("a", "10.244.1.6"), task("a", "10.244.1.7", state(model.Lost))},
-			want: both("rr | 10.244.1.2:0 0 | 10.244.1.3:0 0 | 10.244.1.4:0 0 | 10.244.1.5:0 0 +10s | 10.244.1.6:0 1 | 10.244.1.7:0 0", "rr | 10.244.1.6:0 1"),
+			want: both("rr | 10.244.1.2:0 0 | 10.244.1.3:0 0 | 10.244.1.4:0 0 | 10.244.1.5:0 0 +10s | 10.244.1.6:0 1 | 10.244.1.7:0 0 lost 12:00PM", "rr | 10.244.1.6:0 1"),
 		},
 		"none in rotation": {
 			tasks: []model.Task{task("a", "10.244.1.2", weight(0))},
@@ -280,7 +283,7 @@ func TestFrontendsOfPublishedPorts(t *testing.T) {
 		},
 		"a dead host's task keeps what it holds": {
 			tasks: []model.Task{task("c", "10.244.3.2", state(model.Lost), publish("80:8080/tcp", "80:80/udp")), task("c", "10.244.3.3", publish("80:8080/tcp"))},
-			want:  []string{"80/tcp rr | 10.244.3.2:8080 0 | 10.244.3.3:8080 1", "80/udp rr"},
+			want:  []string{"80/tcp rr | 10.244.3.2:8080 0 lost 12:00PM | 10.244.3.3:8080 1", "80/udp rr"},
 		},
 		"local preferred": {
 			spec:  model.Spec{PreferLocal: true},

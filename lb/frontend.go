@@ -52,6 +52,7 @@ type Backend struct {
 	Addr   netip.AddrPort // port 0: the packet's own
 	Weight int            // 0 to [MaxWeight]; 0: it keeps the connections that it has and is given no others
 	Until  time.Time      // of a draining task: gone when idle, at the latest then; else zero
+	Lost   time.Time      // since when its host is considered dead; zero: it is not. Planes that balance packets ignore it
 	Local  bool           // a task of this host
 }
 

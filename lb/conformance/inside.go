@@ -56,7 +56,7 @@ func loopback(t *testing.T, w *world) {
 	w.service("web", "", publish("127.0.0.1:9000:80/tcp"), "a1")
 	w.reconcile()
 	w.by("a", "tcp", "127.0.0.1:9000", "a1")
-	stranger := w.join("stranger", netip.MustParseAddr("192.168.88.9"), netip.Addr{})
+	stranger := w.join("stranger", netip.MustParseAddr("192.168.88.9"), netip.Addr{}, nil)
 	t.Cleanup(func() {
 		w.wire.sh(t, "ip link del stranger")
 		stranger.close()

@@ -25,7 +25,8 @@ type namespace struct {
 	port atomic.Uint32 // the last that UDP was sent from
 }
 
-func newNamespace(t *testing.T, name string, addr netip.Addr) *namespace {
+// newNamespace makes one, whose thread joins a host if join is not nil.
+func newNamespace(t *testing.T, name string, addr netip.Addr, join func() error) *namespace {
 	t.Helper()
 	n := &namespace{name: name, addr: addr, work: make(chan func())}
 	ready := make(chan error)
@@ -34,6 +35,9 @@ func newNamespace(t *testing.T, name string, addr netip.Addr) *namespace {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			n.ns, err = netns.Get()
+		}
+		if err == nil && join != nil {
+			err = join()
 		}
 		ready <- err
 		for f := range n.work {

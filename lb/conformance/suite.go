@@ -40,6 +40,22 @@ type Plane struct {
 	// Direct tells why connections to a task's own address may fail after many to
 	// its VIP; "": they must not.
 	Direct string
+
+	// Join has sockets that the calling thread makes be those of a host's processes
+	// and containers. It is called once in the thread of each of the host's
+	// namespaces. Nil: a socket's namespace says all.
+	Join func(host string) error
+
+	// Led tells that clients on a host are led to tasks when they connect, by
+	// sockets that are Joined. Such a connection is one to the task itself, and
+	// there the suite expects what holds of those:
+	//
+	//   - The task sees a process of the host by the address of the host that leads
+	//     to it, and itself by its own address: nobody is masqueraded.
+	//   - A connected UDP socket does not move to another task. It is closed, once its
+	//     task has left the rotation: the client hears so, and connects anew.
+	//   - Closing is a matter of a moment after the pass.
+	Led bool
 }
 
 // Break is a way to break a plane's part of the kernel.

@@ -93,6 +93,7 @@ type conn struct {
 	net.Conn
 	r *bufio.Reader
 	answer
+	again func() *conn // the same once more, if it was held
 }
 
 // dial opens a connection, from one of the namespace's addresses if that is
@@ -177,7 +178,18 @@ func (w *world) hold(from, network, to string) *conn {
 	if err != nil {
 		w.t.Fatalf("%s → %s/%s: %v", from, to, network, err)
 	}
+	c.again = func() *conn { return w.hold(from, network, to) }
 	return c
+}
+
+// seen is as whom a task sees a client that connects to a VIP; zero: as one of
+// several.
+func (w *world) seen(client string) netip.Addr {
+	n := w.names[client]
+	if w.plane.Led && slices.ContainsFunc(w.hosts, func(h *host) bool { return h.namespace == n }) {
+		return netip.Addr{}
+	}
+	return n.addr
 }
 
 // holdAt is a connection to that task.
@@ -303,6 +315,9 @@ func (w *world) unreached(from, to string) {
 // be lost while the kernel drops the flow, none may reach the task.
 func (w *world) moves(udp *conn, off string) {
 	w.t.Helper()
+	if w.plane.Led {
+		w.closed(udp, off)
+	}
 	// A datagram or two may be lost in the moment of the change, of which a
 	// process of the host hears at once.
 	for end := time.Now().Add(3 * silence); ; {
@@ -315,6 +330,28 @@ func (w *world) moves(udp *conn, off string) {
 			return
 		}
 	}
+}
+
+// closed tells that a socket to a task is closed, and connects anew.
+func (w *world) closed(udp *conn, to string) {
+	w.t.Helper()
+	for end := time.Now().Add(3 * silence); udp.task == to; {
+		err := udp.hear(silence)
+		if aborted(err) {
+			*udp = *udp.again()
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Errorf("the UDP socket to %s is not closed: answer of %q, %v", to, udp.task, err)
+			return
+		}
+	}
+}
+
+// aborted tells that somebody has closed a UDP socket: its process hears so once,
+// and then that it is connected to nobody.
+func aborted(err error) bool {
+	return errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EDESTADDRREQ)
 }
 
 // ping sends one echo request and waits for the reply.

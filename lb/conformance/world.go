@@ -83,10 +83,10 @@ func newWorld(t *testing.T, p *Plane) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, plane: p, dir: dir, names: map[string]*namespace{}}
-	w.wire = newNamespace(t, "wire", netip.Addr{})
+	w.wire = newNamespace(t, "wire", netip.Addr{}, nil)
 	w.wire.must(t, func() error { return makeBridge("wire") })
 	w.wire.set(t, "0", "net/bridge/bridge-nf-call-iptables")
-	w.client = w.join("client", clientAddr, netip.Addr{})
+	w.client = w.join("client", clientAddr, netip.Addr{}, nil)
 	for i, name := range []string{"a", "b", "c"} {
 		w.hosts = append(w.hosts, w.newHost(name, byte(i+1)))
 	}
@@ -112,9 +112,17 @@ func newWorld(t *testing.T, p *Plane) *world {
 	return w
 }
 
+// joining has a thread be one of a host.
+func (w *world) joining(host string) func() error {
+	if w.plane.Join == nil {
+		return nil
+	}
+	return func() error { return w.plane.Join(host) }
+}
+
 // join makes a namespace on the hosts' link.
-func (w *world) join(name string, addr, gateway netip.Addr) *namespace {
-	n := newNamespace(w.t, name, addr)
+func (w *world) join(name string, addr, gateway netip.Addr, join func() error) *namespace {
+	n := newNamespace(w.t, name, addr, join)
 	n.plug(w.t, w.wire, "wire", name, netip.PrefixFrom(addr, 24), gateway)
 	w.names[name] = n
 	return n
@@ -123,7 +131,7 @@ func (w *world) join(name string, addr, gateway netip.Addr) *namespace {
 func (w *world) newHost(name string, number byte) *host {
 	t := w.t
 	addr := netip.AddrFrom4([4]byte{192, 168, 88, 10 + number})
-	h := &host{namespace: w.join(name, addr, clientAddr), number: number}
+	h := &host{namespace: w.join(name, addr, clientAddr, w.joining(name)), number: number}
 	subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, number, 0}), 24)
 	h.node = model.Node{Name: name, Number: uint16(number), Alive: true, Addr: addr, Subnet: subnet}
 	h.must(t, func() error {
@@ -172,7 +180,7 @@ func (w *world) run(h *host, name, bridge string) {
 	for range name[1] - '0' {
 		addr = addr.Next()
 	}
-	c := &container{newNamespace(w.t, name, addr), bridge}
+	c := &container{newNamespace(w.t, name, addr, w.joining(h.name)), bridge}
 	c.plug(w.t, h.namespace, bridge, "v"+name, netip.PrefixFrom(addr, subnet.Bits()), gateway)
 	for _, port := range served {
 		for _, network := range []string{"tcp", "udp"} {

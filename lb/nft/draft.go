@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"shoal/lb"
+	lbslots "shoal/lb/slots"
 )
 
 // draft is what a pass is about to do, and by what.
@@ -104,7 +105,7 @@ func (p *Plane) drawFrontends(d *draft, now time.Time) {
 		o, f := p.have.frontends[k], p.frontends[k]
 		if f != nil {
 			n := &frontend{Frontend: f, backends: p.effective(f, o, d.found, now)}
-			n.slots = slotsOf(scheduler(f.Scheduler), n.backends)
+			n.slots = lbslots.Fill(scheduler(f.Scheduler), n.backends)
 			n.balancer = pool.pick(f, len(n.slots), had[k])
 			pool.use(n.balancer, 1)
 			own, shared := n.entriesOf(pool.numbers[n.balancer])

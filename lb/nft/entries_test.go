@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"shoal/lb"
+	lbslots "shoal/lb/slots"
 	"shoal/model"
 )
 
@@ -96,7 +97,7 @@ func TestEntriesOfAFrontend(t *testing.T) {
 			[]string{"backends 0.0.0.0 . tcp . 8080 . 10.244.1.2:80 : 0", "refused 192.168.1.1 . tcp . 8080", "services 192.168.1.1 . tcp . 8080 : 7", "targets 10.244.1.2 . tcp . 80"},
 		},
 	} {
-		f := &frontend{Frontend: &tc.f, backends: tc.f.Backends, slots: slotsOf(tc.f.Scheduler, tc.f.Backends)}
+		f := &frontend{Frontend: &tc.f, backends: tc.f.Backends, slots: lbslots.Fill(tc.f.Scheduler, tc.f.Backends)}
 		own, shared := f.entriesOf(7)
 		own.merge(shared)
 		if d := cmp.Diff(tc.want, text(own)); d != "" {

@@ -1,0 +1,144 @@
+//go:build e2e
+
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"shoal/lb"
+	"shoal/lb/conformance"
+	"shoal/lb/host"
+	"shoal/lb/ipvs"
+	"shoal/lb/nft"
+)
+
+// fleet has the hosts of the suite each in a cgroup of its own, as their
+// processes are threads of this one.
+type fleet struct {
+	folder string // a cgroup, with one for each host
+
+	mu     sync.Mutex
+	spaces []netns.NsHandle // of hosts and containers
+}
+
+func newFleet(t *testing.T) *fleet {
+	f := &fleet{folder: ownCgroup(t)}
+	t.Cleanup(func() {
+		for _, h := range []string{"a", "b", "c"} {
+			removeCgroup(t, f.cgroup(h))
+		}
+	})
+	return f
+}
+
+func (f *fleet) cgroup(host string) string { return filepath.Join(f.folder, host) }
+
+// join moves the calling thread into a host's cgroup.
+func (f *fleet) join(host string) error {
+	folder := f.cgroup(host)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	kind := filepath.Join(folder, "cgroup.type")
+	if is, err := os.ReadFile(kind); err != nil || string(is) != "threaded\n" {
+		if err := os.WriteFile(kind, []byte("threaded"), 0); err != nil {
+			return fmt.Errorf("make the cgroup %s one of threads: %w", folder, err)
+		}
+	}
+	ns, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.spaces = append(f.spaces, ns)
+	f.mu.Unlock()
+	return os.WriteFile(filepath.Join(folder, "cgroup.threads"), fmt.Appendf(nil, "%d", unix.Gettid()), 0)
+}
+
+// destroy closes sockets, wherever they are.
+func (f *fleet) destroy(_ context.Context, cookies map[uint64]bool) (closed int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: it ends in another namespace than it began in
+		for _, ns := range f.spaces {
+			if err = netns.Set(ns); err != nil {
+				return
+			}
+			n, e := destroy(cookies)
+			if closed += n; e != nil {
+				err = e
+				return
+			}
+		}
+	}()
+	<-done
+	return closed, err
+}
+
+// options are those of a host, which its folder is named after.
+func (f *fleet) options(o lb.PlaneOptions, next lb.DataPlane) Options {
+	name := filepath.Base(o.StateDir)
+	if testing.Verbose() {
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("host", name)
+	}
+	return Options{PlaneOptions: o, Next: next, Cgroup: f.cgroup(name), Pins: filepath.Join(bpfFolder, "shoal-"+name), Destroy: f.destroy, UDP: true}
+}
+
+// before puts the plane in front of another.
+func (f *fleet) before(p conformance.Plane) conformance.Plane {
+	next, down := p.New, p.Down
+	p.New = func(o lb.PlaneOptions) (lb.DataPlane, error) {
+		n, err := next(o)
+		if err != nil {
+			return nil, err
+		}
+		return New(f.options(o, n))
+	}
+	p.Down = func(ctx context.Context, o lb.PlaneOptions) error {
+		return errors.Join(Down(f.options(o, nil)), down(ctx, o))
+	}
+	p.Join, p.Led = f.join, true
+	return p
+}
+
+func TestConformanceBeforeNftables(t *testing.T) {
+	if err := nft.Available(t.Context()); err != nil {
+		t.Skip(err)
+	}
+	conformance.Run(t, newFleet(t).before(conformance.Plane{
+		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return nft.New(o) },
+		Down: func(ctx context.Context, o lb.PlaneOptions) error {
+			return errors.Join(host.DropRoute(), nft.Down(ctx, o), host.Down(o.StateDir))
+		},
+		Nftables: nft.AcceptMark,
+	}))
+}
+
+func TestConformanceBeforeIPVS(t *testing.T) {
+	if err := ipvs.Available(t.Context()); err != nil {
+		t.Skip(err)
+	}
+	with := func(o lb.PlaneOptions) ipvs.Options {
+		return ipvs.Options{PlaneOptions: o, Netns: o.StateDir + "-netns"}
+	}
+	conformance.Run(t, newFleet(t).before(conformance.Plane{
+		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return ipvs.New(with(o)) },
+		Down: func(ctx context.Context, o lb.PlaneOptions) error {
+			return errors.Join(host.DropRoute(), ipvs.Down(ctx, with(o)), host.Down(o.StateDir))
+		},
+	}))
+}

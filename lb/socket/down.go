@@ -1,0 +1,70 @@
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"shoal/kernel"
+)
+
+// Down takes away all that any Plane with these options has in the kernel:
+// programs, maps and pins, not the BPF file system. Connections stay. Of the
+// options it reads Pins.
+func Down(opts Options) error {
+	var in unix.Statfs_t
+	if err := unix.Statfs(opts.Pins, &in); err != nil || in.Type != unix.BPF_FS_MAGIC {
+		return nil // no pins
+	}
+	errs := []error{detach(opts.Pins)}
+	folders, err := layouts(opts.Pins)
+	errs = append(errs, err)
+	for _, folder := range folders {
+		errs = append(errs, dropMaps(folder))
+	}
+	if err := os.Remove(opts.Pins); err != nil && !errors.Is(err, unix.EBUSY) { // where the file system is mounted itself
+		errs = append(errs, fmt.Errorf("remove the folder of BPF pins: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// layouts are the folders of maps below that of pins.
+func layouts(pins string) (folders []string, err error) {
+	all, err := os.ReadDir(pins)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the folder of BPF pins: %w", err)
+	}
+	for _, e := range all {
+		if e.IsDir() {
+			folders = append(folders, filepath.Join(pins, e.Name()))
+		}
+	}
+	return folders, nil
+}
+
+// dropOtherLayouts removes the maps of other versions, which no program uses any
+// more.
+func dropOtherLayouts(pins string) error {
+	folders, err := layouts(pins)
+	errs := []error{err}
+	for _, folder := range folders {
+		if folder != mapsFolder(pins) {
+			errs = append(errs, dropMaps(folder))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropMaps removes the pins of maps, and their folder. A map ends with the last
+// program that uses it.
+func dropMaps(folder string) error {
+	kernel.Wrote("bpf", 1)
+	if err := os.RemoveAll(folder); err != nil {
+		return fmt.Errorf("unpin BPF maps: %w", err)
+	}
+	return nil
+}
