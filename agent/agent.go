@@ -229,6 +229,9 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		return nil, err
 	}
 	log.Info("data plane is chosen", "plane", a.plane.Name(), "why", a.plane.why)
+	if err := a.plane.leadSockets(&c, c.planeOptions(log), log); err != nil {
+		return nil, err
+	}
 	if a.policy, err = c.policy(); err != nil {
 		return nil, &ConfigError{err}
 	}

@@ -57,6 +57,9 @@ type plane struct {
 	lb.DataPlane
 	why    string // it was chosen
 	others []kind // what a former run may have left behind
+
+	socketGroup string // whose connections are led in connect(), the folder of a control group; "": nobody's
+	socketWhy   string // why not
 }
 
 // openPlane opens the data plane that is named, or the first that this kernel
@@ -134,7 +137,7 @@ func (c *Config) planeOptions(log *slog.Logger) lb.PlaneOptions {
 
 // downPlanes removes what any data plane has in the kernel.
 func downPlanes(ctx context.Context, o lb.PlaneOptions) error {
-	errs := []error{host.DropRoute()} // first, see there
+	errs := []error{downSockets(), host.DropRoute()} // before what carries the rest, see there
 	for _, k := range kinds {
 		errs = append(errs, k.down(ctx, o))
 	}

@@ -62,7 +62,7 @@ func (a *Agent) snapshot() (*model.Snapshot, error) {
 func (a *Agent) status() api.Status {
 	st := api.Status{
 		Version: a.version, Node: a.config.Node, Addr: a.config.Advertise, Pid: os.Getpid(), Started: a.started,
-		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
+		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, SocketGroup: a.plane.socketGroup, SocketWhy: a.plane.socketWhy, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
 		Engine: "connected", Store: storeStatus(a.store.Health(), a.catalog.Status()),
 	}
 	for _, p := range a.problems.List() {

@@ -9,14 +9,21 @@ import (
 
 // Status is the agent at a glance.
 type Status struct {
-	Version  string       `json:"version"`
-	Node     string       `json:"node"`
-	Addr     netip.Addr   `json:"addr"`
-	Pid      int          `json:"pid"`
-	Started  time.Time    `json:"started"`
-	Kernel   string       `json:"kernel"`
-	Plane    string       `json:"dataPlane"`       // "ipvs" or "nftables"
-	PlaneWhy string       `json:"dataPlaneReason"` // why that one
+	Version  string     `json:"version"`
+	Node     string     `json:"node"`
+	Addr     netip.Addr `json:"addr"`
+	Pid      int        `json:"pid"`
+	Started  time.Time  `json:"started"`
+	Kernel   string     `json:"kernel"`
+	Plane    string     `json:"dataPlane"`       // "ipvs" or "nftables"
+	PlaneWhy string     `json:"dataPlaneReason"` // why that one
+
+	// SocketGroup is the control group, a folder, whose processes' connections to VIPs
+	// are led in connect(), in front of the data plane. "": nobody's, for the reason
+	// SocketWhy.
+	SocketGroup string `json:"socketCgroup"`
+	SocketWhy   string `json:"socketReason,omitempty"`
+
 	Pool     netip.Prefix `json:"pool"`
 	DNS      netip.Addr   `json:"dns"`
 	Zone     string       `json:"zone"`

@@ -92,6 +92,7 @@ func statusCommand(o *options) *cobra.Command {
 				row(w, "node", fmt.Sprintf("%s (%s)", s.Node, s.Addr))
 				row(w, "agent", fmt.Sprintf("%s, pid %d, up %s, kernel %s", s.Version, s.Pid, age(s.Started), s.Kernel))
 				row(w, "data plane", fmt.Sprintf("%s: %s", s.Plane, s.PlaneWhy))
+				row(w, "connect()", socketText(s))
 				row(w, "engine", s.Engine)
 				row(w, "store", storeText(s.Store))
 				row(w, "mesh", fmt.Sprintf("zone %s, VIPs %s, DNS %s", s.Zone, s.Pool, s.DNS))
@@ -275,4 +276,12 @@ func storeText(s api.StoreStatus) string {
 		text += "; these hosts tell by themselves what they have: " + strings.Join(s.Listed, ", ")
 	}
 	return text
+}
+
+// socketText tells whether connections are led in connect().
+func socketText(s api.Status) string {
+	if s.SocketGroup == "" {
+		return "leads nobody to a task: " + s.SocketWhy
+	}
+	return "leads clients of VIPs to a task, in the control group " + s.SocketGroup
 }
