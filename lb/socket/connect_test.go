@@ -138,6 +138,9 @@ func TestWhatIsNotLed(t *testing.T) {
 		f.restart()
 		f.pass(true, front("0/tcp", "rr", "one"), front("0/udp", "rr", "one"))
 		f.notLed(unix.SOCK_DGRAM, vip+":80")
+		if n := attachedTo(t, f.opts.Cgroup); n != len(hooks)-3 {
+			t.Errorf("%d programs are attached, want %d: those for datagrams are not", n, len(hooks)-3)
+		}
 		if got := f.answers(1, vip+":80"); got[0] != "one" {
 			t.Errorf("TCP is answered by %s", got[0])
 		}

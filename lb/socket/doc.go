@@ -30,6 +30,8 @@
 //	sendmsg4                a connected UDP socket that names the VIP means its task
 //	release                 forgets a socket that ends
 //
+// Those for datagrams are there with [Options.UDP] only.
+//
 // They are assembled in Go, by package asm of github.com/cilium/ebpf, when the agent
 // starts. What the kernel runs is in connect.go and names.go, to be read and
 // reviewed; there is no generated object that could differ from its source, and no

@@ -56,6 +56,9 @@ func (p *Plane) programsStep() lb.Step {
 	step := lb.Step{What: "socket", OK: true}
 	var lines []string
 	for i := range hooks {
+		if !p.programs.wants(&hooks[i]) {
+			continue
+		}
 		line, err := p.programs.look(&hooks[i])
 		if err != nil {
 			line, step.OK = err.Error(), false

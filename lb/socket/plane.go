@@ -16,7 +16,8 @@ import (
 	"shoal/reconcile"
 )
 
-// Options are the settings of a [Plane].
+// Options are the settings of a [Plane]. Of those that every plane takes, it reads
+// DNSPeers and Log.
 type Options struct {
 	lb.PlaneOptions
 
@@ -116,7 +117,7 @@ func (p *Plane) open() (err error) {
 		return err
 	}
 	p.table = table{maps: p.maps}
-	p.programs = &programs{cgroup: p.opts.Cgroup, number: number, pins: p.opts.Pins, maps: p.maps}
+	p.programs = &programs{cgroup: p.opts.Cgroup, number: number, pins: p.opts.Pins, udp: p.around.udp, maps: p.maps}
 	changed, err := p.programs.ensure()
 	if err != nil || !changed {
 		return err
