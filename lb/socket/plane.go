@@ -36,7 +36,7 @@ type Options struct {
 
 	// Destroy closes the sockets with these cookies, in whatever network namespace
 	// of this machine they are; the programs that have them find them closed by
-	// ECONNABORTED. It tells how many there were. It is called from one goroutine at
+	// ECONNABORTED. It tells how many it closed, of those that were open. It is called from one goroutine at
 	// a time, outside of passes. Nil: connections to tasks that are gone are left as
 	// they are.
 	Destroy func(ctx context.Context, cookies map[uint64]bool) (closed int, err error)
