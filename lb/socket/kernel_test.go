@@ -250,7 +250,13 @@ func (s *socket) peer() netip.AddrPort {
 	return unmapped(a)
 }
 
-func (s *socket) close() { unix.Close(s.fd) }
+// close closes it, once.
+func (s *socket) close() {
+	if s.fd >= 0 {
+		unix.Close(s.fd)
+	}
+	s.fd = -1
+}
 
 // ask makes one connection and tells who answers.
 func (r *room) ask(kind int, to string) (string, error) {
