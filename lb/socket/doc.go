@@ -59,7 +59,8 @@
 // Programs and maps are pinned: killing the agent changes nothing, and a new one
 // adopts what it finds and writes the difference. Programs of another version are
 // replaced one by one, each at once. A layout of maps that changed has another
-// folder ([layout]). Programs that were not attached before are proven by a
+// folder ([layout]), and sockets that were led by the former are forgotten.
+// Programs that were not attached before are proven by a
 // connection before [New] returns.
 //
 // # Tasks that are gone

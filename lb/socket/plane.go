@@ -35,8 +35,8 @@ type Options struct {
 	Pins string
 
 	// Destroy closes the sockets with these cookies, in whatever network namespace
-	// of this machine they are; the programs that have them find them closed by
-	// ECONNABORTED. It tells how many it closed, of those that were open. It is called from one goroutine at
+	// of this machine they are; the processes that have them find them closed by
+	// ECONNABORTED. It returns how many it closed. It is called from one goroutine at
 	// a time, outside of passes. Nil: connections to tasks that are gone are left as
 	// they are.
 	Destroy func(ctx context.Context, cookies map[uint64]bool) (closed int, err error)
