@@ -150,7 +150,7 @@ func lastTask(t *testing.T, w *world) {
 	w.reconcile()
 	w.refused("a4", "tcp", vip+":80")
 	w.refused("a4", "udp", vip+":80")
-	if w.plane.Led {
+	if w.plane.leads("udp") {
 		w.until("UDP of the old socket is closed", func() bool { return aborted(udp.hear(silence)) })
 	} else if udp.hear(silence) == nil {
 		t.Errorf("UDP after the last task left: %s answers", udp.task)
@@ -166,7 +166,7 @@ func lastTask(t *testing.T, w *world) {
 	if err := tcp.echo(); err != nil {
 		t.Errorf("the connection that is held, after the task is healthy again: %v", err)
 	}
-	if w.plane.Led {
+	if w.plane.leads("udp") {
 		*udp = *udp.again()
 	}
 	w.until("UDP of the old socket", func() bool { return udp.hear(silence) == nil && udp.task == "a1" })
@@ -194,7 +194,7 @@ func (w *world) learns(c *conn) {
 	w.t.Helper()
 	begun := time.Now()
 	err := c.echo()
-	for w.plane.Led && err == nil && time.Since(begun) < silence {
+	for w.plane.leads("tcp") && err == nil && time.Since(begun) < silence {
 		err = c.echo()
 	}
 	switch took := time.Since(begun).Round(time.Millisecond); {

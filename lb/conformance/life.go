@@ -187,8 +187,8 @@ func repairs(t *testing.T, w *world) {
 				t.Errorf("the kernel before and after (-before +after):\n%s", d)
 			}
 			for _, from := range []string{"a4", "x2", "a"} {
-				w.evenly(from, "tcp", vip+":80", w.seen(from), "a1", "a2", "x1")
-				w.evenly(from, "udp", vip+":80", w.seen(from), "a1", "a2", "x1")
+				w.evenly(from, "tcp", vip+":80", w.seen(from, "tcp"), "a1", "a2", "x1")
+				w.evenly(from, "udp", vip+":80", w.seen(from, "udp"), "a1", "a2", "x1")
 				w.refused(from, "tcp", "10.96.9.9:80")
 			}
 			w.answers(3, "client", "tcp", "192.168.88.11:8000", netip.Addr{})

@@ -99,7 +99,7 @@ func engineOfNftables(t *testing.T, w *world) {
 	w.reconcile()
 	for _, network := range []string{"tcp", "udp"} {
 		for _, from := range []string{"a4", "x2", "a"} {
-			w.evenly(from, network, "10.96.0.51:80", w.seen(from), "a1", "a2")
+			w.evenly(from, network, "10.96.0.51:80", w.seen(from, network), "a1", "a2")
 		}
 		for _, from := range []string{"a4", "x2", "a", "b2", "c1"} {
 			w.evenly(from, network, vip+":80", netip.Addr{}, "a1", "b1", "c1")

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"shoal/kernel"
@@ -46,17 +47,20 @@ type Plane struct {
 	// namespaces. Nil: a socket's namespace says all.
 	Join func(host string) error
 
-	// Led tells that clients on a host are led to tasks when they connect, by
-	// sockets that are Joined. Such a connection is one to the task itself, and
-	// there the suite expects what holds of those:
+	// Led are the networks, "tcp" and "udp", of which clients on a host are led to
+	// tasks when they connect, by sockets that are Joined. Such a connection is one
+	// to the task itself, and there the suite expects what holds of those:
 	//
 	//   - The task sees a process of the host by the address of the host that leads
 	//     to it, and itself by its own address: nobody is masqueraded.
 	//   - A connected UDP socket does not move to another task. It is closed, once its
 	//     task has left the rotation: the client hears so, and connects anew.
 	//   - Closing is a matter of a moment after the pass.
-	Led bool
+	Led []string
 }
+
+// leads tells whether clients of a network are led.
+func (p *Plane) leads(network string) bool { return slices.Contains(p.Led, network) }
 
 // Break is a way to break a plane's part of the kernel.
 type Break struct {

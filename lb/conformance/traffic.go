@@ -184,9 +184,9 @@ func (w *world) hold(from, network, to string) *conn {
 
 // seen is as whom a task sees a client that connects to a VIP; zero: as one of
 // several.
-func (w *world) seen(client string) netip.Addr {
+func (w *world) seen(client, network string) netip.Addr {
 	n := w.names[client]
-	if w.plane.Led && slices.ContainsFunc(w.hosts, func(h *host) bool { return h.namespace == n }) {
+	if w.plane.leads(network) && slices.ContainsFunc(w.hosts, func(h *host) bool { return h.namespace == n }) {
 		return netip.Addr{}
 	}
 	return n.addr
@@ -315,7 +315,7 @@ func (w *world) unreached(from, to string) {
 // be lost while the kernel drops the flow, none may reach the task.
 func (w *world) moves(udp *conn, off string) {
 	w.t.Helper()
-	if w.plane.Led {
+	if w.plane.leads("udp") {
 		w.closed(udp, off)
 	}
 	// A datagram or two may be lost in the moment of the change, of which a

@@ -37,7 +37,7 @@ func everyClient(t *testing.T, w *world) {
 	for _, network := range []string{"tcp", "udp"} {
 		for _, from := range []string{"a4", "x2", "a"} { // on the bridges of the tasks, and the host itself
 			w.sub(network+" from "+from, func(*testing.T) {
-				w.evenly(from, network, vip+":80", w.seen(from), "a1", "a2", "x1")
+				w.evenly(from, network, vip+":80", w.seen(from, network), "a1", "a2", "x1")
 			})
 		}
 	}
@@ -171,7 +171,7 @@ func hairpin(t *testing.T, w *world) {
 	for _, network := range []string{"tcp", "udp"} {
 		for range 4 {
 			a, err := w.names["a1"].ask(network, vip+":80")
-			if own := w.names["a1"].addr; err != nil || (a.client == own) == (a.task == "a1" && !w.plane.Led) {
+			if own := w.names["a1"].addr; err != nil || (a.client == own) == (a.task == "a1" && !w.plane.leads(network)) {
 				t.Errorf("a1 → %s: %s saw %s, %v; want another than %s where the task is the client, else it", network, a.task, a.client, err, own)
 			}
 		}

@@ -17,34 +17,6 @@ import (
 	"shoal/model"
 )
 
-// Root is where the root of the machine's cgroups of version 2 is mounted, for
-// [Options.Cgroup]. A process in a cgroup namespace of its own, as in a container,
-// may see a part of them only: then that is the error.
-func Root() (folder string, err error) {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return "", err
-	}
-	if folder = rootIn(string(mounts)); folder == "" {
-		return "", model.KernelIncomplete.Errorf("no cgroups of version 2 are mounted: `mount -t cgroup2 cgroup2 FOLDER` mounts them")
-	}
-	// Every cgroup but the machine's root has this file (cgroups(7), cgroup.type).
-	if _, err := os.Stat(filepath.Join(folder, "cgroup.type")); err == nil {
-		return "", model.KernelIncomplete.Errorf("the cgroups at %s are not all of the machine's: start the agent's container with --cgroupns host and the host's %[1]s mounted", folder)
-	}
-	return folder, nil
-}
-
-// rootIn reads a list of mounts as in proc(5).
-func rootIn(mounts string) string {
-	for line := range strings.Lines(mounts) {
-		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
-			return f[1]
-		}
-	}
-	return ""
-}
-
 // checkCgroup tells whether the folder is a cgroup that programs can be attached
 // to, and its number, by which links know it: that of its inode
 // (kernel/cgroup/cgroup.c, kernfs with 64-bit inode numbers, from Linux 5.5 on).

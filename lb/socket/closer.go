@@ -14,8 +14,16 @@ import (
 // to it: so long a partition or a slow host costs nothing.
 const lostGrace = 10 * time.Second
 
-// retryClosing is after how long closing is tried again that failed.
-const retryClosing = time.Second
+// Closing that failed is tried again after a second, then after twice as long each
+// time.
+const (
+	firstClosing = time.Second
+	lastClosing  = time.Minute
+)
+
+// closingTries is how often sockets are looked for: one may be overlooked while
+// the kernel's tables change.
+const closingTries = 3
 
 // closer closes the connections to tasks that are gone for good, outside of
 // passes: finding a socket may take a walk through every network namespace.
@@ -52,6 +60,7 @@ func (c *closer) run(ctx context.Context) {
 	again := time.NewTimer(0)
 	defer again.Stop()
 	<-again.C
+	retry := firstClosing
 	for {
 		select {
 		case <-ctx.Done():
@@ -60,9 +69,14 @@ func (c *closer) run(ctx context.Context) {
 		case <-again.C:
 		}
 		next, err := c.close(ctx)
-		if err != nil && ctx.Err() == nil {
-			c.plane.log.Warn("connections to tasks that are gone could not be closed", "error", err)
-			next = retryClosing
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			c.plane.log.Warn("connections to tasks that are gone could not be closed", "error", err, "again", retry)
+			next, retry = retry, min(2*retry, lastClosing)
+		default:
+			retry = firstClosing
 		}
 		if next > 0 {
 			again.Reset(next)
@@ -97,14 +111,28 @@ func (c *closer) close(ctx context.Context) (next time.Duration, err error) {
 	if err != nil || len(cookies) == 0 {
 		return next, err
 	}
-	closed, err := p.opts.Destroy(ctx, cookies)
-	if closed > 0 {
-		p.log.Info("connections to tasks that are gone were closed", "connections", closed)
-	}
-	if err != nil {
+	if err := c.destroy(ctx, cookies); err != nil {
 		return next, err
 	}
 	return next, p.forget(cookies)
+}
+
+// destroy closes sockets. Some may have ended by themselves.
+func (c *closer) destroy(ctx context.Context, cookies map[uint64]bool) error {
+	closed := 0
+	for range closingTries {
+		n, err := c.plane.opts.Destroy(ctx, cookies)
+		if closed += n; err != nil {
+			return err
+		}
+		if n == 0 || closed >= len(cookies) {
+			break
+		}
+	}
+	if closed > 0 {
+		c.plane.log.Info("connections to tasks that are gone were closed", "connections", closed)
+	}
+	return nil
 }
 
 // forget takes out what was closed: its process may keep the socket for long. One

@@ -27,13 +27,14 @@ import (
 // processes are threads of this one.
 type fleet struct {
 	folder string // a cgroup, with one for each host
+	udp    bool   // is led too
 
 	mu     sync.Mutex
 	spaces []netns.NsHandle // of hosts and containers
 }
 
-func newFleet(t *testing.T) *fleet {
-	f := &fleet{folder: ownCgroup(t)}
+func newFleet(t *testing.T, udp bool) *fleet {
+	f := &fleet{folder: ownCgroup(t), udp: udp}
 	t.Cleanup(func() {
 		for _, h := range []string{"a", "b", "c"} {
 			removeCgroup(t, f.cgroup(h))
@@ -95,7 +96,7 @@ func (f *fleet) options(o lb.PlaneOptions, next lb.DataPlane) Options {
 	if testing.Verbose() {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("host", name)
 	}
-	return Options{PlaneOptions: o, Next: next, Cgroup: f.cgroup(name), Pins: filepath.Join(bpfFolder, "shoal-"+name), Destroy: f.destroy, UDP: true}
+	return Options{PlaneOptions: o, Next: next, Cgroup: f.cgroup(name), Pins: filepath.Join(bpfFolder, "shoal-"+name), Destroy: f.destroy, UDP: f.udp}
 }
 
 // before puts the plane in front of another.
@@ -111,21 +112,31 @@ func (f *fleet) before(p conformance.Plane) conformance.Plane {
 	p.Down = func(ctx context.Context, o lb.PlaneOptions) error {
 		return errors.Join(Down(f.options(o, nil)), down(ctx, o))
 	}
-	p.Join, p.Led = f.join, true
+	p.Join, p.Led = f.join, []string{"tcp"}
+	if f.udp {
+		p.Led = append(p.Led, "udp")
+	}
 	return p
+}
+
+// run runs the suite without UDP and with it.
+func run(t *testing.T, p conformance.Plane) {
+	for _, udp := range []bool{false, true} {
+		t.Run(fmt.Sprintf("udp=%t", udp), func(t *testing.T) { conformance.Run(t, newFleet(t, udp).before(p)) })
+	}
 }
 
 func TestConformanceBeforeNftables(t *testing.T) {
 	if err := nft.Available(t.Context()); err != nil {
 		t.Skip(err)
 	}
-	conformance.Run(t, newFleet(t).before(conformance.Plane{
+	run(t, conformance.Plane{
 		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return nft.New(o) },
 		Down: func(ctx context.Context, o lb.PlaneOptions) error {
 			return errors.Join(host.DropRoute(), nft.Down(ctx, o), host.Down(o.StateDir))
 		},
 		Nftables: nft.AcceptMark,
-	}))
+	})
 }
 
 func TestConformanceBeforeIPVS(t *testing.T) {
@@ -135,10 +146,10 @@ func TestConformanceBeforeIPVS(t *testing.T) {
 	with := func(o lb.PlaneOptions) ipvs.Options {
 		return ipvs.Options{PlaneOptions: o, Netns: o.StateDir + "-netns"}
 	}
-	conformance.Run(t, newFleet(t).before(conformance.Plane{
+	run(t, conformance.Plane{
 		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return ipvs.New(with(o)) },
 		Down: func(ctx context.Context, o lb.PlaneOptions) error {
 			return errors.Join(host.DropRoute(), ipvs.Down(ctx, with(o)), host.Down(o.StateDir))
 		},
-	}))
+	})
 }

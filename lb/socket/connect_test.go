@@ -111,6 +111,7 @@ func TestAPortOfItsOwnIsNotLedAsEveryOtherOne(t *testing.T) {
 func TestWhatIsNotLed(t *testing.T) {
 	peers := netip.MustParseAddr("10.96.0.11")
 	f := newFixture(t, func(o *Options) { o.DNSPeers = peers })
+	k := front("0/tcp", "rr").Key
 	dns := front("53/udp", "rr", "one:80")
 	dns.VIP = peers
 	f.pass(true, front("0/tcp", "rr", "one"), front("0/udp", "rr", "one"), dns)
@@ -138,6 +139,9 @@ func TestWhatIsNotLed(t *testing.T) {
 		f.restart()
 		f.pass(true, front("0/tcp", "rr", "one"), front("0/udp", "rr", "one"))
 		f.notLed(unix.SOCK_DGRAM, vip+":80")
+		if n := attachedTo(t, f.opts.Cgroup); n != len(hooks)-3 {
+			t.Errorf("%d programs are attached, want %d: those for datagrams are not", n, len(hooks)-3)
+		}
 		if got := f.answers(1, vip+":80"); got[0] != "one" {
 			t.Errorf("TCP is answered by %s", got[0])
 		}
@@ -148,7 +152,26 @@ func TestWhatIsNotLed(t *testing.T) {
 	})
 	t.Run("a slot that is not there", func(t *testing.T) {
 		f.pass(false, front("0/tcp", "rr", "one"))
-		if err := f.maps.remove("slots", slotKey{f.table.entries[front("0/tcp", "rr").Key].filling, 0}); err != nil {
+		if err := f.maps.remove("slots", slotKey{f.table.entries[k].filling, 0}); err != nil {
+			t.Fatal(err)
+		}
+		f.notLed(unix.SOCK_STREAM, vip+":80")
+	})
+	// An entry that is used again for another service looks like this for a moment.
+	others := [4]byte{10, 96, 9, 9}
+	t.Run("a slot of another service", func(t *testing.T) {
+		if err := f.maps.set("slots", slotKey{f.table.entries[k].filling, 0}, slot{VIP: others, Addr: taskAddrs["one"].As4()}); err != nil {
+			t.Fatal(err)
+		}
+		f.notLed(unix.SOCK_STREAM, vip+":80")
+	})
+	t.Run("an entry of another service", func(t *testing.T) {
+		f.pass(true, front("0/tcp", "rr", "one"))
+		f.answers(1, vip+":80")
+		e := f.table.entries[k]
+		s := e.encode(k, e.number, e.filling)
+		s.VIP = others
+		if err := f.maps.set("services", keyOf(k), s); err != nil {
 			t.Fatal(err)
 		}
 		f.notLed(unix.SOCK_STREAM, vip+":80")

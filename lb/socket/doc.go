@@ -30,6 +30,8 @@
 //	sendmsg4                a connected UDP socket that names the VIP means its task
 //	release                 forgets a socket that ends
 //
+// Those for datagrams are there with [Options.UDP] only.
+//
 // They are assembled in Go, by package asm of github.com/cilium/ebpf, when the agent
 // starts. What the kernel runs is in connect.go and names.go, to be read and
 // reviewed; there is no generated object that could differ from its source, and no
@@ -57,7 +59,8 @@
 // Programs and maps are pinned: killing the agent changes nothing, and a new one
 // adopts what it finds and writes the difference. Programs of another version are
 // replaced one by one, each at once. A layout of maps that changed has another
-// folder ([layout]). Programs that were not attached before are proven by a
+// folder ([layout]), and sockets that were led by the former are forgotten.
+// Programs that were not attached before are proven by a
 // connection before [New] returns.
 //
 // # Tasks that are gone

@@ -56,6 +56,9 @@ func (p *Plane) programsStep() lb.Step {
 	step := lb.Step{What: "socket", OK: true}
 	var lines []string
 	for i := range hooks {
+		if !p.programs.wants(&hooks[i]) {
+			continue
+		}
 		line, err := p.programs.look(&hooks[i])
 		if err != nil {
 			line, step.OK = err.Error(), false
@@ -73,7 +76,7 @@ func (p *programs) look(h *hook) (string, error) {
 		return "", err
 	}
 	if l == nil {
-		return "", fmt.Errorf("%s: nothing is pinned at %s", h.attach, p.pin(h))
+		return "", fmt.Errorf("%s: nothing is pinned at %s", h.name, p.pin(h))
 	}
 	defer l.Close()
 	cgroup, err := os.Open(p.cgroup)
@@ -83,15 +86,15 @@ func (p *programs) look(h *hook) (string, error) {
 	defer cgroup.Close()
 	found, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: h.attach})
 	if err != nil {
-		return "", fmt.Errorf("%s: ask which programs the cgroup %s has: %w", h.attach, p.cgroup, err)
+		return "", fmt.Errorf("%s: ask which programs the cgroup %s has: %w", h.name, p.cgroup, err)
 	}
 	if !slices.ContainsFunc(found.Programs, func(a link.AttachedProgram) bool { return a.ID == info.Program }) {
-		return "", fmt.Errorf("%s: the program %d of the link %d is not attached to the cgroup %s", h.attach, info.Program, info.ID, p.cgroup)
+		return "", fmt.Errorf("%s: the program %d of the link %d is not attached to the cgroup %s", h.name, info.Program, info.ID, p.cgroup)
 	}
 	if ok, err := p.current(h, l); err != nil || !ok {
-		return "", cmp.Or(err, fmt.Errorf("%s: the program %d is not the one that this version of shoal has", h.attach, info.Program))
+		return "", cmp.Or(err, fmt.Errorf("%s: the program %d is not the one that this version of shoal has", h.name, info.Program))
 	}
-	return fmt.Sprintf("%s at %s: program %d, link %d", h.attach, p.cgroup, info.Program, info.ID), nil
+	return fmt.Sprintf("%s at %s: program %d, link %d", h.name, p.cgroup, info.Program, info.ID), nil
 }
 
 // entryStep looks what the maps have of a frontend.

@@ -137,3 +137,30 @@ func TestConnectionsToAHostThatIsConsideredDeadAreLeftForAWhile(t *testing.T) {
 	f.pass(false, lost(time.Now().Add(time.Second-lostGrace)))
 	f.cut("later", s)
 }
+
+func TestASocketThatWasOverlookedIsClosed(t *testing.T) {
+	calls := 0
+	f := newFixture(t, func(o *Options) {
+		usual := o.Destroy
+		o.Destroy = func(ctx context.Context, cookies map[uint64]bool) (int, error) {
+			if calls++; calls == 1 {
+				return 0, errors.New("not now")
+			}
+			one := cookies
+			if calls == 2 {
+				one = map[uint64]bool{}
+				for cookie := range cookies {
+					if one[cookie] = true; len(one) == 1 {
+						break
+					}
+				}
+			}
+			return usual(ctx, one)
+		}
+	})
+	f.pass(true, front("0/tcp", "rr", "one"))
+	first, second := f.hold(unix.SOCK_STREAM, vip+":80", "one"), f.hold(unix.SOCK_STREAM, vip+":80", "one")
+	f.pass(false)
+	f.cut("the first", first)
+	f.cut("the second", second)
+}

@@ -450,3 +450,16 @@ func TestTasksOnAHostsOwnNetworkAreLeftToThePlaneBehind(t *testing.T) {
 	f.Reconcile(context.Background(), lb.Delta{Base: &lb.Base{Self: model.Node{Addr: netip.MustParseAddr("192.0.2.1")}, Peers: []lb.Peer{{Addr: taskAddrs["one"]}}}}, false)
 	f.notLed(unix.SOCK_STREAM, vip+":80")
 }
+
+func TestASocketThatThereIsNoRoomToRememberIsLeftToThePlaneBehind(t *testing.T) {
+	usual := maxPeers
+	maxPeers = 2
+	t.Cleanup(func() { maxPeers = usual })
+	f := newFixture(t)
+	f.pass(true, front("0/tcp", "rr", "one"))
+	first := f.hold(unix.SOCK_STREAM, vip+":80", "one")
+	f.hold(unix.SOCK_STREAM, vip+":80", "one")
+	f.notLed(unix.SOCK_STREAM, vip+":80")
+	first.close()
+	f.answers(1, vip+":80")
+}

@@ -16,7 +16,8 @@ import (
 	"shoal/reconcile"
 )
 
-// Options are the settings of a [Plane].
+// Options are the settings of a [Plane]. Of those that every plane takes, it reads
+// DNSPeers and Log.
 type Options struct {
 	lb.PlaneOptions
 
@@ -34,8 +35,8 @@ type Options struct {
 	Pins string
 
 	// Destroy closes the sockets with these cookies, in whatever network namespace
-	// of this machine they are; the programs that have them find them closed by
-	// ECONNABORTED. It tells how many there were. It is called from one goroutine at
+	// of this machine they are; the processes that have them find them closed by
+	// ECONNABORTED. It returns how many it closed. It is called from one goroutine at
 	// a time, outside of passes. Nil: connections to tasks that are gone are left as
 	// they are.
 	Destroy func(ctx context.Context, cookies map[uint64]bool) (closed int, err error)
@@ -116,7 +117,7 @@ func (p *Plane) open() (err error) {
 		return err
 	}
 	p.table = table{maps: p.maps}
-	p.programs = &programs{cgroup: p.opts.Cgroup, number: number, pins: p.opts.Pins, maps: p.maps}
+	p.programs = &programs{cgroup: p.opts.Cgroup, number: number, pins: p.opts.Pins, udp: p.around.udp, maps: p.maps}
 	changed, err := p.programs.ensure()
 	if err != nil || !changed {
 		return err

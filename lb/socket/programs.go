@@ -24,19 +24,20 @@ type hook struct {
 	attach ebpf.AttachType
 	write  func(*code, family)
 	family family
+	udp    bool // only UDP needs it
 }
 
 // hooks are in the order in which programs are attached: a socket is led only
 // once all that is to know of it is there.
 var hooks = []hook{
-	{"release", ebpf.CGroupSock, ebpf.AttachCgroupInetSockRelease, (*code).released, family{}},
-	{"peername4", ebpf.CGroupSockAddr, ebpf.AttachCgroupInet4GetPeername, (*code).named, family{}},
-	{"peername6", ebpf.CGroupSockAddr, ebpf.AttachCgroupInet6GetPeername, (*code).named, family{ipv6: true}},
-	{"recvmsg4", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP4Recvmsg, (*code).named, family{}},
-	{"recvmsg6", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP6Recvmsg, (*code).named, family{ipv6: true}},
-	{"sendmsg4", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP4Sendmsg, (*code).sent, family{}},
-	{"connect4", ebpf.CGroupSockAddr, ebpf.AttachCGroupInet4Connect, (*code).connect, family{}},
-	{"connect6", ebpf.CGroupSockAddr, ebpf.AttachCGroupInet6Connect, (*code).connect, family{ipv6: true}},
+	{"release", ebpf.CGroupSock, ebpf.AttachCgroupInetSockRelease, (*code).released, family{}, false},
+	{"peername4", ebpf.CGroupSockAddr, ebpf.AttachCgroupInet4GetPeername, (*code).named, family{}, false},
+	{"peername6", ebpf.CGroupSockAddr, ebpf.AttachCgroupInet6GetPeername, (*code).named, family{ipv6: true}, false},
+	{"recvmsg4", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP4Recvmsg, (*code).named, family{}, true},
+	{"recvmsg6", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP6Recvmsg, (*code).named, family{ipv6: true}, true},
+	{"sendmsg4", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP4Sendmsg, (*code).sent, family{}, true},
+	{"connect4", ebpf.CGroupSockAddr, ebpf.AttachCGroupInet4Connect, (*code).connect, family{}, false},
+	{"connect6", ebpf.CGroupSockAddr, ebpf.AttachCGroupInet6Connect, (*code).connect, family{ipv6: true}, false},
 }
 
 // spec is the program, as it is to be loaded. None of the helpers is for programs
@@ -79,8 +80,13 @@ type programs struct {
 	cgroup string
 	number uint64 // of the cgroup, as links have it
 	pins   string
+	udp    bool // is led
 	maps   *kernelMaps
 }
+
+// wants tells whether a hook is to have its program. Datagrams that nobody leads
+// are not to pay for it.
+func (p *programs) wants(h *hook) bool { return p.udp || !h.udp }
 
 // ensure has every program attached, pinned, and as this version has it, and
 // tells whether any was not. Those that are as they should be are left alone.
@@ -95,6 +101,9 @@ func (p *programs) ensure() (changed bool, err error) {
 }
 
 func (p *programs) ensureOne(h *hook) (changed bool, err error) {
+	if !p.wants(h) {
+		return false, dropPinned(p.pin(h))
+	}
 	l, err := p.adopt(h)
 	if err != nil {
 		return false, err
@@ -175,14 +184,18 @@ func (p *programs) current(h *hook, l link.Link) (bool, error) {
 func detach(pins string) error {
 	var errs []error
 	for _, h := range slices.Backward(hooks) {
-		pin := filepath.Join(pins, h.name)
-		l, _, err := openLink(pin)
-		if l != nil {
-			err = drop(l, pin)
-		}
-		errs = append(errs, err)
+		errs = append(errs, dropPinned(filepath.Join(pins, h.name)))
 	}
 	return errors.Join(errs...)
+}
+
+// dropPinned ends a pinned link, if there is one.
+func dropPinned(pin string) error {
+	l, _, err := openLink(pin)
+	if l == nil || err != nil {
+		return err
+	}
+	return drop(l, pin)
 }
 
 // openLink opens a pinned link; nil: there is none.

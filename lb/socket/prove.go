@@ -19,12 +19,16 @@ var proofVIP = netip.MustParseAddrPort("192.0.2.53:7")
 // proofLimit is how long, in milliseconds, the connection of a proof may take.
 const proofLimit = 2000
 
-// prove connects by TCP and UDP to an address that leads to this process, and
+// prove connects by TCP, and UDP if that is led, to an address that leads to this process, and
 // looks where it gets.
 func (p *Plane) prove() error {
 	runtime.LockOSThread() // a thread may be of another cgroup, or network namespace, than the process
 	defer runtime.UnlockOSThread()
-	for _, proto := range []model.Protocol{model.TCP, model.UDP} {
+	protos := []model.Protocol{model.TCP}
+	if p.around.udp {
+		protos = append(protos, model.UDP)
+	}
+	for _, proto := range protos {
 		if err := p.proveOne(proto); err != nil {
 			return model.KernelIncomplete.Errorf("a connection by %s, tried by a process of the cgroup %s: %w", proto, p.opts.Cgroup, err)
 		}

@@ -185,19 +185,6 @@ func TestClassifiersThatKeepSocketsAway(t *testing.T) {
 	}
 }
 
-func TestWhereTheCgroupsAre(t *testing.T) {
-	const v1 = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"
-	for mounts, want := range map[string]string{
-		v1: "",
-		v1 + "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n": "/sys/fs/cgroup/unified",
-		"cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n":   "/sys/fs/cgroup",
-	} {
-		if got := rootIn(mounts); got != want {
-			t.Errorf("%q: %q, want %q", mounts, got, want)
-		}
-	}
-}
-
 func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {
 	k := lb.Key{VIP: testVIP, Protocol: model.UDP, Port: 53}
 	if got := keyOf(k).key(); got != k {
