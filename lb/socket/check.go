@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
+	"shoal/kernel/cgroups"
 	"shoal/model"
 )
 
@@ -35,10 +36,10 @@ func checkCgroup(folder string) (number uint64, err error) {
 	return st.Ino, nil
 }
 
-// checkClassifiers tells whether cgroups of version 1 keep sockets from being of
-// one of version 2.
-func checkClassifiers() error {
-	mounts, err := os.ReadFile("/proc/self/mounts")
+// checkClassifiers tells whether control groups of version 1 keep sockets from being of
+// that one of version 2.
+func checkClassifiers(cgroup string) error {
+	h, err := cgroups.Find()
 	if err != nil {
 		return err
 	}
@@ -46,30 +47,20 @@ func checkClassifiers() error {
 	if err := unix.Uname(&u); err != nil {
 		return err
 	}
-	return classifiers(string(mounts), unix.ByteSliceToString(u.Release[:]))
+	return classifiers(h, cgroup, unix.ByteSliceToString(u.Release[:]))
 }
 
-// classifiers reads a list of mounts as in proc(5). Before Linux 5.14 a socket
-// has either a cgroup of version 2 or a class of net_cls or a priority of
-// net_prio; as soon as one of the latter is set, programs of cgroups do not see
-// new sockets (struct sock_cgroup_data, commit 8520e224f547).
-func classifiers(mounts, release string) error {
+// classifiers decides that. It does no harm where the programs are attached to the
+// root, or from Linux 5.15 on: see [cgroups.Hierarchy].
+func classifiers(h cgroups.Hierarchy, cgroup, release string) error {
 	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major > 5 || major == 5 && minor >= 14 {
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major > 5 || major == 5 && minor >= 15 {
 		return nil
 	}
-	for line := range strings.Lines(mounts) {
-		f := strings.Fields(line)
-		if len(f) < 4 || f[2] != "cgroup" {
-			continue
-		}
-		for option := range strings.SplitSeq(f[3], ",") {
-			if option == "net_cls" || option == "net_prio" {
-				return model.KernelIncomplete.Errorf("the cgroup controller %s is mounted on %s, and before Linux 5.14 (here %s) it keeps BPF programs from sockets: unmount it, or boot with cgroup_no_v1=net_cls,net_prio", option, f[1], release)
-			}
-		}
+	if !h.NetCls && !h.NetPrio || h.Whole && filepath.Clean(cgroup) == h.Path {
+		return nil
 	}
-	return nil
+	return model.KernelIncomplete.Errorf("control groups of version 1 have net_cls or net_prio, and before Linux 5.15 (here %s) they keep BPF programs of the group %s from sockets: attach to the root of the hierarchy, or boot with cgroup_no_v1=net_cls,net_prio", release, cgroup)
 }
 
 // bpfFolder is where the BPF file system is on every distribution.

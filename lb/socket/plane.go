@@ -107,7 +107,7 @@ func (p *Plane) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkClassifiers(); err != nil {
+	if err := checkClassifiers(p.opts.Cgroup); err != nil {
 		return err
 	}
 	if err := prepare(p.opts.Pins); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"shoal/kernel/cgroups"
 	"shoal/lb"
 	"shoal/model"
 )
@@ -167,20 +168,22 @@ func TestWhenAConnectionEnds(t *testing.T) {
 }
 
 func TestClassifiersThatKeepSocketsAway(t *testing.T) {
-	const v1 = "cgroup /sys/fs/cgroup/net_cls,net_prio cgroup rw,nosuid,net_cls,net_prio 0 0\n"
-	const others = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\nnet_cls /mnt tmpfs rw 0 0\n"
+	const at, root = "/sys/fs/cgroup/unified/a", "/sys/fs/cgroup/unified"
 	for _, tc := range []struct {
-		mounts, release string
+		h               cgroups.Hierarchy
+		cgroup, release string
 		ok              bool
 	}{
-		{others + v1, "5.10.0-8-amd64", false},
-		{others + v1, "5.13.19", false},
-		{others + v1, "5.14.0", true},
-		{others + v1, "6.18.44-fc-v657", true},
-		{others, "5.10.0", true},
+		{cgroups.Hierarchy{NetCls: true}, at, "5.10.0-8-amd64", false},
+		{cgroups.Hierarchy{NetPrio: true}, at, "5.14.19", false},
+		{cgroups.Hierarchy{NetCls: true, NetPrio: true}, at, "5.15.0", true},
+		{cgroups.Hierarchy{NetCls: true, NetPrio: true}, at, "6.18.44-fc-v657", true},
+		{cgroups.Hierarchy{}, at, "5.10.0", true},
+		{cgroups.Hierarchy{NetCls: true, Path: root, Whole: true}, root + "/", "5.10.0", true},
+		{cgroups.Hierarchy{NetCls: true, Path: root}, root, "5.10.0", false}, // a container sees its part for the root
 	} {
-		if err := classifiers(tc.mounts, tc.release); (err == nil) != tc.ok {
-			t.Errorf("%s, %q: %v", tc.release, tc.mounts, err)
+		if err := classifiers(tc.h, tc.cgroup, tc.release); (err == nil) != tc.ok {
+			t.Errorf("%s, %+v, at %s: %v", tc.release, tc.h, tc.cgroup, err)
 		}
 	}
 }
