@@ -63,6 +63,9 @@ func TestBalance(t *testing.T) {
 			if s.OK != 30 || s.Hostnames["even-1"] != 10 || s.Hostnames["even-2"] != 10 || s.Hostnames["even-3"] != 10 {
 				t.Errorf("%s makes 30 requests to %s: answered by %v, failed %v", c.name, target, s.Hostnames, s.Errors)
 			}
+			if c.name == "a host process" && lab.SocketBalancing() && strings.HasPrefix(proto, "http") {
+				continue // the kernel chose the address by its route to the task, not to the VIP
+			}
 			if len(s.Clients) != 1 || s.Clients[c.addr] != s.OK {
 				t.Errorf("%s, %s, is seen as %v", c.name, c.addr, s.Clients)
 			}
@@ -75,9 +78,13 @@ func TestBalance(t *testing.T) {
 			if s.OK != 30 || s.Hostnames["even-1"] != 10 || s.Hostnames["even-2"] != 10 || s.Hostnames["even-3"] != 10 {
 				t.Errorf("%s: answered by %v, failed %v", task.name, s.Hostnames, s.Errors)
 			}
-			// Only the task itself sees another address than the task's own.
-			if s.Clients[task.addr()] != 20 {
-				t.Errorf("%s, %s, is seen as %v, want 20 times as itself", task.name, task.addr(), s.Clients)
+			// Where a connection is not led in connect(), the task itself sees another address than its own.
+			itself := 20
+			if lab.SocketBalancing() {
+				itself = 30
+			}
+			if s.Clients[task.addr()] != itself {
+				t.Errorf("%s, %s, is seen as %v, want %d times as itself", task.name, task.addr(), s.Clients, itself)
 			}
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"shoal/lab/kernel"
 )
@@ -35,9 +36,28 @@ func (h *Host) Frontends() ([]Frontend, error) {
 	return parse(out)
 }
 
+// ledScript prints a line for each established connection to an address, of the sockets of all network namespaces of a machine.
+const ledScript = `for p in /proc/[0-9]*; do echo "$(readlink $p/ns/net) ${p#/proc/}"; done | sort -u -k1,1 |
+while read ns pid; do nsenter -t $pid -n ss -Hnt state established dst "$0" 2>/dev/null; done; true`
+
 // Connections is how many connections to a task the host's balancer holds: established ones over TCP, flows over UDP. Those
-// that were made to the task's own address are none of them.
+// that were made to the task's own address are none of them; but where connections are led in connect(), nothing tells them
+// from others of TCP.
 func (h *Host) Connections(proto string, task netip.Addr) (int, error) {
+	n, err := h.planeConnections(proto, task)
+	if err != nil || proto != "tcp" || !SocketBalancing() {
+		return n, err
+	}
+	out, err := h.TryExec("sh", "-c", ledScript, task.String())
+	for line := range strings.Lines(out) {
+		if strings.TrimSpace(line) != "" {
+			n++
+		}
+	}
+	return n, err
+}
+
+func (h *Host) planeConnections(proto string, task netip.Addr) (int, error) {
 	if Plane() == kernel.NFTables {
 		out, err := h.TryExec("conntrack", "-L", "-p", proto, "--reply-src", task.String())
 		return countConntrack(out, proto, task), err

@@ -10,6 +10,9 @@ import (
 // Plane is the data plane that agents of this lab use: kernel.IPVS or kernel.NFTables.
 func Plane() string { return os.Getenv("LAB_PLANE") }
 
+// SocketBalancing tells whether agents of this lab lead connections to VIPs in connect(), in front of the data plane.
+func SocketBalancing() bool { return os.Getenv("LAB_SOCKET") != "off" }
+
 // lacking is what this kernel was found to lack, by facility.
 var lacking struct {
 	sync.Mutex

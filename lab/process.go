@@ -70,6 +70,9 @@ func (m *machine) command(env []string, args ...string) (*exec.Cmd, error) {
 	cmd.Dir = dir
 	// SHOAL_DATA_PLANE is the flag --data-plane of whatever agent is started here, by the lab or by a command.
 	cmd.Env = append(os.Environ(), "SHOAL_RUN_DIR="+m.runDir(), "SHOAL_DATA_PLANE="+Plane(), "DOCKER_CONFIG="+filepath.Join(m.dir, "docker-config"))
+	if !SocketBalancing() {
+		cmd.Env = append(cmd.Env, "SHOAL_SOCKET_BALANCING=off")
+	}
 	// All hosts have one kernel. An agent attaches its programs to its own host's control group.
 	if group := m.cgroup(); group != "" {
 		cmd.Env = append(cmd.Env, "SHOAL_SOCKET_CGROUP="+group)

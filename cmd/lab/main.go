@@ -59,6 +59,7 @@ be run, or did not end in time.`,
 }
 
 func kernelFlags(c *cobra.Command, job *kernel.Job, limit time.Duration) {
+	c.Flags().BoolVar(&job.SocketOff, "socket-off", false, "agents lead no connections in connect(): the data plane balances all of them")
 	c.Flags().StringVar(&job.Plane, "plane", kernel.Auto, "what the kernel must have: what this data plane needs (auto, ipvs, nftables)")
 	c.Flags().StringVar(&job.Mem, "mem", "4G", "memory of User-Mode Linux, where that is needed")
 	c.Flags().DurationVar(&job.Timeout, "timeout", limit, "end the job after this time; 0: never")

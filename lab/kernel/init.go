@@ -86,6 +86,9 @@ func (o *order) prepare(name string) error {
 	os.Setenv("LAB", o.Self)
 	os.Setenv("LAB_KERNEL", kind)
 	os.Setenv("LAB_PLANE", o.Plane)
+	if o.SocketOff {
+		os.Setenv("LAB_SOCKET", "off")
+	}
 	os.Setenv("LAB_NAME", name)
 	os.Setenv(lackingEnv, "/tmp/lab-lacking")
 	path := filepath.Dir(o.Self) + ":" + os.Getenv("PATH")

@@ -23,6 +23,8 @@ type Job struct {
 	// Plane is the data plane that the kernel must have what it takes for: IPVS, NFTables or, where empty, Auto. The
 	// job learns which it is.
 	Plane string
+	// SocketOff has agents lead nobody in connect(), so that the data plane balances all connections: LAB_SOCKET is "off".
+	SocketOff bool
 	// Terminal says that the job talks to a person: it gets this process's terminal as its own.
 	Terminal bool
 
