@@ -192,6 +192,10 @@ func udpMoves(t *testing.T, w *world) {
 // task is gone.
 func (w *world) learns(c *conn) {
 	w.t.Helper()
+	if w.plane.Unclosed != "" {
+		w.t.Logf("the connection may go on, as is known: %s", w.plane.Unclosed)
+		return
+	}
 	begun := time.Now()
 	err := c.echo()
 	for w.plane.leads("tcp") && err == nil && time.Since(begun) < silence {

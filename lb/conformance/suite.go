@@ -57,6 +57,10 @@ type Plane struct {
 	//     task has left the rotation: the client hears so, and connects anew.
 	//   - Closing is a matter of a moment after the pass.
 	Led []string
+
+	// Unclosed tells why connections of led clients to tasks that are gone are not
+	// closed; "": they must be.
+	Unclosed string
 }
 
 // leads tells whether clients of a network are led.

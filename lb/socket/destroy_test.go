@@ -17,6 +17,18 @@ const (
 	cookieAt    = 40 // in it
 )
 
+// canDestroy tells whether the kernel closes sockets of others
+// (CONFIG_INET_DIAG_DESTROY): it is asked to close one that does not exist.
+func canDestroy() bool {
+	b := make([]byte, 56)
+	b[0], b[1] = unix.AF_INET, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(b[4:], 0xffffffff)
+	end := nl.NewNetlinkRequest(sockDestroy, unix.NLM_F_ACK)
+	end.AddRawData(b)
+	_, err := end.Execute(unix.NETLINK_INET_DIAG, 0)
+	return !errors.Is(err, unix.EOPNOTSUPP)
+}
+
 // destroy closes the sockets with these cookies in the network namespace of the
 // calling thread.
 func destroy(cookies map[uint64]bool) (n int, err error) {

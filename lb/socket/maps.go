@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -106,10 +107,23 @@ func (m *kernelMaps) haveAll(ids []ebpf.MapID) bool {
 	return true
 }
 
+// An entry of a hash table without preallocation takes its memory from a stock of
+// a few dozen elements, which from Linux 6.1 on the kernel fills up in an interrupt
+// of its own (kernel/bpf/memalloc.c, refill_work). Where that is late the stock is
+// empty for as long as a tick of the clock. A write waits for it, at most so long.
+const (
+	refillPause = time.Millisecond
+	refillLimit = time.Second
+)
+
 // set puts an entry in, in the place of the one that the key has.
 func (m *kernelMaps) set(name string, key, value any) error {
 	kernel.Wrote("bpf", 1)
 	err := m.byName[name].Put(key, value)
+	for begun := time.Now(); errors.Is(err, unix.ENOMEM) && time.Since(begun) < refillLimit; {
+		time.Sleep(refillPause)
+		err = m.byName[name].Put(key, value)
+	}
 	switch {
 	case errors.Is(err, unix.E2BIG):
 		return fmt.Errorf("the BPF map %s is full: %d entries", name, m.byName[name].MaxEntries())
