@@ -14,6 +14,8 @@ PLANE   := ipvs
 LAB      = bin/lab run --plane $(PLANE) --mem 4G
 # The data planes that `make test` is about, one after the other.
 TEST_PLANES := nftables ipvs
+# SOCKET=off has the data plane balance all connections, also those that are led in connect() else.
+SOCKET := auto
 
 .PHONY: help
 help: ## list the targets
@@ -67,7 +69,7 @@ ALL_KERNEL       = $(sort $(KERNEL) $(foreach p,$(TEST_PLANES),$(KERNEL-$p)))
 # These take a data plane, and the latter what of the tests to run.
 run-kernel = bin/lab run --plane $1 --mem 4G --timeout 20m -- sh -c 'for p in $(or $2,$(KERNEL-$1)); do echo "== $$p"; \
 	(cd $$p && "$(CURDIR)/bin/kernel/$$(basename $$p).test" -test.timeout 15m $(if $(RUN),-test.v -test.run "$(RUN)")) || exit 1; done'
-run-e2e = (cd e2e && ../bin/lab run --plane $1 --mem 3G --timeout 50m -- ../bin/e2e.test -test.v -test.timeout 49m $2)
+run-e2e = (cd e2e && ../bin/lab run --plane $1 $(if $(filter off,$(or $3,$(SOCKET))),--socket-off) --mem 3G --timeout 50m -- ../bin/e2e.test -test.v -test.timeout 49m $2)
 
 # Unpacked, not installed: that would start it, and close this machine.
 bin/firewalld:
@@ -97,7 +99,7 @@ kernel: deps tests ## run the parts' own tests that need the lab (RUN=regexp pic
 	$(call run-kernel,$(PLANE),$(KERNEL))
 
 .PHONY: e2e
-e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=regexp picks some; PLANE=nftables)
+e2e: deps tests ## run the end-to-end tests: real engines, a real kernel (RUN=regexp picks some; PLANE=nftables, SOCKET=off)
 	$(call run-e2e,$(PLANE),$(if $(RUN),-test.run '$(RUN)'))
 
 # These tests of several hosts make hosts of their own, and so need not be with the others.
@@ -109,26 +111,27 @@ ANY_PLANE_ALONE := AFullDisk|AnAgentThat|Check|Completion|ContainersAre|JSON|Not
 ANY_PLANE_HOSTS := AnAddressChanges|AStoreIs|AddressesAre|Auto|BadTokens|Equal|Faults|Join|Listen|Networkd|ThreeServers
 ANY_PLANE := ^Test(($(ANY_PLANE_ALONE))|Hosts($(ANY_PLANE_HOSTS)))
 
-# What is not run with a data plane besides.
-skip = $(if $(filter $1,$(firstword $(TEST_PLANES))),^$$,$(ANY_PLANE))
+# What is not run with a data plane besides, or where nothing is led in connect().
+skip = $(if $2,$(ANY_PLANE),$(if $(filter $1,$(firstword $(TEST_PLANES))),^$$,$(ANY_PLANE)))
 
-# The tests of a data plane. The lab is there twice, a processor each: what runs in one takes about as long as what runs in
-# the other.
+# The tests of a data plane; with "off", of the data plane alone, without anything that is led in connect(). The lab is there twice,
+# a processor each: what runs in one takes about as long as what runs in the other.
 define test-plane
-( echo "$1: the tests of several hosts run beside these, and are printed after them"; began=$$(date +%s); \
-	$(call run-e2e,$1,-test.run '^TestHosts' -test.skip '$(OWN)|$(skip)') >bin/e2e-hosts-$1.log 2>&1 & \
+( echo "$1 $2: the tests of several hosts run beside these, and are printed after them"; began=$$(date +%s); \
+	$(call run-e2e,$1,-test.run '^TestHosts' -test.skip '$(OWN)|$(skip)',$2) >bin/e2e-hosts-$1.log 2>&1 & \
 	failed=; \
-	$(call run-kernel,$1) || failed=yes; \
-	$(call run-e2e,$1,-test.skip '^TestHosts|$(skip)') || failed=yes; \
-	$(call run-e2e,$1,-test.run '$(OWN)' -test.skip '$(skip)') || failed=yes; \
+	$(if $2,,$(call run-kernel,$1) || failed=yes;) \
+	$(call run-e2e,$1,-test.skip '^TestHosts|$(skip)',$2) || failed=yes; \
+	$(call run-e2e,$1,-test.run '$(OWN)' -test.skip '$(skip)',$2) || failed=yes; \
 	wait $$! || failed=yes; cat bin/e2e-hosts-$1.log; \
-	echo "$1: what runs in the lab took $$((($$(date +%s) - began) / 60)) min"; \
+	echo "$1 $2: what runs in the lab took $$((($$(date +%s) - began) / 60)) min"; \
 	[ -z "$$failed" ] )
 endef
 
 .PHONY: test
 test: deps unit tests ## run all tests
 	@failed=; $(foreach p,$(TEST_PLANES),$(call test-plane,$p) || failed="$$failed $p";) \
+	$(call test-plane,$(firstword $(TEST_PLANES)),off) || failed="$$failed $(firstword $(TEST_PLANES))-without-connect()"; \
 	[ -z "$$failed" ] || { echo "failed with the data plane:$$failed" >&2; exit 1; }
 
 # A run that failed is made again with its SEED.

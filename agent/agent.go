@@ -161,6 +161,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.takePart(ctx, g) })
 	g.Go(func() error { return a.watchLimits(ctx) })
+	g.Go(func() error { return a.watchOutside(ctx) })
 	g.Go(func() error { a.watchStore(ctx); return nil })
 	if err := a.dns.Start(ctx); err != nil {
 		return err

@@ -1,15 +1,20 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"shoal/kernel/cgroups"
 	"shoal/kernel/sockets"
 	"shoal/lb"
 	"shoal/lb/socket"
+	"shoal/model"
 )
 
 // The values of --socket-balancing.
@@ -84,3 +89,58 @@ func socketGroup(c *Config) (string, error) {
 
 // downSockets removes what leads connections in connect().
 func downSockets() error { return socket.Down(socket.Options{Pins: socketPins}) }
+
+// outsidePeriod is how often it is looked which containers are outside of the control
+// group.
+const outsidePeriod = 10 * time.Second
+
+// watchOutside tells which containers are not led in connect() as others are, because
+// their engine has control groups of its own.
+func (a *Agent) watchOutside(ctx context.Context) error {
+	if a.plane.socketGroup == "" {
+		return nil
+	}
+	tick := time.NewTicker(outsidePeriod)
+	defer tick.Stop()
+	known := map[int]bool{} // process -> whether it is outside
+	for {
+		if pids, err := a.watcher.Processes(ctx); err == nil {
+			maps.DeleteFunc(known, func(pid int, _ bool) bool {
+				return !slices.Contains(slices.Collect(maps.Values(pids)), pid)
+			})
+			var outside []string
+			for name, pid := range pids {
+				is, looked := known[pid]
+				if !looked {
+					if is, err = cgroups.Outside(pid, a.plane.socketGroup); err != nil {
+						continue // it has ended, or is not to be compared
+					}
+					known[pid] = is
+				}
+				if is {
+					outside = append(outside, name)
+				}
+			}
+			a.problems.Set("socket", outsideProblems(outside, a.plane.socketGroup, a.config.Node))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// outsideProblems names the first of the containers that are outside.
+func outsideProblems(names []string, group, node string) []model.Problem {
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	which := "container " + names[0] + " is"
+	if n := len(names) - 1; n > 0 {
+		which = fmt.Sprintf("container %s and %d more are", names[0], n)
+	}
+	return []model.Problem{{Node: node, Code: model.SocketOutside, Notice: true, Kind: "kernel", Object: "control group " + group,
+		Reason: which + " outside of it: the data plane carries what they send to VIPs; have their engine use the same hierarchy, or name a group that holds them with --socket-cgroup"}}
+}

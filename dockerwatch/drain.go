@@ -39,6 +39,21 @@ func (w *Watcher) Drain(ctx context.Context, container string) (tasks []model.Ta
 	return tasks, nil
 }
 
+// Processes are the first processes of the containers that run, by the containers'
+// names. One that the engine does not tell is left out.
+func (w *Watcher) Processes(ctx context.Context) (pids map[string]int, err error) {
+	pids = map[string]int{}
+	err = w.command(ctx, func(v *inventory) error {
+		for _, f := range v.containers {
+			if f.pid != 0 {
+				pids[f.name] = f.pid
+			}
+		}
+		return nil
+	})
+	return pids, err
+}
+
 // Undrain puts back what [Watcher.Drain] took out of rotation. It is an error
 // if the container was told to stop since: that cannot be taken back. One that
 // does not drain is left as it is.

@@ -18,7 +18,7 @@ func kernelState(h *host) map[string]string {
 	h.t.Helper()
 	state := map[string]string{"iptables-save": ruleLines(h.Exec("iptables-save"))}
 	for _, command := range append([]string{
-		"ip route show table all", "ip rule", "ip -4 address", "ip netns", "ls /sys/class/net", "bridge -details link", `sysctl -a --pattern ^net\.`,
+		"ip route show table all", "ip rule", "ip -4 address", "ip netns", "ls /sys/class/net", "bridge -details link", "ls -R /sys/fs/bpf", `sysctl -a --pattern ^net\.`,
 	}, thePlane().state...) {
 		out, err := h.TryExec(strings.Fields(command)...)
 		if err != nil && !strings.HasPrefix(command, "sysctl") { // it cannot read some, and says so

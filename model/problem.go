@@ -54,6 +54,7 @@ const (
 	SchedulerMissing Code = "scheduler-missing" // the kernel has no such scheduler
 	NamePublic       Code = "name-public"       // notice: outside of the zone, the Internet has names like the service's
 	SchedulerNearest Code = "scheduler-nearest" // notice: the data plane has no such scheduler, and uses the nearest one
+	SocketOutside    Code = "socket-outside"    // notice: containers are in no control group whose connections are led in connect()
 )
 
 // What is wrong with hosts and the network between them.
