@@ -485,12 +485,20 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcil
 
 // takePart begins this host's part in the cluster once its own containers are
 // known: other hosts take its answer as word that its tasks are what the store
-// says.
+// says. The store may not answer yet: which of the other hosts live is looked at
+// meanwhile.
 func (a *Agent) takePart(ctx context.Context, g *errgroup.Group) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-a.catalog.Watch(ctx):
+	case <-a.catalog.LocalKnown():
+	}
+	if len(a.catalog.Peers()) == 0 { // none that is known from the last run
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.catalog.Watch(ctx):
+		}
 	}
 	if err := a.member.start(ctx, g); err != nil {
 		return fmt.Errorf("take part in the cluster: %w", err)

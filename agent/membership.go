@@ -331,17 +331,7 @@ func (m *membership) candidates() (hosts []netip.AddrPort) {
 }
 
 // peers are the other hosts' addresses, as the catalog knows them.
-func (m *membership) peers() map[string]netip.Addr {
-	all := map[string]netip.Addr{}
-	if s := m.catalog.Snapshot(); s != nil {
-		for _, n := range s.Nodes {
-			if n.Name != m.config.Node {
-				all[n.Name] = n.Addr
-			}
-		}
-	}
-	return all
-}
+func (m *membership) peers() map[string]netip.Addr { return m.catalog.Peers() }
 
 // servers are the hosts that may hold the CA's key: any host tells who does.
 func (m *membership) servers() []netip.AddrPort {

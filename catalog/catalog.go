@@ -63,6 +63,7 @@ type Catalog struct {
 	unnamed chan struct{} // of capacity 1: a later run of this host wrote its name over this one's
 	known   chan struct{} // closed once the records hold the cluster's state
 	listed  chan struct{} // closed once that came from etcd
+	localIs chan struct{} // closed once this host's containers are known
 
 	snapshot  atomic.Pointer[model.Snapshot]
 	published atomic.Pointer[time.Time]
@@ -129,6 +130,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		unnamed:    make(chan struct{}, 1),
 		known:      make(chan struct{}),
 		listed:     make(chan struct{}),
+		localIs:    make(chan struct{}),
 		records:    newRecords(o.Self.Name),
 		inEtcd:     map[string]model.Container{},
 		want:       map[string]uint64{},
@@ -200,6 +202,9 @@ func (c *Catalog) setLocal(l model.Local) {
 	}
 	c.records.setNetworks(l.Networks)
 	c.records.setResting(l.Resting)
+	if !c.localKnown {
+		close(c.localIs)
+	}
 	c.localKnown, c.inEtcd = true, nil
 	wake(c.changed)
 	wake(c.unsaved)
@@ -222,6 +227,9 @@ func (c *Catalog) wantContainer(ctr *model.Container) (changed bool) {
 	c.want[key] = fingerprint(value)
 	return !wanted || c.want[key] != before
 }
+
+// LocalKnown is closed once this host's containers are known.
+func (c *Catalog) LocalKnown() <-chan struct{} { return c.localIs }
 
 // RestoreLocal takes for this host's containers what they were when last they
 // were written, in etcd or else on disk, and tells whether there was anything.

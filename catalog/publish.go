@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"shoal/model"
@@ -62,6 +63,28 @@ func (c *Catalog) Snapshot() *model.Snapshot {
 		return s
 	}
 	return nil
+}
+
+// Peers are the addresses of the other hosts, by name: of the newest Snapshot or,
+// while there is none, as the last run knew them. So it can be looked which of them live
+// while etcd is waited for.
+func (c *Catalog) Peers() map[string]netip.Addr {
+	all := map[string]netip.Addr{}
+	if s := c.Snapshot(); s != nil {
+		for _, n := range s.Nodes {
+			all[n.Name] = n.Addr
+		}
+	} else {
+		c.mu.Lock()
+		if c.cached != nil {
+			for _, n := range c.cached.nodes {
+				all[n.Name] = n.Addr
+			}
+		}
+		c.mu.Unlock()
+	}
+	delete(all, c.o.Self.Name)
+	return all
 }
 
 // Watch delivers Snapshots, the current one first, until the context ends or
