@@ -94,6 +94,7 @@ type conn struct {
 	r *bufio.Reader
 	answer
 	again func() *conn // the same once more, if it was held
+	led   bool         // to its task, when it connected
 }
 
 // dial opens a connection, from one of the namespace's addresses if that is
@@ -179,6 +180,7 @@ func (w *world) hold(from, network, to string) *conn {
 		w.t.Fatalf("%s → %s/%s: %v", from, to, network, err)
 	}
 	c.again = func() *conn { return w.hold(from, network, to) }
+	c.led = w.plane.leads(network) && pool.Contains(netip.MustParseAddrPort(to).Addr())
 	return c
 }
 
