@@ -97,6 +97,7 @@ func TestConnectionsToAKilledTaskAreClosed(t *testing.T) {
 	if !lab.SocketBalancing() {
 		t.Skip("this run is about the data plane alone")
 	}
+	lab.Needs(t, "sock_destroy")
 	h := home(t)
 	victim := h.run("victim", "-l shoal.service=mortal -l shoal.drain=1s")
 	client := h.client()
