@@ -58,6 +58,7 @@ func check(ctx context.Context, c *Config, noaddr error, planes planesByName) []
 		}
 	}
 	f := preflight.Gather(ctx, o)
+	_, f.Unled = socketGroup(c)
 	f.Address, f.VIPs, f.Containers = noaddr, c.Pool, c.SubnetPool
 	for _, err := range []error{checkOverlap(c.Pool), fabric.CheckPool(c.SubnetPool, meshBridge)} {
 		if err != nil {

@@ -38,7 +38,8 @@ type Facts struct {
 	NetworkManager bool // it runs
 	Tell           bool // the agent tells both
 
-	Cgroup2 bool // the unified hierarchy is mounted
+	Cgroup2 bool  // the unified hierarchy is mounted alone
+	Unled   error // why connections to VIPs cannot be led in connect(), as far as control groups tell; nil: they can
 
 	TableBits, TableAdvised int // of IPVS's table of connections: it has 2^n buckets; 0: not loaded
 }

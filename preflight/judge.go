@@ -242,13 +242,17 @@ func networkManager(f *Facts) []Finding {
 }
 
 func controlGroups(f *Facts) []Finding {
-	switch v := f.Engine.Cgroup; {
-	case v != "":
-		return ok("version %s", v)
-	case f.Cgroup2:
-		return ok("version 2")
+	version := f.Engine.Cgroup
+	if version == "" {
+		version = "1"
+		if f.Cgroup2 {
+			version = "2"
+		}
 	}
-	return ok("version 1")
+	if f.Unled != nil {
+		return ok("version %s; connections to VIPs are not led in connect(): %v", version, f.Unled)
+	}
+	return ok("version %s", version)
 }
 
 func connections(f *Facts) []Finding {

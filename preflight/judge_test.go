@@ -74,7 +74,8 @@ func TestEachFactIsJudged(t *testing.T) {
 		{"systemd-networkd, by its settings", func(f *Facts) { f.Networkd.Runs = true }, "systemd-networkd", OK, "keeps"},
 		{"NetworkManager", func(f *Facts) { f.NetworkManager = true }, "NetworkManager", OK, "agent tells"},
 		{"NetworkManager, not told", func(f *Facts) { f.NetworkManager, f.Tell = true, false }, "NetworkManager", Warning, "unmanaged-devices"},
-		{"control groups", func(f *Facts) { f.Engine.Cgroup, f.Cgroup2 = "", false }, "control groups", OK, "version 1"},
+		{"control groups", func(f *Facts) { f.Engine.Cgroup, f.Cgroup2 = "", false }, "control groups", OK, "version 1$"},
+		{"control groups that lead nobody", func(f *Facts) { f.Unled = errors.New("no hierarchy") }, "control groups", OK, `not led in connect\(\): no hierarchy`},
 		{"a small table", func(f *Facts) { f.TableBits, f.TableAdvised = 12, 18 }, "connections", OK, "4096 buckets.*conn_tab_bits=18"},
 	} {
 		f := healthy()
