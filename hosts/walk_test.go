@@ -3,6 +3,7 @@
 package hosts
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -40,11 +41,38 @@ func (s *suite) walk() {
 			{"a container pings the VIP", func() error { _, err := h.exec("client", "ping -c 1 -W 2 %v", s.vip); return err }},
 			{"the host pings the VIP", func() error { _, err := h.run("ping -c 1 -W 2 %v", s.vip); return err }},
 			{"a container reaches those of other hosts", h.acrossHosts},
+			{"connect() leads to tasks", h.ledInConnect},
 		} {
 			s.holds("on "+h.Name()+", "+check.what, check.do)
 		}
 	})
 	s.drain()
+}
+
+// ledInConnect says that connections to VIPs are led in connect(), and that they were.
+func (h *host) ledInConnect() error {
+	out, err := h.run("shoal status -o json")
+	if err != nil {
+		return err
+	}
+	var status struct {
+		Cgroup string `json:"socketCgroup"`
+		Why    string `json:"socketReason"`
+	}
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		return fmt.Errorf("shoal status: %w", err)
+	}
+	if status.Cgroup != "/sys/fs/cgroup" {
+		return fmt.Errorf("the control group is %q: %s", status.Cgroup, status.Why)
+	}
+	out, err = h.run("shoal explain web")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(out, "connect4 at /sys/fs/cgroup: program") || !strings.Contains(out, "connections so far") || strings.Contains(out, "; 0 connections so far") {
+		return fmt.Errorf("shoal explain says\n%s", out)
+	}
+	return nil
 }
 
 // requests are so many that each task gets some.
