@@ -48,7 +48,7 @@ type cachedContainer struct {
 type cacheHeader struct {
 	Node     string    `json:"node"` // the host that wrote it
 	Saved    time.Time `json:"saved"`
-	position           // of etcd, that has all lines up to this one; zero: some are not etcd's
+	position           // of etcd, that has all lines up to this one; its revision is zero where some are not etcd's
 }
 
 type cachedService struct {

@@ -24,7 +24,9 @@ const (
 )
 
 // resume makes the state of the last run the records, if etcd may tell what came after
-// it; if not, the error is [errRelist]. The watch has still to catch up.
+// it; the watch has still to catch up. If not, the error is [errRelist]: where that is
+// because etcd was put back meanwhile, they are the records all the same, for
+// [Catalog.list] to see what etcd lacks.
 func (c *Catalog) resume(ctx context.Context) error {
 	c.mu.Lock()
 	from := c.from
@@ -43,7 +45,8 @@ func (c *Catalog) resume(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.from = position{}
-	if !from.before(r.Header) {
+	restored := !from.before(r.Header)
+	if from.Revision == 0 && !restored {
 		return errRelist
 	}
 	if !isClosed(c.known) {
@@ -51,6 +54,9 @@ func (c *Catalog) resume(ctx context.Context) error {
 	}
 	c.cluster = from.Cluster
 	c.advanceTo(from.Revision)
+	if restored {
+		return errRelist
+	}
 	var own []*mvccpb.KeyValue
 	for _, found := range r.Responses {
 		own = append(own, found.GetResponseRange().Kvs...)
@@ -77,11 +83,11 @@ func (c *Catalog) spread(ctx context.Context) {
 	}
 }
 
-// cachePosition is where a run that follows can go on from the records as they are;
-// zero: nowhere, as some of them are not etcd's.
+// cachePosition is where a run that follows can go on from the records as they are. Its
+// revision is zero where it cannot, as some of them are not etcd's.
 func (c *Catalog) cachePosition() position {
 	if !isClosed(c.listed) || len(c.hostLists)+len(c.lacking)+len(c.unreadable) > 0 {
-		return position{}
+		return position{0, c.cluster}
 	}
 	return position{c.seen, c.cluster}
 }
