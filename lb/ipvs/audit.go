@@ -102,7 +102,7 @@ func (s *space) auditSet(set ipset.Set) error {
 		}
 	}
 	for e := range s.want[set.Name] {
-		if _, has := held[e]; !has {
+		if s.lacks(set, e) {
 			s.todo.entry(set.Name, e)
 		}
 	}

@@ -63,8 +63,7 @@
 // goes by the same rules, so that a client learns of a smaller MTU in words that
 // it understands.
 //
-// Rules grow with the hosts of the cluster, by those that recognise a host; never
-// with ports, services or tasks.
+// Rules are as many for any number of ports, services, tasks and hosts.
 //
 // # Who sent it
 //
@@ -73,6 +72,12 @@
 // outer packet is marked by its source address, and the inner one inherits the
 // mark. Only packets to a published target are looked at, and none from inside
 // the cluster: connections between containers are left alone.
+//
+// A set has each such address with the mark of its host: SHOAL-IN-SENDERS
+// (hash:mac), SHOAL-IN-OUTERS (hash:ip). A set can mark packets only, so the
+// connection takes the mark over from the packet, which loses it at once. Of a
+// mark that the packet had before, such as one that a rule in the table raw gave
+// it, the bits 0xff00ffff are lost by that; the others stay.
 //
 // # The sandbox's address
 //
