@@ -58,7 +58,7 @@ unit: ## check formatting, vet, and run the tests that need no lab
 	$(GO) test ./...
 
 # What is tested by itself against a real kernel or engine, by data plane (KERNEL=packages picks some).
-KERNEL-ipvs     := kernel/rules kernel/bridge kernel/watch lb/ipvs fabric
+KERNEL-ipvs     := kernel/ipset kernel/rules kernel/bridge kernel/watch lb/ipvs fabric
 KERNEL-nftables := kernel/rules kernel/bridge kernel/watch lb/nft dockerwatch
 KERNEL-auto      = $(KERNEL-ipvs)
 KERNEL           = $(KERNEL-$(PLANE))

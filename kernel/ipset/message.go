@@ -134,6 +134,26 @@ func decode(msg []byte, visit func(set string, e Entry, mark uint32, entry bool)
 	})
 }
 
+// decodeHeader reads the name of the set that a message of a dump is about, and
+// how many entries it has; -1: the message does not tell.
+func decodeHeader(msg []byte) (name string, size int) {
+	size = -1
+	attributes(msg, func(typ uint16, value []byte) {
+		switch typ {
+		case nl.IPSET_ATTR_SETNAME:
+			before, _, _ := bytes.Cut(value, []byte{0})
+			name = string(before)
+		case nl.IPSET_ATTR_DATA:
+			attributes(value, func(typ uint16, value []byte) {
+				if typ == nl.IPSET_ATTR_ELEMENTS && len(value) >= 4 {
+					size = int(binary.BigEndian.Uint32(value))
+				}
+			})
+		}
+	})
+	return name, size
+}
+
 func decodeEntry(b []byte) (e Entry, mark uint32) {
 	var ip, ip2 netip.Addr
 	bits, bits2 := -1, -1

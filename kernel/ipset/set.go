@@ -128,25 +128,40 @@ func Destroy(name string) error {
 	return nil
 }
 
-// Names are the names of all sets there are.
+// Names are the names of all sets there are. Their entries are not read.
 func Names() ([]string, error) {
 	var names []string
-	err := dump("", func(name string, _ Entry, _ uint32, entry bool) {
-		if !entry && (len(names) == 0 || names[len(names)-1] != name) {
+	err := dump("", listNames, func(msg []byte) {
+		if name, _ := decodeHeader(msg); name != "" {
 			names = append(names, name)
 		}
 	})
 	return names, err
 }
 
+// Sizes is how many entries each set has that there is, by name; -1 where the
+// kernel does not tell. They are counted, which is many times faster than to read
+// them.
+func Sizes() (map[string]int, error) {
+	sizes := map[string]int{}
+	err := dump("", listHeaders, func(msg []byte) {
+		if name, size := decodeHeader(msg); name != "" {
+			sizes[name] = size
+		}
+	})
+	return sizes, err
+}
+
 // List reads a set: every entry with its mark, zero where it has none.
 // It is [ErrNotExist] if there is no such set.
 func List(name string) (map[Entry]uint32, error) {
 	found := map[Entry]uint32{}
-	err := dump(name, func(_ string, e Entry, mark uint32, entry bool) {
-		if entry {
-			found[e] = mark
-		}
+	err := dump(name, listAll, func(msg []byte) {
+		decode(msg, func(_ string, e Entry, mark uint32, entry bool) {
+			if entry {
+				found[e] = mark
+			}
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -154,16 +169,28 @@ func List(name string) (map[Entry]uint32, error) {
 	return found, nil
 }
 
-func dump(name string, visit func(set string, e Entry, mark uint32, entry bool)) error {
+// What a dump has of each set: flags of the command (include/uapi/linux/netfilter/ipset/ip_set.h,
+// IPSET_FLAG_LIST_SETNAME and IPSET_FLAG_LIST_HEADER).
+const (
+	listAll     = 0
+	listNames   = 1 << 1
+	listHeaders = 1 << 2
+)
+
+// dump reads one set, or all. Visit is called with the attributes of each message.
+func dump(name string, flags byte, visit func(msg []byte)) error {
 	req := request(nl.IPSET_CMD_LIST)
 	var b []byte
 	if name != "" {
 		b = attrString(b, nl.IPSET_ATTR_SETNAME, name)
 	}
+	if flags != listAll {
+		b = attr(b, nl.IPSET_ATTR_FLAGS|netOrder, 0, 0, 0, flags)
+	}
 	req.AddRawData(b)
 	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
 		if len(msg) > nl.SizeofNfgenmsg {
-			decode(msg[nl.SizeofNfgenmsg:], visit)
+			visit(msg[nl.SizeofNfgenmsg:])
 		}
 		return true
 	})
