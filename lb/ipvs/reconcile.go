@@ -229,7 +229,7 @@ func (p *Plane) retry(k lb.Key) {
 // known of the kernel if that fails.
 func (s *space) auditAll(full bool) error {
 	if (full || !s.read) && len(s.audit) == 0 {
-		s.audit = s.pieces()
+		s.audit = s.steps()
 	}
 	err := s.goOn(time.Now())
 	if err != nil {

@@ -33,7 +33,7 @@ type space struct {
 	held  map[string]entries // by set
 
 	audit    []auditStep     // what is left of a full pass
-	audited  uint32          // the mark of the service whose destinations were read last, where they take turns
+	round    round           // what passes have left to read before all was read once more
 	draining map[lb.Key]bool // to be looked at again soon
 
 	todo    dirty // what this pass compares with the kernel
@@ -169,7 +169,7 @@ func (s *space) look() {
 	for k := range s.draining {
 		s.todo.keys[k] = true
 		mark, _ := s.marks.of(k)
-		if err := s.table.count(mark); err != nil {
+		if err := s.table.recount(mark); err != nil {
 			s.fail(k, err)
 		}
 	}
@@ -237,8 +237,10 @@ func (s *space) retire() {
 		}
 	}
 	for mark := range s.todo.orphans {
-		if s.table.delete(mark) == nil { // else the next full pass tries again
+		if s.table.delete(mark) == nil {
 			s.marks.release(mark)
+		} else {
+			s.table.count = -1 // the next full pass finds it again
 		}
 	}
 }
