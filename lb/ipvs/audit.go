@@ -101,7 +101,8 @@ func (s *space) goOn(start time.Time) error {
 }
 
 // auditSizes has those sets read that are missing or have another number of
-// entries than is known, but for those that are read anyhow.
+// entries than is known, but for those that are read anyhow. Where the kernel does
+// not tell the number, each is read.
 func (s *space) auditSizes(but []ipset.Set) error {
 	var sizes map[string]int
 	if err := s.in(func() (err error) {
