@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tables are read by socket options (include/uapi/linux/ip_vs.h), the older of
-// the kernel's two interfaces: one call for all services, or for one, and one for
+// The whole table is read by socket options (include/uapi/linux/ip_vs.h), the
+// older of the kernel's two interfaces: one call for all services and one for
 // the destinations of each. Netlink takes a dump of several calls for each
 // service. And /proc/net/ip_vs, which has all in one file, leaves services out
 // where other network namespaces have some too: it is read a page at a time,
@@ -22,7 +22,6 @@ import (
 const (
 	getInfo     = 64 + 1024 + 64 + 1 // IP_VS_SO_GET_INFO
 	getServices = getInfo + 1        // IP_VS_SO_GET_SERVICES
-	getService  = getInfo + 2        // IP_VS_SO_GET_SERVICE
 	getDests    = getInfo + 3        // IP_VS_SO_GET_DESTS
 )
 
@@ -151,24 +150,6 @@ func (h *Handle) Services() (found map[uint32]Found, count int, err error) {
 		}
 	}
 	return found, len(entries), nil
-}
-
-// Read reads one service with its destinations: two system calls. It is
-// [ErrNotExist] if there is no such service.
-func (h *Handle) Read(mark uint32) (*Virtual, error) {
-	e := serviceEntry{mark: mark}
-	err := h.option(getService, unsafe.Pointer(&e), unsafe.Sizeof(e))
-	if errors.Is(err, unix.ESRCH) {
-		err = ErrNotExist
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read virtual service %#x: %w", mark, err)
-	}
-	dests, err := h.dests(mark, e.numDest)
-	if err != nil {
-		return nil, err
-	}
-	return &Virtual{Service: e.service(), Dests: dests}, nil
 }
 
 // ReadDestinations reads those of one service, n at the most: one system call.

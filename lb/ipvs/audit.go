@@ -22,15 +22,16 @@ const (
 	// lets changes be written.
 	auditSlice = 20 * time.Millisecond
 
-	// auditShare is how many services a full pass reads with their destinations,
-	// two system calls each, or as much of the sets instead.
+	// auditShare is of how many services a full pass reads the destinations, a
+	// system call each, or as much of the other things instead.
 	auditShare = 1024
 
-	// entriesPerService is how many entries of a set take about as long to read
-	// as one service.
+	// So many entries of a set, and so many services in a list of all, take no
+	// longer to read than the destinations of one service.
 	entriesPerService = 8
+	listedPerService  = 32
 
-	// atOnce is how many services one step reads.
+	// atOnce is of how many services one step reads the destinations.
 	atOnce = 256
 )
 
@@ -38,29 +39,39 @@ const (
 // known of the kernel, and touches what is to be compared with what is wanted.
 type auditStep func() error
 
+// work is what passes read.
+type work struct {
+	sets  []ipset.Set
+	list  bool     // all services, each with the number of its destinations
+	marks []uint32 // of services whose destinations are read
+}
+
 // round is what is left to be read of a namespace, of all that it had when the
 // round began.
 type round struct {
-	sets  []ipset.Set
-	marks []uint32 // of services
-	owed  int      // what was read beyond its share: a set is read whole
+	work
+	owed int // what was read beyond a share: sets are read whole, and so is the list
 }
 
 // over tells whether everything was read.
-func (r *round) over() bool { return len(r.sets)+len(r.marks) == 0 }
+func (r *round) over() bool { return len(r.sets)+len(r.marks) == 0 && !r.list }
 
 // turn takes from the round what a full pass reads. Size is how many entries a
 // set has.
-func (r *round) turn(share int, size func(ipset.Set) int) (sets []ipset.Set, marks []uint32) {
+func (r *round) turn(share int, size func(ipset.Set) int) (w work) {
 	left := share - r.owed
 	for ; len(r.sets) > 0 && left > 0; r.sets = r.sets[1:] {
-		sets = append(sets, r.sets[0])
+		w.sets = append(w.sets, r.sets[0])
 		left -= 1 + size(r.sets[0])/entriesPerService
 	}
+	if r.list && left > 0 {
+		w.list, r.list = true, false
+		left -= len(r.marks) / listedPerService
+	}
 	n := min(len(r.marks), max(left, 0))
-	marks, r.marks = r.marks[:n], r.marks[n:]
+	w.marks, r.marks = r.marks[:n], r.marks[n:]
 	r.owed = max(n-left, 0)
-	return sets, marks
+	return w
 }
 
 // steps are what a full pass looks at. It can be left off after each: a set may
@@ -74,19 +85,25 @@ func (s *space) steps() (steps []auditStep) {
 		return append(steps, s.auditServices)
 	}
 	if s.round.over() {
-		s.round = round{s.sets, slices.Sorted(maps.Keys(s.table.known)), s.round.owed}
+		s.round.work = work{s.sets, true, slices.Sorted(maps.Keys(s.table.known))}
 	}
-	sets, marks := s.round.turn(auditShare, func(set ipset.Set) int { return len(s.held[set.Name]) })
-	for _, set := range sets {
+	w := s.round.turn(auditShare, func(set ipset.Set) int { return len(s.held[set.Name]) })
+	for _, set := range w.sets {
 		steps = append(steps, func() error { return s.auditSet(set) })
 	}
-	if len(sets) < len(s.sets) {
-		steps = append(steps, func() error { return s.auditSizes(sets) })
+	if len(w.sets) < len(s.sets) {
+		steps = append(steps, func() error { return s.auditSizes(w.sets) })
 	}
-	for marks := range slices.Chunk(marks, atOnce) {
+	if w.list {
+		steps = append(steps, s.auditServices)
+	}
+	for marks := range slices.Chunk(w.marks, atOnce) {
 		steps = append(steps, func() error { return s.auditDestinations(marks) })
 	}
-	return append(steps, s.auditCount) // when it is known which of these are gone
+	if !w.list {
+		steps = append(steps, s.auditCount) // when it is known which of these are gone
+	}
+	return steps
 }
 
 // goOn goes on with the audit: to its end if nothing is known yet, else until
@@ -209,14 +226,14 @@ func (s *space) auditServices() error {
 	return nil
 }
 
-// auditDestinations reads services, each with its destinations.
+// auditDestinations reads the destinations of services.
 func (s *space) auditDestinations(marks []uint32) error {
 	for _, mark := range marks {
-		known := s.table.known[mark]
-		if known == nil {
+		v := s.table.known[mark]
+		if v == nil {
 			continue // gone since the round began
 		}
-		v, err := s.table.ipvs.Read(mark)
+		dests, err := s.table.ipvs.ReadDestinations(mark, len(v.Dests))
 		if errors.Is(err, ipvs.ErrNotExist) {
 			s.table.forget(mark)
 			s.touch(mark)
@@ -225,26 +242,17 @@ func (s *space) auditDestinations(marks []uint32) error {
 		if err != nil {
 			return err
 		}
-		s.table.known[mark] = v
-		if !alike(v, known) {
+		same := len(dests) == len(v.Dests)
+		for addr, d := range dests {
+			known, has := v.Dests[addr]
+			same = same && has && known.Weight == d.Weight
+		}
+		v.Dests = dests
+		if !same {
 			s.touch(mark)
 		}
 	}
 	return nil
-}
-
-// alike tells whether two services are the same, whatever connections their
-// destinations have.
-func alike(a, b *ipvs.Virtual) bool {
-	if a.Service != b.Service || len(a.Dests) != len(b.Dests) {
-		return false
-	}
-	for addr, d := range a.Dests {
-		if other, has := b.Dests[addr]; !has || other.Weight != d.Weight {
-			return false
-		}
-	}
-	return true
 }
 
 // touch has the frontend of a mark compared.
