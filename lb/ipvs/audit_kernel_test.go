@@ -100,6 +100,7 @@ func TestWhatOthersBreakAmongManyServicesIsRepaired(t *testing.T) {
 		}
 		if d := cmp.Diff(want, state()); d != "" {
 			t.Errorf("%s: after %d full passes: %s", tc.name, took, d)
+			continue
 		}
 		t.Logf("%-40s repaired by full pass %d", tc.name, took)
 	}
