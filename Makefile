@@ -60,7 +60,7 @@ unit: ## check formatting, vet, and run the tests that need no lab
 	$(GO) test ./...
 
 # What is tested by itself against a real kernel or engine, by data plane (KERNEL=packages picks some).
-KERNEL-ipvs     := kernel/rules kernel/bridge kernel/watch kernel/sockets kernel/cgroups lb/ipvs lb/socket fabric
+KERNEL-ipvs     := kernel/ipset kernel/rules kernel/bridge kernel/watch kernel/sockets kernel/cgroups lb/ipvs lb/socket fabric
 KERNEL-nftables := kernel/rules kernel/bridge kernel/watch kernel/sockets kernel/cgroups lb/nft lb/socket dockerwatch
 KERNEL-auto      = $(KERNEL-ipvs)
 KERNEL           = $(KERNEL-$(PLANE))

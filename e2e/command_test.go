@@ -294,22 +294,23 @@ func errorText(err error) string {
 // TestMetrics makes requests and questions, and finds them counted.
 func TestMetrics(t *testing.T) {
 	h := home(t)
-	h.run("counted", "-l shoal.service=counted")
+	h.run("counted", "-l shoal.service=counted", everything(t)...)
 	url := h.web("counted")
 	h.answered(url, "counted")
 	before := h.metrics()
 	h.load("--count", "25", url)
+	h.load("--count", "25", "udp://"+h.vip("counted")+":9000") // by the data plane, which counts bytes
 	for range 3 {
 		h.client().dig("counted.mesh.internal")
 	}
 	grown := map[string]float64{
-		`shoal_service_connections_total{service="counted",stack="default"}`: 25,
+		`shoal_service_connections_total{service="counted",stack="default"}`: 50,
 		`shoal_dns_queries_total{kind="own"}`:                                3,
 		`shoal_dns_responses_total{rcode="NOERROR"}`:                         3,
 	}
 	if thePlane().counts {
-		grown[`shoal_service_received_bytes_total{service="counted",stack="default"}`] = 25 * 100
-		grown[`shoal_service_sent_bytes_total{service="counted",stack="default"}`] = 25 * 100
+		grown[`shoal_service_received_bytes_total{service="counted",stack="default"}`] = 25 * 30
+		grown[`shoal_service_sent_bytes_total{service="counted",stack="default"}`] = 25 * 30
 	}
 	after := before
 	// The kernel adds the counters of IPVS up every two seconds.

@@ -29,10 +29,11 @@ type DataPlane interface {
 
 	// Reconcile takes in a change, and makes the kernel as it should be by all
 	// changes so far. The first call has all of it. A full pass reads the kernel
-	// back and repairs what others changed; any other costs by the change. What
-	// fails is kept, dated and tried again by later calls; one failure does not
-	// stop the others. Of a frontend that goes, nothing is left before one that
-	// comes is made.
+	// back and repairs what others changed; any other costs by the change. Where
+	// the kernel has very much, a plane may leave a part of it to the full passes
+	// that follow. What fails is kept, dated and tried again by later calls; one
+	// failure does not stop the others. Of a frontend that goes, nothing is left
+	// before one that comes is made.
 	Reconcile(ctx context.Context, d Delta, full bool) Result
 
 	// Between has traffic between hosts pass. It is called before the fabric makes

@@ -59,20 +59,28 @@ func encode(s Set, batch []Entry, marks map[Entry]uint32, add bool) []byte {
 		if e.Iface != "" {
 			b = attrString(b, nl.IPSET_ATTR_IFACE, e.Iface)
 		}
-		if e.Proto != 0 || !e.Net.IsValid() {
-			b = attr(b, nl.IPSET_ATTR_PORT|netOrder, byte(e.Port>>8), byte(e.Port))
-		}
 		if e.Proto != 0 {
+			b = attr(b, nl.IPSET_ATTR_PORT|netOrder, byte(e.Port>>8), byte(e.Port))
 			b = attr(b, nl.IPSET_ATTR_PROTO, e.Proto)
 		}
+		if e.MAC != ([6]byte{}) {
+			b = attr(b, nl.IPSET_ATTR_ETHER, e.MAC[:]...)
+		}
 		if add && s.Mark {
-			// Mark and mask in one: the whole mark is set, no foreign bit stays.
+			// Mark and mask in one: the bits of the mask are replaced, the others stay.
 			b = attr(b, nl.IPSET_ATTR_SKBMARK|netOrder,
-				binary.BigEndian.AppendUint64(nil, uint64(marks[e])<<32|0xffffffff)...)
+				binary.BigEndian.AppendUint64(nil, uint64(marks[e])<<32|uint64(s.mask()))...)
 		}
 		b = done(b, data)
 	}
 	return done(b, adt)
+}
+
+func (s *Set) mask() uint32 {
+	if s.Mask == 0 {
+		return 0xffffffff
+	}
+	return s.Mask
 }
 
 func appendNet(b []byte, typ, cidr uint16, p netip.Prefix) []byte {
@@ -126,6 +134,26 @@ func decode(msg []byte, visit func(set string, e Entry, mark uint32, entry bool)
 	})
 }
 
+// decodeHeader reads the name of the set that a message of a dump is about, and
+// how many entries it has; -1: the message does not tell.
+func decodeHeader(msg []byte) (name string, size int) {
+	size = -1
+	attributes(msg, func(typ uint16, value []byte) {
+		switch typ {
+		case nl.IPSET_ATTR_SETNAME:
+			before, _, _ := bytes.Cut(value, []byte{0})
+			name = string(before)
+		case nl.IPSET_ATTR_DATA:
+			attributes(value, func(typ uint16, value []byte) {
+				if typ == nl.IPSET_ATTR_ELEMENTS && len(value) >= 4 {
+					size = int(binary.BigEndian.Uint32(value))
+				}
+			})
+		}
+	})
+	return name, size
+}
+
 func decodeEntry(b []byte) (e Entry, mark uint32) {
 	var ip, ip2 netip.Addr
 	bits, bits2 := -1, -1
@@ -143,6 +171,8 @@ func decodeEntry(b []byte) (e Entry, mark uint32) {
 			e.Proto = v[0]
 		case typ == nl.IPSET_ATTR_PORT && len(v) >= 2:
 			e.Port = binary.BigEndian.Uint16(v)
+		case typ == nl.IPSET_ATTR_ETHER && len(v) >= len(e.MAC):
+			copy(e.MAC[:], v)
 		case typ == nl.IPSET_ATTR_IFACE:
 			name, _, _ := bytes.Cut(v, []byte{0})
 			e.Iface = string(name)

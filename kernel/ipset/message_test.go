@@ -20,6 +20,7 @@ func TestEntriesComeBackAsTheyWereWritten(t *testing.T) {
 		Pair(a, a):          9,
 		{Net: netip.MustParsePrefix("172.18.0.0/16")}:           10,
 		NetIface(netip.MustParsePrefix("172.18.0.0/16"), "br1"): 11,
+		Ether([6]byte{2, 0, 0, 0, 0, 1}):                        12,
 	}
 	var batch []Entry
 	for e := range want {
@@ -43,25 +44,46 @@ func TestEntriesComeBackAsTheyWereWritten(t *testing.T) {
 }
 
 // The octets as the ipset program sends them for
-// "ipset add A 10.96.0.1 skbmark 0x53000001".
+// "ipset add A 10.96.0.1 skbmark 0x53000001", and with the mask for
+// "ipset add A 10.96.0.1 skbmark 0x53000001/0xff00ffff".
 func TestMarkIsEncodedWithItsMask(t *testing.T) {
-	e := Addr(netip.MustParseAddr("10.96.0.1"))
-	msg := encode(Set{Name: "A", Mark: true}, []Entry{e}, map[Entry]uint32{e: 0x53000001}, true)
-	var mark []byte
-	attributes(msg, func(typ uint16, v []byte) {
-		if typ != nl.IPSET_ATTR_ADT {
-			return
-		}
-		attributes(v, func(_ uint16, v []byte) {
-			attributes(v, func(typ uint16, v []byte) {
-				if typ == nl.IPSET_ATTR_SKBMARK {
-					mark = v
-				}
+	for mask, want := range map[uint32][]byte{
+		0:          {0x53, 0, 0, 1, 0xff, 0xff, 0xff, 0xff},
+		0xff00ffff: {0x53, 0, 0, 1, 0xff, 0, 0xff, 0xff},
+	} {
+		e := Addr(netip.MustParseAddr("10.96.0.1"))
+		msg := encode(Set{Name: "A", Mark: true, Mask: mask}, []Entry{e}, map[Entry]uint32{e: 0x53000001}, true)
+		var mark []byte
+		attributes(msg, func(typ uint16, v []byte) {
+			if typ != nl.IPSET_ATTR_ADT {
+				return
+			}
+			attributes(v, func(_ uint16, v []byte) {
+				attributes(v, func(typ uint16, v []byte) {
+					if typ == nl.IPSET_ATTR_SKBMARK {
+						mark = v
+					}
+				})
 			})
 		})
-	})
-	if d := cmp.Diff([]byte{0x53, 0, 0, 1, 0xff, 0xff, 0xff, 0xff}, mark); d != "" {
-		t.Error(d)
+		if d := cmp.Diff(want, mark); d != "" {
+			t.Errorf("mask %#x: %s", mask, d)
+		}
+	}
+}
+
+func TestEntriesAreNamedAsIpsetDoes(t *testing.T) {
+	a, n := netip.MustParseAddr("10.96.0.1"), netip.MustParsePrefix("172.18.0.0/16")
+	for want, e := range map[string]Entry{
+		"10.96.0.1":           Addr(a),
+		"10.96.0.1,17:53":     AddrPort(a, 17, 53),
+		"10.96.0.1,10.96.0.1": Pair(a, a),
+		"172.18.0.0/16,br1":   NetIface(n, "br1"),
+		"02:00:00:00:00:01":   Ether([6]byte{2, 0, 0, 0, 0, 1}),
+	} {
+		if got := e.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

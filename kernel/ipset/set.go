@@ -3,7 +3,9 @@ package ipset
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -16,8 +18,9 @@ import (
 // Set is a set as it is made.
 type Set struct {
 	Name    string // at most 31 characters
-	Type    string // "hash:ip", "hash:ip,port", "hash:net", "hash:net,net", "hash:net,iface"
+	Type    string // "hash:ip", "hash:ip,port", "hash:net", "hash:net,net", "hash:net,iface", "hash:mac"
 	Mark    bool   // entries carry marks (skbinfo)
+	Mask    uint32 // the bits of a packet's mark that those marks replace; 0: all
 	MaxElem uint32 // of a hash: the most entries; 0: the kernel's 65536
 }
 
@@ -27,7 +30,31 @@ type Entry struct {
 	Net2  netip.Prefix // the second network
 	Proto uint8        // IANA number; with Port
 	Port  uint16
-	Iface string // a device
+	MAC   [6]byte // an Ethernet address
+	Iface string  // a device
+}
+
+// String names the entry as the program ipset does, without what is zero.
+func (e Entry) String() string {
+	var parts []string
+	for _, p := range []netip.Prefix{e.Net, e.Net2} {
+		switch {
+		case p.IsSingleIP():
+			parts = append(parts, p.Addr().String())
+		case p.IsValid():
+			parts = append(parts, p.String())
+		}
+	}
+	if e.Proto != 0 {
+		parts = append(parts, fmt.Sprintf("%d:%d", e.Proto, e.Port))
+	}
+	if e.MAC != ([6]byte{}) {
+		parts = append(parts, net.HardwareAddr(e.MAC[:]).String())
+	}
+	if e.Iface != "" {
+		parts = append(parts, e.Iface)
+	}
+	return strings.Join(parts, ",")
 }
 
 // Addr is the entry of one address.
@@ -50,6 +77,9 @@ func Pair(a, b netip.Addr) Entry {
 // NetIface is the entry of a network by way of a device.
 func NetIface(n netip.Prefix, dev string) Entry { return Entry{Net: n.Masked(), Iface: dev} }
 
+// Ether is the entry of one Ethernet address.
+func Ether(mac [6]byte) Entry { return Entry{MAC: mac} }
+
 // ErrNotExist is the error of a set that is not there.
 var ErrNotExist = errors.New("no such set")
 
@@ -61,6 +91,7 @@ var revisions = map[string]struct{ plain, mark uint8 }{
 	"hash:net":       {2, 6},
 	"hash:net,net":   {0, 2},
 	"hash:net,iface": {2, 6},
+	"hash:mac":       {0, 0}, // both since Linux 3.18
 }
 
 // Create makes a set that does not exist.
@@ -97,25 +128,40 @@ func Destroy(name string) error {
 	return nil
 }
 
-// Names are the names of all sets there are.
+// Names are the names of all sets there are. Their entries are not read.
 func Names() ([]string, error) {
 	var names []string
-	err := dump("", func(name string, _ Entry, _ uint32, entry bool) {
-		if !entry && (len(names) == 0 || names[len(names)-1] != name) {
+	err := dump("", listNames, func(msg []byte) {
+		if name, _ := decodeHeader(msg); name != "" {
 			names = append(names, name)
 		}
 	})
 	return names, err
 }
 
+// Sizes is how many entries each set has that there is, by name; -1 where the
+// kernel does not tell. They are counted, which is many times faster than to read
+// them.
+func Sizes() (map[string]int, error) {
+	sizes := map[string]int{}
+	err := dump("", listHeaders, func(msg []byte) {
+		if name, size := decodeHeader(msg); name != "" {
+			sizes[name] = size
+		}
+	})
+	return sizes, err
+}
+
 // List reads a set: every entry with its mark, zero where it has none.
 // It is [ErrNotExist] if there is no such set.
 func List(name string) (map[Entry]uint32, error) {
 	found := map[Entry]uint32{}
-	err := dump(name, func(_ string, e Entry, mark uint32, entry bool) {
-		if entry {
-			found[e] = mark
-		}
+	err := dump(name, listAll, func(msg []byte) {
+		decode(msg, func(_ string, e Entry, mark uint32, entry bool) {
+			if entry {
+				found[e] = mark
+			}
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -123,16 +169,28 @@ func List(name string) (map[Entry]uint32, error) {
 	return found, nil
 }
 
-func dump(name string, visit func(set string, e Entry, mark uint32, entry bool)) error {
+// What a dump has of each set: flags of the command (include/uapi/linux/netfilter/ipset/ip_set.h,
+// IPSET_FLAG_LIST_SETNAME and IPSET_FLAG_LIST_HEADER).
+const (
+	listAll     = 0
+	listNames   = 1 << 1
+	listHeaders = 1 << 2
+)
+
+// dump reads one set, or all. Visit is called with the attributes of each message.
+func dump(name string, flags byte, visit func(msg []byte)) error {
 	req := request(nl.IPSET_CMD_LIST)
 	var b []byte
 	if name != "" {
 		b = attrString(b, nl.IPSET_ATTR_SETNAME, name)
 	}
+	if flags != listAll {
+		b = attr(b, nl.IPSET_ATTR_FLAGS|netOrder, 0, 0, 0, flags)
+	}
 	req.AddRawData(b)
 	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
 		if len(msg) > nl.SizeofNfgenmsg {
-			decode(msg[nl.SizeofNfgenmsg:], visit)
+			visit(msg[nl.SizeofNfgenmsg:])
 		}
 		return true
 	})

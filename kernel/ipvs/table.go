@@ -75,23 +75,30 @@ func (h *Handle) option(name int, p unsafe.Pointer, size uintptr) error {
 	return nil
 }
 
-// services reads all services of the namespace.
-func (h *Handle) services() ([]serviceEntry, error) {
+// Count reads how many IPv4 services the namespace has, those without a mark
+// included: one system call that takes as long for any number.
+func (h *Handle) Count() (int, error) {
 	var info infoEntry
 	if err := h.option(getInfo, unsafe.Pointer(&info), unsafe.Sizeof(info)); err != nil {
-		return nil, fmt.Errorf("read IPVS: %w", err)
+		return 0, fmt.Errorf("read IPVS: %w", err)
+	}
+	return int(info.services), nil
+}
+
+// services reads all services of the namespace.
+func (h *Handle) services() ([]serviceEntry, error) {
+	count, err := h.Count()
+	if err != nil || count == 0 {
+		return nil, err
 	}
 	const head, size = unsafe.Sizeof(servicesHead{}), unsafe.Sizeof(serviceEntry{})
-	buf := make([]uint64, (head+uintptr(info.services)*size)/8) // aligned
+	buf := make([]uint64, (head+uintptr(count)*size)/8) // aligned
 	at := unsafe.Pointer(unsafe.SliceData(buf))
-	if info.services == 0 {
-		return nil, nil
-	}
-	(*servicesHead)(at).n = info.services
+	(*servicesHead)(at).n = uint32(count)
 	if err := h.option(getServices, at, uintptr(len(buf))*8); err != nil {
 		return nil, fmt.Errorf("read the services of IPVS: %w", err)
 	}
-	n := min((*servicesHead)(at).n, info.services)
+	n := min((*servicesHead)(at).n, uint32(count))
 	return unsafe.Slice((*serviceEntry)(unsafe.Add(at, head)), n), nil
 }
 
@@ -129,20 +136,20 @@ type Found struct {
 	Destinations int // how many it has
 }
 
-// Services reads all services that have a mark, by mark: one system call,
-// however many there are.
-func (h *Handle) Services() (map[uint32]Found, error) {
+// Services reads all services that have a mark, by mark, and how many there are
+// with those that have none: one system call, however many there are.
+func (h *Handle) Services() (found map[uint32]Found, count int, err error) {
 	entries, err := h.services()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	found := make(map[uint32]Found, len(entries))
+	found = make(map[uint32]Found, len(entries))
 	for i := range entries {
 		if e := &entries[i]; e.mark != 0 {
 			found[e.mark] = Found{e.service(), int(e.numDest)}
 		}
 	}
-	return found, nil
+	return found, len(entries), nil
 }
 
 // ReadDestinations reads those of one service, n at the most: one system call.
@@ -153,7 +160,7 @@ func (h *Handle) ReadDestinations(mark uint32, n int) (map[netip.AddrPort]Dest, 
 
 // Table reads all services that have a mark with their destinations, by mark.
 func (h *Handle) Table() (map[uint32]*Virtual, error) {
-	found, err := h.Services()
+	found, _, err := h.Services()
 	if err != nil {
 		return nil, err
 	}

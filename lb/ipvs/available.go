@@ -62,13 +62,12 @@ func tryRules(ctx context.Context) error {
 	o := &Options{PlaneOptions: lb.PlaneOptions{Pool: some, DNS: some.Addr().Next(), DNSPeers: some.Addr().Next()}}
 	base := &lb.Base{
 		Self: model.Node{Subnet: some}, Alone: true,
-		Peers:    []lb.Peer{{Number: 1, Addr: some.Addr(), MACs: []model.MAC{{2}}}},
 		DNSPorts: map[netip.Addr]uint16{o.DNS: 1},
 	}
 	between := &lb.Between{Own: some, Tunnels: []lb.Tunnel{{Protocol: unix.IPPROTO_UDP, Port: 1}, {Protocol: unix.IPPROTO_IPIP}}}
 	restore := exec.CommandContext(ctx, path, "--wait")
 	restore.Stdin = strings.NewReader(restoreText(slices.Concat(
-		vipChains(o, base), meshChains(some, base.Peers), betweenChains(between), sandboxChains())))
+		vipChains(o, base), meshChains(some), betweenChains(between), sandboxChains())))
 	out, err := restore.CombinedOutput()
 	if err == nil {
 		return nil

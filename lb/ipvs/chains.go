@@ -22,7 +22,7 @@ func (p *Plane) chains() []rules.Chain {
 
 // hostChains are all of the host's that depend on a base.
 func hostChains(o *Options, base *lb.Base) []rules.Chain {
-	return slices.Concat(guardChains(o, &base.Guard), vipChains(o, base), meshChains(o.Pool, base.Peers))
+	return slices.Concat(guardChains(o, &base.Guard), vipChains(o, base), meshChains(o.Pool))
 }
 
 // vipChains are the rules for VIPs, however many services there are.

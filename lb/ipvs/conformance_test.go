@@ -38,6 +38,14 @@ func TestConformance(t *testing.T) {
 			conformance.Command("other weights", `ipvsadm-save -n | grep -- '^-a' | sed 's/^-a/ipvsadm -e/;s/-w 1/-w 0/' | sh`, false),
 			conformance.Command("sets emptied", "for s in $(ipset list -n); do ipset flush $s; done", false),
 			conformance.Command("wrong marks", "ipset add SHOAL-VIP 10.96.0.50 skbmark 0x7 -exist; ipset add SHOAL-VIP 10.96.9.9 skbmark 0x8", false),
+			conformance.Command("wrong marks of hosts", "ipset save SHOAL-IN-SENDERS | sed -n 's/ skbmark .*/ skbmark 0x54000063 -exist/p' | ipset restore;"+
+				"ipset add SHOAL-IN-OUTERS 192.0.2.9 skbmark 0x54000063", false),
+			// As versions before these sets left them: two rules for each address.
+			conformance.Command("an earlier version's rules", "for t in raw mangle; do iptables -t $t -F SHOAL-IN-PEERS; done; iptables -t mangle -F SHOAL-IN-OUTER;"+
+				"ipset destroy SHOAL-IN-SENDERS; ipset destroy SHOAL-IN-OUTERS;"+
+				"iptables -t raw -A SHOAL-IN-PEERS -m mac --mac-source 02:00:00:00:00:63 -j ACCEPT;"+
+				"iptables -t mangle -A SHOAL-IN-PEERS -m mac --mac-source 02:00:00:00:00:63 -j CONNMARK --set-xmark 0x54000063/0xff00ffff;"+
+				"iptables -t mangle -A SHOAL-IN-OUTER -s 192.0.2.9 -j MARK --set-xmark 0x54000063/0xff00ffff", false),
 			conformance.Command("IPVS' parameters", "sysctl -qw net.ipv4.vs.conntrack=0; ipvsadm --set 900 0 0", false),
 			conformance.Command("the sandbox's link deleted", "ip link del "+hostDev, true),
 			conformance.Command("strict reverse paths", "sysctl -qw net.ipv4.conf."+hostDev+".rp_filter=1", false),

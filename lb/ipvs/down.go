@@ -94,7 +94,7 @@ func downIPVS(ctx context.Context, file string) error {
 		return err
 	}
 	defer h.Close()
-	table, err := h.Services()
+	table, _, err := h.Services()
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func (p *Plane) inspectVIP(vip netip.Addr, have rules.State, broken []string) (*
 		return nil, err
 	}
 	for _, set := range hostSets {
-		if !set.Mark {
+		if _, has := keyOf(set.Name, ipset.Entry{}); !has {
 			continue
 		}
 		held, err := listed(set)

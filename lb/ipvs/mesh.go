@@ -10,10 +10,9 @@ import (
 	"shoal/lb"
 )
 
-// meshChains are the rules of published ports on the host. Their number grows
-// with the hosts of the cluster, by the rules that recognise a host; not with
-// ports, services or tasks.
-func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
+// meshChains are the rules of published ports on the host, however many ports,
+// services, tasks and hosts there are.
+func meshChains(pool netip.Prefix) []rules.Chain {
 	var (
 		ours     = fmt.Sprintf("%#x/%#x", lb.ConnMark, lb.MarkKind)
 		fromBox  = "-i " + hostDev
@@ -27,21 +26,12 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 		answers  = fmt.Sprintf("-m connmark --mark %s %s -j SHOAL-IN-REPLY", ours, reply)
 		unmark   = fmt.Sprintf("-m mark --mark %#x/%#x -j MARK --set-xmark 0x0/%#x", lb.ConnMark&lb.PacketMark, lb.MarkKind&^(lb.ConnMark^lb.PacketMark), lb.MarkMask)
 	)
-	// Whose published port a packet comes by. A tunnel of IP in IP has no Ethernet
-	// addresses; there the outer packet was given the connection's mark, and the
-	// inner one inherits that.
-	from := []string{fmt.Sprintf("-m mark --mark %s -j CONNMARK --save-mark --nfmask %#x --ctmask %#[2]x", ours, lb.MarkMask)}
-	trusted := []string{fmt.Sprintf("-m mark --mark %s -j ACCEPT", ours)}
-	var outer []string
-	for i := range peers {
-		p := &peers[i]
-		mark := fmt.Sprintf("--set-xmark %#x/%#x", lb.ConnMark|uint32(p.Number), lb.MarkMask)
-		for _, m := range p.MACs {
-			from = append(from, fmt.Sprintf("-m mac --mac-source %s -j CONNMARK %s", m, mark))
-			trusted = append(trusted, fmt.Sprintf("-m mac --mac-source %s -j ACCEPT", m))
-		}
-		outer = append(outer, fmt.Sprintf("-s %s -j MARK %s", p.Addr, mark))
-	}
+	// Whose published port a packet comes by. Only on Ethernet is there a sender's
+	// address to look up: the set alone would read whatever stands in front of the IP
+	// header, the match mac looks at the device. A tunnel of IP in IP has none; there
+	// the outer packet was given the connection's mark, and the inner one inherits
+	// that.
+	const ether = "-m mac ! --mac-source 00:00:00:00:00:00"
 
 	return []rules.Chain{
 		{
@@ -56,7 +46,13 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 				resting + " dst -j SHOAL-IN-PEERS", // to be refused
 			},
 		},
-		{Table: "raw", Name: "SHOAL-IN-PEERS", Rules: trusted},
+		{
+			Table: "raw", Name: "SHOAL-IN-PEERS",
+			Rules: []string{
+				fmt.Sprintf("-m mark --mark %s -j ACCEPT", ours),
+				fmt.Sprintf("%s -m set --match-set %s src -j ACCEPT", ether, setSenders.Name),
+			},
+		},
 		{
 			// A connection remembers whose published port it came by, by its latest
 			// packet; what answers it carries that as its mark, and is routed there.
@@ -72,7 +68,15 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 				fmt.Sprintf("-p %d -j SHOAL-IN-OUTER", unix.IPPROTO_IPIP),
 			},
 		},
-		{Table: "mangle", Name: "SHOAL-IN-PEERS", Rules: from},
+		{
+			// A set can give a mark to a packet only. The connection takes it over, and
+			// SHOAL-IN takes it from the packet again: routes do not go by it.
+			Table: "mangle", Name: "SHOAL-IN-PEERS",
+			Rules: []string{
+				fmt.Sprintf("%s -j SET --map-set %s src --map-mark", ether, setSenders.Name),
+				fmt.Sprintf("-m mark --mark %s -j CONNMARK --save-mark --nfmask %#x --ctmask %#[2]x", ours, lb.MarkMask),
+			},
+		},
 		{
 			// The connection's number, as a packet's mark.
 			Table: "mangle", Name: "SHOAL-IN-REPLY",
@@ -81,7 +85,7 @@ func meshChains(pool netip.Prefix, peers []lb.Peer) []rules.Chain {
 				fmt.Sprintf("-j MARK --set-xmark %#x/%#x", lb.PacketMark, lb.MarkKind),
 			},
 		},
-		{Table: "mangle", Name: "SHOAL-IN-OUTER", Rules: outer},
+		{Table: "mangle", Name: "SHOAL-IN-OUTER", Rules: []string{fmt.Sprintf("-j SET --map-set %s src --map-mark", setOuters.Name)}},
 		{
 			// Replies of tasks that are processes of the host itself, and what the
 			// host has to say about a connection on its way (ICMP).

@@ -143,11 +143,15 @@ func (p *Plane) merge(d *lb.Delta) (ensureHost bool) {
 	}
 	p.countBase(p.base, -1)
 	p.countBase(d.Base, +1)
+	senders, outers := peerMarks(d.Base.Peers)
+	p.host.wantsMarks(setSenders, senders)
+	p.host.wantsMarks(setOuters, outers)
 	p.base, p.bridges = d.Base, true
 	return true
 }
 
-// count adds what a frontend wants in sets without marks, or takes it off.
+// count adds what a frontend wants in sets without marks of frontends, or takes
+// it off.
 func (p *Plane) count(f *lb.Frontend, n int) {
 	switch {
 	case f == nil:
@@ -225,7 +229,7 @@ func (p *Plane) retry(k lb.Key) {
 // known of the kernel if that fails.
 func (s *space) auditAll(full bool) error {
 	if (full || !s.read) && len(s.audit) == 0 {
-		s.audit = s.pieces()
+		s.audit = s.steps()
 	}
 	err := s.goOn(time.Now())
 	if err != nil {

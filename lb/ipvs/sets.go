@@ -13,8 +13,8 @@ import (
 // VIPs.
 const maxElem = 1 << 20
 
-// The sets of the host. Those of marks hold, for each frontend of a VIP, its
-// mark. SCTP is why published ports are in a hash: a bitmap:port sees TCP and UDP
+// The sets of the host. SHOAL-VIP… hold, for each frontend of a VIP, its mark.
+// SCTP is why published ports are in a hash: a bitmap:port sees TCP and UDP
 // only (ip_set_getport.c, ip_set_get_ip_port).
 var (
 	setVIP     = ipset.Set{Name: "SHOAL-VIP", Type: "hash:ip", Mark: true, MaxElem: maxElem}           // all ports of TCP and SCTP
@@ -33,6 +33,10 @@ var (
 	setInside    = ipset.Set{Name: "SHOAL-IN-INSIDE", Type: "hash:net", MaxElem: maxElem}         // hosts' addresses, containers' networks
 	setTargets   = ipset.Set{Name: "SHOAL-IN-TARGETS", Type: "hash:ip,port", MaxElem: maxElem}    // where this host's tasks are reached
 	setPublished = ipset.Set{Name: "SHOAL-IN-PUBLISHED", Type: "hash:net,port", MaxElem: maxElem} // ports that the host redirects
+
+	// By whom a connection came, each with the mark of connections of that host.
+	setSenders = ipset.Set{Name: "SHOAL-IN-SENDERS", Type: "hash:mac", Mark: true, Mask: lb.MarkMask, MaxElem: maxElem} // Ethernet addresses
+	setOuters  = ipset.Set{Name: "SHOAL-IN-OUTERS", Type: "hash:ip", Mark: true, Mask: lb.MarkMask, MaxElem: maxElem}   // outer sources of IP in IP
 )
 
 // The sets of the sandbox.
@@ -44,7 +48,7 @@ var (
 // Sets are in the order in which entries go in; they come out in the reverse
 // one. Ground is what is filled before the first mark is given.
 var (
-	hostGround = []ipset.Set{setResting, setNets, setBridges, setCluster, setTrusted, setTasks, setLocal, setHairpin, setInside, setTargets}
+	hostGround = []ipset.Set{setResting, setNets, setBridges, setCluster, setTrusted, setTasks, setLocal, setHairpin, setInside, setTargets, setSenders, setOuters}
 	hostSets   = slices.Concat(hostGround, []ipset.Set{setVIP, setVIPUDP, setPort, setPing, setPublished})
 
 	boxGround = []ipset.Set{setClients}
@@ -68,7 +72,8 @@ func where(k lb.Key) (set string, e ipset.Entry) {
 	}
 }
 
-// keyOf is the reverse of where; false for a set without marks.
+// keyOf is the reverse of where; false for a set that holds no marks of
+// frontends.
 func keyOf(set string, e ipset.Entry) (lb.Key, bool) {
 	switch set {
 	case setPorts.Name:
@@ -104,4 +109,21 @@ func redirections(f *lb.Frontend) (es []ipset.Entry) {
 		es = append(es, ipset.Entry{Net: n, Proto: uint8(f.Protocol), Port: f.Port})
 	}
 	return es
+}
+
+// peerMarks are the entries by which connections from other hosts' published
+// ports are known, each with its mark. Of two hosts with the same address, the one
+// with the higher number is meant: it was added later.
+func peerMarks(peers []lb.Peer) (senders, outers entries) {
+	senders, outers = entries{}, entries{}
+	put := func(to entries, e ipset.Entry, mark uint32) { to[e] = max(to[e], mark) }
+	for i := range peers {
+		p := &peers[i]
+		mark := lb.ConnMark | uint32(p.Number)
+		for _, m := range p.MACs {
+			put(senders, ipset.Ether(m), mark)
+		}
+		put(outers, ipset.Addr(p.Addr), mark)
+	}
+	return senders, outers
 }

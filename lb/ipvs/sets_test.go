@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -39,9 +40,18 @@ func (p *Plane) wanted() (all []string) {
 	for _, s := range []*space{p.host, p.box} {
 		for name, es := range s.want {
 			for e, n := range es {
-				word := fmt.Sprintf("%s %s", name, e.Net)
+				word := name
+				if e.Net.IsValid() {
+					word += " " + e.Net.String()
+				}
 				if e.Net2.IsValid() {
 					word += "," + e.Net2.String()
+				}
+				if e.MAC != ([6]byte{}) {
+					word += " " + model.MAC(e.MAC).String()
+				}
+				if mark := s.given[name][e]; mark != 0 {
+					word += fmt.Sprintf(" %#x", mark)
 				}
 				if e.Port != 0 {
 					word += fmt.Sprintf(",%s:%d", model.Protocol(e.Proto), e.Port)
@@ -88,6 +98,7 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 			Networks: []model.Network{{Name: "mesh", Bridge: "shoal0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")}}},
 			Inside:   []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("192.0.2.1/32")},
 			Cluster:  []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
+			Peers:    []lb.Peer{{Number: 7, Addr: addr("192.0.2.7"), MACs: []model.MAC{{2, 0, 0, 0, 0, 7}, {2, 0, 0, 0, 1, 7}}}},
 		},
 		Frontends: all(
 			published(model.TCP, 80, "", task("10.244.1.2:8080", true), task("10.244.2.2:8080", false)),
@@ -101,7 +112,9 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 	want := []string{
 		"SHOAL-BRIDGES 10.244.1.0/24,shoal0", "SHOAL-CLUSTER 192.0.2.1/32", "SHOAL-HAIRPIN 10.244.1.2/32,10.244.1.2/32",
 		"SHOAL-IN-CLIENTS 10.244.1.0/24", "SHOAL-IN-CLIENTS 192.0.2.1/32", "SHOAL-IN-INSIDE 10.244.1.0/24", "SHOAL-IN-INSIDE 192.0.2.1/32",
+		"SHOAL-IN-OUTERS 192.0.2.7/32 0x54000007",
 		"SHOAL-IN-PUBLISHED 0.0.0.0/1,tcp:80", "SHOAL-IN-PUBLISHED 127.0.0.1/32,udp:53", "SHOAL-IN-PUBLISHED 128.0.0.0/1,tcp:80",
+		"SHOAL-IN-SENDERS 02:00:00:00:00:07 0x54000007", "SHOAL-IN-SENDERS 02:00:00:00:01:07 0x54000007",
 		"SHOAL-IN-TARGETS 10.244.1.2/32,tcp:8080", "SHOAL-LOCAL 10.244.1.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
 		"SHOAL-PING 10.96.0.1/32 ×2", "SHOAL-TASKS 10.244.1.2/32", "SHOAL-TASKS 10.244.2.2/32", "SHOAL-TASKS 192.0.2.1/32",
 	}
@@ -126,11 +139,50 @@ func TestSetsFollowTheDeltas(t *testing.T) {
 	want = []string{
 		"SHOAL-BRIDGES 10.244.1.0/24,shoal0", "SHOAL-CLUSTER 192.0.2.1/32", "SHOAL-HAIRPIN 10.244.2.2/32,10.244.2.2/32",
 		"SHOAL-IN-CLIENTS 10.244.1.0/24", "SHOAL-IN-CLIENTS 192.0.2.1/32", "SHOAL-IN-INSIDE 10.244.1.0/24", "SHOAL-IN-INSIDE 192.0.2.1/32",
-		"SHOAL-IN-PUBLISHED 192.0.2.1/32,tcp:80", "SHOAL-IN-TARGETS 10.244.2.2/32,tcp:81", "SHOAL-LOCAL 10.244.2.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
+		"SHOAL-IN-OUTERS 192.0.2.7/32 0x54000007", "SHOAL-IN-PUBLISHED 192.0.2.1/32,tcp:80",
+		"SHOAL-IN-SENDERS 02:00:00:00:00:07 0x54000007", "SHOAL-IN-SENDERS 02:00:00:00:01:07 0x54000007", "SHOAL-IN-TARGETS 10.244.2.2/32,tcp:81", "SHOAL-LOCAL 10.244.2.2/32", "SHOAL-LOCAL 192.0.2.1/32", "SHOAL-NETS 10.244.1.0/24",
 		"SHOAL-TASKS 10.244.2.2/32", "SHOAL-TASKS 192.0.2.1/32",
 	}
 	if d := cmp.Diff(want, p.wanted()); d != "" {
 		t.Errorf("after the second (-want +got):\n%s", d)
+	}
+}
+
+// TestAPeersMarkFollowsItsNumber: what the kernel has of a host that comes back with another number, or whose address a new one
+// has taken, gets the new mark; what it has with the right one is left alone.
+func TestAPeersMarkFollowsItsNumber(t *testing.T) {
+	first, second := model.MAC{2, 0, 0, 0, 0, 1}, model.MAC{2, 0, 0, 0, 0, 2}
+	peer := func(number uint16, last byte, macs ...model.MAC) lb.Peer {
+		return lb.Peer{Number: number, Addr: netip.AddrFrom4([4]byte{192, 0, 2, last}), MACs: macs}
+	}
+	for name, tc := range map[string]struct {
+		peers []lb.Peer
+		want  entries
+	}{
+		"none":                      {nil, entries{}},
+		"one with two":              {[]lb.Peer{peer(3, 3, first, second)}, entries{ipset.Ether(first): 0x54000003, ipset.Ether(second): 0x54000003}},
+		"two with the same":         {[]lb.Peer{peer(3, 3, first), peer(4, 4, first)}, entries{ipset.Ether(first): 0x54000004}},
+		"the same, the other order": {[]lb.Peer{peer(4, 4, first), peer(3, 3, first)}, entries{ipset.Ether(first): 0x54000004}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, _ := peerMarks(tc.peers); !maps.Equal(got, tc.want) {
+				t.Errorf("%v, want %v", got, tc.want)
+			}
+		})
+	}
+
+	p := newTestPlane()
+	p.merge(&lb.Delta{Base: &lb.Base{Peers: []lb.Peer{peer(3, 3, first), peer(4, 4, second)}}})
+	p.host.held[setSenders.Name] = entries{ipset.Ether(first): 0x54000003, ipset.Ether(second): 0x54000004}
+	p.host.held[setOuters.Name] = entries{ipset.Addr(netip.MustParseAddr("192.0.2.3")): 0x54000003}
+	p.merge(&lb.Delta{Base: &lb.Base{Peers: []lb.Peer{peer(5, 3, first), peer(4, 4, second)}}})
+	for e, want := range map[ipset.Entry]bool{ipset.Ether(first): true, ipset.Ether(second): false} {
+		if got := p.host.lacks(setSenders, e); got != want {
+			t.Errorf("the kernel lacks %s: %v, want %v", e, got, want)
+		}
+	}
+	if a := ipset.Addr(netip.MustParseAddr("192.0.2.3")); !p.host.lacks(setOuters, a) || p.host.given[setOuters.Name][a] != 0x54000005 {
+		t.Errorf("%s has the mark %#x", a, p.host.given[setOuters.Name][a])
 	}
 }
 

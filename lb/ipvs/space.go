@@ -1,6 +1,8 @@
 package ipvs
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,7 +24,8 @@ type space struct {
 
 	// What is wanted.
 	frontends map[lb.Key]*lb.Frontend
-	want      map[string]map[ipset.Entry]int // sets without marks: set -> entry -> how many want it
+	want      map[string]map[ipset.Entry]int // sets without marks of frontends: set -> entry -> how many want it
+	given     map[string]entries             // the marks that those entries have; of none: 0
 
 	// What the kernel has, as last read and written since.
 	read  bool // it was read to the end since it was unknown
@@ -30,7 +33,7 @@ type space struct {
 	held  map[string]entries // by set
 
 	audit    []auditStep     // what is left of a full pass
-	audited  uint32          // the mark of the service whose destinations were read last, where they take turns
+	round    round           // what passes have left to read before all was read once more
 	draining map[lb.Key]bool // to be looked at again soon
 
 	todo    dirty // what this pass compares with the kernel
@@ -43,11 +46,11 @@ func newSpace(sets []ipset.Set, marks marker) *space {
 		sets: sets, marks: marks,
 		in:        func(f func() error) error { return f() },
 		ours:      func(uint32) bool { return true },
-		frontends: map[lb.Key]*lb.Frontend{}, want: map[string]map[ipset.Entry]int{},
+		frontends: map[lb.Key]*lb.Frontend{}, want: map[string]map[ipset.Entry]int{}, given: map[string]entries{},
 		failed: map[lb.Key]error{},
 	}
 	for _, set := range sets {
-		if !set.Mark {
+		if _, has := keyOf(set.Name, ipset.Entry{}); !has {
 			s.want[set.Name] = map[ipset.Entry]int{}
 		}
 	}
@@ -62,8 +65,8 @@ func (s *space) unknown() {
 	s.todo = newDirty(true)
 }
 
-// dirty are the frontends and the entries of sets without marks that a pass
-// has to compare with the kernel.
+// dirty are the frontends, and the entries of sets without marks of frontends,
+// that a pass has to compare with the kernel.
 type dirty struct {
 	all     bool // each of them
 	keys    map[lb.Key]bool
@@ -89,6 +92,24 @@ func (s *space) wants(set ipset.Set, e ipset.Entry, n int) {
 		delete(w, e)
 	}
 	s.todo.entry(set.Name, e)
+}
+
+// wantsMarks has a set hold these entries with their marks, and no others.
+func (s *space) wantsMarks(set ipset.Set, new entries) {
+	for e := range s.given[set.Name] {
+		s.wants(set, e, -1)
+	}
+	for e := range new {
+		s.wants(set, e, +1)
+	}
+	s.given[set.Name] = new
+}
+
+// lacks tells whether the kernel has to be given a wanted entry, or another
+// mark of it.
+func (s *space) lacks(set ipset.Set, e ipset.Entry) bool {
+	mark, has := s.held[set.Name][e]
+	return !has || set.Mark && mark != s.given[set.Name][e]
 }
 
 // touchSet has all entries of a set compared.
@@ -148,7 +169,7 @@ func (s *space) look() {
 	for k := range s.draining {
 		s.todo.keys[k] = true
 		mark, _ := s.marks.of(k)
-		if err := s.table.count(mark); err != nil {
+		if err := s.table.recount(mark); err != nil {
 			s.fail(k, err)
 		}
 	}
@@ -216,8 +237,10 @@ func (s *space) retire() {
 		}
 	}
 	for mark := range s.todo.orphans {
-		if s.table.delete(mark) == nil { // else the next full pass tries again
+		if s.table.delete(mark) == nil {
 			s.marks.release(mark)
+		} else {
+			s.table.count = -1 // the next full pass finds it again
 		}
 	}
 }
@@ -279,20 +302,20 @@ func (s *space) finish() {
 	}
 }
 
-// fill adds what is wanted and missing in a set without marks, and returns
-// what the kernel refused.
+// fill adds what is wanted and missing in a set without marks of frontends, and
+// returns what the kernel refused.
 func (s *space) fill(set ipset.Set) map[ipset.Entry]error {
 	missing := entries{}
 	for e := range s.todo.entries[set.Name] {
-		if _, has := s.held[set.Name][e]; !has && s.want[set.Name][e] > 0 {
-			missing[e] = 0
+		if s.want[set.Name][e] > 0 && s.lacks(set, e) {
+			missing[e] = s.given[set.Name][e]
 		}
 	}
 	return s.put(set, missing)
 }
 
 // drain removes what is there, not wanted and no business of keep from a set
-// without marks, and returns what the kernel refused.
+// without marks of frontends, and returns what the kernel refused.
 func (s *space) drain(set ipset.Set, keep func(ipset.Entry) bool) map[ipset.Entry]error {
 	stale := entries{}
 	for e := range s.todo.entries[set.Name] {
@@ -343,8 +366,9 @@ func (s *space) write(do func(ipset.Set, map[ipset.Entry]uint32) map[ipset.Entry
 
 // refusal is one error for all entries that a set refused; nil: it took all.
 func refusal(refused map[ipset.Entry]error) error {
-	for _, e := range slices.SortedFunc(maps.Keys(refused), func(a, b ipset.Entry) int { return a.Net.Compare(b.Net) }) {
-		return fmt.Errorf("%d entries were refused, %s with: %w", len(refused), e.Net, refused[e])
+	compare := func(a, b ipset.Entry) int { return cmp.Or(a.Net.Compare(b.Net), bytes.Compare(a.MAC[:], b.MAC[:])) }
+	for _, e := range slices.SortedFunc(maps.Keys(refused), compare) {
+		return fmt.Errorf("%d entries were refused, %s with: %w", len(refused), e, refused[e])
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 type table struct {
 	ipvs  *ipvs.Handle             // nil while the namespace is not open
 	known map[uint32]*ipvs.Virtual // by mark
+	count int                      // how many services there are, with those of others; -1: not known
 }
 
 // raise does the first half of a plan. One step that fails does not stop the
@@ -31,6 +32,7 @@ func (t *table) raise(s ipvs.Service, p plan) error {
 		switch {
 		case err == nil && v == nil:
 			t.known[s.Mark] = &ipvs.Virtual{Service: s, Dests: map[netip.AddrPort]ipvs.Dest{}}
+			t.count++
 		case err == nil:
 			v.Service = s
 		case v == nil:
@@ -73,13 +75,21 @@ func (t *table) lower(mark uint32, p plan) error {
 func (t *table) delete(mark uint32) error {
 	err := t.ipvs.Delete(mark)
 	if err == nil {
-		delete(t.known, mark)
+		t.forget(mark)
 	}
 	return err
 }
 
-// count reads the destinations of a known service anew, with what they hold.
-func (t *table) count(mark uint32) error {
+// forget takes a service as one that is not there any more.
+func (t *table) forget(mark uint32) {
+	if t.known[mark] != nil {
+		delete(t.known, mark)
+		t.count--
+	}
+}
+
+// recount reads the destinations of a known service anew, with what they hold.
+func (t *table) recount(mark uint32) error {
 	v := t.known[mark]
 	if v == nil {
 		return nil
