@@ -198,13 +198,13 @@ func (w *world) learns(c *conn) {
 	}
 	begun := time.Now()
 	err := c.echo()
-	for c.led && err == nil && time.Since(begun) < silence {
+	for c.led && err == nil && time.Since(begun) < learnLimit {
 		err = c.echo()
 	}
 	switch took := time.Since(begun).Round(time.Millisecond); {
 	case err == nil:
 		w.t.Error("the connection goes on")
-	case took >= 2*time.Second:
+	case took >= learnLimit:
 		w.t.Errorf("the client learns only after %v: %v", took, err)
 	}
 }

@@ -21,11 +21,13 @@ import (
 )
 
 // waitLimit is how long an answer may take on a busy machine; soon is when a
-// refusal is not at once any more, and how long silence is listened to.
+// refusal is not at once any more, learnLimit when a client should know that its
+// task is gone, and silence is how long silence is listened to.
 const (
-	waitLimit = 5 * time.Second
-	soon      = 900 * time.Millisecond
-	silence   = 300 * time.Millisecond
+	waitLimit  = 5 * time.Second
+	soon       = 900 * time.Millisecond
+	learnLimit = 2 * time.Second
+	silence    = 300 * time.Millisecond
 )
 
 // serve answers, as long as the namespace is there or until it is stopped, with
@@ -337,7 +339,7 @@ func (w *world) moves(udp *conn, off string) {
 // closed tells that a socket to a task is closed, and connects anew.
 func (w *world) closed(udp *conn, to string) {
 	w.t.Helper()
-	for end := time.Now().Add(3 * silence); udp.task == to; {
+	for end := time.Now().Add(learnLimit); udp.task == to; {
 		err := udp.hear(silence)
 		if aborted(err) {
 			*udp = *udp.again()
