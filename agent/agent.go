@@ -318,6 +318,9 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 	if c.Network == meshNetwork {
 		co.SubnetPool = c.SubnetPool // else each host has what its engine has
 	}
+	if store.WasRestored(c.StateDir) {
+		co.Settle = settleTime
+	}
 	if co.Run, err = thisRun(); err != nil {
 		log.Warn("a clone of this machine would not be noticed", "error", err)
 	}
@@ -483,6 +486,10 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcil
 	return reconcile.Result{Again: again, Problems: ps}
 }
 
+// settleTime is how long a host whose store was restored waits for the other hosts:
+// their clients of etcd try again within two seconds.
+const settleTime = 3 * time.Second
+
 // takePart begins this host's part in the cluster once its own containers are
 // known: other hosts take its answer as word that its tasks are what the store
 // says. The store may not answer yet: which of the other hosts live is looked at
@@ -502,6 +509,16 @@ func (a *Agent) takePart(ctx context.Context, g *errgroup.Group) error {
 	}
 	if err := a.member.start(ctx, g); err != nil {
 		return fmt.Errorf("take part in the cluster: %w", err)
+	}
+	if store.WasRestored(a.config.StateDir) {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.catalog.Watch(ctx):
+		}
+		if err := store.ForgetRestored(a.config.StateDir); err != nil {
+			return fmt.Errorf("take part in the cluster: %w", err)
+		}
 	}
 	if a.founded { // the command itself holds a secret: it is no log's
 		a.log.Info("this host is the first of a new cluster; other hosts join by the command that this prints here", "command", "sudo shoal token create")

@@ -163,7 +163,7 @@ func (c *Catalog) useCache() {
 		return
 	}
 	c.putCached()
-	close(c.known)
+	c.setKnown()
 	c.log.Warn("etcd was not reached; going by the state of the last run until it is", "saved", c.cached.header.Saved)
 }
 

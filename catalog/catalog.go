@@ -42,6 +42,11 @@ type Options struct {
 	// forgets the host; nil: hosts do not serve the store.
 	RemoveServer func(ctx context.Context, node string) error
 
+	// Settle is how long the first Snapshot waits after the cluster's state was read from
+	// etcd. It is for a store that was restored from a backup: the other hosts write
+	// meanwhile what that lacks.
+	Settle time.Duration
+
 	cacheAfter time.Duration // how long etcd is waited for before the state of the last run will do; 0: 3 s. For tests
 }
 

@@ -147,11 +147,26 @@ func (c *Catalog) complete() {
 	if !isClosed(c.listed) {
 		close(c.listed)
 	}
+	if c.o.Settle > 0 && !isClosed(c.known) {
+		time.AfterFunc(c.o.Settle, c.settled)
+	} else {
+		c.setKnown()
+	}
+	wake(c.unsaved)
+}
+
+// settled says that a restored store holds what the cluster is.
+func (c *Catalog) settled() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setKnown()
+}
+
+func (c *Catalog) setKnown() {
 	if !isClosed(c.known) {
 		close(c.known)
 	}
 	wake(c.changed)
-	wake(c.unsaved)
 }
 
 // keys are those of all records held.

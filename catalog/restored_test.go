@@ -92,10 +92,15 @@ func TestNothingIsLostToABackupThatDoesNotKnowIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	etcdServer(t, dir)
+	e := open(t, "e", shortDir(t), at(t, server.endpoint), func(o *Options) { o.Settle = 3 * time.Second }) // whose disk was lost
+	e.SetLocal(local())
 	d = open(t, "d", again, at(t, server.endpoint))
 	d.SetLocal(local())
 	if s := <-d.Watch(t.Context()); is(s) != nil {
 		t.Errorf("d begins with %v", is(s))
+	}
+	if s := <-e.Watch(t.Context()); is(s) != nil {
+		t.Errorf("e begins with %v", is(s))
 	}
 	cl := client(t, server.endpoint)
 	eventuallyWithin(t, 30*time.Second, "etcd has it again", func() bool {

@@ -63,7 +63,9 @@ func (c *Catalog) waiting() string {
 	var missing []string
 	if !isClosed(c.known) {
 		why := "etcd, which was not reached yet"
-		if c.cached == nil {
+		if isClosed(c.listed) {
+			why = "the other hosts, which write again what the restored store lacks"
+		} else if c.cached == nil {
 			why += ", and there is no state of an earlier run"
 		}
 		missing = append(missing, why)

@@ -65,7 +65,29 @@ func Restore(dir, node, file string, role Role) (err error) {
 	if err := os.Rename(part, dataDir(dir)); err != nil {
 		return err
 	}
+	if err := os.WriteFile(restoredPath(dir), nil, 0o600); err != nil {
+		return err
+	}
 	return place{Role: role}.write(dir)
+}
+
+// restoredPath is a file that is there from a restore until the host has found out what
+// its store lacks.
+func restoredPath(dir string) string { return filepath.Join(dir, "restored") }
+
+// WasRestored tells whether the store in a state folder was restored, and nobody has
+// called [ForgetRestored] since.
+func WasRestored(dir string) bool {
+	_, err := os.Stat(restoredPath(dir))
+	return err == nil
+}
+
+// ForgetRestored has [WasRestored] be false.
+func ForgetRestored(dir string) error {
+	if err := os.Remove(restoredPath(dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // restoreSnapshot makes the data folder of an etcd, which is its only member, from a
