@@ -59,7 +59,7 @@ type plane struct {
 	others []kind // what a former run may have left behind
 
 	socketGroup string // whose connections are led in connect(), the folder of a control group; "": nobody's
-	socketWhy   string // why not
+	socketWhy   string // why not, or what is not done for them
 }
 
 // openPlane opens the data plane that is named, or the first that this kernel

@@ -52,11 +52,17 @@ var errSocketOff = errors.New("--socket-balancing says so")
 func (p *plane) leadSockets(c *Config, o lb.PlaneOptions, log *slog.Logger) error {
 	group, err := socketGroup(c)
 	if err == nil {
-		var led *socket.Plane
 		o.Log = log.With("part", "socket")
-		if led, err = socket.New(socket.Options{PlaneOptions: o, Next: p.DataPlane, Cgroup: group, Pins: socketPins, Destroy: sockets.Destroy}); err == nil {
+		// UDP stays with the data plane, where a flow moves to another task by itself.
+		options := socket.Options{PlaneOptions: o, Next: p.DataPlane, Cgroup: group, Pins: socketPins, Destroy: sockets.Destroy}
+		if cannot := sockets.CanDestroy(); cannot != nil {
+			options.Destroy = nil
+			p.socketWhy = "connections to tasks that are gone are not closed: " + cannot.Error()
+		}
+		var led *socket.Plane
+		if led, err = socket.New(options); err == nil {
 			p.DataPlane, p.socketGroup = led, group
-			log.Info("connections to VIPs are led in connect()", "cgroup", group)
+			log.Info("connections to VIPs are led in connect()", "cgroup", group, "lacks", p.socketWhy)
 			return nil
 		}
 	}

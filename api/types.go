@@ -20,7 +20,7 @@ type Status struct {
 
 	// SocketGroup is the control group, a folder, whose processes' connections to VIPs
 	// are led in connect(), in front of the data plane. "": nobody's, for the reason
-	// SocketWhy.
+	// SocketWhy; else that says what is not done for them.
 	SocketGroup string `json:"socketCgroup"`
 	SocketWhy   string `json:"socketReason,omitempty"`
 

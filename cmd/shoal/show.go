@@ -283,5 +283,9 @@ func socketText(s api.Status) string {
 	if s.SocketGroup == "" {
 		return "leads nobody to a task: " + s.SocketWhy
 	}
-	return "leads clients of VIPs to a task, in the control group " + s.SocketGroup
+	text := "leads clients of VIPs to a task, in the control group " + s.SocketGroup
+	if s.SocketWhy != "" {
+		text += "; " + s.SocketWhy
+	}
+	return text
 }
