@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // When etcd is put back to an older state, as by a restored backup, it lacks what came
 // after that, and each host has to write again what is its own. Until then nothing is
 // lost here: what the other hosts are known to have stays in use, and services keep
-// their VIPs and ports, which one host claims again.
+// their VIPs and ports, which hosts with tasks of them claim again.
 
 // lackingTime is how long that is kept which etcd has no more, for who has to write it
 // again. After that etcd is right.
@@ -74,8 +75,8 @@ func (c *Catalog) claimed(key string) (id model.ServiceID, p port, ok bool) {
 }
 
 // reclaim claims again what services had and etcd lacks, and lets go of what was
-// lacking for too long. Of each service one host does it, and any other one if that
-// has not after idlePatience. Again is when there is more to do; 0: nothing is lacking.
+// lacking for too long. For a service those hosts do it that have tasks of it, and any
+// other one if they have not after idlePatience. Again is when there is more to do; 0: nothing is lacking.
 func (c *Catalog) reclaim(ctx context.Context) (again time.Duration, err error) {
 	for _, l := range c.takeLacking() {
 		if l.port == (port{}) {
@@ -113,6 +114,11 @@ func (c *Catalog) reclaim(ctx context.Context) (again time.Duration, err error) 
 	return again, nil
 }
 
+// hasTask tells whether this host has a task of a service.
+func (c *Catalog) hasTask(id model.ServiceID) bool {
+	return slices.ContainsFunc(c.records.tasks[id], func(ctr *model.Container) bool { return ctr.Node == c.o.Self.Name })
+}
+
 // lackingClaim is a VIP or a port that etcd lacks.
 type lackingClaim struct {
 	key     string
@@ -132,7 +138,7 @@ func (c *Catalog) takeLacking() (claims []lackingClaim) {
 		case time.Since(since) > lackingTime:
 			c.deleted(key)
 			wake(c.changed)
-		case claimed && (c.records.idleWriter(id) == c.o.Self.Name || time.Since(since) > idlePatience):
+		case claimed && (c.hasTask(id) || time.Since(since) > idlePatience):
 			claims = append(claims, lackingClaim{key, id, c.records.services[id], p})
 		}
 	}
