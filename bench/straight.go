@@ -28,9 +28,12 @@ func (c *caller) straightAfter(web, task netip.Addr, pace time.Duration) Row {
 	c.portRange(count + count/10)
 	defer c.portRange(0)
 	p := c.newProber()
+	var took time.Duration
 	ask := func(path path, n int) (failed, of int) {
+		begun := time.Now()
 		p.startWithin(path, pace, straightLimit)
 		p.await(n)
+		took = time.Since(begun)
 		probes := p.stop()
 		failed, _ = failures(probes, time.Time{})
 		return failed, len(probes)
@@ -41,9 +44,10 @@ func (c *caller) straightAfter(web, task netip.Addr, pace time.Duration) Row {
 
 	alone, ofAlone := ask(fresh, count/2)
 	through, ofThrough := ask(vip, count)
+	reached := float64(count) / took.Seconds()
 	after, ofAfter := ask(straight, count/2)
 	return Row{
-		What:    fmt.Sprintf("straight to the task after %s new connections to its VIP, %d/s: failed requests", thousands(ofThrough), time.Second/pace),
+		What:    fmt.Sprintf("straight to the task after %s new connections to its VIP, %.0f/s: failed requests", thousands(ofThrough), reached),
 		Shoal:   fmt.Sprintf("%d of %s; to the VIP %d", after, thousands(ofAfter), through),
 		Against: fmt.Sprintf("%d of %s straight, with none to the VIP before", alone, thousands(ofAlone)),
 		Aim:     "0", Met: after == 0,
