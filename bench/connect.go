@@ -60,13 +60,13 @@ func (b *bench) connects() []Row {
 	µs := func(side int) string { return fmt.Sprintf("%.1f µs", us(t.time(side, 50))) }
 	var rows, same, other []Row
 	for i, r := range rigs {
-		rows = append(rows, Row{What: fmt.Sprintf("connect() to a VIP, each time another of %s, p50", services(r.services)),
+		rows = append(rows, Row{What: fmt.Sprintf("connect() to a VIP picked from %s, p50", services(r.services)),
 			Shoal:   fmt.Sprintf("%s, of it the program %.2f µs", µs(any+i), programs[i]),
-			Against: µs(direct+i) + " straight to one of as many tasks, without a program", Ratio: t.times(any+i, direct+i)})
+			Against: µs(direct+i) + " straight to a task picked from as many", Ratio: t.times(any+i, direct+i)})
 		if i > 0 {
-			label := fmt.Sprintf("connect() to a VIP, from 1 to %s, p50: ", services(r.services))
-			same = append(same, Row{What: label + "the same each time", Shoal: µs(i), Against: µs(0) + " with 1", Ratio: t.times(i, 0)}.atMostTimes(flatAim))
-			other = append(other, Row{What: label + "another each time", Shoal: µs(any + i), Against: µs(any) + " with 1", Ratio: t.times(any+i, any)}.atMostTimes(flatAim))
+			label := fmt.Sprintf("connect(), from 1 to %s, p50: ", services(r.services))
+			same = append(same, Row{What: label + "always to the same VIP", Shoal: µs(i), Against: µs(0) + " with 1", Ratio: t.times(i, 0)}.atMostTimes(flatAim))
+			other = append(other, Row{What: label + "to a VIP picked from all", Shoal: µs(any + i), Against: µs(any) + " with 1", Ratio: t.times(any+i, any)}.atMostTimes(flatAim))
 		}
 	}
 	return slices.Concat(rows, same, other)
