@@ -168,7 +168,7 @@ demo-shell: deps tools ## a prompt in a running lab of three hosts, to look arou
 
 .PHONY: bench
 bench: PLANE := auto
-bench: deps tools ## measure, and print a table (PLANE=ipvs or nftables, PART=plane, host or cluster, QUICK=1: a few rounds)
+bench: deps tools ## measure, and print a table (PLANE=ipvs or nftables, PART=plane, host, cluster or socket, QUICK=1: a few rounds)
 	$(GO) build -trimpath -o bin/ ./cmd/bench
 	@$(LAB) --timeout 60m -- bin/bench $(if $(PART),-part $(PART)) $(if $(QUICK),-quick)
 

@@ -18,6 +18,8 @@ type bench struct {
 	cleanups []func()
 	failed   bool
 	rows     []Row
+	home     string // the control group it was started in; "": it has never left that
+	group    string // the one it is in; "": home
 
 	quick  bool
 	long   time.Duration // of each comparison
@@ -26,7 +28,7 @@ type bench struct {
 
 // Options are about a run.
 type Options struct {
-	Part  string // "plane", "host" or "cluster", "" for all
+	Part  string // "plane", "host", "cluster" or "socket", "" for all
 	Quick bool   // a few rounds only: to see that it works
 }
 
@@ -76,6 +78,7 @@ var parts = []section{
 	{"plane", (*bench).dataPlane},
 	{"host", (*bench).oneHost},
 	{"cluster", (*bench).manyHosts},
+	{"socket", (*bench).sockets},
 }
 
 // Run measures what the options say, writes the table to table and how far it is to

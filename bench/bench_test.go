@@ -70,6 +70,8 @@ func TestAimsAreJudgedAsTheyArePrinted(t *testing.T) {
 		{Row{}, ""},
 		{Row{Ratio: exactly(0.9451)}.atLeast(0.95), "met"},
 		{Row{Ratio: exactly(0.944)}.atLeast(0.95), "**missed**"},
+		{Row{Ratio: exactly(1.0549)}.atMostTimes(1.05), "met"},
+		{Row{Ratio: exactly(1.056)}.atMostTimes(1.05), "**missed**"},
 		{Row{}.within(100*time.Millisecond, 100*time.Millisecond), "met"},
 		{Row{}.within(100*time.Millisecond, 101*time.Millisecond), "**missed**"},
 	} {

@@ -23,10 +23,17 @@ func (b *bench) newCaller(ns string, spare netip.Addr) *caller {
 // there are some to spare.
 func (c *caller) path(to netip.Addr, port uint16) path {
 	at := netip.AddrPortFrom(to, port)
-	if p, ok := c.paths[at]; ok {
-		return p
+	p, ok := c.paths[at]
+	if !ok {
+		p = c.another(to, port)
+		c.paths[at] = p
 	}
-	p := path{c, c.spare, at}
+	return p
+}
+
+// another is path, with an address that no other has.
+func (c *caller) another(to netip.Addr, port uint16) path {
+	p := path{c, c.spare, netip.AddrPortFrom(to, port)}
 	if c.spare.IsValid() {
 		c.spare = c.spare.Next()
 		c.must("give the client an address", c.do(func() error {
@@ -37,6 +44,5 @@ func (c *caller) path(to netip.Addr, port uint16) path {
 			return netlink.AddrAdd(eth0, &netlink.Addr{IPNet: netlink.NewIPNet(p.from.AsSlice())})
 		}))
 	}
-	c.paths[at] = p
 	return p
 }

@@ -81,7 +81,7 @@ func (c *cluster) meshPort(t target) netip.AddrPort {
 func newCluster(b *bench) *cluster {
 	b.Logf("three hosts with engines and agents")
 	c := &cluster{bench: b, lab: lab.New(b), subnets: map[*site]netip.Prefix{}, clients: map[*site]*caller{}}
-	hosts := c.lab.Cluster([]string{"a", "b", "c"})
+	hosts := c.lab.Cluster([]string{"a", "b", "c"}, planeAlone...)
 	c.a, c.b, c.c = newSite(b, hosts[0]), newSite(b, hosts[1]), newSite(b, hosts[2])
 	for _, s := range c.sites() {
 		var err error
@@ -138,7 +138,7 @@ func (c *cluster) useVXLAN() {
 	c.Logf("the agents start again, with --backend vxlan")
 	for _, s := range c.sites() {
 		s.host.KillAgent(unix.SIGTERM)
-		s.host.StartAgent("--backend", "vxlan")
+		s.host.StartAgent(append([]string{"--backend", "vxlan"}, planeAlone...)...)
 	}
 	for _, s := range c.sites() {
 		for _, other := range c.sites() {

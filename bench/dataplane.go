@@ -34,6 +34,7 @@ type rig struct {
 	*bench
 	*thread
 	opts     lb.PlaneOptions
+	front    func(lb.DataPlane) (lb.DataPlane, error) // puts another plane in front; nil: there is none
 	plane    *timedPlane
 	balancer *lb.Balancer
 	snap     *model.Snapshot // the last one
@@ -153,6 +154,11 @@ func (r *rig) start() {
 		p, err := thePlane().open(r.opts)
 		if err != nil {
 			return err
+		}
+		if r.front != nil {
+			if p, err = r.front(p); err != nil {
+				return err
+			}
 		}
 		r.plane = &timedPlane{DataPlane: p}
 		r.balancer, err = lb.New(lb.Options{DNS: r.opts.DNS, DNSPeers: r.opts.DNSPeers}, r.plane)

@@ -28,6 +28,14 @@
 //	agent.go      memory, processor, and changes of one task among many
 //	cluster.go    three hosts: published ports, VIPs, the network between hosts
 //	death.go      a host cut off, and its return
+//	socket.go     connections that are led in connect(), through the VIP / straight to the task
+//	connect.go    connect() with more and more services
+//	processor.go  processor time: led in connect() / by the data plane / straight to the task
+//	loss.go       until a client knows that its task is gone: led in connect() / by the data plane
+//
+// All but the last four are about the data plane: their agents lead nobody in connect(),
+// and the bench is outside of the hosts' control groups. For the last four it moves
+// into them and out again (group.go).
 //
 // To add a row, find two paths and call contest, or add a function to the list of
 // oneHost or manyHosts.

@@ -30,7 +30,7 @@ func (w *world) restarts() []Row {
 	w.host.KillAgent(unix.SIGTERM)
 	w.host.Shoal("down", "--state-dir", filepath.Join(w.host.Dir(), "state"))
 	begun = time.Now()
-	w.host.StartAgent()
+	w.host.StartAgent(planeAlone...)
 	answers := time.Since(begun)
 	w.awaitFakes()
 	at := w.client.firstAnswer(w.client.path(w.web, port), 10*time.Millisecond)

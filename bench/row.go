@@ -72,6 +72,12 @@ func (r Row) within(aim, took time.Duration) Row {
 	return r
 }
 
+// atMostTimes sets an aim for the ratio, as it is printed, where less is better.
+func (r Row) atMostTimes(aim float64) Row {
+	r.Aim, r.Met = fmt.Sprintf("≤ %.2f", aim), round(r.Ratio.median) <= aim
+	return r
+}
+
 func round(x float64) float64 { return float64(int(x*100+0.5)) / 100 }
 
 // spread is where the middle half of some figures lies.

@@ -49,7 +49,7 @@ func (b *bench) oneHost() {
 		}
 		b.add(w.throughVIP(n))
 		if n == 1 {
-			b.add(w.straightAfter())
+			b.add([]Row{w.client.straightAfter(w.web, webAddr, straightPace)})
 		}
 		if n > 1 {
 			b.add(w.reach(n))
@@ -68,7 +68,7 @@ func (b *bench) oneHost() {
 func newWorld(b *bench) *world {
 	b.Logf("a host with an engine and an agent")
 	host := lab.New(b).Host("a")
-	host.StartAgent()
+	host.StartAgent(planeAlone...)
 	w := &world{site: newSite(b, host), contests: map[int]contest{}}
 	var err error
 	w.etcd, err = clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + filepath.Join(host.Dir(), "state", "etcd.sock")}})
