@@ -91,14 +91,14 @@ func TestForwardedAnswerIsCachedAndCountedDown(t *testing.T) {
 
 	var q query
 	q.readPlain(question("example.com", "A"))
-	grow := func(d time.Duration) { // as if that time had passed
+	grow := func(d time.Duration) { // as if the answer was that old
 		older := *s.forwarder.cache.get(&q)
-		older.born = older.born.Add(-d)
+		older.born = time.Now().Add(-d)
 		s.forwarder.cache.put(&older)
 	}
 	grow(100 * time.Second)
 	mustContain(t, ask(t, s, "dig", "example.com"), "example.com. 3500 IN A 192.0.2.1", "example.com. 200 IN A 192.0.2.2")
-	grow(200 * time.Second)
+	grow(300 * time.Second)
 	mustContain(t, ask(t, s, "dig", "example.com"), "example.com. 300 IN A 192.0.2.2")
 	if n := asked.Load(); n != 5 {
 		t.Errorf("an expired answer is asked for again: asked %d times, want 5", n)
