@@ -201,6 +201,10 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 		serve(h, append(all, "late-n2")...)
 	}
 	b.RestartAgent()
+	lab.Eventually(t, waitLimit, "the agent goes by the state of its last run", func() error {
+		_, err := b.TryShoal("tasks")
+		return err
+	})
 	serve(b, append(all, "late-n2")...)
 	address := containers["web-n2"].addr()
 	b.Docker("rm", "-f", "web-n2")

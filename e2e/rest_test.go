@@ -101,6 +101,7 @@ func (m *members) changeHands() bool {
 	c.rotation("web", waitLimit, "web-n1")
 	followed := time.Since(died)
 	m.served("other", "other-n1", "taker")
+	others.Await(10) // of which the new owner has its part
 	ofOther := others.Stop()
 	ofWeb := map[string]summary{}
 	for who, l := range loads {
