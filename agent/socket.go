@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -111,22 +110,20 @@ func (a *Agent) watchOutside(ctx context.Context) error {
 	known := map[int]bool{} // process -> whether it is outside
 	for {
 		if pids, err := a.watcher.Processes(ctx); err == nil {
-			maps.DeleteFunc(known, func(pid int, _ bool) bool {
-				return !slices.Contains(slices.Collect(maps.Values(pids)), pid)
-			})
 			var outside []string
+			looked := make(map[int]bool, len(pids))
 			for name, pid := range pids {
-				is, looked := known[pid]
-				if !looked {
+				is, before := known[pid]
+				if !before {
 					if is, err = cgroups.Outside(pid, a.plane.socketGroup); err != nil {
 						continue // it has ended, or is not to be compared
 					}
-					known[pid] = is
 				}
-				if is {
+				if looked[pid] = is; is {
 					outside = append(outside, name)
 				}
 			}
+			known = looked
 			a.problems.Set("socket", outsideProblems(outside, a.plane.socketGroup, a.config.Node))
 		}
 		select {

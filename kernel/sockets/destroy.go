@@ -50,12 +50,22 @@ const connected = 1<<diagEstablished | 1<<diagSynSent | 1<<diagFinWait1 | 1<<dia
 // nothing, except [ErrCannotDestroy]. The source is net/ipv4/inet_diag.c and
 // sock_diag(7).
 func Destroy(ctx context.Context, cookies map[uint64]bool) (closed int, err error) {
+	return destroyIn(ctx, cookies, inNamespaces)
+}
+
+// DestroyHere is [Destroy] in the network namespace of the calling thread alone.
+func DestroyHere(ctx context.Context, cookies map[uint64]bool) (closed int, err error) {
+	return destroyIn(ctx, cookies, func(_ context.Context, visit func() bool) error { visit(); return nil })
+}
+
+// destroyIn closes sockets in the namespaces that each visits.
+func destroyIn(ctx context.Context, cookies map[uint64]bool, each func(context.Context, func() (more bool)) error) (closed int, err error) {
 	w := &wanted{cookies: maps.Clone(cookies), tables: tables}
 	maps.DeleteFunc(w.cookies, func(_ uint64, want bool) bool { return !want })
 	if len(w.cookies) == 0 {
 		return 0, nil
 	}
-	err = inNamespaces(ctx, func() (more bool) {
+	err = each(ctx, func() (more bool) {
 		w.visit(ctx)
 		return len(w.cookies) > 0 && len(w.tables) > 0
 	})

@@ -16,6 +16,9 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel/sockets"
+	"shoal/lab"
+	"shoal/lab/kernel"
 	"shoal/lb"
 	"shoal/lb/conformance"
 	"shoal/lb/host"
@@ -68,7 +71,7 @@ func (f *fleet) join(host string) error {
 }
 
 // destroy closes sockets, wherever they are.
-func (f *fleet) destroy(_ context.Context, cookies map[uint64]bool) (closed int, err error) {
+func (f *fleet) destroy(ctx context.Context, cookies map[uint64]bool) (closed int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	done := make(chan struct{})
@@ -79,7 +82,7 @@ func (f *fleet) destroy(_ context.Context, cookies map[uint64]bool) (closed int,
 			if err = netns.Set(ns); err != nil {
 				return
 			}
-			n, e := destroy(cookies)
+			n, e := sockets.DestroyHere(ctx, cookies)
 			if closed += n; e != nil {
 				err = e
 				return
@@ -97,7 +100,7 @@ func (f *fleet) options(o lb.PlaneOptions, next lb.DataPlane) Options {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("host", name)
 	}
 	x := Options{PlaneOptions: o, Next: next, Cgroup: f.cgroup(name), Pins: filepath.Join(bpfFolder, "shoal-"+name), UDP: f.udp}
-	if canDestroy() {
+	if sockets.CanDestroy() == nil {
 		x.Destroy = f.destroy
 	}
 	return x
@@ -116,7 +119,7 @@ func (f *fleet) before(p conformance.Plane) conformance.Plane {
 	p.Down = func(ctx context.Context, o lb.PlaneOptions) error {
 		return errors.Join(Down(f.options(o, nil)), down(ctx, o))
 	}
-	if !canDestroy() {
+	if sockets.CanDestroy() != nil {
 		p.Unclosed = "this kernel closes no sockets of others"
 	}
 	p.Join, p.Led = f.join, []string{"tcp"}
@@ -138,10 +141,20 @@ func run(t *testing.T, p conformance.Plane) {
 	}
 }
 
-func TestConformanceBeforeNftables(t *testing.T) {
-	if err := nft.Available(t.Context()); err != nil {
-		t.Skip(err)
+// needsPlane leaves a test out on a kernel that cannot do a plane, if it is not the one that the kernel is there for.
+func needsPlane(t *testing.T, name string, lacks error) {
+	t.Helper()
+	switch {
+	case lacks == nil:
+	case lab.Plane() == name:
+		t.Fatal(lacks)
+	default:
+		t.Skip(lacks)
 	}
+}
+
+func TestConformanceBeforeNftables(t *testing.T) {
+	needsPlane(t, kernel.NFTables, nft.Available(t.Context()))
 	run(t, conformance.Plane{
 		New: func(o lb.PlaneOptions) (lb.DataPlane, error) { return nft.New(o) },
 		Down: func(ctx context.Context, o lb.PlaneOptions) error {
@@ -152,9 +165,7 @@ func TestConformanceBeforeNftables(t *testing.T) {
 }
 
 func TestConformanceBeforeIPVS(t *testing.T) {
-	if err := ipvs.Available(t.Context()); err != nil {
-		t.Skip(err)
-	}
+	needsPlane(t, kernel.IPVS, ipvs.Available(t.Context()))
 	with := func(o lb.PlaneOptions) ipvs.Options {
 		return ipvs.Options{PlaneOptions: o, Netns: o.StateDir + "-netns"}
 	}

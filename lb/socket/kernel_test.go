@@ -22,6 +22,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"shoal/kernel/sockets"
 	"shoal/lab/wait"
 	"shoal/lb"
 	"shoal/model"
@@ -346,7 +347,7 @@ func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	f.opts = Options{
 		Cgroup: ownCgroup(t), Pins: bpfFolder + "/shoal-test", Next: f.next, UDP: true,
 		Destroy: func(ctx context.Context, cookies map[uint64]bool) (n int, err error) {
-			f.must(func() error { n, err = destroy(cookies); return nil })
+			f.must(func() error { n, err = sockets.DestroyHere(ctx, cookies); return nil })
 			return n, err
 		},
 	}

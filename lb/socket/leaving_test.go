@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shoal/lab"
 	"shoal/lab/wait"
 	"shoal/lb"
 )
@@ -75,9 +76,7 @@ func (f *fixture) looked() {
 
 func needsDestroy(t *testing.T) {
 	t.Helper()
-	if !canDestroy() {
-		t.Skip("this kernel closes no sockets of others: it lacks CONFIG_INET_DIAG_DESTROY")
-	}
+	lab.Needs(t, "sock_destroy")
 }
 
 func TestConnectionsToTasksThatAreGoneAreClosed(t *testing.T) {
