@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,18 +24,19 @@ import (
 	"shoal/diagnose"
 	"shoal/dnsd"
 	"shoal/dockerwatch"
+	"shoal/events"
 	"shoal/fabric"
 	"shoal/firewall/firewalld"
 	"shoal/ingress"
+	"shoal/internal/health"
 	"shoal/internal/memory"
 	"shoal/kernel/rules"
 	"shoal/kernel/watch"
 	"shoal/lb"
 	"shoal/lb/host"
-	"shoal/managers"
 	"shoal/model"
-	"shoal/reconcile"
 	"shoal/store"
+	"shoal/traffic"
 	"shoal/vip"
 )
 
@@ -49,6 +49,7 @@ type Agent struct {
 	registry *prometheus.Registry
 	metrics  *metrics
 	problems *diagnose.Problems
+	health   *health.State
 
 	store    *store.Store
 	catalog  *catalog.Catalog
@@ -63,14 +64,17 @@ type Agent struct {
 	watcher  *dockerwatch.Watcher
 	vips     *vip.Allocator
 	inspect  *diagnose.Inspector
+	sampler  *traffic.Sampler
+	page     *page // nil: none is served
+	events   *events.Log
 
 	firewalld *firewalld.Keeper
 	firewall  firewallState
 
-	founded bool        // this run is the first of a cluster's first host
-	network meshState   // of settleNetwork alone
-	holders portHolders // of answer alone
-	retired bool        // of balance alone: other data planes have nothing in the kernel any more
+	founded  bool        // this run is the first of a cluster's first host
+	network  meshState   // of settleNetwork alone
+	holders  portHolders // of answer alone
+	balanced bool        // of balance alone: the data plane has had a whole Snapshot, and other ones have nothing in the kernel any more
 
 	engineCame atomic.Int64 // how often it was there again, or for the first time
 
@@ -91,6 +95,8 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 	if err := c.Check(); err != nil {
 		return err
 	}
+	sv := newSupervisor(log)
+	defer context.AfterFunc(ctx, sv.stops)()
 	memory.Limit(memory.AgentShare, log)
 	go memory.BoundGrowth(ctx)
 	w, err := newAddrWatch(&c)
@@ -98,13 +104,14 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 		return preflightOf(ctx, &c, err, planesByName{}, log) // that, and all else that keeps it from running
 	}
 	for {
-		err := run(ctx, c, w, version, log)
+		err := run(ctx, c, w, version, sv, log)
 		moved, follow := (*movedError)(nil), (*followError)(nil)
 		switch {
 		case ctx.Err() != nil && errors.Is(err, context.Canceled): // while it was starting
 			log.Info("agent is stopped; it was waiting still")
 			return nil
 		case ctx.Err() == nil && errors.As(err, &follow):
+			sv.startsAnew("another host has a new store, which this one follows to")
 			if err := follow.takeOver(c, log); err != nil {
 				return fmt.Errorf("follow to the new store: %w", err)
 			}
@@ -112,6 +119,7 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 		case ctx.Err() != nil || !errors.As(err, &moved):
 			return err
 		}
+		sv.startsAnew("this host has another address")
 		log.Warn("this host has another address: starting anew with that", "was", c.Advertise, "is", moved.to)
 		c.Advertise = moved.to
 		w = &addrWatch{own: moved.to, byDefault: moved.byDefault}
@@ -122,7 +130,7 @@ func Run(ctx context.Context, c Config, version string, log *slog.Logger) error 
 // [movedError]. The address is in the certificate, in what listens and in what
 // other hosts have of this one: a new start is the way to change it everywhere,
 // and leaves alone what it finds right in the kernel.
-func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.Logger) error {
+func run(ctx context.Context, c Config, w *addrWatch, version string, sv *supervisor, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	planes := planesByName{}
@@ -135,12 +143,19 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	}
 	defer socket.Close()
 	g, ctx := errgroup.WithContext(ctx)
+	var a *Agent
+	h := health.New(readyParts...)
+	g.Go(func() error { sv.follow(ctx, h, func() string { return a.statusText() }); return nil })
 	door := new(api.Starting)
+	waitsFor := func(format string, args ...any) {
+		door.WaitsFor(format, args...)
+		sv.waitsFor(format, args...)
+	}
 	g.Go(func() error { return api.Serve(ctx, socket, door, log) })
 
 	problems := diagnose.NewProblems(c.Node, log)
 	g.Go(func() error { return w.watch(ctx, c.Node, problems) })
-	a, err := newAgent(ctx, c, planes, problems, version, log, door.WaitsFor)
+	a, err = newAgent(ctx, c, planes, problems, version, h, log, waitsFor)
 	if err != nil {
 		cancel()
 		return cmp.Or(g.Wait(), err)
@@ -148,12 +163,22 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	defer a.close()
 	log.Info("agent is up", "version", version, "node", c.Node, "addr", c.Advertise, "pool", c.Pool, "dns", c.DNS)
 	door.Ready(api.Handler(a.backend()))
+	sv.waitsFor("the engine, and to know which hosts are alive")
 	if c.MetricsAddr != "" {
 		l, err := net.Listen("tcp", c.MetricsAddr)
 		if err != nil {
 			return badSetting("--metrics-addr: %w", err)
 		}
-		g.Go(func() error { return api.Serve(ctx, l, a.metricsHandler(), log) })
+		g.Go(func() error {
+			return serveMetrics(ctx, l, c.MetricsWebConfig, a.metricsHandler(), a.alive, a.ready, log.With("part", "metrics"))
+		})
+	}
+	if a.page != nil {
+		l, err := net.Listen("tcp", c.UIAddr)
+		if err != nil {
+			return badSetting("--ui-addr: %w", err)
+		}
+		g.Go(func() error { return a.serveUI(ctx, l) })
 	}
 	if c.TellManagers {
 		tellManagers(ctx, g, log)
@@ -163,6 +188,7 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 	g.Go(func() error { return a.watchLimits(ctx) })
 	g.Go(func() error { return a.watchOutside(ctx) })
 	g.Go(func() error { a.watchStore(ctx); return nil })
+	g.Go(func() error { a.watchEvents(ctx); return nil })
 	if err := a.dns.Start(ctx); err != nil {
 		return err
 	}
@@ -213,12 +239,14 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, log *slog.
 }
 
 // newAgent makes the parts. What it waits for meanwhile is told by waitsFor.
-func newAgent(ctx context.Context, c Config, planes planesByName, problems *diagnose.Problems, version string, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
+func newAgent(ctx context.Context, c Config, planes planesByName, problems *diagnose.Problems, version string, h *health.State, log *slog.Logger, waitsFor func(string, ...any)) (*Agent, error) {
 	waitsFor("the kernel's tables")
 	a := &Agent{
 		config: c, version: version, started: time.Now(), log: log,
 		registry:  prometheus.NewRegistry(),
 		problems:  problems,
+		events:    events.NewLog(),
+		health:    h,
 		engine:    errors.New("not asked yet"),
 		firewalld: firewalld.New(c.StateDir, log.With("part", "firewall")),
 		network:   newNetwork(),
@@ -242,7 +270,7 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		return nil, err
 	}
 	if a.balancer, err = lb.New(lb.Options{
-		DNS: c.DNS, DNSPeers: c.DNSPeers, DNSPorts: a.dnsPorts, Recognise: c.recognise, Admit: a.ingress.Admit, Guard: a.guard, Log: log.With("part", "lb"), Registerer: a.registry,
+		DNS: c.DNS, DNSPeers: c.DNSPeers, DNSPorts: a.dnsPorts, Recognise: c.recognise, Admit: a.ingress.Admit, Guard: a.guard, Log: log.With("part", "lb"),
 	}, a.plane); err != nil {
 		return nil, err
 	}
@@ -262,13 +290,14 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		Zone: c.Zone, Listen: []netip.AddrPort{netip.AddrPortFrom(c.DNS, lb.DNSPort)}, SparePort: spareDNSPort, Pool: c.Pool,
 		Subnets: c.SubnetPool, FlatNames: c.FlatNames,
 		Upstreams: upstreams, ResolvConf: c.ResolvConf, Log: log.With("part", "dnsd"), Registerer: a.registry,
+		Health: h,
 	}); err != nil {
 		return nil, err
 	}
 	if a.watcher, err = dockerwatch.New(dockerwatch.Options{
 		Host: c.Docker, Node: c.Node, NodeAddr: func() netip.Addr { return c.Advertise },
-		Pool: c.Pool, Reserved: reserved, Reached: a.reached,
-		Log: log.With("part", "dockerwatch"), Registerer: a.registry,
+		Pool: c.Pool, Reserved: reserved, Reached: a.reached, Ready: c.Ready, Recorded: a.recorded,
+		Log: log.With("part", "dockerwatch"), Registerer: a.registry, Health: h,
 	}); err != nil {
 		return nil, &ConfigError{err}
 	}
@@ -282,6 +311,9 @@ func newAgent(ctx context.Context, c Config, planes planesByName, problems *diag
 		return nil, err
 	}
 	a.vips = vip.New(vip.Options{Pool: c.Pool, Reserved: reserved, ReclaimIdle: c.VIPReclaim, Rest: c.VIPRest}, a.catalog)
+	if a.page, err = newPage(&a.config, a.member.id.Certificate); err != nil {
+		return nil, errors.Join(err, a.closeStore())
+	}
 	a.metrics = newMetrics(a.registry, a)
 	return a, nil
 }
@@ -311,9 +343,9 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		return err
 	}
 	co := catalog.Options{
-		Self: model.Node{Name: c.Node, Addr: c.Advertise, Alive: true}, StateDir: c.StateDir,
-		Client: a.store.Client(), RemoveServer: a.store.RemoveServer, Rest: c.VIPRest,
-		Log: a.log.With("part", "catalog"), Registerer: a.registry,
+		Self: model.Node{Name: c.Node, Addr: c.Advertise, Settings: c.Shared(), Alive: true}, StateDir: c.StateDir,
+		Client: a.store.Client(), RemoveServer: a.store.RemoveServer, Rest: c.VIPRest, Applies: true,
+		Log: a.log.With("part", "catalog"), Registerer: a.registry, Health: a.health,
 	}
 	if c.Network == meshNetwork {
 		co.SubnetPool = c.SubnetPool // else each host has what its engine has
@@ -338,9 +370,11 @@ func (a *Agent) openCatalog(ctx context.Context, etcdTLS *tls.Config, waitsFor f
 		return errors.Join(err, a.closeStore())
 	}
 	a.member = newMembership(c, id, a.store, a.catalog, log)
-	a.inspect = a.inspector()
+	a.inspect, a.sampler = a.inspector(), a.newSampler()
 	a.member.ways, a.member.report = a.fabric.Ways, a.problems.Set
-	a.member.tasks, a.member.trace = a.held, a.inspect.Part
+	a.member.tasks, a.member.trace, a.member.told = a.held, a.inspect.Part, a.told
+	a.member.see = a.inspect.See
+	a.member.counted = a.counted
 	return nil
 }
 
@@ -372,118 +406,6 @@ func (a *Agent) close() {
 func (a *Agent) closeStore() error {
 	a.catalog.Close()
 	return a.store.Close()
-}
-
-// follow runs the passes of a part in a loop of its own, repairing after each
-// period (0: never), at once when changed tells that the kernel is not as it was
-// made, and when the engine has come back or its networks
-// changed: when it starts, and with a network, an engine puts rules of its own in
-// front of ours.
-func (a *Agent) follow(ctx context.Context, g *errgroup.Group, part string, repair time.Duration, changed <-chan struct{}, pass reconcile.Pass) {
-	var engineCame int64
-	l := reconcile.Loop{
-		Pass: pass, Repair: repair, Changed: changed,
-		Full: func(old, new *model.Snapshot) bool {
-			came := a.engineCame.Load()
-			full := old == nil || came != engineCame || !reflect.DeepEqual(old.Networks, new.Networks)
-			engineCame = came
-			return full
-		},
-		Report: func(ps []model.Problem) { a.problems.Set(part, ps) },
-		Done: func(full bool, took time.Duration, problems int) {
-			a.metrics.reconciled(part, full, took, problems)
-		},
-	}
-	g.Go(func() error {
-		l.Run(ctx, a.catalog.Watch(ctx))
-		return nil
-	})
-}
-
-// balance has the data plane carry what a Snapshot says, and removes what another
-// one left behind once it does.
-func (a *Agent) balance(ctx context.Context, s *model.Snapshot, full bool) reconcile.Result {
-	a.answerPeers(ctx, s.Self) // its port is to be known; that it fails is told by answer
-	r := a.balancer.Reconcile(ctx, s, full)
-	if !r.More && !a.retired {
-		a.retired = true
-		a.plane.retire(ctx, a.config.planeOptions(a.log), a.log)
-	}
-	return r
-}
-
-func (a *Agent) answer(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
-	a.dns.Update(s)
-	again, ps := a.answerPeers(ctx, s.Self)
-	ps = append(ps, a.dns.Problems(s)...)
-	look, taken := a.dnsPortProblems()
-	again, ps = reconcile.Sooner(again, look), append(ps, taken...)
-	for _, n := range s.Nodes {
-		if n.Problem != "" {
-			ps = append(ps, model.Problem{Node: s.Self.Name, Code: n.ProblemCode, Kind: "node", Object: n.Name, Reason: n.Problem})
-		}
-	}
-	for _, c := range s.Notable {
-		if code, why := problemOf(c, s, a.config.Network); why != "" {
-			ps = append(ps, model.Problem{Node: c.Node, Code: code, Kind: "container", Object: c.Name, Reason: why, Since: c.Since})
-		}
-		for _, n := range c.Notices {
-			ps = append(ps, model.Problem{Node: c.Node, Code: n.Code, Kind: "container", Object: c.Name, Reason: n.Text, Notice: true, Since: c.Since})
-		}
-	}
-	return reconcile.Result{Again: again, Problems: ps}
-}
-
-// problemOf is what keeps a container's tasks from serving the whole cluster:
-// that of its labels, or that it is on none of the networks that other hosts
-// reach, as the one called network is.
-func problemOf(c *model.Container, s *model.Snapshot, network string) (code model.Code, why string) {
-	if c.Problem != "" || c.Node != s.Self.Name || len(s.Nodes) < 2 || !s.Self.Subnet.IsValid() {
-		return c.ProblemCode, c.Problem
-	}
-	for i := range c.Tasks {
-		if t := &c.Tasks[i]; !s.Self.Reached(t.Addr) {
-			return model.TaskUnreached, fmt.Sprintf("only this host reaches its address %s, so it serves %s here and on no other host; "+
-				"start it anew with --network %[3]s, and if it has to be on others too, with the label shoal.network=%[3]s", t.Addr, t.Service, network)
-		}
-	}
-	return "", ""
-}
-
-// publishAgain is how often the store is asked again for ports when it was
-// away: no Snapshot may tell that it is back.
-const publishAgain = 5 * time.Second
-
-// publish claims the ports that this host's tasks publish, and releases those
-// nobody publishes any more. Where the store does not answer for one port, the
-// others are left for the next time: each would wait as long to learn the same.
-func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcile.Result {
-	var again time.Duration
-	claim, release, ps := a.claimer.Claims(s, a.policy)
-	left := len(claim) + len(release)
-	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
-		for _, c := range cs {
-			err := do(ctx, c)
-			if errors.Is(err, model.ErrAway) {
-				return false
-			}
-			left--
-			if err == nil {
-				continue
-			}
-			again = time.Second
-			if taken := new(model.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
-				ps = append(ps, model.Problem{Code: model.CodeOf(err, model.Unclassified), Kind: "service", Object: c.Service.String(), Reason: err.Error()})
-			}
-		}
-		return true
-	}
-	if !carryOut(claim, a.catalog.ClaimPort) || !carryOut(release, a.catalog.ReleasePort) {
-		again = publishAgain
-		ps = append(ps, model.Problem{Code: model.StoreUnreachable, Kind: "store", Object: "published ports",
-			Reason: fmt.Sprintf("%d wait to be claimed or released: the store does not answer, and it is tried again; see: shoal status", left)})
-	}
-	return reconcile.Result{Again: again, Problems: ps}
 }
 
 // settleTime is how long a host whose store was restored waits for the other hosts:
@@ -532,6 +454,7 @@ func (a *Agent) watch(ctx context.Context) error {
 		a.mu.Lock()
 		a.engine = err
 		a.mu.Unlock()
+		a.problems.Set("engine", engineProblems(a.config.Docker, err))
 		if err == nil {
 			a.engineCame.Add(1)
 		}
@@ -541,35 +464,12 @@ func (a *Agent) watch(ctx context.Context) error {
 	})
 }
 
+// recorded are the tasks of a container of this host as the last run of the agent knew them.
+func (a *Agent) recorded(id string) []model.Task { return a.catalog.Recorded(id) }
+
 // reached tells whether there are other hosts, and they reach an address of a
 // container of this one.
 func (a *Agent) reached(addr netip.Addr) bool {
 	s := a.catalog.Snapshot()
 	return s != nil && len(s.Nodes) > 1 && s.Self.Subnet.Contains(addr)
-}
-
-// Down removes all that shoal made on this host's kernel. It refuses while
-// an agent runs, which would put it back.
-func Down(ctx context.Context, c Config, log *slog.Logger) error {
-	if os.Geteuid() != 0 {
-		return errors.New("shoal down writes to the kernel's network tables and needs root: run it with sudo")
-	}
-	if err := c.Check(); err != nil {
-		return err
-	}
-	s, err := api.NewClient(api.Socket(c.RunDir)).Status(ctx)
-	if err == nil {
-		return fmt.Errorf("the agent (pid %d) still runs on this host and would put all of it back: stop it first", s.Pid)
-	}
-	if errors.As(err, new(*api.StartingError)) {
-		return fmt.Errorf("%w; it would put all of it back: stop it first", err)
-	}
-	return errors.Join(
-		managers.Down(hostRoot),
-		ingress.Down(ctx, c.ingress(log)),
-		fabric.Down(),
-		downPlanes(ctx, c.planeOptions(log)),
-		firewalld.Down(ctx, c.StateDir),
-		removeNetwork(ctx, c, log),
-	)
 }

@@ -81,5 +81,9 @@ func preflightOf(ctx context.Context, c *Config, noaddr error, planes planesByNa
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return &ConfigError{errors.Join(err, errors.New("shoal check tells more"))}
+	err = errors.Join(err, errors.New("shoal check tells more"))
+	if noaddr != nil {
+		return err // the address may come, as by DHCP: another start may do
+	}
+	return &ConfigError{err}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -72,12 +73,24 @@ type Config struct {
 	SocketBalancing string // whether connect() balances in front of it: auto or off
 	SocketCgroup    string // whose connect() that is, a folder of the version 2 hierarchy of control groups; "": its root
 
+	Ready time.Duration // how long a task may take to accept connections before it enters rotation without; 0: it enters at once
+
 	TCPTimeout    time.Duration // idle TCP connections in IPVS, whole seconds
 	TCPFinTimeout time.Duration
 	UDPTimeout    time.Duration
 
-	MetricsAddr string        // serve /metrics there too; "": on the API socket only
-	Repair      time.Duration // the time between comparisons of the kernel with what should be; up to twice that where they take long
+	MetricsAddr string // serve /metrics there too; "": on the API socket only
+	// MetricsWebConfig is a file of the Prometheus exporter toolkit that says how
+	// MetricsAddr is served: certificates, passwords; "": to all who reach it.
+	MetricsWebConfig string
+	Repair           time.Duration // the time between comparisons of the kernel with what should be; up to twice that where they take long
+
+	UIAddr     string // serve the page of the cluster there, ADDRESS:PORT; "": nowhere
+	UICert     string // files, PEM: its certificate; "": without TLS at a loopback address, else this host's own in the cluster
+	UIKey      string
+	UIClientCA string // clients of the page show a certificate of this CA, instead of the token
+
+	Effective []api.Setting // all of these with where they come from, for those who ask; the agent goes by none of it
 }
 
 // Defaults are the settings of an agent nobody configured.
@@ -108,6 +121,8 @@ func Defaults() Config {
 
 		SocketBalancing: socketAuto,
 
+		Ready: 30 * time.Second,
+
 		TellManagers: true,
 
 		// Linux probes an idle connection with SO_KEEPALIVE first after
@@ -132,8 +147,15 @@ func badSetting(format string, args ...any) error {
 }
 
 // Check completes the settings that have a default of this host's own and
-// returns a [ConfigError] for the first that cannot work.
+// returns a [ConfigError] for each that cannot work, joined.
 func (c *Config) Check() error {
+	return errors.Join(
+		c.checkNode(), checkServers(c), c.checkPool(), c.checkCluster(), c.checkPlane(), checkSocket(c),
+		c.checkNames(), c.checkTimes(), c.checkEtcd(), c.checkPaths(), c.checkUI(), c.checkMetrics(),
+	)
+}
+
+func (c *Config) checkNode() error {
 	if c.Node == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -145,124 +167,148 @@ func (c *Config) Check() error {
 	if err := model.CheckLabel(c.Node); err != nil {
 		return badSetting("--node: %w", err)
 	}
-	if err := checkServers(c); err != nil {
-		return err
-	}
-	if c.Pool != c.Pool.Masked() {
-		return badSetting("--pool %s: has host bits set; did you mean %s?", c.Pool, c.Pool.Masked())
-	}
-	if !c.Pool.Addr().Is4() {
+	return nil
+}
+
+// checkPool checks the pool of VIPs, and the addresses that are to lie in it.
+func (c *Config) checkPool() error {
+	switch {
+	case !c.Pool.Addr().Is4():
 		return badSetting("--pool %s: only IPv4 pools are balanced", c.Pool)
-	}
-	if c.Pool.Bits() > 28 || c.Pool.Bits() < 8 {
+	case c.Pool != c.Pool.Masked():
+		return badSetting("--pool %s: has host bits set; did you mean %s?", c.Pool, c.Pool.Masked())
+	case c.Pool.Bits() > 28 || c.Pool.Bits() < 8:
 		return badSetting("--pool %s: use a prefix of /8 to /28", c.Pool)
-	}
-	if !c.Pool.Contains(c.DNS) {
-		return badSetting("--dns %s: must lie in the pool %s", c.DNS, c.Pool)
+	case !c.Pool.Contains(c.DNS):
+		return badSetting("--dns %s: must lie in the pool %s, see --pool", c.DNS, c.Pool)
 	}
 	if !c.DNSPeers.IsValid() {
 		c.DNSPeers = c.DNS.Next()
 	}
 	if !c.Pool.Contains(c.DNSPeers) || c.DNSPeers == c.DNS {
-		return badSetting("--dns-peers %s: must be another address than %s in the pool %s", c.DNSPeers, c.DNS, c.Pool)
+		return badSetting("--dns-peers %s: must be another address than --dns %s in the pool %s, see --pool", c.DNSPeers, c.DNS, c.Pool)
 	}
-	if err := c.checkCluster(); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (c *Config) checkPlane() error {
 	if err := checkPlane(c.DataPlane); err != nil {
 		return badSetting("--data-plane %w", err)
 	}
-	if err := checkSocket(c); err != nil {
-		return err
-	}
+	return nil
+}
+
+// checkNames checks what concerns the DNS server, and the ports that labels may publish.
+func (c *Config) checkNames() error {
+	var bad []error
 	for label := range strings.SplitSeq(c.Zone, ".") {
 		if err := model.CheckLabel(label); err != nil {
-			return badSetting("--zone %q: %w", c.Zone, err)
+			bad = append(bad, badSetting("--zone %q: %w", c.Zone, err))
+			break
 		}
 	}
 	for _, u := range c.Upstreams {
 		if _, err := parseUpstream(u); err != nil {
-			return badSetting("--upstream: %w", err)
+			bad = append(bad, badSetting("--upstream: %w", err))
 		}
 	}
+	if _, err := c.publishRanges(); err != nil {
+		bad = append(bad, badSetting("--publish-ports: %w", err))
+	}
+	return errors.Join(bad...)
+}
+
+func (c *Config) checkTimes() error {
+	var bad []error
 	for _, t := range []struct {
 		flag string
 		d    time.Duration
 	}{{"tcp-timeout", c.TCPTimeout}, {"tcp-fin-timeout", c.TCPFinTimeout}, {"udp-timeout", c.UDPTimeout}} {
 		if t.d < time.Second || t.d > 31*24*time.Hour || t.d%time.Second != 0 {
-			return badSetting("--%s %s: use whole seconds from 1s to 744h", t.flag, t.d)
+			bad = append(bad, badSetting("--%s %s: use whole seconds from 1s to 744h", t.flag, t.d))
 		}
 	}
 	if c.Repair < time.Second || c.Repair > time.Hour {
-		return badSetting("--repair %s: use 1s to 1h", c.Repair)
+		bad = append(bad, badSetting("--repair %s: use 1s to 1h", c.Repair))
 	}
-	if _, err := c.publishRanges(); err != nil {
-		return badSetting("--publish-ports: %w", err)
+	if c.Ready < 0 || c.Ready > time.Hour {
+		bad = append(bad, badSetting("--ready-limit %s: use 0 (do not wait for ports) to 1h", c.Ready))
 	}
 	if c.VIPRest < 0 || c.VIPRest > 24*time.Hour {
-		return badSetting("--vip-rest %s: use 0 to 24h", c.VIPRest)
+		bad = append(bad, badSetting("--vip-rest %s: use 0 to 24h", c.VIPRest))
 	}
 	if c.VIPReclaim < 0 {
-		return badSetting("--vip-reclaim %s: use 0 (never) or more", c.VIPReclaim)
+		bad = append(bad, badSetting("--vip-reclaim %s: use 0 (never) or more", c.VIPReclaim))
 	}
+	return errors.Join(bad...)
+}
+
+// checkEtcd checks what concerns an existing etcd.
+func (c *Config) checkEtcd() error {
+	var bad []error
 	if len(c.Etcd) == 0 && (c.EtcdCA != "" || c.EtcdCert != "" || c.EtcdKey != "") {
-		return badSetting("--etcd-ca, --etcd-cert and --etcd-key need --etcd: the embedded etcd uses no certificates of yours")
+		bad = append(bad, badSetting("--etcd-ca, --etcd-cert and --etcd-key need --etcd: the embedded etcd uses no certificates of yours"))
 	}
 	if (c.EtcdCert == "") != (c.EtcdKey == "") {
-		return badSetting("--etcd-cert and --etcd-key go together")
+		bad = append(bad, badSetting("--etcd-cert and --etcd-key go together"))
 	}
 	if err := checkEndpoints(c.Etcd, c.EtcdCA != "" || c.EtcdCert != ""); err != nil {
-		return badSetting("--etcd %w", err)
+		bad = append(bad, badSetting("--etcd %w", err))
 	}
+	return errors.Join(bad...)
+}
+
+func (c *Config) checkPaths() error {
+	var bad []error
 	if err := dockerwatch.CheckHost(c.Docker); err != nil {
-		return badSetting("--docker-host: %w", err)
+		bad = append(bad, badSetting("--docker-host: %w", err))
 	}
 	for _, dir := range []string{c.StateDir, c.RunDir} {
 		if !filepath.IsAbs(dir) {
-			return badSetting("%q: --state-dir and --run-dir must be absolute paths", dir)
+			bad = append(bad, badSetting("%q: --state-dir and --run-dir must be absolute paths", dir))
 		}
 	}
 	// sun_path holds 108 octets, unix(7).
 	if s := api.Socket(c.RunDir); len(s) > 107 {
-		return badSetting("--run-dir %s: a unix socket's path holds 107 characters at most", c.RunDir)
+		bad = append(bad, badSetting("--run-dir %s: a unix socket's path holds 107 characters at most", c.RunDir))
 	}
-	if c.MetricsAddr != "" {
-		if _, _, err := net.SplitHostPort(c.MetricsAddr); err != nil {
-			return badSetting("--metrics-addr: %w; write it as ADDR:PORT", err)
-		}
-	}
-	return nil
+	return errors.Join(bad...)
 }
 
 // checkCluster checks what concerns other hosts.
 func (c *Config) checkCluster() error {
+	var bad []error
 	for _, j := range c.Join {
 		if _, err := parseServer(j); err != nil {
-			return badSetting("--join: %w", err)
+			bad = append(bad, badSetting("--join: %w", err))
 		}
 	}
 	switch {
 	case c.Token != "" && c.TokenFile != "":
-		return badSetting("--token and --token-file exclude each other")
+		bad = append(bad, badSetting("--token and --token-file exclude each other"))
 	case (c.Token != "" || c.TokenFile != "") && len(c.Join) == 0:
-		return badSetting("--token and --token-file need --join: the address of a host of the cluster")
-	case len(c.Join) > 0 && len(c.Etcd) > 0:
-		return badSetting("--join and --etcd exclude each other: hosts that share an etcd of yours find each other by it")
+		bad = append(bad, badSetting("--token and --token-file need --join: the address of a host of the cluster"))
+	}
+	if len(c.Join) > 0 && len(c.Etcd) > 0 {
+		bad = append(bad, badSetting("--join and --etcd exclude each other: hosts that share an etcd of yours find each other by it"))
+	}
+	switch {
 	case len(c.SubnetPool) == 0 || slices.ContainsFunc(c.SubnetPool, func(p netip.Prefix) bool { return p != p.Masked() || !p.Addr().Is4() }):
-		return badSetting("--subnet-pool %s: use an IPv4 prefix without host bits, or several with commas between them", c.SubnetPool)
+		bad = append(bad, badSetting("--subnet-pool %s: use an IPv4 prefix without host bits, or several with commas between them", c.SubnetPool))
 	case c.SubnetPool.Overlaps(c.Pool):
-		return badSetting("--subnet-pool %s overlaps --pool %s", c.SubnetPool, c.Pool)
+		bad = append(bad, badSetting("--subnet-pool %s overlaps --pool %s", c.SubnetPool, c.Pool))
 	case c.SubnetBits > 28 || slices.ContainsFunc(c.SubnetPool, func(p netip.Prefix) bool { return c.SubnetBits <= p.Bits() }):
-		return badSetting("--subnet-bits %d: use at most 28, and more than the pools have: %s", c.SubnetBits, c.SubnetPool)
+		bad = append(bad, badSetting("--subnet-bits %d: use at most 28, and more than the pools (--subnet-pool) have: %s", c.SubnetBits, c.SubnetPool))
 	case c.SubnetPool.Check(c.SubnetBits) != nil:
-		return badSetting("--subnet-pool: %w", c.SubnetPool.Check(c.SubnetBits))
-	case c.Network == "":
-		return badSetting("--network: name a Docker network")
+		bad = append(bad, badSetting("--subnet-pool: %w", c.SubnetPool.Check(c.SubnetBits)))
+	}
+	if c.Network == "" {
+		bad = append(bad, badSetting("--network: name a Docker network"))
 	}
 	if _, err := fabric.ParseBackend(string(c.Backend)); err != nil {
-		return badSetting("--backend: %w", err)
+		bad = append(bad, badSetting("--backend: %w", err))
 	}
-	return nil
+	return errors.Join(bad...)
 }
 
 // publishRanges are the ports that labels may publish.
@@ -298,6 +344,9 @@ func (c *Config) policy() (*ingress.Policy, error) {
 			own[lb.Key{Protocol: model.TCP, Port: uint16(n)}] = "shoal's own, of --metrics-addr"
 		}
 	}
+	if a, err := netip.ParseAddrPort(c.UIAddr); err == nil {
+		own[lb.Key{Protocol: model.TCP, Port: a.Port()}] = "shoal's own, of --ui-addr"
+	}
 	return ingress.NewPolicy(ranges, own, hostFiles), nil
 }
 
@@ -311,7 +360,7 @@ func (c *Config) readToken(stdin io.Reader) (string, error) {
 	case "-":
 		b, err = io.ReadAll(io.LimitReader(stdin, maxToken))
 	default:
-		b, err = os.ReadFile(c.TokenFile)
+		b, err = readTokenFile(c.TokenFile)
 	}
 	if err != nil {
 		return "", badSetting("--token-file: %w", err)
@@ -319,15 +368,71 @@ func (c *Config) readToken(stdin io.Reader) (string, error) {
 	token := strings.TrimSpace(string(b))
 	switch {
 	case token == "" && c.TokenFile != "":
-		return "", badSetting("--token-file %s: there is no token in it", c.TokenFile)
+		return "", badSetting("--token-file %s: there is no token in it: write one into it, %s", c.TokenFile, whereTokensAre)
 	case token == "":
-		return "", badSetting("--join needs a token, by --token-file, SHOAL_TOKEN or --token: sudo shoal token create prints one, on a host of the cluster")
+		return "", badSetting("--join needs a token, by --token-file, SHOAL_TOKEN or --token: %s", whereTokensAre)
 	}
 	return token, nil
 }
 
-// maxToken is more than a token has characters.
-const maxToken = 4096
+const (
+	// maxToken is more than a token has characters.
+	maxToken = 4096
+
+	whereTokensAre = "sudo shoal token create prints one, on a host of the cluster"
+)
+
+func readTokenFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: make it, with a token in it: %s", err, whereTokensAre)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder: name the file in it that holds the token", path)
+	}
+	return io.ReadAll(io.LimitReader(f, maxToken))
+}
+
+// checkToken reports a token that this host cannot join by, as long as it has to: what has
+// joined needs none. Where this user may not see whether it has, a file that is missing
+// is no mistake.
+func (c *Config) checkToken() error {
+	if len(c.Join) == 0 || c.TokenFile == "-" {
+		return nil
+	}
+	joined, unknown := cluster.Joined(filepath.Join(c.StateDir, identityFolder))
+	if joined {
+		return nil
+	}
+	token, err := c.readToken(nil)
+	none := errors.Is(err, fs.ErrNotExist) || c.Token == "" && c.TokenFile == ""
+	switch {
+	case none && unknown != nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := cluster.CheckToken(token); err != nil {
+		if c.TokenFile != "" {
+			return badSetting("--token-file %s: %w", c.TokenFile, err)
+		}
+		return badSetting("--token: %w", err)
+	}
+	return checkTokenMode(c.TokenFile)
+}
+
+// checkTokenMode reports a file with a token that not only its owner may read.
+func checkTokenMode(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	return badSetting("--token-file %s: its mode is %04o, so that others than its owner may read or change it; whoever has the token joins the cluster: chmod 600 %[1]s", path, info.Mode().Perm())
+}
 
 // parseUpstream reads a resolver's ADDR or ADDR:PORT.
 func parseUpstream(s string) (netip.AddrPort, error) {
@@ -365,6 +470,21 @@ func (c *Config) etcdTLS() (*tls.Config, error) {
 		conf.Certificates = []tls.Certificate{pair}
 	}
 	return conf, nil
+}
+
+// CheckFiles returns a [ConfigError] for each kind of certificates, and for the token, that
+// the settings name and that cannot be used. A file that this user may not read is no
+// mistake, unless that is root, as who the agent runs.
+func (c *Config) CheckFiles() error {
+	_, etcd := c.etcdTLS()
+	_, page := c.uiTLS(nil)
+	var bad []error
+	for _, err := range []error{etcd, page, c.checkToken()} {
+		if err != nil && (!errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0) {
+			bad = append(bad, err)
+		}
+	}
+	return errors.Join(bad...)
 }
 
 // errNotRoot is the one sentence for who forgot sudo.

@@ -65,6 +65,24 @@ func TestConfigCheckRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
+func TestConfigCheckTellsAllThatCannotWork(t *testing.T) {
+	c := Defaults()
+	c.Node, c.Pool, c.Servers, c.ReplaceServer, c.Network, c.Repair, c.UDPTimeout = "Host_1", netip.MustParsePrefix("10.96.0.0/30"), "some", 0, "", 0, 0
+	c.Join, c.Token, c.TokenFile, c.Etcd, c.StateDir, c.MetricsWebConfig = []string{"192.0.2.1"}, "x", "/token", []string{"192.0.2.1:2379"}, "state", "/web.yaml"
+	err := c.Check()
+	if err == nil {
+		t.Fatal("nothing is refused")
+	}
+	for _, says := range []string{
+		"--node", "--pool", "--servers", "--replace-server", "--network", "--repair", "--udp-timeout", "--token and --token-file exclude",
+		"--join and --etcd exclude", "--etcd 192.0.2.1:2379", "--state-dir", "--metrics-web-config",
+	} {
+		if !strings.Contains(err.Error(), says) {
+			t.Errorf("it does not say %q:\n%v", says, err)
+		}
+	}
+}
+
 func TestConfigCheckTakesTheHostsName(t *testing.T) {
 	c := Defaults()
 	if err := c.Check(); err != nil || c.Node == "" {
@@ -90,7 +108,8 @@ func TestWhereTheTokenIs(t *testing.T) {
 		"in a file":         {Config{TokenFile: file("SHOAL-1-X\n")}, "", "SHOAL-1-X", ""},
 		"on standard input": {Config{TokenFile: "-"}, "SHOAL-1-X\n", "SHOAL-1-X", ""},
 		"nowhere":           {Config{}, "SHOAL-1-X", "", "--token-file, SHOAL_TOKEN or --token"},
-		"no file":           {Config{TokenFile: "/nonexistent/token"}, "", "", "/nonexistent/token"},
+		"no file":           {Config{TokenFile: "/nonexistent/token"}, "", "", "/nonexistent/token: no such file or directory: make it"},
+		"a folder":          {Config{TokenFile: "/"}, "", "", "is a folder"},
 		"an empty file":     {Config{TokenFile: file("\n")}, "", "", "no token in it"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,5 +122,57 @@ func TestWhereTheTokenIs(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+}
+
+// TestATokenIsCheckedBeforeTheAgentStarts, while the host has to join.
+func TestATokenIsCheckedBeforeTheAgentStarts(t *testing.T) {
+	good := "SHOAL-1-" + strings.Repeat("A", 52) + "-" + strings.Repeat("B", 32)
+	file := func(text string, mode os.FileMode) string {
+		path := filepath.Join(t.TempDir(), "token")
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	member := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(member, identityFolder), 0o700), os.WriteFile(filepath.Join(member, identityFolder, "node.crt"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		token, file, state string
+		says               string // "": it is in order
+	}{
+		"in order":                {"", file(good+"\n", 0o600), "", ""},
+		"read by its owner alone": {"", file(good, 0o400), "", ""},
+		"given":                   {good, "", "", ""},
+		"on standard input":       {"", "-", "", ""},
+		"nowhere":                 {"", "", "", "--join needs a token"},
+		"no file":                 {"", "/nonexistent/token", "", "make it, with a token in it: sudo shoal token create prints one"},
+		"a folder":                {"", t.TempDir(), "", "is a folder: name the file in it"},
+		"an empty file":           {"", file("\n", 0o600), "", "there is no token in it: write one into it"},
+		"cut short":               {"", file(good[:60], 0o600), "", "must be copied whole"},
+		"given, and cut short":    {good[:60], "", "", "--token: this is no join token"},
+		"everybody reads it":      {"", file(good, 0o644), "", "chmod 600"},
+		"its group changes it":    {"", file(good, 0o620), "", "mode is 0620"},
+		"not needed any more":     {"", "/nonexistent/token", member, ""},
+		"not needed, and wrong":   {"", file("x", 0o644), member, ""},
+	} {
+		c := Config{Join: []string{"192.0.2.1"}, Token: test.token, TokenFile: test.file, StateDir: test.state}
+		if c.StateDir == "" {
+			c.StateDir = t.TempDir()
+		}
+		err := c.CheckFiles()
+		setting := (*ConfigError)(nil)
+		if (err != nil) != (test.says != "") || err != nil && (!errors.As(err, &setting) || !strings.Contains(err.Error(), test.says)) {
+			t.Errorf("%s: %v, want %q", name, err, test.says)
+		}
+		if err != nil && (strings.Contains(err.Error(), "AAAA") || strings.Contains(err.Error(), "BBBB")) {
+			t.Errorf("%s: the token is told: %v", name, err)
+		}
+	}
+	alone := Config{StateDir: t.TempDir()}
+	if err := alone.CheckFiles(); err != nil {
+		t.Errorf("a host that joins nobody: %v", err)
 	}
 }

@@ -82,6 +82,39 @@ func (a *Agent) firewallProblems(s *model.Snapshot) (ps []model.Problem) {
 	return ps
 }
 
+// droppedBy finds what firewalls of others drop of packets on this host.
+func droppedBy(crossings []firewall.Crossing) ([]firewall.Drop, error) {
+	tables, err := firewall.Read()
+	if err != nil || len(tables) == 0 {
+		return nil, err
+	}
+	indexes := deviceIndexes()
+	for i := range crossings {
+		p := &crossings[i].Packet
+		p.InIndex, p.OutIndex = indexes[p.In], indexes[p.Out]
+	}
+	return firewall.Dropped(tables, crossings), nil
+}
+
+// carries tells how large packets are that arrive at another host's containers, and
+// how large those are that this host's containers send; 0: not known.
+func (a *Agent) carries(ctx context.Context, to model.Node) (arrive, sent int) {
+	s, err := a.snapshot()
+	link, linkErr := netlink.LinkByName(meshBridge)
+	if err != nil || linkErr != nil || !s.Self.Probe.IsValid() || !to.Probe.IsValid() {
+		return 0, 0
+	}
+	sent = link.Attrs().MTU
+	arrive, lost, err := fabric.Carried(ctx, s.Self.Probe, to.Probe, sent)
+	switch {
+	case err != nil:
+		return 0, 0
+	case !lost && arrive > 0:
+		return sent, sent
+	}
+	return arrive, sent
+}
+
 func engineDrops(device string, tasks []string, plane, network string) string {
 	reason := fmt.Sprintf("the engine keeps its rules in nftables (firewall-backend), and drops what comes to its bridge %s from elsewhere: "+
 		"%s serve only that network; start them with --network %s", device, strings.Join(tasks, ", "), network)

@@ -24,7 +24,7 @@ type welcome struct {
 const identityFolder = "cluster"
 
 func (c *Config) host(log *slog.Logger) cluster.Host {
-	return cluster.Host{Dir: filepath.Join(c.StateDir, identityFolder), Node: c.Node, Addr: c.Advertise, Log: log}
+	return cluster.Host{Dir: filepath.Join(c.StateDir, identityFolder), Node: c.Node, Addr: c.Advertise, Log: log, Settings: c.Shared()}
 }
 
 // identify finds out who this host is: who it was in its last run, or who it
@@ -117,10 +117,16 @@ func join(ctx context.Context, c Config, log *slog.Logger) (*cluster.Identity, [
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkTokenMode(c.TokenFile); err != nil {
+		log.Warn("others may have the token", "error", err)
+	}
 	var errs []error
 	for _, server := range hosts {
 		id, w, err := cluster.Join(ctx, c.host(log), server, token)
-		if err != nil {
+		switch {
+		case errors.Is(err, cluster.ErrSettings): // another host would say the same
+			return nil, nil, &ConfigError{err}
+		case err != nil:
 			errs = append(errs, err)
 			continue
 		}

@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"shoal/lb/host"
 	"shoal/model"
 )
@@ -66,29 +64,9 @@ func trackingProblems(entries, limit int, err error) []model.Problem {
 	case limit > 0 && int64(entries)*100 >= int64(limit)*nearlyFull:
 		p.Code = model.ConntrackFull
 		p.Reason = "the kernel tracks more than 80 % of the connections that it can; when its table is full, it drops new ones: " +
-			"raise the limit (sysctl net.netfilter.nf_conntrack_max; shoal_conntrack_entries and shoal_conntrack_limit in /metrics tell both), or find out who opens so many (conntrack -L)"
+			"raise the limit (sysctl net.netfilter.nf_conntrack_max; shoal_conntrack_entries and shoal_conntrack_entries_limit in /metrics tell both), or find out who opens so many (conntrack -L)"
 	default:
 		return nil
 	}
 	return []model.Problem{p}
-}
-
-var (
-	trackedDesc      = prometheus.NewDesc("shoal_conntrack_entries", "Connections that the kernel tracks on this host.", nil, nil)
-	trackedLimitDesc = prometheus.NewDesc("shoal_conntrack_limit", "Connections that the kernel tracks at most: it drops new ones beyond.", nil, nil)
-)
-
-// tracking collects both when asked.
-type tracking struct{}
-
-func (tracking) Describe(ch chan<- *prometheus.Desc) {
-	ch <- trackedDesc
-	ch <- trackedLimitDesc
-}
-
-func (tracking) Collect(ch chan<- prometheus.Metric) {
-	if entries, limit, err := host.Tracked(); err == nil && limit > 0 {
-		ch <- prometheus.MustNewConstMetric(trackedDesc, prometheus.GaugeValue, float64(entries))
-		ch <- prometheus.MustNewConstMetric(trackedLimitDesc, prometheus.GaugeValue, float64(limit))
-	}
 }

@@ -20,6 +20,7 @@ import (
 	"shoal/lb"
 	"shoal/model"
 	"shoal/store"
+	"shoal/traffic"
 )
 
 // membership is this host's part in the cluster. A lone host has an identity;
@@ -34,7 +35,11 @@ type membership struct {
 	reg     *cluster.Registry
 	server  *cluster.Server
 	tasks   func(netip.Addr) (lb.Held, error)                                                 // what this host still has to do with a task; set before start
+	see     func(ctx context.Context, what string) (diagnose.Sight, error)                    // what this host sees of a word; likewise
 	trace   func(ctx context.Context, q diagnose.Question, asked bool) (diagnose.Part, error) // this host's part of one; likewise
+
+	told    func() []model.Problem        // what this host tells others of; likewise
+	counted func() (traffic.Count, error) // the traffic that this host has counted; likewise
 
 	report    func(part string, ps []model.Problem) // likewise
 	following chan *followError                     // of capacity 1: to end the run by
@@ -85,6 +90,9 @@ func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.
 	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))
 	m.server.Handle("GET /v1/held/{addr}", http.HandlerFunc(m.serveHeld))
 	m.server.Handle("GET /v1/trace", http.HandlerFunc(m.serveTrace))
+	m.server.Handle("GET /v1/problems", http.HandlerFunc(m.serveProblems))
+	m.server.Handle("GET /v1/sight", http.HandlerFunc(m.serveSight))
+	m.server.Handle("GET /v1/traffic", http.HandlerFunc(m.serveTraffic))
 	m.server.Handle("GET /v1/containers", http.HandlerFunc(m.serveList))
 	m.server.Handle("POST /v1/recovered", cluster.ServeRecovered(m.follow))
 	return m
@@ -375,8 +383,13 @@ func (m *membership) createToken(ctx context.Context, ttl time.Duration, uses in
 		// Nobody was told of it. That it goes does not depend on who waits.
 		return nil, errors.Join(err, m.reg.RemoveToken(context.WithoutCancel(ctx), cluster.TokenID(token)))
 	}
-	return &api.Token{Token: token, TTL: ttl, Uses: uses,
+	return &api.Token{Token: token, TTL: api.Duration(ttl), Uses: uses,
 		Command: fmt.Sprintf("sudo shoal agent --join %s --token %s", m.config.Advertise, token)}, nil
+}
+
+// removeToken revokes a join token.
+func (m *membership) removeToken(ctx context.Context, ref string) error {
+	return asNotFound(m.reg.RemoveToken(ctx, ref), cluster.ErrNoToken)
 }
 
 // tokens are the join tokens that were made and not removed.

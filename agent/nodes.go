@@ -48,7 +48,7 @@ func (m *membership) nodes(ctx context.Context) ([]api.NodeView, error) {
 		if n.Name == m.config.Node {
 			v.Alive, v.Reason = true, "this host"
 		} else if p, ok := states[n.Name]; ok {
-			v.Reason, v.RTT = p.Reason, p.RTT
+			v.Reason, v.RTT = p.Reason, api.Duration(p.RTT)
 		}
 		v.Transport = ways[n.Name]
 		views = append(views, v)

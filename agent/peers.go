@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"shoal/api"
@@ -54,6 +55,18 @@ func (m *membership) serveTrace(w http.ResponseWriter, r *http.Request) {
 	}
 	p, err := m.trace(r.Context(), q, true)
 	api.Reply(w, p, err)
+}
+
+// serveSight tells what this host sees of a word. It reads, and does nothing else.
+func (m *membership) serveSight(w http.ResponseWriter, r *http.Request) {
+	s, err := m.see(r.Context(), r.FormValue("what"))
+	api.Reply(w, s, err)
+}
+
+// sight is what another host sees of a word.
+func (m *membership) sight(ctx context.Context, node netip.Addr, what string) (s diagnose.Sight, err error) {
+	err = m.ask(ctx, http.MethodGet, node, "/v1/sight?what="+url.QueryEscape(what), &s)
+	return s, err
 }
 
 // changeRole changes this host's own role. Once begun it goes on when who asked
@@ -111,10 +124,13 @@ func (m *membership) part(ctx context.Context, node netip.Addr, q diagnose.Quest
 // maxAnswer is the most that another agent may answer, in bytes.
 const maxAnswer = 64 << 20
 
+// errForbidden says that another host does not take this one for a host of the cluster.
+var errForbidden = errors.New("this host is refused")
+
 // ask asks another host's agent, for as long as ctx lasts.
 func (m *membership) ask(ctx context.Context, method string, node netip.Addr, path string, into any) error {
-	url := "https://" + netip.AddrPortFrom(node, cluster.DefaultPort).String() + path
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	address := "https://" + netip.AddrPortFrom(node, cluster.DefaultPort).String() + path
+	req, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
 		return err
 	}
@@ -128,6 +144,9 @@ func (m *membership) ask(ctx context.Context, method string, node netip.Addr, pa
 		var e api.Failure
 		if err := body.Decode(&e); err != nil || e.Error == "" {
 			return fmt.Errorf("the agent of %s answered %s", node, resp.Status)
+		}
+		if resp.StatusCode == http.StatusForbidden {
+			return fmt.Errorf("%w: %s", errForbidden, e.Error)
 		}
 		return errors.New(e.Error)
 	}

@@ -36,6 +36,15 @@ var kinds = []kind{
 	},
 }
 
+// DataPlanes are the names of the data planes that there are.
+func DataPlanes() []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
+
 // planeAuto has the agent choose.
 const planeAuto = "auto"
 
@@ -137,7 +146,7 @@ func (c *Config) planeOptions(log *slog.Logger) lb.PlaneOptions {
 
 // downPlanes removes what any data plane has in the kernel.
 func downPlanes(ctx context.Context, o lb.PlaneOptions) error {
-	errs := []error{downSockets(), host.DropRoute()} // before what carries the rest, see there
+	errs := []error{downSockets(o.Log), host.DropRoute()} // before what carries the rest, see there
 	for _, k := range kinds {
 		errs = append(errs, k.down(ctx, o))
 	}

@@ -21,7 +21,7 @@ func TestOnePortLearnsThatTheStoreIsAway(t *testing.T) {
 	_, c := openStore(t, Config{Node: self.Name, StateDir: stateDir(t), Etcd: []string{silent.Addr().String()}})
 
 	web := model.ServiceID{Stack: "shop", Name: "web"}
-	task := model.Task{Service: web, Node: "a", State: model.Running}
+	task := model.Task{Service: web, Node: "a", State: model.Running, Spec: &model.Spec{}}
 	for port := range uint16(20) {
 		task.Spec.Publish = append(task.Spec.Publish, model.PublishedPort{Published: 8000 + port, Target: 80, Protocol: model.TCP})
 	}

@@ -162,11 +162,12 @@ func (m *membership) mayDemote() error {
 
 // checkServers reports a bad --servers or --replace-server.
 func checkServers(c *Config) error {
+	var bad []error
 	if c.Servers != serversAuto && c.Servers != serversManual {
-		return badSetting("--servers %q: use auto, for three hosts to serve the store by themselves, or manual", c.Servers)
+		bad = append(bad, badSetting("--servers %q: use auto, for three hosts to serve the store by themselves, or manual", c.Servers))
 	}
 	if c.ReplaceServer < time.Second {
-		return badSetting("--replace-server %s: use a second or more", c.ReplaceServer)
+		bad = append(bad, badSetting("--replace-server %s: use a second or more", c.ReplaceServer))
 	}
-	return nil
+	return errors.Join(bad...)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"shoal/kernel/cgroups"
@@ -52,12 +53,9 @@ func (p *plane) leadSockets(c *Config, o lb.PlaneOptions, log *slog.Logger) erro
 	group, err := socketGroup(c)
 	if err == nil {
 		o.Log = log.With("part", "socket")
-		// UDP stays with the data plane, where a flow moves to another task by itself.
-		options := socket.Options{PlaneOptions: o, Next: p.DataPlane, Cgroup: group, Pins: socketPins, Destroy: sockets.Destroy}
-		if cannot := sockets.CanDestroy(); cannot != nil {
-			options.Destroy = nil
-			p.socketWhy = "connections to tasks that are gone are not closed: " + cannot.Error()
-		}
+		options := socketOptions(o.Log)
+		options.PlaneOptions, options.Next, options.Cgroup = o, p.DataPlane, group
+		p.socketWhy = socketLacks()
 		var led *socket.Plane
 		if led, err = socket.New(options); err == nil {
 			p.DataPlane, p.socketGroup = led, group
@@ -67,7 +65,7 @@ func (p *plane) leadSockets(c *Config, o lb.PlaneOptions, log *slog.Logger) erro
 	}
 	p.socketWhy = err.Error()
 	log.Info("connections to VIPs are not led in connect()", "why", err)
-	if err := downSockets(); err != nil {
+	if err := downSockets(log); err != nil {
 		return fmt.Errorf("remove what leads connections in connect(): %w", err)
 	}
 	return nil
@@ -92,8 +90,33 @@ func socketGroup(c *Config) (string, error) {
 	return h.Path, nil
 }
 
+// socketOptions are what is done to the sockets of other processes, where the kernel lets it be
+// done.
+func socketOptions(log *slog.Logger) socket.Options {
+	o := socket.Options{PlaneOptions: lb.PlaneOptions{Log: log}, Pins: socketPins}
+	if sockets.CanDestroy() == nil {
+		o.Destroy = sockets.Destroy
+	}
+	if sockets.CanReconnect() == nil {
+		o.Reconnect = sockets.Reconnect
+	}
+	return o
+}
+
+// socketLacks is what of that the kernel does not let be done, and what follows from it; "": nothing.
+func socketLacks() string {
+	var lacks []string
+	if err := sockets.CanDestroy(); err != nil {
+		lacks = append(lacks, "connections to tasks that are gone are not closed: "+err.Error())
+	}
+	if err := sockets.CanReconnect(); err != nil {
+		lacks = append(lacks, "UDP is left to the data plane, as sockets could not follow their service: "+err.Error())
+	}
+	return strings.Join(lacks, "; ")
+}
+
 // downSockets removes what leads connections in connect().
-func downSockets() error { return socket.Down(socket.Options{Pins: socketPins}) }
+func downSockets(log *slog.Logger) error { return socket.Down(socketOptions(log)) }
 
 // outsidePeriod is how often it is looked which containers are outside of the control
 // group.

@@ -55,7 +55,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error
 			break
 		}
 	}
-	s.Drained = time.Since(start)
+	s.Drained = api.Duration(time.Since(start))
 	return s, a.watcher.Stop(ctx, container)
 }
 

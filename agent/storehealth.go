@@ -18,6 +18,7 @@ const lowDisk = 500e6
 
 // storeHealth is what of the store, and of this host's part in it, can be wrong.
 type storeHealth struct {
+	away     bool  // etcd does not answer, for longer than storeEvery
 	full     bool  // etcd takes no more writes
 	external bool  // the etcd is one of the user's
 	down     error // why this host's own etcd does not run, which should
@@ -29,8 +30,10 @@ type storeHealth struct {
 func (a *Agent) watchStore(ctx context.Context) {
 	tick := time.NewTicker(storeEvery)
 	defer tick.Stop()
-	for {
-		h := storeHealth{full: a.catalog.Full(), external: a.member.external(), down: a.store.Down(), dir: a.config.StateDir}
+	for before := false; ; {
+		away := a.catalog.Away()
+		h := storeHealth{away: away && before, full: a.catalog.Full(), external: a.member.external(), down: a.store.Down(), dir: a.config.StateDir}
+		before = away
 		var err error
 		if h.free, err = store.Free(h.dir); err != nil {
 			h.free = -1
@@ -48,6 +51,14 @@ func (a *Agent) watchStore(ctx context.Context) {
 func (h storeHealth) problems(node string) (ps []model.Problem) {
 	add := func(code model.Code, object, why string) {
 		ps = append(ps, model.Problem{Node: node, Code: code, Kind: "store", Object: object, Reason: why})
+	}
+	if h.away && !h.full && h.down == nil { // else that is why
+		who := "see by shoal nodes which hosts serve it, and start them; of three, two have to be alive"
+		if h.external {
+			who = "it is one of yours: start it, or see to the network between (--etcd)"
+		}
+		add(model.StoreUnreachable, "etcd", "the store does not answer, or has no leader: all that is known stays in use, and hosts tell each other of containers; new VIPs, newly published ports and hosts that join wait. "+
+			"shoal status has the error; "+who)
 	}
 	switch {
 	case h.full && h.external:

@@ -17,6 +17,9 @@ func TestWhatIsWrongWithTheStoreIsToldWithWhatToDo(t *testing.T) {
 	}{
 		"nothing":               {func(*storeHealth) {}, "", ""},
 		"a disk nobody can ask": {func(h *storeHealth) { h.free = -1 }, "", ""},
+		"away":                  {func(h *storeHealth) { h.away = true }, model.StoreUnreachable, "shoal nodes"},
+		"away, of the user's":   {func(h *storeHealth) { h.away, h.external = true, true }, model.StoreUnreachable, "--etcd"},
+		"away, as it is down":   {func(h *storeHealth) { h.away, h.down = true, errors.New("no space left") }, model.StoreDown, "no space left"},
 		"full":                  {func(h *storeHealth) { h.full = true }, model.StoreFull, "remove services"},
 		"full, of the user's":   {func(h *storeHealth) { h.full, h.external = true, true }, model.StoreFull, "alarm disarm"},
 		"down":                  {func(h *storeHealth) { h.down = errors.New("no space left") }, model.StoreDown, "no space left"},

@@ -2,16 +2,17 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
-	"net/http"
+	"fmt"
 	"net/netip"
 	"os"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"slices"
 
 	"shoal/api"
 	"shoal/catalog"
 	"shoal/diagnose"
+	"shoal/kernel/cgroups"
 	"shoal/model"
 	"shoal/store"
 )
@@ -19,27 +20,32 @@ import (
 // backend is what the API serves.
 func (a *Agent) backend() api.Backend {
 	return api.Backend{
-		Status: a.status, Services: a.services, Tasks: a.tasks, Problems: a.problems.List,
+		Status: a.status, Settings: a.settings, Services: a.services, Tasks: a.tasks, Problems: a.ownProblems, ClusterProblems: a.clusterProblems,
 		Explain: a.inspect.Explain, Lookup: a.inspect.Lookup, Trace: a.inspect.Trace,
+		Events: a.events.Read, Traffic: a.traffic, UI: a.ui,
 		Nodes: a.member.nodes, RemoveNode: a.member.removeNode, SetRole: a.member.setRole,
-		Tokens: a.member.tokens, CreateToken: a.member.createToken, RemoveToken: a.member.reg.RemoveToken,
-		Stop: a.stop, RemoveService: a.catalog.RemoveService,
-		Backup: a.backup, Metrics: a.metricsHandler(),
+		Tokens: a.member.tokens, CreateToken: a.member.createToken, RemoveToken: a.member.removeToken,
+		Stop: a.stop, RemoveService: a.removeService, FindService: a.inspect.Service,
+		Backup: a.backup, Metrics: a.metricsHandler(), Alive: a.alive, Ready: a.ready,
 	}
-}
-
-func (a *Agent) metricsHandler() http.Handler {
-	return promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{})
 }
 
 // inspector is what explains and traces, out of the agent's parts.
 func (a *Agent) inspector() *diagnose.Inspector {
-	return &diagnose.Inspector{
+	in := &diagnose.Inspector{
 		Zone: a.config.Zone, DNS: netip.AddrPortFrom(a.config.DNS, 53),
 		Snapshot: a.snapshot, Problems: a.problems.List, Firewall: a.firewallProblems, Engine: a.engineError,
 		Names: a.dns, Plane: a.plane, Ports: a.balancer, Mesh: a.ingress, Routes: a.fabric,
-		Peer: a.member.part,
+		MeshNetwork: a.config.Network,
+		Drops:       droppedBy, Carries: a.carries,
+		Look:    a.watcher.Look,
+		Outside: func(pid int) (bool, error) { return cgroups.Outside(pid, a.plane.socketGroup) },
+		Peer:    a.member.part, PeerSight: a.member.sight,
 	}
+	if a.plane != nil {
+		in.SocketGroup, in.SocketWhy = a.plane.socketGroup, a.plane.socketWhy
+	}
+	return in
 }
 
 // engineError is why the engine does not answer; nil if it does.
@@ -65,7 +71,7 @@ func (a *Agent) status() api.Status {
 		Kernel: kernelRelease(), Plane: a.plane.Name(), PlaneWhy: a.plane.why, SocketGroup: a.plane.socketGroup, SocketWhy: a.plane.socketWhy, Pool: a.config.Pool, DNS: a.config.DNS, Zone: a.config.Zone,
 		Engine: "connected", Store: storeStatus(a.store.Health(), a.catalog.Status()),
 	}
-	for _, p := range a.problems.List() {
+	for _, p := range a.ownProblems() {
 		if p.Notice {
 			st.Notices++
 		} else {
@@ -77,12 +83,29 @@ func (a *Agent) status() api.Status {
 	}
 	if s := a.catalog.Snapshot(); s != nil {
 		st.Nodes, st.Services = s.Nodes, len(s.Services)
+		for _, n := range s.Nodes {
+			if !n.Alive && n.Name != s.Self.Name {
+				st.Dead = append(st.Dead, n.Name)
+			}
+		}
 		for i := range s.Services {
 			st.Tasks += len(s.Services[i].Tasks)
 			st.Rotation += len(s.Services[i].InRotation())
 		}
 	}
 	return st
+}
+
+// settings are those that the agent runs with. The address is the one it found where
+// none was set.
+func (a *Agent) settings() []api.Setting {
+	all := slices.Clone(a.config.Effective)
+	for i := range all {
+		if s := &all[i]; s.Name == "advertise" && s.Value == "" {
+			s.Value = a.config.Advertise.String()
+		}
+	}
+	return all
 }
 
 func (a *Agent) services() ([]api.ServiceView, error) {
@@ -100,15 +123,38 @@ func (a *Agent) services() ([]api.ServiceView, error) {
 	return views, nil
 }
 
-func (a *Agent) tasks() ([]model.Task, error) {
+// removeService forgets the service that a word means. One of which no snapshot has
+// anything may have a record that cannot be read: it is meant by stack/name.
+func (a *Agent) removeService(ctx context.Context, word string) (model.ServiceID, error) {
+	id, err := a.inspect.Service(word)
+	if errors.Is(err, api.ErrNotFound) {
+		if unseen, bad := model.ParseServiceID(word); bad == nil {
+			id, err = unseen, nil
+		}
+	}
+	if err != nil {
+		return id, err
+	}
+	return id, asNotFound(a.catalog.RemoveService(ctx, id), model.ErrNoService)
+}
+
+// asNotFound has an error that is such a one be an [api.ErrNotFound].
+func asNotFound(err, such error) error {
+	if errors.Is(err, such) {
+		return fmt.Errorf("%w: %w", api.ErrNotFound, err)
+	}
+	return err
+}
+
+func (a *Agent) tasks() ([]api.TaskView, error) {
 	s, err := a.snapshot()
 	if err != nil {
 		return nil, err
 	}
-	tasks := []model.Task{}
+	tasks := []api.TaskView{}
 	for i := range s.Services {
 		for _, t := range s.Services[i].Tasks {
-			tasks = append(tasks, *t)
+			tasks = append(tasks, api.ViewTask(t))
 		}
 	}
 	return tasks, nil
@@ -120,6 +166,6 @@ func storeStatus(h store.Health, s catalog.Status) api.StoreStatus {
 		Endpoints: h.Endpoints, Embedded: h.Embedded, Role: string(h.Role), Connected: h.Connected,
 		Leader: h.Leader, Version: h.Version, DBSize: h.DBSize, Revision: s.Revision,
 		Lease: s.Lease, Unsaved: s.Unsaved, Unreadable: s.Unreadable, FromCache: s.FromCache, Listed: s.Listed,
-		Snapshot: s.Snapshot, SnapshotAge: s.SnapshotAge, Waiting: s.Waiting, LastError: cmp.Or(s.LastError, h.Error),
+		Snapshot: s.Snapshot, SnapshotAge: api.Duration(s.SnapshotAge), Waiting: s.Waiting, LastError: cmp.Or(s.LastError, h.Error),
 	}
 }

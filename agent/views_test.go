@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"reflect"
 	"testing"
 
@@ -9,7 +10,7 @@ import (
 )
 
 func TestTheAPIIsServedWhole(t *testing.T) {
-	a := &Agent{member: &membership{}}
+	a := &Agent{member: &membership{}, log: slog.New(slog.DiscardHandler)}
 	a.inspect = a.inspector()
 	for _, filled := range []reflect.Value{reflect.ValueOf(a.backend()), reflect.ValueOf(*a.inspect)} {
 		for i := range filled.NumField() {

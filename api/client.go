@@ -47,19 +47,42 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
 }
 
+// Settings are those that the agent runs with.
+func (c *Client) Settings(ctx context.Context) (s []Setting, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/settings", &s)
+}
+
 // Services are all services, by ID.
 func (c *Client) Services(ctx context.Context) (s []ServiceView, err error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/services", &s)
 }
 
+// ServicesNamed is the service that a word means, in any form that Explain takes. The
+// error is an [ErrNotFound] where there is none.
+func (c *Client) ServicesNamed(ctx context.Context, name string) (s []ServiceView, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/services?name="+url.QueryEscape(name), &s)
+}
+
+// TasksOf are the tasks of such a service.
+func (c *Client) TasksOf(ctx context.Context, service string) (t []TaskView, err error) {
+	return t, c.call(ctx, http.MethodGet, "/v1/tasks?service="+url.QueryEscape(service), &t)
+}
+
 // Tasks are all tasks, by service.
-func (c *Client) Tasks(ctx context.Context) (t []model.Task, err error) {
+func (c *Client) Tasks(ctx context.Context) (t []TaskView, err error) {
 	return t, c.call(ctx, http.MethodGet, "/v1/tasks", &t)
 }
 
-// Problems are what keeps single objects from working, oldest first.
+// Problems are what keeps single objects from working, as far as this host's agent
+// knows, oldest first.
 func (c *Client) Problems(ctx context.Context) (p []model.Problem, err error) {
 	return p, c.call(ctx, http.MethodGet, "/v1/problems", &p)
+}
+
+// ClusterProblems are those of all hosts, oldest first. A host that does not answer is
+// one of them.
+func (c *Client) ClusterProblems(ctx context.Context) (p []model.Problem, err error) {
+	return p, c.call(ctx, http.MethodGet, "/v1/cluster/problems", &p)
 }
 
 // Explain walks a service or a container from its name to its tasks.
@@ -73,9 +96,10 @@ func (c *Client) Lookup(ctx context.Context, name, from string) (l Lookup, err e
 	return l, c.call(ctx, http.MethodGet, "/v1/dns?name="+url.QueryEscape(name)+"&from="+url.QueryEscape(from), &l)
 }
 
-// RemoveService forgets a service without tasks and gives its VIP back.
-func (c *Client) RemoveService(ctx context.Context, id model.ServiceID) error {
-	return c.call(ctx, http.MethodDelete, "/v1/services/"+id.Stack+"/"+id.Name, &struct{}{})
+// RemoveService forgets a service without tasks and gives its VIP back. It is named in
+// any form that Explain takes.
+func (c *Client) RemoveService(ctx context.Context, name string) (r RemovedService, err error) {
+	return r, c.call(ctx, http.MethodDelete, "/v1/services?name="+url.QueryEscape(name), &r)
 }
 
 // Nodes are the hosts of the cluster, as this one sees them.
@@ -133,6 +157,16 @@ func (c *Client) Backup(ctx context.Context, w io.Writer) error {
 	})
 }
 
+// Metrics writes the agent's metrics to w, in the text format of Prometheus.
+func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
+	return c.await(ctx, func() error {
+		return c.ask(ctx, http.MethodGet, "/metrics", func(r io.Reader) error {
+			_, err := io.Copy(w, r)
+			return err
+		})
+	})
+}
+
 func (c *Client) call(ctx context.Context, method, path string, into any) error {
 	return c.await(ctx, func() error {
 		return c.ask(ctx, method, path, func(r io.Reader) error { return json.NewDecoder(r).Decode(into) })
@@ -183,6 +217,12 @@ func (c *Client) ask(ctx context.Context, method, path string, read func(io.Read
 		if resp.StatusCode == http.StatusServiceUnavailable {
 			return &StartingError{e.Waits}
 		}
+		switch resp.StatusCode {
+		case http.StatusBadRequest:
+			return &answeredError{e.Error, ErrBadRequest}
+		case http.StatusNotFound:
+			return &answeredError{e.Error, ErrNotFound}
+		}
 		return errors.New(e.Error)
 	}
 	if err := read(resp.Body); err != nil {
@@ -190,3 +230,12 @@ func (c *Client) ask(ctx context.Context, method, path string, read func(io.Read
 	}
 	return nil
 }
+
+// answeredError is [ErrNotFound] or [ErrBadRequest] in the words of the agent.
+type answeredError struct {
+	text string
+	kind error
+}
+
+func (e *answeredError) Error() string { return e.text }
+func (e *answeredError) Unwrap() error { return e.kind }

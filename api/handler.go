@@ -1,27 +1,42 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
+	"shoal/events"
 	"shoal/model"
 )
 
 // Backend answers the questions of the API. Every field must be set.
 type Backend struct {
 	Status   func() Status
+	Settings func() []Setting
 	Services func() ([]ServiceView, error)
-	Tasks    func() ([]model.Task, error)
-	Problems func() []model.Problem
+	Tasks    func() ([]TaskView, error)
+	Problems func() []model.Problem // that this host knows of
+
+	// ClusterProblems are those of all hosts, each asked for its own.
+	ClusterProblems func(ctx context.Context) []model.Problem
 
 	Explain func(ctx context.Context, what string) (*Explanation, error)
 	Lookup  func(name, from string) (*Lookup, error)
 	Trace   func(ctx context.Context, from, to string) (*Explanation, error)
+
+	// Events are what happened after a time (zero: nothing), and, if they are followed,
+	// what happens until ctx ends.
+	Events func(ctx context.Context, since time.Time, follow bool) iter.Seq[events.Event]
+
+	Traffic func(ctx context.Context) (Traffic, error)
+	UI      func() (*UI, error)
 
 	Nodes      func(ctx context.Context) ([]NodeView, error)
 	RemoveNode func(ctx context.Context, name string) error
@@ -32,15 +47,21 @@ type Backend struct {
 	RemoveToken func(ctx context.Context, id string) error
 
 	Stop          func(ctx context.Context, container string) (*Stopped, error)
-	RemoveService func(ctx context.Context, id model.ServiceID) error
+	RemoveService func(ctx context.Context, name string) (model.ServiceID, error)
+
+	// FindService finds the service that a word means, in any form that Explain takes.
+	FindService func(name string) (model.ServiceID, error)
 
 	// Backup writes a backup of the store.
 	Backup func(ctx context.Context, w io.Writer) error
 
 	Metrics http.Handler
+
+	// Alive and Ready are what /healthz and /readyz answer: nil, or why not.
+	Alive, Ready func() error
 }
 
-// Handler is the HTTP API. Every answer is JSON but /metrics and a backup; an error is
+// Handler is the HTTP API. Every answer is JSON but /metrics, /healthz, /readyz and a backup; an error is
 // {"error": "..."} with a status of 400 and more.
 func Handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
@@ -51,14 +72,23 @@ func Handler(b Backend) http.Handler {
 		})
 	}
 	handle("GET /v1/status", func(*http.Request) (any, error) { return b.Status(), nil })
-	handle("GET /v1/services", func(*http.Request) (any, error) { return b.Services() })
-	handle("GET /v1/tasks", func(*http.Request) (any, error) { return b.Tasks() })
+	handle("GET /v1/settings", func(*http.Request) (any, error) { return b.Settings(), nil })
+	handle("GET /v1/services", func(r *http.Request) (any, error) {
+		return ofService(r, "name", b.FindService, b.Services, func(s ServiceView) string { return s.ID })
+	})
+	handle("GET /v1/tasks", func(r *http.Request) (any, error) {
+		return ofService(r, "service", b.FindService, b.Tasks, func(t TaskView) string { return t.Service })
+	})
 	handle("GET /v1/problems", func(*http.Request) (any, error) { return b.Problems(), nil })
+	handle("GET /v1/cluster/problems", func(r *http.Request) (any, error) { return b.ClusterProblems(r.Context()), nil })
 	handle("GET /v1/explain", func(r *http.Request) (any, error) { return b.Explain(r.Context(), r.FormValue("what")) })
 	handle("GET /v1/dns", func(r *http.Request) (any, error) { return b.Lookup(r.FormValue("name"), r.FormValue("from")) })
 	handle("GET /v1/trace", func(r *http.Request) (any, error) {
 		return b.Trace(r.Context(), r.FormValue("from"), r.FormValue("to"))
 	})
+	handle("GET /v1/traffic", func(r *http.Request) (any, error) { return b.Traffic(r.Context()) })
+	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) { serveEvents(w, r, b) })
+	handle("GET /v1/ui", func(*http.Request) (any, error) { return b.UI() })
 	handle("GET /v1/nodes", func(r *http.Request) (any, error) { return b.Nodes(r.Context()) })
 	handle("DELETE /v1/nodes/{name}", func(r *http.Request) (any, error) {
 		return struct{}{}, b.RemoveNode(r.Context(), r.PathValue("name"))
@@ -81,8 +111,13 @@ func Handler(b Backend) http.Handler {
 	handle("POST /v1/containers/{name}/stop", func(r *http.Request) (any, error) {
 		return b.Stop(r.Context(), r.PathValue("name"))
 	})
+	remove := func(r *http.Request, name string) (any, error) {
+		id, err := b.RemoveService(r.Context(), name)
+		return RemovedService{id.String()}, err
+	}
+	handle("DELETE /v1/services", func(r *http.Request) (any, error) { return remove(r, r.FormValue("name")) })
 	handle("DELETE /v1/services/{stack}/{name}", func(r *http.Request) (any, error) {
-		return struct{}{}, b.RemoveService(r.Context(), model.ServiceID{Stack: r.PathValue("stack"), Name: r.PathValue("name")})
+		return remove(r, r.PathValue("stack")+"/"+r.PathValue("name"))
 	})
 	mux.HandleFunc("GET /v1/store/backup", func(w http.ResponseWriter, r *http.Request) {
 		sent := &counter{w: w}
@@ -94,7 +129,22 @@ func Handler(b Backend) http.Handler {
 		}
 	})
 	mux.Handle("GET /metrics", b.Metrics)
+	HandleHealth(mux, b.Alive, b.Ready)
 	return mux
+}
+
+// ofService are those of a list that belong to the service which a parameter of the
+// request means, or all where the request does not have it.
+func ofService[T any](r *http.Request, parameter string, find func(string) (model.ServiceID, error), list func() ([]T, error), of func(T) string) ([]T, error) {
+	if !r.URL.Query().Has(parameter) {
+		return list()
+	}
+	id, err := find(r.FormValue(parameter))
+	if err != nil {
+		return nil, err
+	}
+	all, err := list()
+	return slices.DeleteFunc(all, func(item T) bool { return of(item) != id.String() }), err
 }
 
 // Failure is the body of an answer with a status of 400 and more.
@@ -106,14 +156,20 @@ type Failure struct {
 // ErrNotFound is the error of a question about an object that does not exist.
 var ErrNotFound = errors.New("not found")
 
-// Reply writes v, or the error: with status 503 for a [StartingError], 404 for
-// [ErrNotFound] and 409 for any other.
+// ErrBadRequest is the error of a question that is put wrongly: what it names can be
+// nothing of the cluster's.
+var ErrBadRequest = errors.New("bad request")
+
+// Reply writes v, or the error: with status 503 for a [StartingError], 400 for
+// [ErrBadRequest], 404 for [ErrNotFound] and 409 for any other.
 func Reply(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	var starts *StartingError
 	switch {
 	case errors.As(err, &starts):
 		w.WriteHeader(http.StatusServiceUnavailable)
+	case errors.Is(err, ErrBadRequest):
+		w.WriteHeader(http.StatusBadRequest)
 	case errors.Is(err, ErrNotFound):
 		w.WriteHeader(http.StatusNotFound)
 	case err != nil:
@@ -124,7 +180,14 @@ func Reply(w http.ResponseWriter, v any, err error) {
 	} else if err != nil {
 		v = Failure{Error: err.Error()}
 	}
-	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody to tell
+	text, err := Marshal(v)
+	if err != nil {
+		text, _ = Marshal(Failure{Error: "write the answer: " + err.Error()}) // of text, which has no error
+	}
+	var body bytes.Buffer
+	json.HTMLEscape(&body, text)
+	body.WriteByte('\n')
+	_, _ = body.WriteTo(w) // the client has gone: nobody to tell
 }
 
 // counter counts what is written.

@@ -2,13 +2,17 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"shoal/events"
 	"shoal/model"
 )
 
@@ -18,9 +22,20 @@ func TestTheClientReachesWhatTheAgentServes(t *testing.T) {
 	note := func(args ...any) { asked = strings.TrimSpace(fmt.Sprintln(args...)) }
 	b := Backend{
 		Status:   func() Status { note("status"); return Status{} },
-		Services: func() ([]ServiceView, error) { note("services"); return nil, nil },
-		Tasks:    func() ([]model.Task, error) { note("tasks"); return nil, nil },
+		Settings: func() []Setting { note("settings"); return nil },
+		Services: func() ([]ServiceView, error) {
+			note("services")
+			return []ServiceView{{ID: "default/web"}, {ID: "shop/web"}}, nil
+		},
+		Tasks: func() ([]TaskView, error) {
+			note("tasks")
+			return []TaskView{{Service: "default/web"}, {Service: "shop/web", Name: "web-1"}}, nil
+		},
 		Problems: func() []model.Problem { note("problems"); return nil },
+		ClusterProblems: func(context.Context) []model.Problem {
+			note("cluster problems")
+			return nil
+		},
 		Explain: func(_ context.Context, what string) (*Explanation, error) {
 			note("explain", what)
 			return &Explanation{}, nil
@@ -30,6 +45,12 @@ func TestTheClientReachesWhatTheAgentServes(t *testing.T) {
 			note("trace", from, to)
 			return &Explanation{}, nil
 		},
+		UI: func() (*UI, error) { note("ui"); return &UI{}, nil },
+		Events: func(_ context.Context, since time.Time, follow bool) iter.Seq[events.Event] {
+			note("events", since.Format(time.TimeOnly), follow)
+			return slices.Values([]events.Event{{Number: 1, Type: events.HostDead, Node: "b"}, {Number: 2, Type: events.HostBack, Node: "b"}})
+		},
+		Traffic:    func(context.Context) (Traffic, error) { note("traffic"); return Traffic{}, nil },
 		Nodes:      func(context.Context) ([]NodeView, error) { note("nodes"); return nil, nil },
 		RemoveNode: func(_ context.Context, name string) error { note("remove node", name); return nil },
 		SetRole: func(_ context.Context, node, role string) (RoleAnswer, error) {
@@ -46,9 +67,15 @@ func TestTheClientReachesWhatTheAgentServes(t *testing.T) {
 			note("stop", container)
 			return &Stopped{}, nil
 		},
-		RemoveService: func(_ context.Context, id model.ServiceID) error {
-			note("remove service", id)
-			return fmt.Errorf("%w: %s", ErrNotFound, id)
+		RemoveService: func(_ context.Context, name string) (model.ServiceID, error) {
+			note("remove service", name)
+			return model.ServiceID{}, fmt.Errorf("%w: %s", ErrNotFound, name)
+		},
+		FindService: func(name string) (model.ServiceID, error) {
+			if name != "web.shop" {
+				return model.ServiceID{}, fmt.Errorf("%w: %s", ErrNotFound, name)
+			}
+			return model.ServiceID{Stack: "shop", Name: "web"}, nil
 		},
 		Metrics: http.NotFoundHandler(),
 	}
@@ -75,13 +102,28 @@ func TestTheClientReachesWhatTheAgentServes(t *testing.T) {
 	for want, ask := range map[string]func() error{
 		"status":             func() error { return second(c.Status(ctx)) },
 		"services":           func() error { return second(c.Services(ctx)) },
+		"settings":           func() error { return second(c.Settings(ctx)) },
 		"tasks":              func() error { return second(c.Tasks(ctx)) },
 		"problems":           func() error { return second(c.Problems(ctx)) },
+		"cluster problems":   func() error { return second(c.ClusterProblems(ctx)) },
 		"explain shop/web&1": func() error { return second(c.Explain(ctx, "shop/web&1")) },
 		"lookup a&b c d":     func() error { return second(c.Lookup(ctx, "a&b", "c d")) },
 		"trace a b:80/udp":   func() error { return second(c.Trace(ctx, "a", "b:80/udp")) },
-		"nodes":              func() error { return second(c.Nodes(ctx)) },
-		"remove node b":      func() error { return c.RemoveNode(ctx, "b") },
+		"ui":                 func() error { return second(c.UI(ctx)) },
+		"events 10:20:30 true": func() error {
+			var got []string
+			err := c.Events(ctx, time.Date(2026, 1, 2, 10, 20, 30, 0, time.UTC), true, func(e events.Event) error {
+				got = append(got, string(e.Type))
+				return nil
+			})
+			if want := []string{"host-dead", "host-back"}; !slices.Equal(got, want) {
+				t.Errorf("the events are %v, want %v", got, want)
+			}
+			return err
+		},
+		"traffic":       func() error { return second(c.Traffic(ctx)) },
+		"nodes":         func() error { return second(c.Nodes(ctx)) },
+		"remove node b": func() error { return c.RemoveNode(ctx, "b") },
 		"role b server": func() error {
 			advice, err := c.SetRole(ctx, "b", "server")
 			if advice != "one more" {
@@ -94,7 +136,7 @@ func TestTheClientReachesWhatTheAgentServes(t *testing.T) {
 		"remove token 1f":      func() error { return c.RemoveToken(ctx, "1f") },
 		"stop web-1":           func() error { return second(c.Stop(ctx, "web-1")) },
 		"remove service shop/web": func() error {
-			err := c.RemoveService(ctx, model.ServiceID{Stack: "shop", Name: "web"})
+			_, err := c.RemoveService(ctx, "shop/web")
 			if err == nil || err.Error() != "not found: shop/web" {
 				t.Errorf("the error is %v", err)
 			}
@@ -103,6 +145,17 @@ func TestTheClientReachesWhatTheAgentServes(t *testing.T) {
 	} {
 		if err := ask(); err != nil || asked != want {
 			t.Errorf("%s: the agent was asked for %q, %v", want, asked, err)
+		}
+	}
+	if s, err := c.ServicesNamed(ctx, "web.shop"); err != nil || len(s) != 1 || s[0].ID != "shop/web" {
+		t.Errorf("the service web.shop: %v, %v", s, err)
+	}
+	if tasks, err := c.TasksOf(ctx, "web.shop"); err != nil || len(tasks) != 1 || tasks[0].Name != "web-1" {
+		t.Errorf("the tasks of web.shop: %v, %v", tasks, err)
+	}
+	for _, unknown := range []string{"wep", ""} {
+		if s, err := c.ServicesNamed(ctx, unknown); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the service %q: %v, %v", unknown, s, err)
 		}
 	}
 }

@@ -36,7 +36,11 @@ func (s *Starting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	Reply(w, nil, &StartingError{waits})
+	starts := &StartingError{waits}
+	mux := http.NewServeMux()
+	HandleHealth(mux, func() error { return nil }, func() error { return starts })
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { Reply(w, nil, starts) })
+	mux.ServeHTTP(w, r)
 }
 
 // StartingError says that an agent is there, but only starts.

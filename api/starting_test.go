@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +37,18 @@ func TestAnAgentThatStartsSaysWhatItWaitsFor(t *testing.T) {
 	var starts *StartingError
 	if !errors.As(err, &starts) || starts.Waits != "host 192.0.2.1 to let it join" {
 		t.Fatalf("after a while: %v", err)
+	}
+
+	ask := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		door.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, _ := ask("/healthz"); code != http.StatusOK {
+		t.Errorf("its health is answered with %d", code)
+	}
+	if code, says := ask("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(says, "192.0.2.1") {
+		t.Errorf("whether it is ready is answered with %d: %s", code, says)
 	}
 
 	// Who waits is told what it waits for, and is answered then.

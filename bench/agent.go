@@ -21,7 +21,7 @@ const restParts = 6
 
 // rest is the agent while nothing happens.
 type rest struct {
-	rss    int           // bytes
+	memory memory
 	engine int           // bytes, of the Docker engine beside it
 	cpu    []float64     // part of one processor, by part of the time
 	docker []float64     // that of the Docker engine
@@ -29,13 +29,45 @@ type rest struct {
 	writes float64       // to the kernel, over all passes
 }
 
+// memory is what an agent and the process of its store hold (RSS), in bytes. The program's own pages, which they share, count
+// for each.
+type memory struct{ agent, store int }
+
+func (w *world) memory() (m memory) {
+	agent := w.host.Agent().Pid()
+	for _, p := range w.withStore(agent) {
+		if rss := w.status(p, "VmRSS"); p == agent {
+			m.agent = rss
+		} else {
+			m.store += rss
+		}
+	}
+	return m
+}
+
+// row tells of it, with an aim for the agent's part.
+func (m memory) row(what, against string, by, aim int) Row {
+	return Row{What: "agent, " + what + ": memory (RSS), and its store's", Shoal: mb(m.agent) + ", and " + mb(m.store), Against: against,
+		Ratio: exactly(float64(m.agent) / float64(by)), Aim: "≤ " + mb(aim) + " without its store", Met: m.agent <= aim}
+}
+
+func mb(bytes int) string { return fmt.Sprintf("%.0f MB", float64(bytes)/1e6) }
+
+// full is the agent with ten tasks a service, at rest as with fewer.
+func (w *world) full(one rest) []Row {
+	w.fillTasks()
+	w.Logf("memory, just after: %s", mb(w.memory().agent))
+	return []Row{w.rest().memory.row(fmt.Sprintf("%s × %d tasks", services(w.fakes+1), manyTasks), mb(one.memory.agent)+" with 1 service", one.memory.agent, 250e6)}
+}
+
 // rest looks at the agent while nothing happens.
 func (w *world) rest() (r rest) {
 	w.Logf("the agent at rest, %s", services(w.fakes+1))
-	long := 30 * time.Second
+	settle, long := 15*time.Second, 30*time.Second
 	if w.quick {
-		long = 3 * time.Second
+		settle, long = time.Second, 3*time.Second
 	}
+	time.Sleep(settle) // it gives memory back some ten seconds after it came to rest
 	agent, engine := w.withStore(w.host.Agent().Pid()), w.host.Engine().Pid()
 	before := w.metrics()
 	a, e := w.processorTime(agent...), w.processorTime(engine)
@@ -55,9 +87,9 @@ func (w *world) rest() (r rest) {
 	} else { // they are rare: of those since it was started
 		r.pass = time.Duration(float64(time.Second) * after.seconds / after.passes)
 	}
-	for _, p := range agent {
-		r.rss += w.status(p, "VmRSS")
-	}
+	w.Logf("it allocated %.1f MB/s and collected %.0f times in %v; its objects take %.0f MB, in spans of %.0f MB", (after.allocated-before.allocated)/1e6/long.Seconds(),
+		after.collections-before.collections, long, after.objects/1e6, after.spans/1e6)
+	r.memory = w.memory()
 	r.engine = w.status(engine, "VmRSS")
 	return r
 }
@@ -90,9 +122,11 @@ func (w *world) withStore(agent int) []int {
 
 // metrics are some of the agent's.
 type metrics struct {
-	seconds, passes float64  // of full passes of the balancer
-	writes          float64  // to the kernel
-	facilities      []string // the lines that tell of writes
+	seconds, passes float64 // of full passes of the balancer
+	writes          float64 // to the kernel
+
+	allocated, collections, objects, spans float64  // of Go's heap: bytes since the start, collections, bytes of objects, and of the spans that they are in
+	facilities                             []string // the lines that tell of writes
 }
 
 func (w *world) metrics() metrics {
@@ -112,8 +146,12 @@ func (w *world) tryMetrics() (m metrics, err error) {
 	}
 	defer resp.Body.Close()
 	fields := map[string]*float64{
-		`shoal_reconcile_seconds_sum{full="yes",part="lb"}`:   &m.seconds,
-		`shoal_reconcile_seconds_count{full="yes",part="lb"}`: &m.passes,
+		`shoal_reconcile_duration_seconds_sum{full="true",part="lb"}`:   &m.seconds,
+		`shoal_reconcile_duration_seconds_count{full="true",part="lb"}`: &m.passes,
+		"go_memstats_alloc_bytes_total":                                 &m.allocated,
+		"go_gc_duration_seconds_count":                                  &m.collections,
+		"go_memstats_heap_alloc_bytes":                                  &m.objects,
+		"go_memstats_heap_inuse_bytes":                                  &m.spans,
 	}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
@@ -135,15 +173,10 @@ func (w *world) tryMetrics() (m metrics, err error) {
 
 // agent compares the agent at rest with one service and with ten thousand.
 func (w *world) agent(one, most rest) []Row {
-	mb := func(bytes int) string { return fmt.Sprintf("%.0f MB", float64(bytes)/1e6) }
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.0f ms", us(d)/1e3) }
-	idle := Row{What: "agent, 1 service: memory at rest (RSS, its etcd included)", Shoal: mb(one.rss),
-		Against: mb(one.engine) + ", the Docker engine", Ratio: exactly(float64(one.rss) / float64(one.engine)),
-		Aim: "≤ 80 MB", Met: one.rss <= 80e6}
 	return []Row{
-		idle,
-		{What: "agent, 10,000 services: memory at rest (RSS)", Shoal: mb(most.rss), Against: mb(one.rss) + " with 1 service",
-			Ratio: exactly(float64(most.rss) / float64(one.rss))},
+		one.memory.row("1 service", mb(one.engine)+", the Docker engine", one.engine, 80e6),
+		most.memory.row(fmt.Sprintf("10,000 services × %d tasks", fakeTasks), mb(one.memory.agent)+" with 1 service", one.memory.agent, 250e6),
 		one.processor("agent, 1 service").atMost(restAim, average(one.cpu)),
 		most.processor("agent, 10,000 services"),
 		{What: fmt.Sprintf("agent, 10,000 services: a full pass over the kernel's tables (%.0f writes)", most.writes),

@@ -28,7 +28,7 @@ type bench struct {
 
 // Options are about a run.
 type Options struct {
-	Part  string // "plane", "host", "cluster" or "socket", "" for all
+	Part  string // "plane", "host", "cluster", "socket" or "swarm", "" for all
 	Quick bool   // a few rounds only: to see that it works
 }
 
@@ -79,6 +79,7 @@ var parts = []section{
 	{"host", (*bench).oneHost},
 	{"cluster", (*bench).manyHosts},
 	{"socket", (*bench).sockets},
+	{"swarm", (*bench).swarms},
 }
 
 // Run measures what the options say, writes the table to table and how far it is to

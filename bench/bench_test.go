@@ -45,6 +45,14 @@ func TestRatioIsOfRatesAndByRound(t *testing.T) {
 	}
 }
 
+func TestGrowthIsThatOfOneSideBesideAnothers(t *testing.T) {
+	round := func(n time.Duration) [][]time.Duration { return [][]time.Duration{{n}} }
+	compared := turns{round(30), round(10), round(8), round(4)}
+	if got := compared.growth(0, 1, 2, 3); got != exactly(1.5) {
+		t.Errorf("three times as long, where the other takes twice as long: got %v, want 1.5", got)
+	}
+}
+
 func TestSidesAreAskedInTurns(t *testing.T) {
 	var order strings.Builder
 	ask := func(name string) side {

@@ -21,7 +21,8 @@ import (
 	"shoal/lb/socket"
 )
 
-// flatAim is how much longer connect() may take with many services than with one.
+// flatAim is how much longer connect() may take with many services than with one: always to the same VIP, or,
+// where another is picked each time, than a connection straight to one of as many tasks, which takes longer too.
 const flatAim = 1.05
 
 // connector makes connections to VIPs of a rig whose connections are led in connect(). All tasks' addresses are
@@ -51,7 +52,7 @@ func (b *bench) connects() []Row {
 	for _, r := range rigs {
 		toSame = append(toSame, b.within(r.group, r.connect(func(int) netip.Addr { return fakeVIP(r.services / 2) })))
 		toAny = append(toAny, b.within(r.group, r.connect(fakeVIP)))
-		straight = append(straight, b.within(b.home, r.connect(func(i int) netip.Addr { return nth(fakeAddrs[0], i) })))
+		straight = append(straight, b.within(b.home, r.connect(func(i int) netip.Addr { return fakeAddr(i, 0) })))
 	}
 	t := b.compare(slices.Concat(toSame, toAny, straight)...)
 	b.leaveGroups()
@@ -66,7 +67,10 @@ func (b *bench) connects() []Row {
 		if i > 0 {
 			label := fmt.Sprintf("connect(), from 1 to %s, p50: ", services(r.services))
 			same = append(same, Row{What: label + "always to the same VIP", Shoal: µs(i), Against: µs(0) + " with 1", Ratio: t.times(i, 0)}.atMostTimes(flatAim))
-			other = append(other, Row{What: label + "to a VIP picked from all", Shoal: µs(any + i), Against: µs(any) + " with 1", Ratio: t.times(any+i, any)}.atMostTimes(flatAim))
+			other = append(other,
+				Row{What: label + "to a VIP picked from all", Shoal: µs(any + i), Against: µs(any) + " with 1", Ratio: t.times(any+i, any)},
+				Row{What: label + "straight to a task picked from as many", Shoal: µs(direct + i), Against: µs(direct) + " with 1", Ratio: t.times(direct+i, direct)},
+				Row{What: label + "the first of these beside the second", Ratio: t.growth(any+i, any, direct+i, direct)}.atMostTimes(flatAim))
 		}
 	}
 	return slices.Concat(rows, same, other)
@@ -129,7 +133,7 @@ func (b *bench) newConnector(n int) *connector {
 	r.verify(n)
 	b.must("listen for all tasks", r.do(r.listen))
 	c := &caller{bench: b, thread: r.thread}
-	path{c, netip.Addr{}, netip.AddrPortFrom(fakeVIP(n-1), port)}.mustLead(nth(fakeAddrs[0], n-1), nth(fakeAddrs[1], n-1))
+	path{c, netip.Addr{}, netip.AddrPortFrom(fakeVIP(n-1), port)}.mustLead(fakeAddr(n-1, 0), fakeAddr(n-1, 1))
 	b.must("take the connection", r.do(func() error { return r.take(-1) }))
 	return r
 }
@@ -140,8 +144,8 @@ func (r *connector) listen() error {
 	if err != nil {
 		return err
 	}
-	for _, first := range fakeAddrs {
-		to := netip.PrefixFrom(netip.MustParseAddr(first), 16)
+	for task := range fakeTasks {
+		to := netip.PrefixFrom(fakeAddr(0, task), 16)
 		if err := netlink.RouteAdd(&netlink.Route{
 			LinkIndex: lo.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
 			Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)},

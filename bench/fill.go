@@ -18,22 +18,25 @@ import (
 // fakeNode is the host that the services without containers are said to be on.
 const fakeNode = "elsewhere"
 
-// fakeTasks is how many tasks each of those services has.
-const fakeTasks = 2
+// fakeTasks is how many tasks each of those services has, and manyTasks how many it has in the end.
+const (
+	fakeTasks = 2
+	manyTasks = 10
+)
 
-// fakeAddrs are where its tasks are: nobody has these addresses.
-var fakeAddrs = [fakeTasks]string{"10.200.0.0", "10.201.0.0"}
+// fakeAddr is where a task of the i-th of them is: nobody has these addresses.
+func fakeAddr(i, task int) netip.Addr { return nth(fmt.Sprintf("10.%d.0.0", 200+task), i) }
 
 // fake is the container of a task of the i-th service without containers.
 func fake(i, task int, state model.State) model.Container {
 	id := fmt.Sprintf("s%05d-%d", i, task)
-	addr := nth(fakeAddrs[task], i)
+	addr := fakeAddr(i, task)
 	return model.Container{
 		ID: id, Name: id, Node: fakeNode, Stack: model.DefaultStack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
 		Tasks: []model.Task{{
 			Service: fakeID(i), Node: fakeNode, Container: id, Name: id, Addr: addr, State: state,
 			Since: time.Unix(1, 0), Started: time.Unix(1, 0), Weight: 1,
-			Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr"},
+			Spec: &model.Spec{Mode: model.ModeVIP, Scheduler: "rr"},
 		}},
 	}
 }
@@ -75,13 +78,38 @@ func (w *world) fill(n int) {
 		puts = append(puts, w.put("services/"+id.String(), catalog.ServiceRecord{VIP: vip, Created: time.Unix(1, 0)}),
 			w.put("vips/"+vip.String(), id))
 	}
-	for batch := range slices.Chunk(puts, 120) { // etcd takes 128 in one transaction
-		_, err := w.etcd.Txn(context.Background()).Then(batch...).Commit()
-		w.must("write services into the store", err)
-	}
+	w.write(puts)
 	w.awaitFakes()
 	if n > had {
 		w.Logf("%d services more, from the store to the kernel: %.1f s", n-had, time.Since(start).Seconds())
+	}
+}
+
+// fillTasks gives each service without containers manyTasks, and waits until the kernel has those of the last one.
+func (w *world) fillTasks() {
+	start := time.Now()
+	var puts []clientv3.Op
+	for i := range w.fakes {
+		for task := fakeTasks; task < manyTasks; task++ {
+			puts = append(puts, w.putFake(i, task, model.Running))
+		}
+	}
+	w.write(puts)
+	last := fakeVIP(w.fakes - 1)
+	lab.Eventually(w, waitLimit, fmt.Sprintf("the kernel has %d tasks of the last service", manyTasks), func() error {
+		if got := w.rotation(last); got != manyTasks {
+			return fmt.Errorf("it has %d", got)
+		}
+		return nil
+	})
+	w.Logf("%d tasks more, from the store to the kernel: %.1f s", len(puts), time.Since(start).Seconds())
+}
+
+// write puts records into the store.
+func (w *world) write(puts []clientv3.Op) {
+	for batch := range slices.Chunk(puts, 120) { // etcd takes 128 in one transaction
+		_, err := w.etcd.Txn(context.Background()).Then(batch...).Commit()
+		w.must("write services into the store", err)
 	}
 }
 

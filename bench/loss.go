@@ -103,8 +103,8 @@ func (w *wake) lose(l loss) (led, plain known) {
 	vip := w.a.vip(mortal, 1)
 	w.a.awaitRotation(vip, 1)
 	var waitLed, waitPlain func(time.Time) known
-	w.inside(func() { waitLed = w.waiter(w.led, w.client.path(vip, port), l.limit, w.task) })
-	w.outside(func() { waitPlain = w.waiter(w.plain, w.client.path(vip, port), l.limit, vip) })
+	w.inside(func() { waitLed = w.waiterTo(w.led, w.client.path(vip, port), l.limit, w.task) })
+	w.outside(func() { waitPlain = w.waiterTo(w.plain, w.client.path(vip, port), l.limit, vip) })
 	var waiting sync.WaitGroup
 	begun := time.Now()
 	waiting.Go(func() { led = waitLed(begun) })
@@ -114,11 +114,17 @@ func (w *wake) lose(l loss) (led, plain known) {
 	return led, plain
 }
 
-// waiter connects by a path, which is to go to that address, and returns what waits until the connection is
-// closed.
-func (w *wake) waiter(on *thread, p path, limit time.Duration, to netip.Addr) func(since time.Time) known {
+// waiterTo is [bench.waiter] of a path that is to go to that address.
+func (w *wake) waiterTo(on *thread, p path, limit time.Duration, to netip.Addr) func(since time.Time) known {
+	wait := w.waiter(on, p, limit)
+	p.mustLead(to)
+	return wait
+}
+
+// waiter connects by a path, and returns what waits until the connection is closed.
+func (b *bench) waiter(on *thread, p path, limit time.Duration) func(since time.Time) known {
 	fd := -1
-	lab.Eventually(w, waitLimit, "the task of "+mortal+" answers", func() error {
+	lab.Eventually(b, waitLimit, "the task of "+mortal+" answers", func() error {
 		return on.do(func() (err error) {
 			if fd, err = p.dial(limit); err != nil {
 				return err
@@ -129,7 +135,6 @@ func (w *wake) waiter(on *thread, p path, limit time.Duration, to netip.Addr) fu
 			return err
 		})
 	})
-	p.mustLead(to)
 	return func(since time.Time) (k known) {
 		_ = on.do(func() error {
 			defer unix.Close(fd)

@@ -76,6 +76,17 @@ func (t turns) ratio(ours, other int) spread {
 // times is the ratio of the times of two sides, which is the other way round.
 func (t turns) times(ours, other int) spread { return t.ratio(other, ours) }
 
+// growth is how much slower a side has become beside how much slower another has: 1 where
+// what slows them down, such as more addresses, does so alike.
+func (t turns) growth(now, before, otherNow, otherBefore int) spread {
+	var all []float64
+	took := func(side, round int) float64 { return float64(percentile(t[side][round], 50)) }
+	for round := range t[now] {
+		all = append(all, took(now, round)/took(before, round)*took(otherBefore, round)/took(otherNow, round))
+	}
+	return spreadOf(all)
+}
+
 // contest is what two paths were found to do.
 type contest struct{ kept, once, first, bulk turns }
 

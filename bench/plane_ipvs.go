@@ -55,7 +55,7 @@ func (l *ipvsLook) vips() (map[netip.Addr]bool, error) {
 	return all, err
 }
 
-// mark is that of a VIP's virtual service. A VIP keeps it for as long as its host is up.
+// mark is that of a VIP's virtual service, which it keeps for as long as its host is up; 0: it has none.
 func (l *ipvsLook) mark(vip netip.Addr) (uint32, error) {
 	if m := l.marks[vip]; m != 0 {
 		return m, nil
@@ -65,16 +65,15 @@ func (l *ipvsLook) mark(vip netip.Addr) (uint32, error) {
 		return 0, err
 	}
 	m := held[ipset.Addr(vip)]
-	if m == 0 {
-		return 0, fmt.Errorf("the kernel has no mark for %s", vip)
+	if m != 0 {
+		l.marks[vip] = m
 	}
-	l.marks[vip] = m
 	return m, nil
 }
 
 func (l *ipvsLook) rotation(vip netip.Addr) (n int, err error) {
 	mark, err := l.mark(vip)
-	if err != nil {
+	if err != nil || mark == 0 {
 		return 0, err
 	}
 	found, err := l.Destinations(mark)
@@ -82,6 +81,9 @@ func (l *ipvsLook) rotation(vip netip.Addr) (n int, err error) {
 		if d.Weight > 0 {
 			n++
 		}
+	}
+	if n == 0 {
+		delete(l.marks, vip) // its service may be made anew, with another one
 	}
 	return n, err
 }
@@ -91,6 +93,9 @@ func (l *ipvsLook) rotation(vip netip.Addr) (n int, err error) {
 func (l *ipvsLook) rules(chain string, n int, addr, like, _ netip.Addr) (string, error) {
 	delete(l.marks, like) // it may have been made anew
 	mark, err := l.mark(like)
+	if err == nil && mark == 0 {
+		err = fmt.Errorf("the kernel has no mark for %s", like)
+	}
 	var s strings.Builder
 	fmt.Fprintf(&s, "*mangle\n:%s - [0:0]\n", chain)
 	for i := range n - 1 {

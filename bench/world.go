@@ -62,7 +62,8 @@ func (b *bench) oneHost() {
 	b.add(w.dns())
 	b.add(w.agent(rest[1], rest[10_000]))
 	b.add(w.restarts())
-	b.add(w.rules())
+	b.add(w.full(rest[1]))
+	b.add(w.rules()) // the last: it ends the agent
 }
 
 func newWorld(b *bench) *world {

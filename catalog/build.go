@@ -107,7 +107,7 @@ func (r *records) service(id model.ServiceID) *model.Service {
 			newest = t
 		}
 	}
-	s.Spec = newest.Spec
+	s.Spec = *newest.Spec
 	if s.Spec.Mode == model.ModeVIP {
 		s.VIP = rec.VIP
 	}

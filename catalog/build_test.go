@@ -30,7 +30,7 @@ func ctr(node, id, addr string, services ...string) model.Container {
 			panic(err)
 		}
 		c.Tasks = append(c.Tasks, model.Task{Service: sid, Node: node, Container: id, Name: c.Name, Addr: c.Addrs[0],
-			State: model.Running, Since: epoch, Weight: 1, Started: epoch, Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr"}})
+			State: model.Running, Since: epoch, Weight: 1, Started: epoch, Spec: &model.Spec{Mode: model.ModeVIP, Scheduler: "rr"}})
 	}
 	return c
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shoal/internal/health"
 	"shoal/model"
 	"shoal/store/etcd"
 
@@ -28,6 +29,7 @@ type Options struct {
 	Rest       time.Duration         // how long a VIP is for nobody else after the last task of the service that had it; 0: not at all
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
+	Health     *health.State         // has the loop watched that builds Snapshots; nil: nobody does
 
 	// Run tells apart two machines with the same name and state: it is the same
 	// each time an agent starts on one, until the machine is booted anew; "": they
@@ -41,6 +43,10 @@ type Options struct {
 	// RemoveServer takes the vote of a host in the store before RemoveNode
 	// forgets the host; nil: hosts do not serve the store.
 	RemoveServer func(ctx context.Context, node string) error
+
+	// Applies says that [Catalog.Applied] is called: other hosts are told of a task that comes into
+	// rotation after that. If not, they are told at once.
+	Applies bool
 
 	// Settle is how long the first Snapshot waits after the cluster's state was read from
 	// etcd. It is for a store that was restored from a backup: the other hosts write
@@ -93,6 +99,9 @@ type Catalog struct {
 	run        agentRecord                // this run; its Since is zero until that is known
 	other      *agentRecord               // the run of another host of this name, which came first
 	local      ownList
+	opening    map[string]opening   // containers of this host, by ID, that the other hosts are told of later
+	applied    uint64               // revision of the newest Snapshot that the data plane has
+	listDue    bool                 // local is to begin another generation once there are no such containers
 	hostLists  map[string]*hostList // by name
 	lacking    map[string]time.Time // key -> since when it is kept though etcd, put back to an older state, has it no more
 	held       time.Time            // when hostLists took what was known before such a state
@@ -145,6 +154,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		mailboxes:  map[chan *model.Snapshot]struct{}{},
 		run:        agentRecord{Run: o.Run},
 		local:      ownList{changed: make(chan struct{}, 1)},
+		opening:    map[string]opening{},
 		hostLists:  map[string]*hostList{},
 		lacking:    map[string]time.Time{},
 	}
@@ -172,9 +182,9 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 }
 
 // SetLocal tells what the engine of this host says, the whole of it. It is in
-// the next Snapshot at once, and in etcd as soon as that is possible. What its
-// containers point to, addresses and tasks, and its resting addresses must not be
-// changed afterwards.
+// the next Snapshot at once, and in etcd as soon as that is possible: a task that comes into
+// rotation, once the data plane has it ([Options].Applies). What its containers point to,
+// addresses and tasks, and its resting addresses must not be changed afterwards.
 func (c *Catalog) SetLocal(l model.Local) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,13 +199,15 @@ func (c *Catalog) setLocal(l model.Local) {
 	}
 	changed := !c.localKnown
 	for i := range l.Containers {
-		delete(gone, l.Containers[i].ID)
 		ctr := bounded(l.Containers[i])
+		c.noteOpening(gone[ctr.ID], &ctr)
+		delete(gone, ctr.ID)
 		if c.records.putContainer(ctr) && c.wantContainer(&ctr) {
 			changed = true
 		}
 	}
 	for id := range gone {
+		delete(c.opening, id)
 		c.records.deleteContainer(node, id)
 		if _, wanted := c.want[taskKey(node, id)]; wanted {
 			delete(c.want, taskKey(node, id))
@@ -203,7 +215,7 @@ func (c *Catalog) setLocal(l model.Local) {
 		}
 	}
 	if changed {
-		c.local.next()
+		c.listChanges()
 	}
 	c.records.setNetworks(l.Networks)
 	c.records.setResting(l.Resting)
@@ -265,6 +277,28 @@ func (c *Catalog) RestoreLocal() bool {
 	}
 	c.setLocal(l)
 	return true
+}
+
+// Recorded are the tasks of a container of this host as SetLocal last told them, or,
+// before it did, as they were when they were last written, in etcd or else on disk. The
+// caller must not change them.
+func (c *Catalog) Recorded(id string) []model.Task {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	node := c.o.Self.Name
+	if c.localKnown {
+		if ctr := c.records.containers[node][id]; ctr != nil {
+			return ctr.Tasks
+		}
+		return nil
+	}
+	if ctr, there := c.inEtcd[taskKey(node, id)]; there {
+		return ctr.Tasks
+	}
+	if c.cached != nil {
+		return c.cached.containers[model.ContainerKey{Node: node, ID: id}].Tasks
+	}
+	return nil
 }
 
 // Close stops the catalog. This host's records stay in etcd: an agent that stops

@@ -368,9 +368,17 @@ func TestRestoreLocal(t *testing.T) {
 	before := a.Snapshot()
 	a.Close()
 	a = open(t, "a", dir, kept)
+	recorded := func(when string) {
+		t.Helper()
+		if is := a.Recorded("1"); len(is) != 1 || is[0].State != model.Running || !is[0].Started.Equal(epoch) || a.Recorded("2") != nil {
+			t.Errorf("%s, recorded are %+v, and of no container %+v", when, is, a.Recorded("2"))
+		}
+	}
+	recorded("before the engine answers")
 	if !a.RestoreLocal() {
 		t.Fatal("nothing to restore")
 	}
+	recorded("while the engine is away")
 	settled(t, a)
 	if !same(before, a.Snapshot()) {
 		t.Errorf("before %+v, after %+v", before, a.Snapshot())

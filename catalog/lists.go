@@ -60,7 +60,7 @@ func (c *Catalog) edition() (e Edition) {
 		return Edition{}
 	}
 	e.Generation = c.local.generation
-	if len(c.drift(c.lease)) == 0 && isClosed(c.listed) {
+	if len(c.opening) == 0 && len(c.drift(c.lease)) == 0 && isClosed(c.listed) {
 		e.Stored, e.Cluster = c.local.revision, c.cluster
 	}
 	return e
@@ -72,12 +72,12 @@ func (c *Catalog) holds(e Edition) bool {
 	return e.Stored != 0 && isClosed(c.listed) && c.seen >= e.Stored && (e.Cluster == 0 || e.Cluster == c.cluster)
 }
 
-// List is this host's list.
+// List is this host's list. While a task is to be told later, there is none to give.
 func (c *Catalog) List() (List, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := List{Node: c.o.Self.Name, Edition: c.edition()}
-	if l.Generation == 0 {
+	if l.Generation == 0 || len(c.opening) > 0 {
 		return l, ErrNoList
 	}
 	for id, ctr := range c.records.containers[l.Node] {

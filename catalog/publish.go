@@ -12,15 +12,25 @@ import (
 // change waits longer than this for it.
 const publishPause = 250 * time.Millisecond
 
+// stuckAfter is how long the building of a Snapshot may take.
+const stuckAfter = 2 * time.Minute
+
 // publish builds a Snapshot whenever the records changed: at once after a quiet
 // time, and in a burst with pauses that grow with what building costs, so that
 // a burst becomes a few Snapshots.
 func (c *Catalog) publish(ctx context.Context) {
+	heart := c.o.Health.Watch("catalog", stuckAfter)
+	defer heart.Stop()
+	beat, stop := heart.Tick()
+	defer stop()
 	fallback := time.After(c.o.cacheAfter)
 	for {
+		heart.Beat()
 		select {
 		case <-ctx.Done():
 			return
+		case <-beat:
+			continue
 		case <-fallback:
 			c.useCache()
 		case <-c.changed:
@@ -45,6 +55,7 @@ func (c *Catalog) publishOnce() {
 	prev := c.snapshot.Load()
 	s := build(prev, c.self, c.records, c.records.takeChanges())
 	c.cached = nil
+	c.noteBuilt(s.Revision)
 	if s == prev {
 		return
 	}

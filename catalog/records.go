@@ -208,7 +208,7 @@ func (r *records) viewContainer(c *model.Container) *model.Container {
 
 // putContainer tells whether the container was not there, or not like this.
 func (r *records) putContainer(ctr model.Container) bool {
-	share(&ctr)
+	r.share(&ctr)
 	old := r.containers[ctr.Node][ctr.ID]
 	if ctr.Node != r.self {
 		noteDrains(&ctr, old, time.Now().UTC())
@@ -239,9 +239,9 @@ func (r *records) putContainer(ctr model.Container) bool {
 	return true
 }
 
-// share has a container use the strings that others have: of a hundred thousand tasks
-// most are alike, and each record that is read has strings of its own.
-func share(c *model.Container) {
+// share has a container use the strings and Specs that others have: of a hundred thousand
+// tasks most are alike, and each record that is read has its own.
+func (r *records) share(c *model.Container) {
 	intern := func(s *string) { *s = unique.Make(*s).Value() }
 	intern(&c.Node)
 	intern(&c.Stack)
@@ -253,8 +253,23 @@ func share(c *model.Container) {
 		}
 		intern(&t.Service.Stack)
 		intern(&t.Service.Name)
-		intern(&t.Spec.Scheduler)
+		t.Spec = r.specLike(t)
 	}
+}
+
+// specLike is the Spec of another task of the service if that is the same, else the task's own.
+func (r *records) specLike(t *model.Task) *model.Spec {
+	if t.Spec == nil { // the record lacks it
+		return &model.Spec{}
+	}
+	if others := r.tasks[t.Service]; len(others) > 0 {
+		for i := range others[0].Tasks {
+			if o := &others[0].Tasks[i]; o.Service == t.Service && o.Spec.Equal(t.Spec) {
+				return o.Spec
+			}
+		}
+	}
+	return t.Spec
 }
 
 // noteDrains notes when this host came to know that tasks of another one drain, if

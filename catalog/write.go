@@ -231,7 +231,7 @@ func (c *Catalog) sync(ctx context.Context, lease clientv3.LeaseID) (again time.
 	}
 }
 
-// drift is what has to be written for etcd to hold what it should of this host.
+// drift is what has to be written for etcd to hold what it should of this host by now.
 func (c *Catalog) drift(lease clientv3.LeaseID) []clientv3.Op {
 	var ops []clientv3.Op
 	for key, sum := range c.want {
@@ -239,7 +239,7 @@ func (c *Catalog) drift(lease clientv3.LeaseID) []clientv3.Op {
 		if strings.HasPrefix(key, tasksRoot) {
 			want.lease = lease
 		}
-		if c.have[key] != want {
+		if _, later := c.opening[strings.TrimPrefix(key, taskKey(c.o.Self.Name, ""))]; !later && c.have[key] != want {
 			ops = append(ops, clientv3.OpPut(key, c.value(key), clientv3.WithLease(want.lease)))
 		}
 	}

@@ -62,7 +62,7 @@
 // In: the other hosts' names and addresses. Out: a verdict on each
 // ([Liveness.States]), with its reason, formed by this host from what it sees
 // itself. Each host asks each other host's agent twice a second over the
-// encrypted gossip of memberlist; of more than 100, each less often, and 200 a second in
+// encrypted gossip of memberlist; of more than 40, each less often, and 80 a second in
 // all. There the first to find one silent tells the others (silent.go). Where the agent is silent, the host is
 // asked: a refused TCP connection or an answered ICMP echo shows that it
 // runs, and its tasks with it, though its agent may be restarting. Only a host
@@ -75,7 +75,7 @@
 // containers is the last ([Generation]), so that others can fetch it.
 //
 // What strangers can make the gossip port hold is bounded: its connections are by
-// mutual TLS, see streams.go.
+// mutual TLS, see port.go and streams.go.
 //
 // The package owns files in its folder and two ports, and nothing in the
 // kernel. It knows nothing of containers, tasks and etcd.

@@ -119,13 +119,12 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 // startGossip opens the gossip port.
 func startGossip(o LivenessOptions, d *delegate) (*memberlist.Memberlist, error) {
 	c := gossipConfig(o, d)
-	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger})
+	g, err := newGossipPort(o)
 	var ml *memberlist.Memberlist
 	if err == nil {
-		s := newStreams(o, t)
-		c.Transport = s
+		c.Transport = g
 		if ml, err = memberlist.Create(c); err != nil {
-			err = errors.Join(err, s.Shutdown())
+			err = errors.Join(err, g.Shutdown())
 		}
 	}
 	if err != nil {

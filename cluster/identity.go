@@ -32,6 +32,9 @@ type Host struct {
 	Node string     // its name, a DNS label
 	Addr netip.Addr // the other hosts reach it by this
 	Log  *slog.Logger
+
+	// Settings have to be those of the cluster that it joins, and of those that join by it.
+	Settings model.Settings
 }
 
 func (h *Host) check() error {
@@ -54,6 +57,9 @@ func (h *Host) check() error {
 func usable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a.Zone() == ""
 }
+
+// Certificate is this host's own now, with its key. It is renewed from time to time.
+func (id *Identity) Certificate() *tls.Certificate { return id.cert.Load() }
 
 // Files are the paths of an identity's PEM files, for servers that want files.
 // Renewal replaces Cert and leaves Key and CA as they are.
@@ -107,7 +113,7 @@ func create(h Host, now func() time.Time) (*Identity, error) {
 	if err := h.check(); err != nil {
 		return nil, fmt.Errorf("make a cluster: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(h.Dir, certFile)); err == nil {
+	if joined, _ := Joined(h.Dir); joined {
 		return nil, fmt.Errorf("make a cluster: %s already holds the certificate of one; move the folder away to leave that", h.Dir)
 	}
 	a, gossip, err := restored(h.Dir)
@@ -129,6 +135,15 @@ func create(h Host, now func() time.Time) (*Identity, error) {
 		return nil, err
 	}
 	return a.saveFirst(h, cert, key, gossip, now)
+}
+
+// Joined tells whether a folder has a host's identity: it has made a cluster, or joined one.
+func Joined(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, certFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // saveFirst makes the identity of a host that needed none to admit it.
@@ -314,6 +329,12 @@ func (id *Identity) CAFingerprint() string { return id.caSum.String() }
 
 // Expires is when this host's certificate ends.
 func (id *Identity) Expires() time.Time { return id.leaf().NotAfter }
+
+// RenewalDue is when this host's certificate has to be renewed, which is tried from then on.
+func (id *Identity) RenewalDue() time.Time { return renewalDue(id.leaf()) }
+
+// CAExpires is when the certificate of the cluster's CA ends.
+func (id *Identity) CAExpires() time.Time { return id.ca.NotAfter }
 
 // Ended tells that this host's certificate has ended, so that no other host lets
 // it in, and that it cannot make itself a new one, as a host with the CA's key can.

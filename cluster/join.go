@@ -25,6 +25,8 @@ type joinRequest struct {
 	Addr   netip.Addr `json:"addr"`
 	CSR    []byte     `json:"csr"`    // DER
 	Secret []byte     `json:"secret"` // of the token
+
+	Settings model.Settings `json:"settings,omitempty"`
 }
 
 type joinResponse struct {
@@ -85,7 +87,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, err := s.admit(w, r, q, secret, pub)
-	taken := new(addrTakenError)
+	taken, differ := new(addrTakenError), new(model.SettingsError)
 	switch {
 	case answer != nil:
 		s.guesses.giveBack(from)
@@ -101,6 +103,8 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusConflict, fmt.Sprintf(
 			"the address %s is that of host %s already; join from another with --advertise, or, if that host is gone for good, run: shoal node rm %[2]s",
 			taken.addr, taken.node), err, log...)
+	case errors.As(err, &differ):
+		s.refuse(w, r, http.StatusUnprocessableEntity, differ.Error(), nil, log...)
 	case errors.Is(err, errKeyRevoked):
 		s.refuse(w, r, http.StatusGone, "the host was removed from the cluster; it needs a new key to come back", err, log...)
 	default:
@@ -118,6 +122,9 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, q joinRequest, se
 	// Only for one that may join the cluster is opened, and only it is told which
 	// hosts there are.
 	if _, err := s.o.Registry.examine(r.Context(), secret, member); err != nil {
+		return nil, err
+	}
+	if err := s.id.host.Settings.Agree(q.Settings, s.id.Node(), q.Node); err != nil {
 		return nil, err
 	}
 	if s.o.Open != nil {
@@ -147,7 +154,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, q joinRequest, se
 // server at an address of one of its hosts. The cluster is known by the
 // fingerprint in the token, before anything is said to it. If the answer is
 // lost, Join can be called again: the key that was admitted is kept. A host
-// whose certificate ended, or that was removed, comes back by a new token.
+// whose certificate ended, or that was removed, comes back by a new token. Where a setting
+// of the host is not the cluster's, the error is [ErrSettings].
 func Join(ctx context.Context, h Host, server netip.AddrPort, token string) (*Identity, *Welcome, error) {
 	return join(ctx, h, server, token, time.Now)
 }
@@ -237,7 +245,7 @@ func askToJoin(ctx context.Context, h Host, server netip.AddrPort, ca fingerprin
 	if err != nil {
 		return nil, err
 	}
-	body := encode(joinRequest{Node: h.Node, Addr: h.Addr, CSR: csr, Secret: s[:]})
+	body := encode(joinRequest{Node: h.Node, Addr: h.Addr, CSR: csr, Secret: s[:], Settings: h.Settings})
 	ask := func(server netip.AddrPort) (*joinResponse, error) {
 		transport := &http.Transport{
 			DialContext:       dialFrom(h.Addr).DialContext,
@@ -327,6 +335,14 @@ type remoteError struct {
 }
 
 func (e *remoteError) Error() string { return e.text }
+
+// Is tells whether the refusal was for settings: [ErrSettings].
+func (e *remoteError) Is(target error) bool {
+	return target == ErrSettings && e.code == http.StatusUnprocessableEntity
+}
+
+// ErrSettings says that a host was refused as its settings are not the cluster's.
+var ErrSettings = errors.New("settings differ from the cluster's")
 
 // call makes a request of another host's server and decodes its answer.
 func call(ctx context.Context, c *http.Client, method string, server netip.AddrPort, path string, body []byte, answer any) error {

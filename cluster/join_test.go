@@ -136,7 +136,7 @@ func TestJoinIsRefused(t *testing.T) {
 		_, s, _ := parseToken(b.token(0, 1))
 		key, _ := newKey()
 		csr, _ := newCSR(key)
-		code, text := post(t, b, "127.0.1.30", encode(joinRequest{"c", netip.MustParseAddr("127.0.1.31"), csr, s[:]}))
+		code, text := post(t, b, "127.0.1.30", encode(joinRequest{"c", netip.MustParseAddr("127.0.1.31"), csr, s[:], ""}))
 		if code != 403 || !strings.Contains(text, "127.0.1.30") || !strings.Contains(text, "--advertise") {
 			t.Errorf("answer: %d %s", code, text)
 		}
@@ -310,7 +310,7 @@ func TestGuessingTokensIsSlowForWhoGuesses(t *testing.T) {
 	csr, _ := newCSR(key)
 	guess := func() int {
 		s := newSecret()
-		code, _ := post(t, b, "127.0.1.66", encode(joinRequest{"x", netip.MustParseAddr("127.0.1.66"), csr, s[:]}))
+		code, _ := post(t, b, "127.0.1.66", encode(joinRequest{"x", netip.MustParseAddr("127.0.1.66"), csr, s[:], ""}))
 		return code
 	}
 	for i := range guessBurst {
@@ -481,18 +481,18 @@ func TestDecodeJoin(t *testing.T) {
 		name, want string
 		q          joinRequest
 	}{
-		{"good", "", joinRequest{"b", addr, good, s}},
-		{"IPv6", "", joinRequest{"b", netip.MustParseAddr("2001:db8::1"), good, s}},
-		{"no name", "empty name", joinRequest{"", addr, good, s}},
-		{"a name that is no label", "only a-z", joinRequest{"b.c", addr, good, s}},
-		{"a name with a slash", "only a-z", joinRequest{"b/../a", addr, good, s}},
-		{"no address", "none that a host", joinRequest{"b", netip.Addr{}, good, s}},
-		{"any address", "none that a host", joinRequest{"b", netip.IPv4Unspecified(), good, s}},
-		{"a mapped address", "none that a host", joinRequest{"b", netip.MustParseAddr("::ffff:10.0.0.1"), good, s}},
-		{"a short secret", "no token's secret", joinRequest{"b", addr, good, s[1:]}},
-		{"no CSR", "certificate request", joinRequest{"b", addr, nil, s}},
-		{"another curve", "P-256", joinRequest{"b", addr, big, s}},
-		{"a key that is not held", "does not prove", joinRequest{"b", addr, forged, s}},
+		{"good", "", joinRequest{"b", addr, good, s, ""}},
+		{"IPv6", "", joinRequest{"b", netip.MustParseAddr("2001:db8::1"), good, s, ""}},
+		{"no name", "empty name", joinRequest{"", addr, good, s, ""}},
+		{"a name that is no label", "only a-z", joinRequest{"b.c", addr, good, s, ""}},
+		{"a name with a slash", "only a-z", joinRequest{"b/../a", addr, good, s, ""}},
+		{"no address", "none that a host", joinRequest{"b", netip.Addr{}, good, s, ""}},
+		{"any address", "none that a host", joinRequest{"b", netip.IPv4Unspecified(), good, s, ""}},
+		{"a mapped address", "none that a host", joinRequest{"b", netip.MustParseAddr("::ffff:10.0.0.1"), good, s, ""}},
+		{"a short secret", "no token's secret", joinRequest{"b", addr, good, s[1:], ""}},
+		{"no CSR", "certificate request", joinRequest{"b", addr, nil, s, ""}},
+		{"another curve", "P-256", joinRequest{"b", addr, big, s, ""}},
+		{"a key that is not held", "does not prove", joinRequest{"b", addr, forged, s, ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, _, pub, err := decodeJoin(encode(tt.q))
@@ -514,7 +514,7 @@ func FuzzDecodeJoin(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(encode(joinRequest{"b", netip.MustParseAddr("10.0.0.1"), csr, make([]byte, secretBytes)}))
+	f.Add(encode(joinRequest{"b", netip.MustParseAddr("10.0.0.1"), csr, make([]byte, secretBytes), ""}))
 	f.Add([]byte(`{"node":"b","addr":"fe80::1%eth0"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		q, _, pub, err := decodeJoin(body)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 // LivenessOptions say who asks whom.
@@ -53,6 +54,7 @@ type Liveness struct {
 	peers map[string]*peer
 	met   map[string]netip.Addr // who is in gossip, by name -> where
 	joins int                   // that are under way
+	paced *rate.Limiter         // those of peers that are alive, or heard by UDP
 
 	called      int // how many hosts were called silent since calledSince
 	calledSince time.Time
@@ -104,6 +106,7 @@ func StartLiveness(o LivenessOptions) (*Liveness, error) {
 		peers:   map[string]*peer{},
 		met:     map[string]netip.Addr{},
 		verdict: make(chan struct{}),
+		paced:   newPace(),
 	}
 	var err error
 	if l.ml, err = startGossip(o, &delegate{l}); err != nil {
@@ -253,7 +256,7 @@ func (l *Liveness) watch(ctx context.Context, p *peer, first time.Duration) {
 			l.send(encode(silentMessage{1, l.o.Node, whySilent, p.name}), nil)
 		}
 		if r.agent || r.host {
-			l.meet(ctx, p)
+			l.meet(ctx, p, r.agent)
 		}
 		due = time.Now().Add(wait)
 		select {
@@ -304,20 +307,30 @@ func (l *Liveness) round(ctx context.Context, p *peer, calmly bool) (r round, rt
 	return r, 0
 }
 
-// maxJoins is how many peers are joined at a time. Of the others gossip tells
-// meanwhile: a join tells each side of all that the other knows. A host that starts
-// among a thousand would else make a connection to each of them at once, and so
-// would all of them, if they start together.
-const maxJoins = 8
+// A join tells each side of all that the other knows, and gossip tells of the
+// others. A host that starts among a thousand would else make a connection to each
+// of them, and so would all of them, if they start together.
+const (
+	maxJoins   = 8           // how many peers are joined at a time
+	firstJoins = 3           // of peers that are alive or heard by UDP, after which there is
+	joinPause  = time.Second // from one to the next
+)
+
+func newPace() *rate.Limiter { return rate.NewLimiter(rate.Every(joinPause), firstJoins) }
 
 // meet joins the gossip of a peer that is dead or not in ours: memberlist
 // forgets the dead, and both sides of a healed partition have to be told of
 // each other. Where UDP is lost on the way, this is also how its agent is heard.
-func (l *Liveness) meet(ctx context.Context, p *peer) {
+// Where a peer is heard by UDP, or alive, there is no hurry: it is alive after some
+// rounds, and gossip tells of it sooner or later.
+func (l *Liveness) meet(ctx context.Context, p *peer, heard bool) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, met := l.met[p.name]; met && p.detector.alive || p.joining || l.joins >= maxJoins || now.Sub(p.joined) < time.Second {
+	if _, met := l.met[p.name]; met && p.detector.alive || p.joining || l.joins >= maxJoins || now.Sub(p.joined) < joinPause {
+		return
+	}
+	if (heard || p.detector.alive) && !l.paced.AllowN(now, 1) {
 		return
 	}
 	p.joining, p.joined = true, now

@@ -54,6 +54,7 @@ func JoinBeside(ctx context.Context, h Host, server netip.AddrPort, token string
 			return nil, err
 		}
 	}
+	h.Settings = "" // a host that follows is of the cluster already
 	_, w, err := Join(ctx, h.beside(), server, token)
 	return w, err
 }

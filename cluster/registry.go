@@ -229,8 +229,8 @@ func (r *Registry) FollowMembers(ctx context.Context, f func([]Member)) {
 }
 
 // RemoveToken revokes a token: the one of that ID, of the only ID that begins
-// like this, or of that text. If there is none, the error names those that there
-// are.
+// like this, or of that text. If there is none, the error is
+// an [ErrNoToken] and names those that there are.
 func (r *Registry) RemoveToken(ctx context.Context, ref string) error {
 	tokens, err := r.Tokens(ctx)
 	if err != nil {

@@ -172,7 +172,7 @@ func TestGossipConnectsFromTheHostsOwnAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	s := &streams{self: netip.MustParseAddr("127.0.82.2"), client: &tls.Config{InsecureSkipVerify: true}}
+	s := &gossipPort{self: netip.MustParseAddr("127.0.82.2"), client: &tls.Config{InsecureSkipVerify: true}}
 	go func() {
 		if c, err := s.DialTimeout(other.Addr().String(), time.Second); err == nil {
 			c.Close()

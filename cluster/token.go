@@ -67,6 +67,13 @@ func parseToken(text string) (ca fingerprint, s secret, err error) {
 	return ca, s, nil
 }
 
+// CheckToken reports a text that is no join token. Whether the token is good for anything
+// its cluster alone knows.
+func CheckToken(text string) error {
+	_, _, err := parseToken(text)
+	return err
+}
+
 // TokenID is the [Token.ID] of a token's text; "" if that is none.
 func TokenID(text string) string {
 	_, s, err := parseToken(text)
@@ -75,6 +82,9 @@ func TokenID(text string) string {
 	}
 	return tokenID(s.hash())
 }
+
+// ErrNoToken is the error of a token that was not made, or is revoked.
+var ErrNoToken = errors.New("no join token")
 
 // findToken is the ID of the token that is meant, see [Registry.RemoveToken].
 func findToken(tokens []Token, ref string) (string, error) {
@@ -97,9 +107,9 @@ func findToken(tokens []Token, ref string) (string, error) {
 	case len(found) > 1:
 		return "", fmt.Errorf("several join tokens begin with %q: write more of one of %s", ref, strings.Join(found, ", "))
 	case len(ids) == 0:
-		return "", fmt.Errorf("no join token %.80q: there is none at all", ref)
+		return "", fmt.Errorf("%w %.80q: there is none at all", ErrNoToken, ref)
 	}
-	return "", fmt.Errorf("no join token %.80q: there are %s; see: shoal token ls", ref, strings.Join(ids, ", "))
+	return "", fmt.Errorf("%w %.80q: there are %s; see: shoal token ls", ErrNoToken, ref, strings.Join(ids, ", "))
 }
 
 // decodeExact fills dst from its one base32 text. (The decoder passes over

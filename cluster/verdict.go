@@ -22,9 +22,10 @@ const (
 	probeTimeout    = 250 * time.Millisecond // for an answer
 
 	// Up to so many peers, each is asked every probeInterval. Of more, each is asked less
-	// often: 200 questions a second are the most that a host asks in all, while nothing is
-	// amiss. One that is told of no silence finds a death by itself within 6.7 s at 1,000 peers.
-	intervalPeers = 100
+	// often: 80 questions a second are the most that a host asks in all, while nothing is
+	// amiss. Somebody asks each all the same every 13 ms, and tells. One that is told of no
+	// silence finds a death by itself within 14 s at 1,000 peers.
+	intervalPeers = 40
 
 	// The first questions to peers that are known together are spread: so much time for
 	// each intervalPeers of them, and mostFirst at most. Else every host of a cluster that

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"shoal/api"
 	"shoal/model"
 )
 
@@ -20,12 +21,12 @@ func (in *Inspector) Part(ctx context.Context, q Question, asked bool) (p Part, 
 	e.reads = asked
 	switch {
 	case q.name != "":
-		p.Next, err = in.traceName(ctx, e, s, q)
+		err = in.traceName(ctx, e, s, q, &p)
 	case q.port != 0:
 		if asked {
 			q.at = s.Self.Addr
 		}
-		p.Next, err = in.tracePort(ctx, e, s, q)
+		err = in.tracePort(ctx, e, s, q, &p)
 	case q.sender != "":
 		p.Next = sendersHere(s, q.sender)
 	default:
@@ -39,38 +40,63 @@ func (in *Inspector) Part(ctx context.Context, q Question, asked bool) (p Part, 
 // tell that there are several.
 func sendersHere(s *model.Snapshot, name string) (here []Hop) {
 	for _, c := range findContainers(s, name) {
-		if c.Node == s.Self.Name && len(c.Addrs) > 0 && len(here) < 2 {
-			here = append(here, Hop{c.Addrs[0], c.Node})
+		if c.Node != s.Self.Name || len(here) == 2 {
+			continue
 		}
+		h := Hop{s.Self.Addr, c.Node, c.ID}
+		if len(c.Addrs) > 0 {
+			h.Addr = c.Addrs[0]
+		}
+		here = append(here, h)
 	}
 	return here
 }
 
-func (in *Inspector) traceName(ctx context.Context, e *walk, s *model.Snapshot, q Question) ([]Hop, error) {
-	l, id, err := in.lookupStep(e, q.name, q.from)
+func (in *Inspector) traceName(ctx context.Context, e *walk, s *model.Snapshot, q Question, p *Part) error {
+	var l *api.Lookup
+	var id model.ServiceID
+	var err error
+	if q.byAddr {
+		l, id, err = in.lookup(q.name, q.from.String())
+	} else {
+		l, id, err = in.lookupStep(e, s, q.name, q.from)
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// A port's name leads to its service's name.
 	if target := srvTarget(l.Answers); target != "" {
-		if l, id, err = in.lookupStep(e, target, q.from); err != nil {
-			return nil, err
+		if l, id, err = in.lookupStep(e, s, target, q.from); err != nil {
+			return err
 		}
 	}
 	svc, ok := s.Service(id)
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	vip, tasks := reached(svc, addresses(l.Answers))
+	p.Service = svc.ID.String()
+	addrs := addresses(l.Answers)
+	c := in.clientHere(ctx, s, q)
+	if c != nil {
+		leaves := len(addrs) == 0 || in.traceLeaving(e, s, c, addrs[0])
+		if leaves && !q.byAddr {
+			in.traceResolver(ctx, e, s, c, q.name, svc)
+		}
+	}
+	vip, tasks := reached(svc, addrs)
 	switch {
 	case vip:
-		tasks = in.explainService(ctx, e, s, svc)
+		tasks = in.explainWay(ctx, e, s, svc, c, q.wants).chosen
 	case len(tasks) > 0:
 		e.step("service", true, "%s: the name leads straight to %d of its %d tasks", svc.ID, len(tasks), len(svc.Tasks))
-	case len(l.Answers) > 0:
+	case len(addrs) > 0:
 		e.step("service", false, "%s: what was answered is neither its VIP nor a task of it", svc.ID)
+	default:
+		in.explainWay(ctx, e, s, svc, c, q.wants)
 	}
-	return in.traceRoutes(e, s, tasks), nil
+	in.dropsFrom(e, s, svc, q, tasks)
+	p.Next = in.traceRoutes(e, s, tasks)
+	return nil
 }
 
 // reached tells what of a service answered addresses are: its VIP, or tasks.
@@ -90,19 +116,18 @@ func hasTask(svc *model.Service, addr netip.Addr) bool {
 	return slices.ContainsFunc(svc.Tasks, func(t *model.Task) bool { return t.Addr == addr })
 }
 
-func (in *Inspector) tracePort(ctx context.Context, e *walk, s *model.Snapshot, q Question) ([]Hop, error) {
-	var owner *model.Service
-	for _, c := range s.Published {
-		if c.Port == q.port && c.Protocol == q.proto {
-			owner, _ = s.Service(c.Service)
-		}
-	}
+func (in *Inspector) tracePort(ctx context.Context, e *walk, s *model.Snapshot, q Question, p *Part) (err error) {
+	owner := publisher(s, askedPort{q.port, q.proto})
 	if owner == nil {
-		e.step("port", false, "%d/%s is published by no service; a container needs the label shoal.publish=%d:TARGET", q.port, q.proto, q.port)
-		return nil, nil
+		step := in.unpublishedStep(ctx, s, s.Self, askedPort{q.port, q.proto})
+		step.Node = e.node
+		e.add(step)
+		return nil
 	}
+	p.Service = owner.ID.String()
 	e.step("port", true, "%d/%s is published by %s", q.port, q.proto, owner.ID)
-	return in.traceMesh(ctx, e, s, owner, q)
+	p.Next, err = in.traceMesh(ctx, e, s, owner, q)
+	return err
 }
 
 func (in *Inspector) traceContainer(e *walk, s *model.Snapshot, addr netip.Addr) {

@@ -5,7 +5,9 @@ import (
 	"net/netip"
 
 	"shoal/dnsd"
+	"shoal/dockerwatch"
 	"shoal/fabric"
+	"shoal/firewall"
 	"shoal/ingress"
 	"shoal/lb"
 	"shoal/model"
@@ -16,6 +18,10 @@ import (
 type Inspector struct {
 	Zone string         // of the mesh's names, without a trailing dot
 	DNS  netip.AddrPort // where the DNS server answers
+
+	MeshNetwork string // the engine's network whose containers other hosts reach
+	SocketGroup string // whose processes' connections are led in connect(); "": nobody's
+	SocketWhy   string // why nobody's are
 
 	Snapshot func() (*model.Snapshot, error)
 	Problems func() []model.Problem
@@ -28,8 +34,21 @@ type Inspector struct {
 	Mesh   Mesh
 	Routes Routes
 
+	// Drops finds what firewalls of others drop of packets on this host.
+	Drops func([]firewall.Crossing) ([]firewall.Drop, error)
+	// Carries tells how large packets are that arrive at another host's containers, and
+	// how large those are that containers send, in octets; 0: not known.
+	Carries func(ctx context.Context, to model.Node) (arrive, sent int)
+
+	// Look asks this host's engine for the containers that a word may mean.
+	Look func(ctx context.Context, what string) ([]dockerwatch.Seen, error)
+	// Outside tells whether a process is in no control group whose connections are led.
+	Outside func(pid int) (bool, error)
+
 	// Peer asks the agent at an address for its part of a trace.
 	Peer func(ctx context.Context, agent netip.Addr, q Question) (Part, error)
+	// PeerSight asks the agent at an address what it sees of a word.
+	PeerSight func(ctx context.Context, agent netip.Addr, what string) (Sight, error)
 }
 
 // Names is the DNS server.

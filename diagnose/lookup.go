@@ -12,8 +12,30 @@ import (
 	"shoal/model"
 )
 
-// Lookup tells what a container, or this host (""), would be answered on a name.
+// Lookup tells what a container, or this host (""), would be answered on a name, in
+// any form that means a service.
 func (in *Inspector) Lookup(name, from string) (*api.Lookup, error) {
+	s, err := in.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	m, err := in.means(s, name)
+	if err != nil {
+		return nil, err
+	}
+	if m.published {
+		return nil, fmt.Errorf("%q is a port of host %s, and no name: see shoal explain %[1]s", name, m.node.Name)
+	}
+	if name = m.name; name == "" {
+		svc, err := m.service(s)
+		if err != nil {
+			return nil, err
+		}
+		if svc == nil {
+			return nil, m.unknown(s)
+		}
+		name = svc.ID.Name + "." + svc.ID.Stack
+	}
 	l, _, err := in.lookup(name, from)
 	return l, err
 }
@@ -63,12 +85,30 @@ func reasonOf(a dnsd.Answer) string {
 	return reason
 }
 
-func (in *Inspector) lookupStep(e *walk, name string, from netip.Addr) (*api.Lookup, model.ServiceID, error) {
+func (in *Inspector) lookupStep(e *walk, s *model.Snapshot, name string, from netip.Addr) (*api.Lookup, model.ServiceID, error) {
 	l, id, err := in.lookup(name, from.String())
 	if err == nil {
-		e.step("name", len(l.Answers) > 0, "%s asks for %s: %s\n%s", l.From, l.Name, orElse(strings.Join(l.Answers, ", "), "no answer"), l.Reason)
+		step := api.Step{What: "name", Node: e.node, OK: len(l.Answers) > 0}
+		step.Evidence = fmt.Sprintf("%s asks for %s: %s\n%s", l.From, l.Name, orElse(strings.Join(l.Answers, ", "), "no answer"), l.Reason)
+		if !step.OK {
+			step.Remedy = in.nameRemedy(s, name)
+		}
+		e.add(step)
 	}
 	return l, id, err
+}
+
+// nameRemedy tells what to ask for in place of a name that has no answer.
+func (in *Inspector) nameRemedy(s *model.Snapshot, name string) string {
+	found, _ := in.named(s, strings.Split(strings.TrimSuffix(strings.TrimSuffix(name, "."), "."+in.Zone), ".")[0])
+	var all []string
+	for _, svc := range found[:min(len(found), 8)] {
+		all = append(all, svc.ID.Name+"."+svc.ID.Stack)
+	}
+	if len(all) > 0 {
+		return "ask for " + strings.Join(all, " or ") + ": the bare name means the one of the client's own stack (its Compose project, or shoal.stack)"
+	}
+	return "see shoal services for the names that there are; a container needs the label shoal.service=NAME"
 }
 
 // addresses are those in records as a zone file has them.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"shoal/ingress"
 	"shoal/lb"
@@ -16,7 +17,7 @@ import (
 func (in *Inspector) traceMesh(ctx context.Context, e *walk, s *model.Snapshot, svc *model.Service, q Question) ([]Hop, error) {
 	k := lb.Key{Protocol: q.proto, Port: q.port}
 	if err := in.Ports.Refused(k); err != nil {
-		e.step("host", false, "%s", err)
+		e.fix("host", "stop what has the port, or publish another one", "%s", err)
 		return nil, nil
 	}
 	v, err := in.Plane.Inspect(ctx, k)
@@ -27,9 +28,9 @@ func (in *Inspector) traceMesh(ctx context.Context, e *walk, s *model.Snapshot, 
 	if err != nil {
 		return nil, err
 	}
-	e.steps(v.Steps)
+	e.kernelSteps(v.Steps)
 	if q.at.IsValid() && len(v.On) > 0 && !slices.ContainsFunc(v.On, func(n netip.Prefix) bool { return n.Contains(q.at) }) {
-		e.step("host", false, "it is not taken on %s", q.at)
+		e.fix("host", fmt.Sprintf("ask at %s, or publish it without an address: shoal.publish=%d:TARGET", v.On[0].Addr(), q.port), "it is not taken on %s, but on %s only", q.at, prefixText(v.On))
 	}
 	source := fmt.Sprintf("%s is outside the cluster: %s, so it is kept", q.from, client.Evidence)
 	if !client.Kept {
@@ -37,7 +38,8 @@ func (in *Inspector) traceMesh(ctx context.Context, e *walk, s *model.Snapshot, 
 	}
 	var tasks []netip.Addr
 	for _, f := range v.Fronts {
-		e.steps(f.Steps)
+		e.kernelSteps(f.Steps)
+		e.step("path", true, "the data plane %s leads it: connect() leads to VIPs alone", in.Plane.Name())
 		e.step("source", true, "%s", source)
 		for _, b := range f.Backends {
 			path, err := in.Mesh.Path(b.Addr.Addr())
@@ -48,7 +50,7 @@ func (in *Inspector) traceMesh(ctx context.Context, e *walk, s *model.Snapshot, 
 			if client.Kept {
 				seen = client.Addr
 			}
-			e.step("task", path.Route != "", "%s, weight %d, %d active and %d other connections (%s)\nit sees the client as %s\nroute %s",
+			e.step("backend", path.Route != "", "%s, weight %d, %d active and %d other connections (%s)\nit sees the client as %s\nroute %s",
 				b.Addr, b.Weight, b.Active, b.Inactive, taskAt(svc, b.Addr.Addr()), seen, orElse(path.Route, "none"))
 			if b.Weight > 0 {
 				tasks = append(tasks, b.Addr.Addr())
@@ -56,8 +58,9 @@ func (in *Inspector) traceMesh(ctx context.Context, e *walk, s *model.Snapshot, 
 		}
 	}
 	if len(v.Fronts) > 0 && len(tasks) == 0 {
-		e.step("task", false, "none may be chosen: no backend has a weight")
+		e.step("backend", false, "none may be chosen: no task is in rotation")
 	}
+	in.dropsFrom(e, s, svc, q, tasks)
 	return in.traceRoutes(e, s, tasks), nil
 }
 
@@ -83,4 +86,12 @@ func (in *Inspector) traceReturn(e *walk, host string) error {
 	}
 	e.step("return", false, "this host does not know %s's published ports yet, so no reply goes back through it", host)
 	return nil
+}
+
+func prefixText(ps []netip.Prefix) string {
+	var all []string
+	for _, p := range ps {
+		all = append(all, p.Addr().String())
+	}
+	return strings.Join(all, ", ")
 }

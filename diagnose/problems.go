@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -76,8 +75,6 @@ func (ps *Problems) List() []model.Problem {
 	for _, list := range ps.bySource {
 		all = append(all, list...)
 	}
-	slices.SortFunc(all, func(a, b model.Problem) int {
-		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason))
-	})
+	model.SortProblems(all)
 	return all
 }

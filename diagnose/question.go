@@ -24,12 +24,17 @@ type Question struct {
 	from  netip.Addr // of name and port: who sends, as the host sees it
 	at    netip.Addr // of port: the host's address that is sent to; zero: any. Others can only mean the one they know
 	entry string     // of tasks: the host whose sandbox sends; "": none
+
+	client string    // of name: the ID of the container that sends, which the host has; "": it is known by its address, or is none
+	wants  askedPort // of name: the port that it asks for
+	byAddr bool      // of name: it does not ask for it, but sends to the address
 }
 
 // Part is a host's part of a trace.
 type Part struct {
-	Steps []api.Step `json:"steps"`
-	Next  []Hop      `json:"next,omitempty"` // the tasks that may be chosen; or the senders
+	Steps   []api.Step `json:"steps"`
+	Next    []Hop      `json:"next,omitempty"`    // the tasks that may be chosen; or the senders
+	Service string     `json:"service,omitempty"` // that the name or port leads to
 }
 
 // Hop is a task, and the host that the kernel's route leads to ("": none of the
@@ -37,6 +42,7 @@ type Part struct {
 type Hop struct {
 	Addr netip.Addr `json:"addr"`
 	Node string     `json:"node,omitempty"`
+	ID   string     `json:"id,omitempty"` // of a container that sends
 }
 
 // Encode writes the question as a URL query.
@@ -59,13 +65,22 @@ func (q Question) Encode() string {
 	if q.entry != "" {
 		v.Set("entry", q.entry)
 	}
+	if q.client != "" {
+		v.Set("client", q.client)
+	}
+	if q.byAddr {
+		v.Set("by", "addr")
+	}
+	if q.wants.port != 0 {
+		v.Set("wants", fmt.Sprintf("%d/%s", q.wants.port, q.wants.proto))
+	}
 	return v.Encode()
 }
 
 // ParseQuestion reads what Encode writes, and nothing else.
 func ParseQuestion(v url.Values) (q Question, err error) {
-	q.name, q.sender, q.entry = v.Get("name"), v.Get("sender"), v.Get("entry")
-	if n := max(len(q.name), len(q.sender)); n > maxTraced {
+	q.name, q.sender, q.entry, q.client = v.Get("name"), v.Get("sender"), v.Get("entry"), v.Get("client")
+	if n := max(len(q.name), len(q.sender), len(q.client)); n > maxTraced {
 		return q, fmt.Errorf("trace: a name of %d characters", n)
 	}
 	if q.entry != "" {
@@ -82,6 +97,12 @@ func ParseQuestion(v url.Values) (q Question, err error) {
 	if port := v.Get("port"); port != "" {
 		kinds++
 		if _, q.port, q.proto, err = splitPort(":" + port); err != nil {
+			return q, err
+		}
+	}
+	q.byAddr = v.Get("by") == "addr"
+	if wants := v.Get("wants"); wants != "" {
+		if _, q.wants.port, q.wants.proto, err = splitPort(":" + wants); err != nil {
 			return q, err
 		}
 	}

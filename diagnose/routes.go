@@ -21,7 +21,7 @@ func (in *Inspector) traceRoutes(e *walk, s *model.Snapshot, tasks []netip.Addr)
 		if h.Node == "" && !h.Via.IsValid() {
 			h.Node = s.Self.Name // a network of this host's own
 		}
-		next = append(next, Hop{to, h.Node})
+		next = append(next, Hop{Addr: to, Node: h.Node})
 		if h.Node == s.Self.Name {
 			continue
 		}

@@ -18,6 +18,7 @@ type sender struct {
 	addr      netip.Addr
 	node      string // the host it runs on; "": none
 	container bool
+	id        string // of a container; "": not known
 }
 
 func (c sender) String() string {
@@ -27,8 +28,8 @@ func (c sender) String() string {
 	return fmt.Sprintf("%s, %s", c.who, c.addr)
 }
 
-// findSender finds it by a container's name, ID or address, or by any address;
-// "" is a process of this host.
+// findSender finds it by a container's name, ID or address, by a host's name, or by any
+// address; "" is a process of this host.
 func findSender(s *model.Snapshot, from string) (sender, error) {
 	if from == "" || isLoopback(from) {
 		return sender{who: "a process of this host", addr: s.Self.Addr, node: s.Self.Name}, nil
@@ -37,7 +38,10 @@ func findSender(s *model.Snapshot, from string) (sender, error) {
 		return senderAt(s, addr.Unmap().WithZone("")), nil
 	}
 	found := findContainers(s, from)
+	n, isHost := nodeOf(s, from)
 	switch {
+	case len(found) == 0 && isHost:
+		return senderAt(s, n.Addr), nil
 	case len(found) == 0:
 		return sender{}, fmt.Errorf("%w: no container is called %q", api.ErrNotFound, from)
 	case len(found) > 1:
@@ -47,7 +51,8 @@ func findSender(s *model.Snapshot, from string) (sender, error) {
 		}
 		return sender{}, fmt.Errorf("%d containers are called %q: give the ID, one of %s", len(found), from, strings.Join(which, ", "))
 	case len(found[0].Addrs) == 0:
-		return sender{}, fmt.Errorf("container %s has no address of its own; if it is on its host's network, it sends from %s's", from, found[0].Node)
+		n, _ := nodeOf(s, found[0].Node)
+		return containerSender(s, found[0], n.Addr), nil // on its host's network, or without any
 	}
 	return containerSender(s, found[0], found[0].Addrs[0]), nil
 }
@@ -57,7 +62,7 @@ func containerSender(s *model.Snapshot, c *model.Container, addr netip.Addr) sen
 	if c.Node != s.Self.Name {
 		who += " on " + c.Node
 	}
-	return sender{who: who, addr: addr, node: c.Node, container: true}
+	return sender{who: who, addr: addr, node: c.Node, container: true, id: c.ID}
 }
 
 // senderAt is who has an address. One of a network that is each host's own means
@@ -104,17 +109,17 @@ func (in *Inspector) findSenderElsewhere(ctx context.Context, s *model.Snapshot,
 				silent = append(silent, n.Name)
 			}
 			for _, h := range p.Next {
-				found = append(found, containerSender(s, &model.Container{Name: from, Node: n.Name}, h.Addr))
+				found = append(found, containerSender(s, &model.Container{ID: h.ID, Name: from, Node: n.Name}, h.Addr))
 			}
 		})
 	}
 	asked.Wait()
-	return oneSender(from, found, silent)
+	return oneSender(s, from, found, silent)
 }
 
 // oneSender is the only one that was found. Hosts that are silent might have
 // another.
-func oneSender(from string, found []sender, silent []string) (sender, error) {
+func oneSender(s *model.Snapshot, from string, found []sender, silent []string) (sender, error) {
 	if len(found) == 1 {
 		return found[0], nil
 	}
@@ -131,7 +136,7 @@ func oneSender(from string, found []sender, silent []string) (sender, error) {
 	if len(silent) > 0 {
 		unasked = ", unless on " + strings.Join(silent, ", ") + ", which did not answer"
 	}
-	return sender{}, fmt.Errorf("%w: no container with an address is called %q%s", api.ErrNotFound, from, unasked)
+	return sender{}, wrong("no container with an address, and no host, is called %q%s: %s", from, unasked, hostsText(s))
 }
 
 // seenBy is the address by which a host sees the sender's packets to its own:

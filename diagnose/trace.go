@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,16 +29,16 @@ const (
 )
 
 // Trace follows a packet from a container, an address or this host ("") to a
-// service's name, or to a published port, written HOST:PORT[/PROTO] or :PORT.
+// service, by any form of its name, or to a published port of a host.
 func (in *Inspector) Trace(ctx context.Context, from, to string) (*api.Explanation, error) {
-	if len(from) > maxTraced || len(to) > maxTraced {
-		return nil, fmt.Errorf("trace: names are of %d characters at most", maxTraced)
+	if len(from) > maxTraced {
+		return nil, wrong("trace: names are of %d characters at most", maxTraced)
 	}
 	s, err := in.Snapshot()
 	if err != nil {
 		return nil, err
 	}
-	what, err := parseTarget(to)
+	m, err := in.means(s, to)
 	if err != nil {
 		return nil, err
 	}
@@ -51,38 +49,99 @@ func (in *Inspector) Trace(ctx context.Context, from, to string) (*api.Explanati
 	if err != nil {
 		return nil, err
 	}
-	if !client.addr.Is4() {
-		return nil, fmt.Errorf("trace from %s: the mesh carries IPv4 only", from)
-	}
 	e := newWalk(to, s.Self.Name)
-	first, q, entry := s.Self, Question{name: what.name, from: client.addr}, ""
-	if what.name == "" {
-		if first, err = findHost(s, what.host); err != nil {
-			return nil, err
-		}
-		if isLoopback(what.host) && (client.container || client.node != s.Self.Name) {
-			return nil, fmt.Errorf("%s is where %s itself runs, not a host: write HOST:PORT", what.host, client.who)
-		}
-		entry = first.Name
-		q = Question{port: what.port, proto: what.proto, from: client.seenBy(s, first)}
-		switch {
-		case isLoopback(what.host):
-			q.at = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		case what.host != "":
-			q.at = first.Addr
-		}
-		e.step("client", true, "%s; to %s it is %s", client, first.Name, q.from)
-	} else if n, ok := nodeOf(s, client.node); ok {
+	if !client.addr.Is4() {
+		e.fix("client", "have it connect by IPv4: a container by a network with IPv4 (docker network connect "+in.MeshNetwork+"), others to a host's IPv4 address",
+			"%s sends from %s: names, VIPs and published ports are IPv4 alone", client.who, client.addr)
+		return &e.Explanation, nil
+	}
+	if m.published {
+		err = in.tracePublished(ctx, e, s, &m, client)
+	} else {
+		err = in.traceService(ctx, e, s, &m, client)
+	}
+	return &e.Explanation, err
+}
+
+// traceService follows a packet to a service.
+func (in *Inspector) traceService(ctx context.Context, e *walk, s *model.Snapshot, m *meaning, client sender) error {
+	first := s.Self
+	if n, ok := nodeOf(s, client.node); ok {
 		first = n
 	}
-
+	q := Question{name: m.name, from: client.addr, client: client.id, wants: m.asked()}
+	if q.name == "" {
+		svc, err := m.service(s)
+		if err != nil {
+			return err
+		}
+		if svc == nil {
+			return m.unknown(s)
+		}
+		q.name, q.byAddr = svc.ID.Name+"."+svc.ID.Stack, true
+	}
 	p, err := in.ask(ctx, s, first, q)
 	if err != nil && first.Name == s.Self.Name {
-		return nil, err
+		return err
 	}
-	e.adopt(first, p, err)
-	in.followTasks(ctx, e, s, p.Next, entry)
-	return &e.Explanation, nil
+	in.tellTasks(ctx, e, s, first, p, err, m.asked())
+	if p.Service == "" && err == nil {
+		word := orElse(m.target.name, m.host)
+		found := in.look(ctx, s, word).containers()
+		if m.port != 0 && len(found) == 0 && !answered(p) { // then HOST:PORT was meant
+			return m.unknown(s)
+		}
+		for _, c := range found {
+			if s.Containers.Find(c.Node, c.ID) == nil || c.Services == nil {
+				e.at(c.Node, absentStep(s, c, model.ServiceID{Name: word}, false))
+			}
+		}
+	}
+	in.followTasks(ctx, e, s, p.Next, "")
+	return nil
+}
+
+// answered tells whether a name is anything to the one who asks for it, be it of others.
+func answered(p Part) bool {
+	return slices.ContainsFunc(p.Steps, func(s api.Step) bool { return s.What == "name" && s.OK })
+}
+
+// tracePublished follows a packet to a published port.
+func (in *Inspector) tracePublished(ctx context.Context, e *walk, s *model.Snapshot, m *meaning, client sender) error {
+	if isLoopback(m.host) && (client.container || client.node != s.Self.Name) {
+		return wrong("%s is where %s itself runs, not a host: write HOST:PORT", m.host, client.who)
+	}
+	q := Question{port: m.port, proto: m.proto, from: client.seenBy(s, m.node)}
+	switch {
+	case isLoopback(m.host):
+		q.at = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case m.host != "":
+		q.at = m.node.Addr
+	}
+	e.step("client", true, "%s; to %s it is %s", client, m.node.Name, q.from)
+	p, err := in.ask(ctx, s, m.node, q)
+	if err != nil && m.node.Name == s.Self.Name {
+		return err
+	}
+	in.tellTasks(ctx, e, s, m.node, p, err, askedPort{})
+	in.followTasks(ctx, e, s, p.Next, m.node.Name)
+	return nil
+}
+
+// tellTasks adds a host's part, and before what it tells of the way to the tasks,
+// how these are.
+func (in *Inspector) tellTasks(ctx context.Context, e *walk, s *model.Snapshot, n model.Node, p Part, err error, asked askedPort) {
+	e.adoptAround(n, p, err, func() {
+		id, bad := model.ParseServiceID(p.Service)
+		svc, ok := s.Service(id)
+		if bad != nil || !ok {
+			return
+		}
+		all := in.look(ctx, s, svc.ID.String())
+		in.taskSteps(e, s, svc, all, asked)
+		askedStep(e, svc, asked)
+		problemSteps(e, svc, all)
+	})
 }
 
 // followTasks asks the hosts of tasks for the ends of the ways there, side by
@@ -135,52 +194,6 @@ func (in *Inspector) ask(ctx context.Context, s *model.Snapshot, n model.Node, q
 	return p, err
 }
 
-// target is what is traced: a name, or a port of a host ("": this one).
-type target struct {
-	name  string
-	host  string
-	port  uint16
-	proto model.Protocol
-}
-
-// parseTarget reads NAME, STACK/NAME or HOST:PORT[/PROTO].
-func parseTarget(s string) (t target, err error) {
-	switch {
-	case s == "":
-		return t, errors.New("trace: say what: a name, or HOST:PORT")
-	case strings.Contains(s, ":"):
-		t.host, t.port, t.proto, err = splitPort(s)
-	case strings.Contains(s, "/"):
-		var id model.ServiceID
-		id, err = model.ParseServiceID(s)
-		t.name = id.Name + "." + id.Stack
-	default:
-		t.name = s
-	}
-	return t, err
-}
-
-// splitPort reads HOST:PORT[/PROTO].
-func splitPort(s string) (host string, port uint16, proto model.Protocol, err error) {
-	proto = model.TCP
-	hostport, p, found := strings.Cut(s, "/")
-	if found {
-		if proto, err = model.ParseProtocol(p); err != nil {
-			return "", 0, 0, fmt.Errorf("port %q: %w", s, err)
-		}
-	}
-	host, number, err := net.SplitHostPort(hostport)
-	if err == nil {
-		var n uint64
-		n, err = strconv.ParseUint(number, 10, 16)
-		port = uint16(n)
-	}
-	if err != nil || port == 0 {
-		return "", 0, 0, fmt.Errorf("port %q: write it as HOST:PORT or HOST:PORT/PROTO, with a port from 1 to 65535", s)
-	}
-	return host, port, proto, nil
-}
-
 func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.IsLoopback()
@@ -195,18 +208,29 @@ func findHost(s *model.Snapshot, host string) (model.Node, error) {
 	if n, ok := nodeOf(s, host); ok {
 		return n, nil
 	}
-	addr, err := netip.ParseAddr(host)
-	var names []string
-	for _, n := range s.Nodes {
-		if err == nil && n.Addr == addr.Unmap() {
-			return n, nil
+	if addr, err := netip.ParseAddr(host); err == nil {
+		for _, n := range s.Nodes {
+			if n.Addr == addr.Unmap() {
+				return n, nil
+			}
 		}
+	}
+	return model.Node{}, wrong("%q is no host of the cluster: %s", host, hostsText(s))
+}
+
+// mostHosts is how many hosts are named.
+const mostHosts = 20
+
+// hostsText says which hosts there are.
+func hostsText(s *model.Snapshot) string {
+	var names []string
+	for _, n := range s.Nodes[:min(len(s.Nodes), mostHosts)] {
 		names = append(names, fmt.Sprintf("%s (%s)", n.Name, n.Addr))
 	}
-	if more := len(names) - 20; more > 0 {
-		names = append(names[:20], fmt.Sprintf("and %d more, see shoal nodes", more))
+	if more := len(s.Nodes) - mostHosts; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more, see shoal nodes", more))
 	}
-	return model.Node{}, fmt.Errorf("%w: %q is no host of the cluster, which are %s; a service is traced by its name, without a port", api.ErrNotFound, host, strings.Join(names, ", "))
+	return "the hosts are " + strings.Join(names, ", ")
 }
 
 func nodeOf(s *model.Snapshot, name string) (model.Node, bool) {

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"shoal/api"
+	"shoal/dockerwatch"
 	"shoal/model"
 )
 
@@ -19,7 +21,14 @@ func TestWhatIsTraced(t *testing.T) {
 	for s, want := range map[string]target{
 		"web":                {name: "web"},
 		"web.shop":           {name: "web.shop"},
-		"shop/web":           {name: "web.shop"},
+		"shop/web":           {name: "shop/web"},
+		"shop/web:80":        {host: "shop/web", port: 80, proto: model.TCP},
+		"web:53/udp":         {host: "web", port: 53, proto: model.UDP},
+		"http://web/a:b":     {host: "web", port: 80, proto: model.TCP},
+		"http://web:8000/a":  {host: "web", port: 8000, proto: model.TCP},
+		"https://web.shop":   {host: "web.shop", port: 443, proto: model.TCP},
+		"udp://web:53":       {host: "web", port: 53, proto: model.UDP},
+		"10.96.0.1":          {name: "10.96.0.1"},
 		"tasks.web":          {name: "tasks.web"},
 		"_http._tcp.web":     {name: "_http._tcp.web"},
 		":8000":              {port: 8000, proto: model.TCP},
@@ -39,6 +48,7 @@ func TestWhatIsTraced(t *testing.T) {
 		"n2:http":    "from 1 to 65535",
 		"n2:":        "from 1 to 65535",
 		"::1":        "HOST:PORT",
+		"fd00::5":    "IPv4 only",
 		"a:b:1":      "HOST:PORT",
 		"n2:80/icmp": "tcp, udp or sctp",
 		"n2:80/":     "tcp, udp or sctp",
@@ -89,6 +99,8 @@ func TestWhoSendsAndAsWhomEachHostSeesIt(t *testing.T) {
 		{"", "a process of this host", "n1", "192.168.1.1", "192.168.1.1"},
 		{"127.0.0.1", "a process of this host", "n1", "192.168.1.1", "192.168.1.1"},
 		{"192.168.1.2", "a process of host n2", "n2", "192.168.1.2", "192.168.1.2"},
+		{"n2", "a process of host n2", "n2", "192.168.1.2", "192.168.1.2"},
+		{"n1", "a process of this host", "n1", "192.168.1.1", "192.168.1.1"},
 		{"cart", "cart", "n1", "10.244.1.5", "192.168.1.1"},
 		{"10.244.1.5", "cart", "n1", "10.244.1.5", "192.168.1.1"},
 		{"aaaa11", "cart", "n1", "10.244.1.5", "192.168.1.1"},
@@ -111,7 +123,7 @@ func TestWhoSendsAndAsWhomEachHostSeesIt(t *testing.T) {
 			}
 		}
 	}
-	for from, says := range map[string]string{"nosuch": "no container", "web": "bbbb1111 on n1, bbbb2222 on n2", "bare": "no address of its own"} {
+	for from, says := range map[string]string{"nosuch": "no container", "web": "bbbb1111 on n1, bbbb2222 on n2"} {
 		if c, err := findSender(s, from); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("from %q: %+v, %v; want an error with %q", from, c, err, says)
 		}
@@ -120,20 +132,20 @@ func TestWhoSendsAndAsWhomEachHostSeesIt(t *testing.T) {
 
 func TestASenderIsLookedForOnEveryHost(t *testing.T) {
 	s := cluster3()
-	if got := sendersHere(s, "web"); !slices.Equal(got, []Hop{{addr("172.17.0.2"), "n1"}}) {
+	if got := sendersHere(s, "web"); !slices.Equal(got, []Hop{{addr("172.17.0.2"), "n1", "bbbb1111"}}) {
 		t.Errorf("n1 has web at %v", got)
 	}
 	if got := sendersHere(s, "own"); len(got) > 0 {
 		t.Errorf("n1 tells of n2's container: %v", got)
 	}
 	one, other := sender{addr: addr("10.244.2.7"), node: "n2"}, sender{addr: addr("10.244.3.7"), node: "n3"}
-	if got, err := oneSender("far", []sender{one}, []string{"n3"}); err != nil || got != one {
+	if got, err := oneSender(s, "far", []sender{one}, []string{"n3"}); err != nil || got != one {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := oneSender("far", []sender{other, one}, nil); err == nil || !strings.Contains(err.Error(), "one of 10.244.2.7 of n2, 10.244.3.7 of n3") {
+	if _, err := oneSender(s, "far", []sender{other, one}, nil); err == nil || !strings.Contains(err.Error(), "one of 10.244.2.7 of n2, 10.244.3.7 of n3") {
 		t.Errorf("two: %v", err)
 	}
-	if _, err := oneSender("far", nil, []string{"n3", "n2"}); err == nil || !strings.Contains(err.Error(), "unless on n2, n3,") {
+	if _, err := oneSender(s, "far", nil, []string{"n3", "n2"}); !errors.Is(err, api.ErrBadRequest) || !strings.Contains(err.Error(), "unless on n2, n3,") || !strings.Contains(err.Error(), "the hosts are n1 (192.168.1.1), n2 (192.168.1.2), n3 (192.168.1.3)") {
 		t.Errorf("none: %v", err)
 	}
 }
@@ -177,6 +189,7 @@ func TestAQuestionArrivesAsItWasAsked(t *testing.T) {
 		{tasks: []netip.Addr{addr("10.244.1.5"), addr("10.244.1.6")}},
 		{tasks: []netip.Addr{addr("10.244.1.5")}, entry: "n2"},
 		{sender: "near"},
+		{name: "web", from: addr("10.244.1.5"), client: "aaaa1111", wants: askedPort{80, model.UDP}, byAddr: true},
 	} {
 		v, err := url.ParseQuery(q.Encode())
 		if err != nil {
@@ -216,5 +229,38 @@ func TestWhatAnotherHostTellsIsItsOwn(t *testing.T) {
 	}
 	if got := printable("a\x1b[31mb\n\tc\u202ed"); got != "a[31mb\ncd" {
 		t.Errorf("printable: %q", got)
+	}
+}
+
+func TestWhatNamesNoHostIsToldTheHostsThatThereAre(t *testing.T) {
+	s := cluster3()
+	s.Services = []*model.Service{{ID: model.ServiceID{Stack: "shop", Name: "checkout"}}}
+	in := &Inspector{
+		Zone: "mesh.internal", Snapshot: func() (*model.Snapshot, error) { return s, nil },
+		Problems:  func() []model.Problem { return nil },
+		Look:      func(context.Context, string) ([]dockerwatch.Seen, error) { return nil, nil },
+		PeerSight: func(context.Context, netip.Addr, string) (Sight, error) { return Sight{}, nil },
+	}
+	for word, says := range map[string][]string{
+		"n4:80":           {`called "n4"`, "the hosts are n1 (192.168.1.1), n2 (192.168.1.2), n3 (192.168.1.3)"},
+		"192.168.1.30:80": {`called "192.168.1.30"`, "the hosts are n1"},
+		"chekout:80":      {"the hosts are n1", "did you mean shop/checkout?"},
+		"n2:http":         {"HOST:PORT"},
+	} {
+		_, err := in.Explain(t.Context(), word)
+		for _, part := range says {
+			if !errors.Is(err, api.ErrBadRequest) || !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %v, want an error that says %q", word, err, part)
+			}
+		}
+	}
+	if _, err := in.Explain(t.Context(), "n4"); !errors.Is(err, api.ErrNotFound) || strings.Contains(err.Error(), "the hosts are") {
+		t.Errorf("a name without a port is no host's: %v", err)
+	}
+	for range 30 {
+		s.Nodes = append(s.Nodes, s.Nodes[2])
+	}
+	if text := hostsText(s); !strings.Contains(text, "and 13 more, see shoal nodes") {
+		t.Errorf("of 33 hosts it says %q", text)
 	}
 }

@@ -7,46 +7,55 @@ import (
 	"net/netip"
 	"time"
 
+	"shoal/api"
 	"shoal/lb"
 	"shoal/model"
 )
 
-// explainVIP tells what the kernel has of a service's VIP, and returns the tasks
-// that it gives new connections.
-func (in *Inspector) explainVIP(ctx context.Context, e *walk, svc *model.Service) (chosen []netip.Addr) {
+// vipView is what the kernel has of a VIP.
+type vipView struct {
+	chosen []netip.Addr   // tasks that are given new connections
+	fronts []lb.FrontView // all ports first
+}
+
+// explainVIP tells what the kernel has of a service's VIP.
+func (in *Inspector) explainVIP(ctx context.Context, e *walk, svc *model.Service) (v vipView) {
 	view, err := in.Plane.Inspect(ctx, lb.Key{VIP: svc.VIP})
 	if err != nil {
 		e.step("kernel", false, "it cannot be read: %v", err)
-		return nil
+		return v
 	}
-	e.steps(view.Steps)
-	e.step("balancer", len(view.Fronts) > 0 || len(svc.InRotation()) == 0, "%s carries it, by %d frontends", in.Plane.Name(), len(view.Fronts))
+	e.kernelSteps(view.Steps)
+	e.step("balancer", len(view.Fronts) > 0 || len(svc.InRotation()) == 0, "%s carries it, by %s", in.Plane.Name(), count(len(view.Fronts), "frontend"))
 	for _, f := range view.Fronts {
 		explainFront(e, svc, f)
 		for _, b := range f.Backends {
 			if f.Open && b.Weight > 0 {
-				chosen = append(chosen, b.Addr.Addr())
+				v.chosen = append(v.chosen, b.Addr.Addr())
 			}
 		}
 	}
-	return chosen
+	v.fronts = view.Fronts
+	return v
 }
 
 func explainFront(e *walk, svc *model.Service, f lb.FrontView) {
-	e.steps(f.Steps)
+	e.kernelSteps(f.Steps)
 	for _, d := range f.Backends {
 		port := "the same port"
 		if p := d.Addr.Port(); p != 0 {
 			port = fmt.Sprintf("port %d", p)
 		}
 		evidence := fmt.Sprintf("%s, %s, weight %d, %d active and %d other connections (%s)", d.Addr.Addr(), port, d.Weight, d.Active, d.Inactive, taskAt(svc, d.Addr.Addr()))
-		ok := true
+		step := api.Step{What: "backend", Node: e.node, OK: true, Evidence: evidence, Kernel: true}
 		if p := d.Addr.Port(); p != 0 && d.Weight > 0 && f.Key.Protocol == model.TCP && !e.reads {
 			if err := tryConnect(d.Addr); err != nil {
-				ok, evidence = false, evidence+"\nit does not take connections there: "+err.Error()
+				step.OK = false
+				step.Evidence = fmt.Sprintf("%s does not take connections: %v (%s)", d.Addr, err, taskAt(svc, d.Addr.Addr()))
+				step.Remedy = "see its task above; if that listens, what drops packets on the way: shoal trace, shoal problems"
 			}
 		}
-		e.step("task", ok, "%s", evidence)
+		e.add(step)
 	}
 }
 

@@ -24,7 +24,7 @@ func manyServices(revision uint64, n int) *model.Snapshot {
 		for j := range 3 {
 			a := netip.AddrFrom4([4]byte{10, 200 + byte(j), byte(i >> 8), byte(i)})
 			c := model.Container{ID: fmt.Sprintf("%d-%d", i, j), Stack: id.Stack, Addrs: []netip.Addr{a}}
-			c.Tasks = []model.Task{{Service: id, Container: c.ID, Addr: a, State: model.Running, Spec: spec}}
+			c.Tasks = []model.Task{{Service: id, Container: c.ID, Addr: a, State: model.Running, Spec: &spec}}
 			containers = append(containers, c)
 		}
 	}

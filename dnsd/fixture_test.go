@@ -3,6 +3,7 @@ package dnsd
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -43,7 +44,7 @@ func world(revision uint64) *model.Snapshot {
 			c := model.Container{ID: fmt.Sprintf("%s-%s-%03d", sid.Stack, sid.Name, i), Node: "h1",
 				Stack: sid.Stack, Addrs: []netip.Addr{ip(addr)}}
 			c.Tasks = []model.Task{{Service: sid, Node: "h1", Container: c.ID, Addr: ip(addr),
-				State: model.State(state), Spec: spec, Started: time.Unix(int64(i), 0)}}
+				State: model.State(state), Spec: &spec, Started: time.Unix(int64(i), 0)}}
 			containers = append(containers, c)
 		}
 	}
@@ -114,24 +115,37 @@ func unstarted(t testing.TB, o Options) *Server {
 	return s
 }
 
-// free is a port that nobody has over UDP nor over TCP. One that the kernel gives for UDP may be in use over TCP.
+// pair has sockets for UDP and TCP on one port. The port is below the range
+// that the kernel takes ports of clients from (net.ipv4.ip_local_port_range),
+// so that no connection of another test has it, now or later.
+func pair(t testing.TB, addr netip.Addr) (*net.UDPConn, *net.TCPListener) {
+	t.Helper()
+	var last error
+	for range 20 {
+		at := netip.AddrPortFrom(addr, uint16(10000+rand.IntN(20000)))
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			last = err
+			continue
+		}
+		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+		if err == nil {
+			return udp, tcp
+		}
+		udp.Close()
+		last = err
+	}
+	t.Fatal("no port is free over both UDP and TCP: ", last)
+	return nil, nil
+}
+
+// free is a port that nobody has over UDP nor over TCP.
 func free(t testing.TB, addr netip.Addr) netip.AddrPort {
 	t.Helper()
-	for range 20 {
-		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		at := udp.LocalAddr().(*net.UDPAddr).AddrPort()
-		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
-		udp.Close()
-		if err == nil {
-			tcp.Close()
-			return at
-		}
-	}
-	t.Fatal("no port is free over both UDP and TCP")
-	return netip.AddrPort{}
+	udp, tcp := pair(t, addr)
+	defer udp.Close()
+	defer tcp.Close()
+	return udp.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
 // started is a server that knows world and answers on 127.0.0.1.
@@ -152,14 +166,7 @@ func started(t testing.TB, o Options) *Server {
 // upstreamServer is a resolver on 127.0.0.1, for UDP and TCP.
 func upstreamServer(t testing.TB, h dns.HandlerFunc) netip.AddrPort {
 	t.Helper()
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp4", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := pair(t, netip.MustParseAddr("127.0.0.1"))
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: h}, {Listener: l, Handler: h}} {
 		go s.ActivateAndServe()
 		t.Cleanup(func() { s.Shutdown() })

@@ -485,8 +485,8 @@ func TestCounters(t *testing.T) {
 		{"shoal_dns_responses_total", "NXDOMAIN", 2},
 		{"shoal_dns_responses_total", "REFUSED", 1},
 		{"shoal_dns_responses_total", "NOTIMP", 1},
-		{"shoal_dns_cache_total", "hit", 1},
-		{"shoal_dns_cache_total", "miss", 1},
+		{"shoal_dns_cache_lookups_total", "hit", 1},
+		{"shoal_dns_cache_lookups_total", "miss", 1},
 	} {
 		if got := counted(t, registry, c.metric, c.label); got != c.want {
 			t.Errorf("%s{%s} = %v, want %v", c.metric, c.label, got, c.want)

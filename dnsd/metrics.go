@@ -24,14 +24,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		Name: "shoal_dns_responses_total", Help: "DNS responses sent, by response code.",
 	}, []string{"rcode"})
 	cached := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "shoal_dns_cache_total", Help: "Look-ups of forwarded questions in the cache: hit, miss.",
+		Name: "shoal_dns_cache_lookups_total", Help: "Look-ups of forwarded questions in the cache: hit, miss.",
 	}, []string{"result"})
 	m := &metrics{
 		own: queries.WithLabelValues("own"), forwarded: queries.WithLabelValues("forwarded"),
 		refused: queries.WithLabelValues("refused"), malformed: queries.WithLabelValues("malformed"),
 		hits: cached.WithLabelValues("hit"), misses: cached.WithLabelValues("miss"),
 		upstream: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "shoal_dns_upstream_seconds", Help: "Time an upstream resolver took to answer.",
+			Name: "shoal_dns_upstream_duration_seconds", Help: "Time an upstream resolver took to answer.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14), // to 4 s
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"shoal/internal/health"
 	"shoal/model"
 )
 
@@ -56,6 +57,7 @@ type Options struct {
 
 	Log        *slog.Logger          // default slog.Default
 	Registerer prometheus.Registerer // nil: counters are kept, and shown nowhere
+	Health     *health.State         // has the loops watched that take questions in; nil: nobody does
 }
 
 // Bounds that nobody has asked to set.
@@ -64,6 +66,7 @@ const (
 	maxConns, maxConnsEach       = 256, 32          // TCP connections; of one client
 	tcpIdle                      = 10 * time.Second // without a whole question (RFC 7766 section 6.2.3), or to take an answer
 	maxPipelined                 = 64               // questions of one connection under way
+	stuckAfter                   = time.Minute      // without a beat of a loop that takes questions in
 )
 
 func (o *Options) ttl() uint32 { return uint32(o.TTL / time.Second) }
@@ -344,12 +347,15 @@ func control(option int) func(network, _ string, c syscall.RawConn) error {
 func (s *Server) serveUDP(c *net.UDPConn) {
 	in := make([]byte, dns.MaxMsgSize)
 	out := make([]byte, udpSize)
+	beat := s.watch(c.SetReadDeadline)
+	defer beat.stop()
 	for {
 		n, from, err := c.ReadFromUDPAddrPort(in)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
+			beat.due(err)
 			continue // an error of one datagram
 		}
 		if s.table.Load() == nil {

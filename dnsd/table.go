@@ -15,10 +15,10 @@ import (
 // a pointer to the question in place of its owner. Empty is NODATA.
 type rrset struct {
 	records []byte
-	n       int    // records in it
-	mixed   bool   // records of several sizes: sent whole or not at all, in this order
 	extra   []byte // for the additional section, with owners spelled out
-	nextra  int
+	n       int32  // records in it
+	nextra  uint8  // records in extra, up to maxExtra
+	mixed   bool   // records of several sizes: sent whole or not at all, in this order
 }
 
 // service is the packed answers of one service. It is shared by all
@@ -50,7 +50,7 @@ type table struct {
 	services cow.Map[string, *service] // by "\3web\4shop"
 	named    cow.Map[string, named]    // by "\3web"
 	stacks   cow.Map[string, int]      // by "\4shop": how many services it has
-	ptr      cow.Map[netip.Addr, names]
+	ptr      cow.Map[netip.Addr, *names]
 	public   int // services with tasks whose names are the Internet's outside of the zone
 
 	soa       []byte // one record; the owner, its first two octets, is to be set
@@ -133,7 +133,7 @@ type editor struct {
 	services *cow.Editor[string, *service]
 	named    *cow.Editor[string, named]
 	stacks   *cow.Editor[string, int]
-	ptr      *cow.Editor[netip.Addr, names]
+	ptr      *cow.Editor[netip.Addr, *names]
 	public   int
 }
 
@@ -178,21 +178,33 @@ func (e *editor) put(id model.ServiceID, svc *model.Service) {
 func (e *editor) name(was, is *service) {
 	addrs := append(was.named(), is.named()...)
 	slices.SortFunc(addrs, netip.Addr.Compare)
+	alone := map[*rrset]*names{} // of a service that shares the address with no other: one for all its tasks
 	for _, a := range slices.Compact(addrs) {
-		n, _ := e.ptr.Get(a)
+		var those []*service
+		if n, ok := e.ptr.Get(a); ok {
+			those = n.all
+		}
 		old := was
-		if !slices.Contains(n.all, was) {
+		if !slices.Contains(those, was) {
 			old = nil
 		}
 		now := is
 		if is != nil && !is.has(a) {
 			now = nil
 		}
-		if all := replaced(n.all, old, now); len(all) > 0 {
-			e.ptr.Set(a, names{all, namesOf(a, all)})
-		} else {
+		all := replaced(those, old, now)
+		if len(all) == 0 {
 			e.ptr.Delete(a)
+			continue
 		}
+		n := &names{all, namesOf(a, all)}
+		if len(all) == 1 {
+			if alone[n.set] == nil {
+				alone[n.set] = n
+			}
+			n = alone[n.set]
+		}
+		e.ptr.Set(a, n)
 	}
 }
 
@@ -371,6 +383,9 @@ func soaNumbers(snap *model.Snapshot, o *Options) [5]uint32 {
 func packAddrs(o *Options, addrs []netip.Addr) (sets [2]rrset) {
 	for _, a := range addrs {
 		set, typ := &sets[family(a)], addrType(a)
+		if set.records == nil {
+			set.records = make([]byte, 0, len(addrs)*(fixedRR+a.BitLen()/8))
+		}
 		set.records = appendRR(set.records, nil, typ, o.ttl(), a.AsSlice())
 		set.n++
 	}
@@ -380,7 +395,7 @@ func packAddrs(o *Options, addrs []netip.Addr) (sets [2]rrset) {
 // maxExtra bounds the addresses put beside a SRV record: the rest can be asked for.
 const maxExtra = 8
 
-func extraAddrs(o *Options, owner []byte, addrs []netip.Addr) (b []byte, n int) {
+func extraAddrs(o *Options, owner []byte, addrs []netip.Addr) (b []byte, n uint8) {
 	for _, a := range addrs[:min(len(addrs), maxExtra)] {
 		b = appendRR(b, owner, addrType(a), o.ttl(), a.AsSlice())
 		n++
@@ -397,6 +412,9 @@ func family(a netip.Addr) int {
 }
 
 func addrType(a netip.Addr) uint16 { return [2]uint16{dns.TypeA, dns.TypeAAAA}[family(a)] }
+
+// fixedRR is how long a record without an owner is, but for its data.
+const fixedRR = 12
 
 // appendRR packs a record of class IN. Without an owner it points to the question.
 func appendRR(b, owner []byte, typ uint16, ttl uint32, rdata []byte) []byte {

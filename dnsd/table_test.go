@@ -55,7 +55,7 @@ func TestAnEditedTableIsAsOneMadeAnew(t *testing.T) {
 				addr := netip.AddrFrom4([4]byte{10, 244, 1, byte(rnd.IntN(12))})
 				m.PutContainer(model.Container{ID: id, Name: id, Node: "h1", Stack: service.Stack, Addrs: []netip.Addr{addr}, Tasks: []model.Task{{
 					Service: service, Node: "h1", Container: id, Addr: addr, State: []model.State{model.Running, model.Paused}[rnd.IntN(2)],
-					Spec: model.Spec{Mode: model.ModeVIP, Ports: []model.Port{{Name: "http", Port: 80, Target: uint16(8000 + rnd.IntN(2)), Protocol: model.TCP}}},
+					Spec: &model.Spec{Mode: model.ModeVIP, Ports: []model.Port{{Name: "http", Port: 80, Target: uint16(8000 + rnd.IntN(2)), Protocol: model.TCP}}},
 				}}})
 			}
 		}

@@ -15,11 +15,16 @@ import (
 )
 
 func (s *Server) serveTCP(l net.Listener) {
+	beat := s.watch(l.(*net.TCPListener).SetDeadline)
+	defer beat.stop()
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if beat.due(err) {
+				continue
 			}
 			s.opt.Log.Warn("accept a DNS connection", "error", err)
 			select { // out of file descriptors, most likely

@@ -188,18 +188,19 @@ func (set *rrset) append(out []byte, n, limit int, tg *target) int {
 		binary.BigEndian.PutUint16(out[6:], uint16(set.n))
 		return n + copy(out[n:], set.records)
 	}
-	stride := len(set.records) / set.n
-	fit := min(set.n, (limit-n)/stride)
+	count := int(set.n)
+	stride := len(set.records) / count
+	fit := min(count, (limit-n)/stride)
 	first := 0
-	if set.n > 1 {
-		first = stride * rand.IntN(set.n)
+	if count > 1 {
+		first = stride * rand.IntN(count)
 	}
 	end := n + fit*stride
 	n += copy(out[n:end], set.records[first:])
 	copy(out[n:end], set.records[:first])
 	binary.BigEndian.PutUint16(out[6:], uint16(fit))
 	switch n = end; {
-	case fit < set.n:
+	case fit < count:
 		out[2] |= flagTC
 	case n+len(set.extra) <= limit: // else left out without TC (RFC 2181 section 9)
 		n += copy(out[n:], set.extra)

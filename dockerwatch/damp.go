@@ -126,7 +126,7 @@ func (v *inventory) damped(f *facts, now time.Time) {
 		v.dampers[f.id] = d
 	}
 	state, _ := f.state(f.usesHealth(), time.Time{})
-	d.observe(state == model.Running, f.started, now)
+	d.observe(state == model.Running && v.readiness.joined(f), f.started, now)
 }
 
 // usesHealth tells whether the container's HEALTHCHECK matters to any of its services.

@@ -28,6 +28,7 @@
 //	shoal.locality=any              or prefer-local: a host's own tasks are given its new connections, while it has any
 //	shoal.vip=10.96.4.2             a fixed address of the pool
 //	shoal.health=docker             or none: the HEALTHCHECK of the container does not matter
+//	shoal.ready=port                or none: without a HEALTHCHECK, its ports do not matter either
 //	shoal.drain=10s                 how long it may finish what it holds, 0 to 1h; a plain number is seconds
 //	shoal.network=NAME              the network it is reached on; needed if there are several
 //
@@ -45,7 +46,7 @@
 //
 // A service is there as soon as one of its keys is. Both forms go together:
 // shoal.service and its keys describe one service, each shoal.services.NAME
-// another; none is described in both. shoal.health, shoal.drain and
+// another; none is described in both. shoal.health, shoal.ready, shoal.drain and
 // shoal.network are about the container, and so hold for all of its services
 // that do not say otherwise; every other plain key belongs to shoal.service
 // alone.
@@ -63,6 +64,15 @@
 // the image says is taken for the image's; see image.go. An image is asked for
 // once, when a container of it has such labels; if it is gone, they are taken for
 // the container's.
+//
+// # Readiness
+//
+// A task that no HEALTHCHECK speaks for enters rotation when its ports accept
+// connections, or after a limit ([Options].Ready); ready.go says which ports those are.
+// It is tried by connections from this host to the task's own address, which are closed
+// as soon as they come about: a server that logs each of its clients logs this one, once
+// a start and port. A TLS server may log a handshake that was not made. shoal.ready=none,
+// or a HEALTHCHECK, does without. An agent that starts takes nothing out of rotation.
 //
 // # Flapping
 //

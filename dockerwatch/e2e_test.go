@@ -369,7 +369,7 @@ func TestEngineLabelsOfAnImage(t *testing.T) {
 	h.wants("alone asked:problem own:running plain said:running")
 	for _, name := range []string{"alone", "asked", "said"} {
 		if n := h.container(name).Notices; len(n) != 1 || n[0].Code != model.LabelsOfImage {
-			t.Errorf("the notices of %s are %q", name, n)
+			t.Errorf("the notices of %s are %v", name, n)
 		}
 	}
 	if tasks := h.container("said").Tasks; len(tasks[0].Spec.Publish) > 0 {

@@ -57,6 +57,7 @@ type event struct {
 	action    events.Action
 	container string         // full ID; "" if it is about a network alone
 	signal    syscall.Signal // of signaled
+	exit      exit           // of a death
 	at        time.Time
 }
 
@@ -79,6 +80,9 @@ func eventOf(m events.Message) (event, bool) {
 	}
 	if e.effect == signaled {
 		e.signal = parseSignal(m.Actor.Attributes["signal"])
+	}
+	if e.action == events.ActionDie {
+		e.exit = exitOf(m.Actor.Attributes)
 	}
 	return e, e.effect != 0
 }

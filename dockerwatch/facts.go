@@ -23,7 +23,8 @@ type facts struct {
 	stack    string
 	project  string // of Compose, as it is written there; "" if none
 	services []serviceLabels
-	refusal  error    // why the labels were refused; nil if they were not
+	refusal  error // why the labels were refused; nil if they were not
+	exposed  []model.Port
 	ignored  []string // shoal labels that are not obeyed: they are its image's
 
 	paused    bool
@@ -79,6 +80,7 @@ func factsOf(c container.InspectResponse, image map[string]string, l limits, now
 	if t := c.Config.StopTimeout; t != nil {
 		f.stopTimeout = time.Duration(*t) * time.Second
 	}
+	f.exposed = exposedBy(c.Config)
 	labels, ignored := effectiveLabels(c.Config.Labels, image)
 	f.ignored, f.project = ignored, labels[projectLabel]
 	f.stack, _ = stackOf(labels)
@@ -171,11 +173,7 @@ func (f *facts) back(l leave, now time.Time) bool {
 
 // stops tells whether a container that is sent the signal is meant to end.
 func (f *facts) stops(s syscall.Signal) bool {
-	switch s {
-	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGKILL:
-		return true
-	}
-	return s == f.stopSignal
+	return stopSignals[s] || s == f.stopSignal
 }
 
 // parseSignal reads a signal as the engine writes it: a number, or a name with

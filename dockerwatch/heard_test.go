@@ -48,6 +48,12 @@ func summary(l model.Local) string {
 // watch runs a Watcher of the engine until the test ends.
 func watch(t *testing.T, e *fakeEngine, change func(*Options)) *heard {
 	t.Helper()
+	return watchBy(t, e, change, func(*Watcher) {})
+}
+
+// watchBy is watch with a Watcher that is set up before it runs.
+func watchBy(t *testing.T, e *fakeEngine, change func(*Options), setUp func(*Watcher)) *heard {
+	t.Helper()
 	h := &heard{t: t, change: make(chan struct{}, 1), log: &bytes.Buffer{}, reg: prometheus.NewRegistry()}
 	o := Options{Node: "host", Pool: testLimits.pool, Registerer: h.reg, Log: slog.New(slog.NewTextHandler(h, nil))}
 	if change != nil {
@@ -63,6 +69,7 @@ func watch(t *testing.T, e *fakeEngine, change func(*Options)) *heard {
 		return e, e.dialErr
 	}
 	h.w = w
+	setUp(w)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx, h.emit, h.status) }()

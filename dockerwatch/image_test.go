@@ -45,7 +45,7 @@ func TestLabelsOfAnImageAreNotObeyed(t *testing.T) {
 				t.Errorf("ignored are %q, want %q", got, test.ignored)
 			}
 			if notice := imageNotice(ignored); (len(notice) == 1) != (test.ignored != "") {
-				t.Errorf("notice %q", notice)
+				t.Errorf("notice %v", notice)
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func TestNoImageJoinsByItself(t *testing.T) {
 	h := watch(t, e, func(o *Options) { o.Resync = 20 * time.Millisecond })
 	h.wants("a b:running c:running d:running e x")
 	if n := h.container("a").Notices; len(n) != 1 || n[0].Code != model.LabelsOfImage || !strings.Contains(n[0].Text, "shoal.service") {
-		t.Errorf("the notices are %q", n)
+		t.Errorf("the notices are %v", n)
 	}
 	if stack := h.container("x").Stack; stack != model.DefaultStack {
 		t.Errorf("its image has put it in the stack %s", stack)

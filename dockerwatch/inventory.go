@@ -27,6 +27,7 @@ type inventory struct {
 	dead       map[string]time.Time     // container's ID -> start of a life that has ended, of which the engine may not know yet
 	stale      map[string]bool          // containers' IDs to look at
 	dampers    map[string]*damper       // container's ID -> how often it came into rotation
+	readiness  *readiness               // nil: every task is ready at once
 	relist     bool                     // the networks are to be listed
 }
 
@@ -137,6 +138,7 @@ func (v *inventory) put(f *facts, now time.Time) {
 	delete(v.dead, f.id)
 	f.follows(v.containers[f.id], now)
 	v.containers[f.id] = f
+	v.readiness.observe(f, now)
 	v.damped(f, now)
 	if l, ok := v.leaving[f.id]; ok && l.since.Before(f.started) {
 		delete(v.leaving, f.id)
@@ -154,6 +156,7 @@ func (v *inventory) remove(id string) {
 	delete(v.early, id)
 	delete(v.dead, id)
 	delete(v.stale, id)
+	v.readiness.remove(id)
 }
 
 // keep forgets the containers that are not among ids.
@@ -164,6 +167,7 @@ func (v *inventory) keep(ids map[string]bool) {
 	deleteFrom(v.early, other)
 	deleteFrom(v.dead, other)
 	deleteFrom(v.stale, other)
+	v.readiness.keep(other)
 }
 
 func deleteFrom[T any](m map[string]T, which func(id string) bool) {
@@ -219,6 +223,7 @@ func (v *inventory) container(f *facts) model.Container {
 	if damper != nil && len(f.services) > 0 {
 		c.Notices = append(c.Notices, damper.notice()...)
 	}
+	c.Notices = append(c.Notices, v.readiness.notices(f)...)
 	if f.refusal != nil {
 		c.Problem, c.ProblemCode = f.refusal.Error(), model.CodeOf(f.refusal, model.LabelsInvalid)
 	}
@@ -232,10 +237,7 @@ func (v *inventory) container(f *facts) model.Container {
 			c.Tasks, c.Problem, c.ProblemCode = nil, err.Error(), model.CodeOf(err, model.AddressMissing)
 			break
 		}
-		state, since := f.state(s.health, v.leaving[f.id].since)
-		if damper != nil && s.health == f.usesHealth() {
-			state, since = damper.state(state, since, f.started)
-		}
+		state, since, reason := v.state(f, s)
 		c.Tasks = append(c.Tasks, model.Task{
 			Service:   s.id,
 			Node:      v.node,
@@ -244,11 +246,37 @@ func (v *inventory) container(f *facts) model.Container {
 			Addr:      addr,
 			State:     state,
 			Since:     since,
+			Reason:    reason,
 			Drain:     s.drain,
 			Weight:    s.weight,
 			Started:   f.started,
-			Spec:      s.spec,
+			Spec:      &s.spec,
 		})
 	}
 	return c
+}
+
+// state tells where a task stands, since when, and what one that starts waits for.
+func (v *inventory) state(f *facts, s *serviceLabels) (state model.State, since time.Time, reason string) {
+	state, since = f.state(s.health, v.leaving[f.id].since)
+	if state == model.Starting {
+		return state, since, "waits until its HEALTHCHECK passes"
+	}
+	if w := v.readiness.of(f, s); w != nil && state == model.Running {
+		if w.entered.IsZero() {
+			owner, err := v.networkOwner(f)
+			p := planOf(s, f.exposed, err == nil && owner.hostNetwork)
+			return model.Starting, f.started, p.reason()
+		}
+		if w.entered.After(since) {
+			since = w.entered
+		}
+	}
+	if d := v.dampers[f.id]; d != nil && s.health == f.usesHealth() {
+		state, since = d.state(state, since, f.started)
+	}
+	if state == model.Starting {
+		reason = "waits until it has been fit for a while, as it came into rotation too often"
+	}
+	return state, since, reason
 }

@@ -39,7 +39,10 @@ type serviceLabels struct {
 	weight  int
 	drain   time.Duration
 	health  bool   // the container's HEALTHCHECK matters
+	ready   bool   // without a HEALTHCHECK that matters, its ports do
 	network string // "" if the labels name none
+
+	alone map[model.Port]bool // of spec.Publish, those that are in no range
 }
 
 // key is a label, less its prefix.
@@ -60,6 +63,7 @@ var keys = []key{
 	}},
 	{name: "publish", set: func(s *serviceLabels, v string, _ limits) (err error) {
 		s.spec.Publish, err = parsePublish(v)
+		s.alone = portsAlone(v)
 		return err
 	}},
 	{name: "publish.local", set: func(s *serviceLabels, v string, _ limits) (err error) {
@@ -92,6 +96,10 @@ var keys = []key{
 	}},
 	{name: "health", shared: true, set: func(s *serviceLabels, v string, _ limits) (err error) {
 		s.health, err = parseHealth(v)
+		return err
+	}},
+	{name: "ready", shared: true, set: func(s *serviceLabels, v string, _ limits) (err error) {
+		s.ready, err = parseReady(v)
 		return err
 	}},
 	{name: "drain", shared: true, set: func(s *serviceLabels, v string, _ limits) (err error) {
@@ -257,6 +265,7 @@ func parseService(id model.ServiceID, where string, l limits, read ...map[string
 		weight: 1,
 		drain:  defaultDrain,
 		health: true,
+		ready:  true,
 	}
 	for _, k := range keys {
 		for _, from := range read {

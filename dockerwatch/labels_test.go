@@ -24,6 +24,7 @@ var compare = []cmp.Option{
 	cmp.AllowUnexported(serviceLabels{}),
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmpopts.EquateEmpty(),
+	cmpopts.IgnoreFields(serviceLabels{}, "alone"),
 }
 
 // labelsOf reads "a=b c=d" as labels, with "shoal." in front of each that does
@@ -48,6 +49,7 @@ func web(f func(*serviceLabels)) []serviceLabels {
 		weight: 1,
 		drain:  10 * time.Second,
 		health: true,
+		ready:  true,
 	}
 	if f != nil {
 		f(&s)
@@ -136,6 +138,9 @@ func TestLabelsSayWhichServicesAContainerIsATaskOf(t *testing.T) {
 		"service=web affinity=client:86400":        web(func(s *serviceLabels) { s.spec.Affinity = 24 * time.Hour }),
 		"service=web health=docker":                web(nil),
 		"service=web health=none":                  web(func(s *serviceLabels) { s.health = false }),
+		"service=web ready=port":                   web(nil),
+		"service=web ready=none":                   web(func(s *serviceLabels) { s.ready = false }),
+		"services.web.ready=port ready=none":       web(nil),
 		"service=web drain=90":                     web(func(s *serviceLabels) { s.drain = 90 * time.Second }),
 		"service=web drain=1m30s":                  web(func(s *serviceLabels) { s.drain = 90 * time.Second }),
 		"service=web drain=0":                      web(func(s *serviceLabels) { s.drain = 0 }),
@@ -265,6 +270,9 @@ func TestWrongLabelsAreRefusedWithWhatToDo(t *testing.T) {
 		"service=web affinity=client:86401":                    "1 to 86400 seconds",
 		"service=web affinity=client:1h":                       "1 to 86400 seconds",
 		"service=web health=on":                                "use docker or none",
+		"service=web ready=http":                               "label shoal.ready=\"http\": use port or none",
+		"service=web ready=":                                   "use port or none",
+		"service=web redy=port":                                "did you mean shoal.ready?",
 		"service=web drain=-1s":                                "0 to 1h",
 		"service=web drain=3601":                               "0 to 1h",
 		"service=web drain=61m":                                "0 to 1h",
@@ -320,6 +328,7 @@ func format(services []serviceLabels) map[string]string {
 		set("weight", fmt.Sprint(s.weight))
 		set("drain", s.drain.String())
 		set("health", map[bool]string{true: "docker", false: "none"}[s.health])
+		set("ready", map[bool]string{true: "port", false: "none"}[s.ready])
 		set("publish.local", fmt.Sprint(s.spec.PublishLocal))
 		set("locality", map[bool]string{true: "prefer-local", false: "any"}[s.spec.PreferLocal])
 		if s.network != "" {

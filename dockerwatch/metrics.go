@@ -23,7 +23,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		}, []string{"type", "action"}),
 		exits: f.NewCounter(prometheus.CounterOpts{
 			Name: "shoal_docker_exits_total",
-			Help: "Deaths of containers with tasks that the kernel told of before the Docker engine did.",
+			Help: "Ends of containers with tasks that the kernel reported before the Docker engine did.",
 		}),
 		lists: f.NewCounter(prometheus.CounterOpts{
 			Name: "shoal_docker_lists_total",
@@ -31,7 +31,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		}),
 		connected: f.NewGauge(prometheus.GaugeOpts{
 			Name: "shoal_docker_connected",
-			Help: "Whether the Docker engine's events are being followed (1) or the engine is away (0).",
+			Help: "1 while the Docker engine's events are followed, 0 while the engine is unreachable.",
 		}),
 		problems: f.NewGauge(prometheus.GaugeOpts{
 			Name: "shoal_docker_problem_containers",

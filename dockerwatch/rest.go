@@ -15,15 +15,10 @@ import (
 // enters rotation only when the rest is over, or its own service would lose the
 // requests of other hosts; see damp.go for another reason to wait. If it serves
 // all that the address was left by, nothing can be sent to the wrong service, and the
-// rest ends at once: so it is with a container that is restarted.
-const (
-	// restTime is more than the two seconds in which other hosts follow a change.
-	restTime = 3 * time.Second
+// address is opened at once: so it is with a container that is restarted.
 
-	// joinPause is how long before other hosts are told that a task is in rotation its
-	// address is open to them: the data plane has that long to open it.
-	joinPause = 200 * time.Millisecond
-)
+// restTime is more than the two seconds in which other hosts follow a change.
+const restTime = 3 * time.Second
 
 // rests is which addresses of this host's tasks rest. It does no I/O. Another
 // process knows nothing of it.
@@ -100,17 +95,13 @@ func (r *rests) apply(l *model.Local, now time.Time) (next time.Duration) {
 		}
 	}
 	for a, rest := range r.resting {
-		join := rest.until.Add(joinPause)
-		if held[a].serves(rest.services) || !now.Before(join) {
+		wait := rest.until.Sub(now)
+		if wait <= 0 || held[a].serves(rest.services) {
 			delete(r.resting, a)
 			continue
 		}
-		due := join
-		if now.Before(rest.until) {
-			l.Resting = append(l.Resting, a)
-			due = rest.until
-		}
-		if wait := due.Sub(now); next == 0 || wait < next {
+		l.Resting = append(l.Resting, a)
+		if next == 0 || wait < next {
 			next = wait
 		}
 	}
@@ -120,6 +111,7 @@ func (r *rests) apply(l *model.Local, now time.Time) (next time.Duration) {
 			t := &l.Containers[i].Tasks[j]
 			if _, waits := r.resting[t.Addr]; waits && t.State == model.Running {
 				t.State, t.Since = model.Starting, t.Started
+				t.Reason = "waits until other hosts may send to its address, which a task has just left"
 			}
 		}
 	}

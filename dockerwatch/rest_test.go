@@ -59,8 +59,7 @@ func TestAddressesRest(t *testing.T) {
 			{0, "a@10.0.0.1=web b@10.0.0.2=web", "", "", never},
 			{time.Second, "b@10.0.0.2=web", "10.0.0.1", "", restTime},
 			{time.Second, "b@10.0.0.2=web", "10.0.0.1", "", restTime - time.Second},
-			{restTime - time.Second, "b@10.0.0.2=web", "", "", joinPause},
-			{joinPause, "b@10.0.0.2=web", "", "", never},
+			{restTime - time.Second, "b@10.0.0.2=web", "", "", never},
 		},
 		"a container without services dies": {
 			{0, "a@10.0.0.1", "", "", never},
@@ -70,13 +69,12 @@ func TestAddressesRest(t *testing.T) {
 			{0, "a@10.0.0.1=web", "", "", never},
 			{0, "", "10.0.0.1", "", restTime},
 			{time.Second, "b@10.0.0.1=db c@10.0.0.3=web", "10.0.0.1", "b:starting", restTime - time.Second},
-			{restTime - time.Second, "b@10.0.0.1=db c@10.0.0.3=web", "", "b:starting", joinPause},
-			{joinPause, "b@10.0.0.1=db c@10.0.0.3=web", "", "", never},
+			{restTime - time.Second, "b@10.0.0.1=db c@10.0.0.3=web", "", "", never},
 		},
 		"and nobody saw that it was free": {
 			{0, "a@10.0.0.1=web", "", "", never},
 			{0, "b@10.0.0.1=db", "10.0.0.1", "b:starting", restTime},
-			{restTime + joinPause, "b@10.0.0.1=db", "", "", never},
+			{restTime, "b@10.0.0.1=db", "", "", never},
 		},
 		"its address goes to a container without services": {
 			{0, "a@10.0.0.1=web", "", "", never},
@@ -111,11 +109,12 @@ func TestAddressesRest(t *testing.T) {
 			{time.Second, "c@10.0.0.1=db", "10.0.0.1", "c:starting", restTime - 2*time.Second},
 			{0, "", "10.0.0.1", "", restTime - 2*time.Second},
 			{0, "d@10.0.0.1=web", "", "", never},
+			{time.Second, "", "10.0.0.1", "", restTime},
 		},
 		"the one that waited dies": {
 			{0, "a@10.0.0.1=web", "", "", never},
 			{0, "b@10.0.0.1=db", "10.0.0.1", "b:starting", restTime},
-			{restTime + joinPause, "b@10.0.0.1=db", "", "", never},
+			{restTime, "b@10.0.0.1=db", "", "", never},
 			{0, "", "10.0.0.1", "", restTime},
 			{0, "a@10.0.0.1=web", "10.0.0.1", "a:starting", restTime},
 		},
@@ -131,7 +130,7 @@ func TestAddressesRest(t *testing.T) {
 			{0, "a@10.0.0.2=web b@10.0.0.1=db", "", "", never},
 			{0, "b@10.0.0.1=db", "10.0.0.2", "", restTime},
 			{time.Second, "", "10.0.0.1 10.0.0.2", "", restTime - time.Second},
-			{restTime - time.Second, "", "10.0.0.1", "", joinPause},
+			{restTime - time.Second, "", "10.0.0.1", "", time.Second},
 		},
 		"one on the host's network dies": {
 			{0, "a=web", "", "", never},
@@ -218,7 +217,7 @@ func TestATaskWaitsForTheRestOfItsAddress(t *testing.T) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if got, want := strings.Join(h.locals, ", "), "a:running, , b:starting, b:starting, b:running"; got != want {
+	if got, want := strings.Join(h.locals, ", "), "a:running, , b:starting, b:running"; got != want {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }

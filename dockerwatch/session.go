@@ -112,6 +112,7 @@ func (s *session) follow(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
+		s.heart.Beat()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -122,6 +123,11 @@ func (s *session) follow(ctx context.Context) error {
 		case l := <-s.exits.ended:
 			s.onExit(l)
 			s.tell(s.emit) // at once: the engine may hold back the answers that step waits for
+		case p := <-s.probes.news:
+			if !s.onProbed(p) {
+				continue
+			}
+			s.tell(s.emit)
 		case <-s.awake.C:
 			s.tell(s.emit)
 			continue
@@ -158,13 +164,16 @@ func (s *session) follow(ctx context.Context) error {
 // same.
 func (s *session) step(ctx context.Context, answerTime time.Duration) error {
 	events, err := s.stream.drain()
-	s.takeIn(events)
+	if s.takeIn(events) && s.known {
+		s.tell(s.emit) // what leaves does not wait for answers about others
+	}
 	if err != nil {
 		return err
 	}
 	late := time.After(answerTime)
 	s.ask(ctx)
-	for waits := true; waits && s.awaits(); {
+	for waits := true; waits && (s.awaits() || s.probes.fresh()); {
+		s.heart.Beat()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -176,6 +185,9 @@ func (s *session) step(ctx context.Context, answerTime time.Duration) error {
 		case l := <-s.exits.ended:
 			s.onExit(l)
 			s.tell(s.emit)
+		case p := <-s.probes.news:
+			s.onProbed(p)
+		case <-s.probes.hold.C:
 		case <-s.awake.C:
 			s.tell(s.emit)
 		case <-late:
@@ -200,13 +212,16 @@ func (s *session) awaits() bool {
 	return false
 }
 
-// takeIn applies events to the inventory.
-func (s *session) takeIn(events []event) {
+// takeIn applies events to the inventory, and tells whether anything may have left by
+// them.
+func (s *session) takeIn(events []event) (left bool) {
 	now := time.Now().UTC()
 	for _, e := range events {
 		s.metrics.events.WithLabelValues(string(e.kind), string(e.action)).Inc()
 		s.log.Debug("event of the Docker engine", "type", e.kind, "action", e.action, "container", e.container)
 		s.inventory.apply(e, now)
+		s.crashes.take(e)
+		left = left || e.effect == signaled || e.effect == gone
 		delete(s.outlines, e.container)
 		if q, ok := s.asked[e.container]; ok {
 			q.tooOld = true
@@ -219,6 +234,7 @@ func (s *session) takeIn(events []event) {
 			s.seen = e.at
 		}
 	}
+	return left
 }
 
 // while waits for a list of the engine's, which can take it seconds. Events, and
@@ -257,6 +273,10 @@ func (s *session) while(ctx context.Context, call func(context.Context) error) e
 		case l := <-s.exits.ended:
 			s.onExit(l)
 			tells = true // a death does not wait
+		case p := <-s.probes.news:
+			if !s.onProbed(p) {
+				continue
+			}
 		case <-s.awake.C:
 			tells = true // nor does the end of a rest
 		case c := <-commands:
@@ -391,6 +411,7 @@ func (s *session) takeAnswer(a answer) error {
 	default:
 		if f := factsOf(a.container, a.image, v.limits, now); f != nil {
 			v.put(f, now)
+			s.probes.begin(v.probesOf(v.containers[f.id]))
 		} else {
 			v.remove(a.id)
 		}

@@ -80,6 +80,14 @@ func parseHealth(v string) (bool, error) {
 	return v == "docker", nil
 }
 
+// parseReady tells whether the task's ports decide when it enters rotation.
+func parseReady(v string) (bool, error) {
+	if v != "port" && v != "none" {
+		return false, errors.New("use port or none")
+	}
+	return v == "port", nil
+}
+
 func parseDrain(v string) (time.Duration, error) {
 	var d time.Duration
 	n, err := strconv.ParseUint(v, 10, 16)

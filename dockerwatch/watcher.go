@@ -15,6 +15,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shoal/internal/health"
 	"shoal/model"
 )
 
@@ -26,6 +27,10 @@ const (
 
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 5 * time.Second
+
+	// stuckAfter is how long Run may make no progress. Each of its calls of the engine
+	// ends after callTimeout.
+	stuckAfter = 2 * time.Minute
 )
 
 // Options are what a [Watcher] is made with.
@@ -42,7 +47,17 @@ type Options struct {
 	// it rests when its task has left. It is called by Run's goroutine. Nil: none.
 	Reached func(netip.Addr) bool
 
+	// Ready is how long a task may take to accept connections on its ports before it
+	// enters rotation without, see package documentation. 0: tasks enter at once.
+	Ready time.Duration
+
+	// Recorded are the tasks of a container here as they were when the agent last ran,
+	// by the container's ID: those that were in rotation stay there. It is called by
+	// Run's goroutine. Nil: none are known.
+	Recorded func(id string) []model.Task
+
 	Registerer prometheus.Registerer // of metrics; nil: none
+	Health     *health.State         // has Run watched; nil: nobody does
 }
 
 // Watcher follows one Docker engine.
@@ -51,9 +66,11 @@ type Watcher struct {
 	log     *slog.Logger
 	resync  time.Duration
 	metrics metrics
+	health  *health.State
 	dial    func() (engine, error)
 
-	images sync.Map // image's ID -> its labels, of those that were asked for
+	crashes crashes
+	images  sync.Map // image's ID -> its labels, of those that were asked for
 
 	commands chan command  // for Run
 	ended    chan struct{} // closed when Run has returned
@@ -63,10 +80,12 @@ type Watcher struct {
 	rests     *rests
 	awake     *time.Timer // when something of rests changes
 	exits     exits
+	probes    probes
 	outlines  map[string]string // container's ID -> as it was listed when last inspected
 	last      *model.Local      // as last emitted; nil before the first
 	logged    map[string]string // container's ID -> the problem last logged
-	seen      time.Time         // when the last event taken happened
+	heart     *health.Heart
+	seen      time.Time // when the last event taken happened
 }
 
 // CheckHost reports why an address can be that of no engine.
@@ -93,6 +112,8 @@ func New(o Options) (*Watcher, error) {
 		return nil, errors.New("watch the Docker engine: no pool of VIPs is given")
 	case o.Resync < 0:
 		return nil, fmt.Errorf("watch the Docker engine: resync of %v is negative", o.Resync)
+	case o.Ready < 0:
+		return nil, fmt.Errorf("watch the Docker engine: the limit of %v for tasks to be ready is negative", o.Ready)
 	}
 	if o.Resync == 0 {
 		o.Resync = time.Minute
@@ -108,6 +129,7 @@ func New(o Options) (*Watcher, error) {
 		log:     o.Log,
 		resync:  o.Resync,
 		metrics: newMetrics(o.Registerer),
+		health:  o.Health,
 		dial:    func() (engine, error) { return dial(o.Host) },
 
 		inventory: &inventory{
@@ -121,12 +143,14 @@ func New(o Options) (*Watcher, error) {
 			dead:       map[string]time.Time{},
 			stale:      map[string]bool{},
 			dampers:    map[string]*damper{},
+			readiness:  newReadiness(o.Ready, o.Recorded),
 		},
 		rests:    newRests(o.Reached),
 		awake:    stoppedTimer(),
 		commands: make(chan command),
 		ended:    make(chan struct{}),
 		exits:    exits{ended: make(chan life), watching: map[string]watching{}},
+		probes:   newProbes(),
 		outlines: map[string]string{},
 		logged:   map[string]string{},
 	}, nil
@@ -154,6 +178,9 @@ func stoppedTimer() *time.Timer {
 func (w *Watcher) Run(ctx context.Context, emit func(model.Local), status func(error)) error {
 	defer close(w.ended)
 	defer w.exits.stop()
+	defer w.probes.stop()
+	w.heart = w.health.Watch("engine", stuckAfter)
+	defer w.heart.Stop()
 	backoff := minBackoff
 	for away := false; ; {
 		connected := false
@@ -180,6 +207,7 @@ func (w *Watcher) Run(ctx context.Context, emit func(model.Local), status func(e
 			backoff = min(2*backoff, maxBackoff)
 		}
 		for waited := time.After(wait); waited != nil; {
+			w.heart.Beat()
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -188,6 +216,10 @@ func (w *Watcher) Run(ctx context.Context, emit func(model.Local), status func(e
 			case l := <-w.exits.ended:
 				w.onExit(l)
 				w.tell(emit)
+			case p := <-w.probes.news:
+				if w.onProbed(p) {
+					w.tell(emit)
+				}
 			case <-w.awake.C:
 				w.tell(emit)
 			case <-waited:
@@ -205,11 +237,26 @@ func (w *Watcher) onExit(l life) {
 	}
 }
 
+// onProbed takes in news of a probe, and tells whether anything differs.
+func (w *Watcher) onProbed(p probed) bool {
+	if !w.probes.current(&p) {
+		return false
+	}
+	now := time.Now().UTC()
+	differs := w.inventory.readiness.take(&p, now)
+	if f := w.inventory.containers[p.container]; differs && f != nil {
+		w.inventory.damped(f, now)
+		w.log.Debug("a task's ports were tried", "container", f.name, "service", p.service, "ready", p.outcome == accepted, "finding", p.fault)
+	}
+	return differs
+}
+
 // tell emits what there is now, if it differs from what was last emitted.
 func (w *Watcher) tell(emit func(model.Local)) {
 	if err := w.exits.follow(w.inventory.containers); err != nil {
 		w.log.Info("deaths of containers are known when the engine tells of them, not sooner", "why", err)
 	}
+	w.probes.follow(w.inventory.probes())
 	local := w.inventory.local()
 	if next := w.rests.apply(&local, time.Now()); next > 0 {
 		w.awake.Reset(next)

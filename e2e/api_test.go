@@ -34,10 +34,10 @@ type (
 		Tasks, InRotation int
 	}
 	task struct {
-		Service, Name, State string // Service as stack/name
+		Service, Name, State, Reason string // Service as stack/name
 	}
 	problem struct {
-		Code, Kind, Object, Reason string
+		Code, Kind, Object, Reason, Node string
 	}
 	explanation struct {
 		OK      bool
@@ -50,17 +50,6 @@ type (
 		}
 	}
 )
-
-// UnmarshalJSON reads a task, whose service comes in parts.
-func (t *task) UnmarshalJSON(b []byte) error {
-	var v struct {
-		Service     struct{ Stack, Name string }
-		Name, State string
-	}
-	err := json.Unmarshal(b, &v)
-	*t = task{v.Service.Stack + "/" + v.Service.Name, v.Name, v.State}
-	return err
-}
 
 // ask asks the host's agent: a look that a test takes many of, so without a process for each.
 func ask[T any](h *host, what string) (v T, err error) {

@@ -63,7 +63,7 @@ func TestBalance(t *testing.T) {
 			if s.OK != 30 || s.Hostnames["even-1"] != 10 || s.Hostnames["even-2"] != 10 || s.Hostnames["even-3"] != 10 {
 				t.Errorf("%s makes 30 requests to %s: answered by %v, failed %v", c.name, target, s.Hostnames, s.Errors)
 			}
-			if c.name == "a host process" && lab.SocketBalancing() && !strings.HasPrefix(proto, "udp") && !strings.HasPrefix(proto, "sctp") {
+			if c.name == "a host process" && lab.SocketBalancing() && !strings.HasPrefix(proto, "sctp") {
 				continue // the kernel chose the address by its route to the task, not to the VIP
 			}
 			if len(s.Clients) != 1 || s.Clients[c.addr] != s.OK {
@@ -142,10 +142,10 @@ func TestRefusedAtOnce(t *testing.T) {
 	for _, target := range unserved {
 		for where, try := range map[string]func(...string) (string, error){"a container": client.tryExec, "a host process": h.TryExec} {
 			begun := time.Now()
-			out, err := try("whoami", "get", "--timeout", "3s", target)
+			out, err := try("whoami", "get", "--timeout", "6s", target)
 			if err := refusal(out, err); err != nil {
 				t.Errorf("%s, from %s: %v", target, where, err)
-			} else if took := time.Since(begun); took > 1500*time.Millisecond {
+			} else if took := time.Since(begun); took > 4*time.Second { // a slow machine's docker exec included
 				t.Errorf("%s, from %s, was refused after %v", target, where, took)
 			}
 		}

@@ -80,7 +80,17 @@ func (m *members) settled() {
 func (h *host) hasMesh() {
 	h.t.Helper()
 	lab.Eventually(h.t, waitLimit, h.Name()+" has the network mesh", func() error {
-		_, err := h.TryDocker("network", "inspect", "mesh")
+		nodes, err := h.TryShoal("nodes")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, nodes)
+		}
+		subnet, err := h.TryDocker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "mesh")
+		if err == nil && !slices.ContainsFunc(slices.Collect(strings.Lines(nodes)), func(line string) bool {
+			f := strings.Fields(line)
+			return len(f) > 2 && f[0] == h.Name() && f[2] == subnet
+		}) {
+			err = fmt.Errorf("it has the subnet %s, which is not that of the host in\n%s", subnet, nodes)
+		}
 		return err
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"shoal/lab"
 	"shoal/lab/kernel"
@@ -60,10 +61,15 @@ func TestWrongSettings(t *testing.T) {
 		{"shoal agent --config " + file, "udp-timeout: often\n", "udp-timeout"},
 		{"shoal agent --config " + file, "- repair\n", "agent.yaml"},
 		{"env SHOAL_CONFIG=/nowhere.yaml shoal agent", "", "/nowhere.yaml"},
-		{"shoal explain", "", "SERVICE or CONTAINER"},
+		{"shoal explain", "", "SERVICE, CONTAINER"},
 		{"shoal tasks a b", "", "takes one"},
-		{"shoal status -o xml", "", "table or json"},
+		{"shoal status -o xml", "", "use table, wide, json"},
 		{"shoal service rm Not_A_Label", "", "Not_A_Label"},
+		{"shoal service rm nosuch.shop", "", "not found"},
+		{"shoal services nosuch", "", "no service is called"},
+		{"shoal token rm nosuch", "", "no join token"},
+		{"env SHOAL_TCP_TIMEOUT=soon shoal agent --check --dns 10.97.0.10", "", "must lie in the pool"},
+		{"env SHOAL_TCP_TIMEOUT=soon shoal agent --check --dns 10.97.0.10", "", "SHOAL_TCP_TIMEOUT"},
 	} {
 		if err := os.WriteFile(file, []byte(test.file), 0o644); err != nil {
 			t.Fatal(err)
@@ -127,7 +133,7 @@ func TestAnAgentThatStartsSaysSo(t *testing.T) {
 	}()
 	lab.Eventually(t, 3*waitLimit, "the agent's state is told", func() error {
 		_, err := h.TryExec("timeout", "20", "shoal", "status", "--run-dir", run)
-		if code(err) != 1 || !strings.Contains(err.Error(), "the agent starts, and waits for the etcd at https://192.0.2.1:2379") {
+		if code(err) != 2 || !strings.Contains(err.Error(), "the agent starts, and waits for the etcd at https://192.0.2.1:2379") {
 			return fmt.Errorf("shoal status: %w", err)
 		}
 		return nil
@@ -160,7 +166,7 @@ func TestNotRoot(t *testing.T) {
 		}
 	}
 	_, err := h.TryExec("shoal", "status", "--run-dir", "/nowhere")
-	if code(err) != 1 || !strings.Contains(err.Error(), "no agent runs on this host") {
+	if code(err) != 2 || !strings.Contains(err.Error(), "no agent runs on this host") {
 		t.Errorf("status without an agent: %v", err)
 	}
 }
@@ -199,22 +205,28 @@ func TestJSON(t *testing.T) {
 	h.answered("http://"+h.vip("data")+"/", "data")
 	h.problem("wrong", "labels-invalid")
 	for _, test := range []struct{ command, table, json string }{
-		{"status", "connected", `"engine": "connected"`},
+		{"status", "connected", `"health": "degraded"`},
+		{"settings", "resolv-conf", `"source": "default"`},
+		{"services data", "default/data", `"id": "default/data"`},
 		{"services", "default/data", `"id": "default/data"`},
 		{"tasks", "running", `"state": "running"`},
 		{"tasks data", "running", `"name": "data"`},
 		{"problems", "labels-invalid", `"code": "labels-invalid"`},
-		{"explain default/data", "ok", `"ok": true`},
+		{"explain default/data", "labels right", `"ok": false`},
 		{"dns data", h.vip("data"), h.vip("data")},
 		{"dns --from data _http._tcp.data", "data.default.mesh.internal", "data.default.mesh.internal"},
 		{"version", "shoal", `"version"`},
 		{"docker-config", `"dns"`, `"dns"`},
 	} {
 		args := strings.Fields(test.command)
-		if out := h.Shoal(args...); !strings.Contains(out, test.table) {
-			t.Errorf("shoal %s does not say %s:\n%s", test.command, test.table, out)
+		ends := map[string]int{"status": 1, "explain": 1}[args[0]] // the container with a mistake
+		if out, err := h.TryShoal(args...); code(err) != ends || !strings.Contains(out, test.table) {
+			t.Errorf("shoal %s ends with %v, or does not say %s:\n%s", test.command, err, test.table, out)
 		}
-		out := h.Shoal(append(args, "-o", "json")...)
+		out, err := h.TryShoal(append(args, "-o", "json")...)
+		if code(err) != ends {
+			t.Errorf("shoal %s -o json: %v", test.command, err)
+		}
 		if !json.Valid([]byte(out)) || !strings.Contains(out, test.json) {
 			t.Errorf("shoal %s -o json: want JSON with %s:\n%s", test.command, test.json, out)
 		}
@@ -274,7 +286,7 @@ func TestExplainReadsTheKernel(t *testing.T) {
 	h.vip("deaf")
 	lab.Eventually(t, waitLimit, "explain finds nobody listening", func() error {
 		_, err := h.TryShoal("explain", "deaf")
-		if code(err) != 1 || !strings.Contains(err.Error(), "task: ") || !strings.Contains(err.Error(), "connection refused") {
+		if code(err) != 1 || !strings.Contains(err.Error(), "task: deaf on b: port 80, which is the task's 8000: nothing listens") {
 			return errors.New("explain deaf: " + errorText(err))
 		}
 		return nil
@@ -323,9 +335,97 @@ func TestMetrics(t *testing.T) {
 		}
 		return nil
 	})
-	for _, name := range []string{"shoal_build_info", "shoal_tasks", "shoal_reconcile_seconds_count", "shoal_kernel_writes_total", "shoal_catalog_snapshot_revision", "process_resident_memory_bytes"} {
+	for _, name := range []string{"shoal_build_info", "shoal_tasks", "shoal_reconcile_duration_seconds_count", "shoal_kernel_writes_total", "shoal_snapshot_revision", "process_resident_memory_bytes"} {
 		if v, found := sum(after, name); !found || v <= 0 {
 			t.Errorf("%s: %v, there: %v", name, v, found)
+		}
+	}
+}
+
+// TestEvents follows what happens while tasks start, are stopped and end by themselves.
+func TestEvents(t *testing.T) {
+	h := home(t)
+	service := fmt.Sprintf("seen%d", time.Now().UnixNano()) // one that this agent has not had yet
+	p := h.Start("shoal", "events", "--since", "1m", "-o", "json")
+	t.Cleanup(func() {
+		if err := p.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := p.Wait(waitLimit); err != nil {
+			t.Errorf("told to stop: %v\n%s", err, p.Output())
+		}
+	})
+	h.run("seen", "-l shoal.service="+service)
+	h.answered(h.web(service), "seen")
+	h.Docker("stop", "seen")
+	h.run("brief", "-l shoal.ready=none -l shoal.service="+service, "sleep", "3")
+	wanted := []string{
+		"service-added ", "task-started seen", "task-in-rotation seen", "task-left seen: it was told to stop",
+		"task-started brief", "task-in-rotation brief", "task-died brief: it ended by itself, with exit code 0",
+	}
+	lab.Eventually(t, waitLimit, "all is told", func() error {
+		left := wanted
+		for line := range strings.Lines(p.Output()) {
+			var e struct{ APIVersion, Event, Service, Name, Reason string }
+			if json.Unmarshal([]byte(line), &e) != nil || e.Service != "default/"+service {
+				continue
+			}
+			if e.APIVersion != "shoal/v1" {
+				return fmt.Errorf("an event without its version: %s", line)
+			}
+			if text := e.Event + " " + e.Name + ": " + e.Reason; len(left) > 0 && strings.HasPrefix(text, left[0]) {
+				left = left[1:]
+			}
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("no %q, in this order, in\n%s", left, p.Output())
+		}
+		return nil
+	})
+	if out := h.Shoal("events", "--since", "10m", "--follow=false"); !strings.Contains(out, "task-died") || !strings.Contains(out, "brief of default/"+service+" on a") {
+		t.Errorf("the events of the past:\n%s", out)
+	}
+}
+
+// TestBugreport: the report has what the agent knows, and no token, wherever that stands.
+func TestBugreport(t *testing.T) {
+	h := home(t)
+	token := jsonOf[struct{ Token string }](t, h.Shoal("token", "create", "-o", "json")).Token
+	h.Docker("run", "-d", "--name", token, "-l", "shoal.service=told", lab.Image)
+	h.task(token, "running")
+	file := filepath.Join(h.Dir(), "report.tar.gz")
+	out := h.Shoal("bugreport", file)
+	all := h.Exec("tar", "-xzOf", file)
+	for _, text := range []string{"default/told", "SHOAL-1-REDACTED", "shoal_tasks", "task-started", "Linux version"} {
+		if !strings.Contains(all, text) {
+			t.Errorf("the report does not have %s", text)
+		}
+	}
+	if strings.Contains(all, token) || !strings.Contains(out, "join token") {
+		t.Errorf("the report has a token, or does not say that it was taken out:\n%s", out)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the report's mode is %v, %v", info.Mode(), err)
+	}
+	for _, text := range []string{"docker-host", "unix://" + h.DockerSocket(), "-A SHOAL-", "dev docker0", "net/ipv4/ip_forward = 1"} {
+		if !strings.Contains(all, text) {
+			t.Errorf("the report does not have %s", text)
+		}
+	}
+
+	// Without an agent: what it left in the kernel.
+	config := filepath.Join(h.Dir(), "other.yaml")
+	if err := os.WriteFile(config, []byte("zone: elsewhere.internal\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.KillAgent(syscall.SIGKILL)
+	h.Shoal("bugreport", "--config", config, file)
+	h.StartAgent()
+	h.ready()
+	all = h.Exec("tar", "-xzOf", file)
+	for _, text := range []string{"zone: elsewhere.internal", "no agent runs", "-A SHOAL-", "dev docker0", "net/ipv4/ip_forward = 1"} {
+		if !strings.Contains(all, text) {
+			t.Errorf("without an agent, the report does not have %s", text)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"shoal/lab"
 )
@@ -163,6 +164,9 @@ services:
 	project{h, "shoal", []string{file, override}}.start()
 	asked := func() error {
 		out, err := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status", "--run-dir", "/run/shoal")
+		if code(err) == 1 && strings.Contains(out, "connected") { // it answers, and has something to say
+			return nil
+		}
 		if err == nil && !strings.Contains(out, "connected") {
 			err = errors.New(out)
 		}
@@ -184,4 +188,70 @@ services:
 	h.Docker("restart", "shoal_agent_1")
 	h.answered("http://127.0.0.1:8000/", "web-1")
 	lab.Eventually(t, waitLimit, "the agent in the container is back", asked)
+}
+
+// TestHostsComposeReplacesWithoutLoss: plain docker compose scales a service and replaces its containers, and a plain docker stop takes
+// one away, under load, and no request fails: the process accepts connections for a second after the signal, as
+// docs/operations.md asks of it.
+func TestHostsComposeReplacesWithoutLoss(t *testing.T) {
+	m := cluster(t, "host-gw")
+	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
+	lingering := filepath.Join(t.TempDir(), "compose.yaml")
+	if err := os.WriteFile(lingering, []byte("services:\n  whoami:\n    command: [whoami, serve, --linger, 4s]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stack, err := filepath.Abs(filepath.Join("..", "compose", "whoami", "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	onA, onB := project{a, "who", []string{stack, lingering}}, project{b, "who", []string{stack, lingering}}
+	onA.start("--scale", "whoami=2")
+	onB.start("--scale", "whoami=2")
+	vip := a.service("who/whoami").VIP
+	all := func() []string { return append(a.names("who"), b.names("who")...) }
+	for _, h := range m.hosts {
+		h.answered("http://"+vip+":8000/", all()...)
+	}
+	loads := map[string]*lab.Load{
+		"a host with tasks, by VIP":    a.Load("--each", "--timeout", "5s", "http://"+vip+":8000/"),
+		"a host without, by VIP":       c.Load("--each", "--timeout", "5s", "http://"+vip+":8000/"),
+		"outside, by a published port": m.outside.Load("--timeout", "5s", fmt.Sprintf("http://%v:8000/", c.Addr())),
+	}
+
+	onA.compose("up", "-d", "--scale", "whoami=3")
+	c.answered("http://"+vip+":8000/", all()...)
+	old := a.names("who")
+	onA.compose("up", "-d", "--scale", "whoami=3", "--force-recreate")
+	for _, h := range m.hosts {
+		h.answered("http://"+vip+":8000/", all()...)
+	}
+	for _, name := range a.names("who") {
+		if slices.Contains(old, name) {
+			t.Errorf("%s was not replaced", name)
+		}
+	}
+	stopped := b.names("who")[0]
+	begun := time.Now()
+	b.Docker("stop", stopped)
+	c.answered("http://"+vip+":8000/", all()...)
+
+	for from, l := range loads {
+		l.Await(20)
+		requests := l.Requests()
+		if s := l.Stop(); s.Failed > 0 || s.Sent < 100 {
+			t.Errorf("%s: %d of %d requests failed: %v", from, s.Failed, s.Sent, s.Errors)
+		}
+		var last time.Duration
+		for _, r := range requests {
+			if r.Hostname == stopped {
+				last = max(last, time.Unix(0, r.Begun).Sub(begun))
+			}
+		}
+		if len(requests) > 0 {
+			t.Logf("%s: the last request that went to a container began %d ms after its docker stop", from, last.Milliseconds())
+		}
+		if last > 2*time.Second {
+			t.Errorf("%s: a container that was stopped had requests for %v", from, last)
+		}
+	}
 }

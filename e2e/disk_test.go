@@ -47,11 +47,11 @@ func TestAFullDiskStopsTheStoreAndNothingElse(t *testing.T) {
 		if _, err := h.TryShoal("token", "create"); err == nil {
 			return errors.New("it took a write")
 		}
-		_, err := h.findProblem("etcd")
+		_, err := h.findProblem("etcd", "store-down")
 		return err
 	})
 	lab.Eventually(t, waitLimit, "the disk is named", func() error {
-		p, err := h.findProblem("etcd")
+		p, err := h.findProblem("etcd", "store-down")
 		if err == nil && (p.Code != "store-down" || !strings.Contains(p.Reason, "MB free on the disk of "+disk)) {
 			err = errors.New(p.Code + ": " + p.Reason)
 		}

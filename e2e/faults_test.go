@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -23,6 +24,7 @@ var (
 	faultsKind    = flag.String("faults-kind", "", "only those of its faults whose kind is this, such as \"agent frozen\"")
 	faultsServers = flag.Int("faults-servers", 1, "how many of its hosts serve the store, 1 or 3")
 	faultsBackup  = flag.Bool("faults-old-backup", false, "the backup that a store is restored from is one of the first service alone, instead of one made just before")
+	faultsCapture = flag.String("faults-capture", "", "a folder for what the network does meanwhile: HOST.pcap, how connections begin and are refused, and HOST.conntrack")
 	faultsSeed    = flag.Uint64("faults-seed", 0, "the seed of its faults; 0: another one each time")
 )
 
@@ -163,6 +165,22 @@ func (s *suite) start(t *testing.T) {
 	for _, l := range s.loads {
 		l.Await(1)
 	}
+	if *faultsCapture != "" {
+		s.capture(*faultsCapture)
+	}
+}
+
+// capture has the network watched, until the end: of hundreds of requests a second a cause is not to be guessed.
+func (s *suite) capture(folder string) {
+	machines := []*lab.Machine{s.outside}
+	for _, h := range s.hosts {
+		machines = append(machines, &h.Machine)
+	}
+	for _, m := range machines {
+		file := filepath.Join(folder, m.Name())
+		m.Start("tcpdump", "-i", "any", "-n", "-U", "-Z", "root", "-w", file+".pcap", "tcp[tcpflags] & (tcp-syn|tcp-rst) != 0 or icmp or arp")
+		m.Start("sh", "-c", fmt.Sprintf("exec conntrack -E -p tcp -o timestamp,id,extended >%s.conntrack", file))
+	}
 }
 
 // args are those of every agent. What is in order is compared as often as by default, and not as in other tests.
@@ -297,7 +315,7 @@ func (h *host) view() (faults.View, error) {
 		v.VIPs[one.ID] = one.VIP
 	}
 	tasks, err := ask[[]struct {
-		Service           struct{ Stack, Name string }
+		Service           string
 		Node, Name, State string
 		Addr              string
 	}](h, "tasks")
@@ -305,7 +323,7 @@ func (h *host) view() (faults.View, error) {
 		return v, err
 	}
 	for _, t := range tasks {
-		line := fmt.Sprintf("%s/%s %s on %s at %s", t.Service.Stack, t.Service.Name, t.Name, t.Node, t.Addr)
+		line := fmt.Sprintf("%s %s on %s at %s", t.Service, t.Name, t.Node, t.Addr)
 		if t.State == "running" {
 			v.Rotation = append(v.Rotation, line)
 		} else {

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"shoal/lab"
-	"shoal/lab/kernel"
 )
 
 // closedFirewall is one of the user's own, as many have it: what it does not name it drops.
@@ -41,9 +40,7 @@ const closedFirewall = `table inet own {
 // TestAFirewallOfTheUsersOwn: a base chain that drops what the mesh needs is named, with lines that mend it, and explain
 // stops there; with those lines all works, and the firewall drops what it dropped.
 func TestAFirewallOfTheUsersOwn(t *testing.T) {
-	if lab.Plane() != kernel.NFTables {
-		t.Skip("this kernel has no nf_tables")
-	}
+	lab.Needs(t, "nf_tables")
 	h := home(t)
 	outside := shared.With(t).Outside()
 	h.meshSubnet()

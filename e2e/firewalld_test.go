@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"shoal/lab"
-	"shoal/lab/kernel"
 )
 
 // startBus starts a D-Bus of the host's own.
@@ -68,9 +67,7 @@ func (h *host) firewallCmd(args ...string) string {
 // TestFirewalld: names, VIPs and published ports work where firewalld starts after the engine and the agent, and after it
 // has reloaded; it stays closed otherwise, and down leaves nothing with it.
 func TestFirewalld(t *testing.T) {
-	if lab.Plane() != kernel.NFTables {
-		t.Skip("this kernel has no nf_tables, which firewalld uses")
-	}
+	lab.Needs(t, "nf_tables")
 	h := on(t, "f1")
 	outside := shared.With(t).Outside()
 	h.startBus()

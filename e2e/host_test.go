@@ -83,7 +83,7 @@ const clientName = "client"
 // wholePass waits until the agent has once more compared all of the kernel with what should be.
 func (h *host) wholePass() {
 	h.t.Helper()
-	count := func() float64 { return h.metrics()[`shoal_reconcile_seconds_count{full="yes",part="lb"}`] }
+	count := func() float64 { return h.metrics()[`shoal_reconcile_duration_seconds_count{full="true",part="lb"}`] }
 	before := count()
 	lab.Eventually(h.t, waitLimit, "the agent has read the kernel whole", func() error {
 		if n := count(); n <= before {
@@ -361,7 +361,7 @@ func (h *host) task(name string, state string) {
 func (h *host) problem(object, code string) (reason string) {
 	h.t.Helper()
 	lab.Eventually(h.t, waitLimit, object+" is a problem, "+code, func() error {
-		p, err := h.findProblem(object)
+		p, err := h.findProblem(object, code)
 		if err == nil && p.Code != code {
 			err = fmt.Errorf("it is %q: %s", p.Code, p.Reason)
 		}
@@ -375,7 +375,7 @@ func (h *host) problem(object, code string) (reason string) {
 func (h *host) noProblem(object string) {
 	h.t.Helper()
 	lab.Eventually(h.t, waitLimit, object+" is no problem", func() error {
-		p, err := h.findProblem(object)
+		p, err := h.findProblem(object, "")
 		if err == nil && p.Code != "" {
 			err = errors.New(p.Reason)
 		}
@@ -383,14 +383,15 @@ func (h *host) noProblem(object string) {
 	})
 }
 
-func (h *host) findProblem(object string) (problem, error) {
+// findProblem finds an object's problem of that code, or else any that it has.
+func (h *host) findProblem(object, code string) (found problem, err error) {
 	all, err := ask[[]problem](h, "problems")
 	for _, p := range all {
-		if p.Object == object {
-			return p, err
+		if p.Object == object && (found.Code == "" || p.Code == code) {
+			found = p
 		}
 	}
-	return problem{}, err
+	return found, err
 }
 
 // jsonOf decodes what a command printed.

@@ -153,6 +153,32 @@ func TestLabIsWhatItSaysItIs(t *testing.T) {
 	})
 	lap("a late link")
 
+	t.Run("a link is narrow, and tells nobody", func(t *testing.T) {
+		l := l.With(t)
+		a := l.Host("a")
+		url := fmt.Sprintf("http://%v:8080/", a.Addr())
+		ping := func(octets int) error {
+			_, err := l.Outside().TryExec("ping", "-c1", "-W1", "-M", "do", "-s", fmt.Sprint(octets-28), a.Addr().String())
+			return err
+		}
+		stop := a.Narrow(1300)
+		lab.Eventually(t, waitLimit, "1300 octets pass a link for as many", func() error { return ping(1300) }) // the bridge takes its port first
+		if ping(1301) == nil {
+			t.Error("1301 octets pass a link for 1300")
+		}
+		if s := parsed(t, l.Outside().Exec("whoami", "load", "--timeout", "5s", "--count", "1", url)); s.Failed > 0 {
+			t.Errorf("a small answer by a narrow link: %v", s.Errors)
+		}
+		if s := parsed(t, l.Outside().Exec("whoami", "load", "--timeout", "2s", "--count", "1", url+"bytes?n=300000")); s.OK > 0 {
+			t.Error("a large answer passes a narrow link, in segments of more octets than it carries")
+		}
+		stop()
+		if s := parsed(t, l.Outside().Exec("whoami", "load", "--timeout", "30s", "--count", "1", url+"bytes?n=300000")); s.Failed > 0 || ping(1500) != nil {
+			t.Errorf("by a link that is narrow no more: %v", s.Errors)
+		}
+	})
+	lap("a narrow link")
+
 	t.Run("two are cut apart", func(t *testing.T) {
 		l := l.With(t)
 		a, b, c := l.Host("a"), l.Host("b"), l.Host("c")

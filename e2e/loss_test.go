@@ -173,7 +173,7 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 
 	a.KillAgent(syscall.SIGKILL) // the store goes with it; its containers live
 	t.Cleanup(func() {
-		if _, err := a.TryShoal("status"); err != nil {
+		if _, err := a.TryShoal("status"); code(err) == 2 {
 			a.StartAgent(clusterArgs...)
 		}
 	})
@@ -339,10 +339,11 @@ func TestHostsBadTokensAreRefused(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a := m.hosts[0]
 	stranger := shared.With(t).Host("x1")
+	backend := "host-gw" // that of the cluster
 	join := func(node, token string) string {
 		t.Helper()
 		p := stranger.Start("shoal", "agent", "--node", node, "--state-dir", stranger.Dir()+"/stranger", "--run-dir", stranger.Dir()+"/stranger-run",
-			"--docker-host", "unix://"+stranger.DockerSocket(), "--join", a.Addr().String(), "--token", token)
+			"--docker-host", "unix://"+stranger.DockerSocket(), "--backend", backend, "--join", a.Addr().String(), "--token", token)
 		err := p.Wait(waitLimit)
 		var exit interface{ ExitCode() int }
 		if !errors.As(err, &exit) {
@@ -363,6 +364,9 @@ func TestHostsBadTokensAreRefused(t *testing.T) {
 	refused("x1", token[:len(token)-4]+"AAAA", "token")
 	refused("x1", "SHOAL-1-nonsense", "token")
 	refused("n2", token, "n2")
+	backend = "auto"
+	refused("x1", token, "--backend is host-gw on n1, and auto on x1") // a good token: the stranger's settings are not the cluster's
+	backend = "host-gw"
 	if nodes := a.Shoal("nodes"); strings.Contains(nodes, "x1") {
 		t.Errorf("it got in:\n%s", nodes)
 	}
@@ -389,7 +393,7 @@ func TestHostsBadTokensAreRefused(t *testing.T) {
 	}
 
 	// The token is good for one host, and that one has joined.
-	stranger.StartAgent(good...)
+	stranger.StartAgent(append(good, "--backend", backend)...)
 	lab.AwaitNodes(t, a.Host, stranger)
 	t.Cleanup(func() {
 		stranger.Shoal("down")

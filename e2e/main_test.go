@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -19,6 +20,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == asOtherServer {
 		fmt.Fprintln(os.Stderr, serveOther())
 		os.Exit(1)
+	}
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given { // the cases of TestHostsCases wait for engines and agents most of the time, however few processors there are
+		_ = flag.Set("test.parallel", "4")
 	}
 	os.Setenv("SHOAL_REPAIR", "3s") // many tests wait for a whole pass, which an agent makes less often by default
 	var err error

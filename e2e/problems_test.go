@@ -64,7 +64,7 @@ func TestProblems(t *testing.T) {
 			t.Errorf("%s was logged %d times, want once", name, n)
 		}
 	}
-	if n := h.metrics()[`shoal_problems{kind="container"}`]; n != float64(len(tests)) {
+	if n := h.metrics()[`shoal_problems{code="labels-invalid",severity="problem"}`]; n != float64(len(tests)) {
 		t.Errorf("%v problems of containers are counted, want %d", n, len(tests))
 	}
 	for _, s := range jsonOf[[]service](t, h.Shoal("services", "-o", "json")) {

@@ -152,8 +152,8 @@ func TestEngineAway(t *testing.T) {
 	h.Shoal("down", "--state-dir", filepath.Join(h.Dir(), "state"))
 	h.StartAgent()
 	away()
-	if out := h.Shoal("status"); !strings.Contains(out, "docker.sock") {
-		t.Errorf("status does not say what is wrong with the engine:\n%s", out)
+	if out, err := h.TryShoal("status"); code(err) != 1 || !strings.Contains(out, "engine-unreachable: engine unix://") || !strings.Contains(out, "docker.sock") {
+		t.Errorf("status does not say what is wrong with the engine: %v\n%s", err, out)
 	}
 	comeBack()
 }

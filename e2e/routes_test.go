@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,32 +31,43 @@ func TestHostsRoutesAreBackAtOnce(t *testing.T) {
 	}
 	a.run("back", "--network mesh -l shoal.service=back -l shoal.publish=8090:8000")
 	a.answered(a.web("back"), "back")
-	var rules []string
+	byMark := regexp.MustCompile(`^(\d+):.* fwmark (0x55\S+) lookup (\d+)`)
+	var rule []string // of another host: its priority, its mark and its table
 	lab.Eventually(t, waitLimit, "there are routing rules", func() error {
-		rules = nil
+		n := 0
 		for line := range strings.Lines(a.Exec("ip", "-details", "rule")) {
-			if rule, ok := strings.CutPrefix(line, "540:"); ok {
-				if !strings.Contains(line, "proto kernel") {
-					return fmt.Errorf("a rule that systemd-networkd deletes: %s", line)
-				}
-				rules = append(rules, strings.TrimSpace(rule))
+			priority, _, _ := strings.Cut(line, ":")
+			if p, err := strconv.Atoi(priority); err != nil || p < 539 || p > 574 {
+				continue
+			}
+			if !strings.Contains(line, "proto kernel") {
+				return fmt.Errorf("a rule that systemd-networkd deletes: %s", line)
+			}
+			if found := byMark.FindStringSubmatch(line); found != nil && priority != "540" {
+				rule, n = found, n+1
 			}
 		}
-		if len(rules) < len(m.hosts)-1 {
-			return fmt.Errorf("rules: %q", rules)
+		if n != len(m.hosts)-1 {
+			return fmt.Errorf("%d rules lead to tables of other hosts", n)
 		}
 		return nil
 	})
-	mark := strings.Fields(rules[0][strings.Index(rules[0], "fwmark ")+len("fwmark "):])[0]
-	table := strings.Fields(rules[0][strings.Index(rules[0], "lookup ")+len("lookup "):])[0]
+	priority, mark, table := rule[1], rule[2], rule[3]
+	number, err := strconv.ParseUint(mark[2:strings.Index(mark, "/")], 16, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := fmt.Sprintf("fwmark %#x/0xff00001f", 0x55000000|number&31)
 	monitor := a.Start("ip", "-ts", "monitor", "route", "rule")
 	defer monitor.Signal(syscall.SIGKILL)
 	for _, test := range []struct {
 		what, deleted string // of ip monitor
 		command       string
 	}{
-		{"a routing rule", "fwmark " + mark, "ip rule del priority 540 fwmark " + mark + " lookup " + table},
-		{"the rule that leads past the others", "goto 541", "ip rule del priority 539"},
+		{"a routing rule", "fwmark " + mark, "ip rule del priority " + priority + " fwmark " + mark + " lookup " + table},
+		{"the rule that leads to it", group + " goto " + priority, "ip rule del priority 541 " + group},
+		{"the rule that leads past all of them", "goto 574", "ip rule del priority 539"},
+		{"the rule past all of them", "574:", "ip rule del priority 574"},
 		{"the table of a rule", "table " + table, "ip route flush table " + table},
 		{"the route to a host's containers", subnet, "ip route del " + subnet},
 		{"the pool's route", "local 10.96.0.0/16", "ip route del local 10.96.0.0/16 table local"},

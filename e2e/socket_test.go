@@ -63,7 +63,7 @@ func TestConnectLeadsToATask(t *testing.T) {
 		t.Errorf("status says %+v, %v", s, err)
 	}
 	for _, want := range []string{"connect4 at " + h.Cgroup(), "services " + vip + ":80/tcp: 1 slots"} {
-		if out := h.Shoal("explain", "led"); !strings.Contains(out, want) {
+		if out := h.Shoal("explain", "-v", "led"); !strings.Contains(out, want) {
 			t.Errorf("shoal explain lacks %q:\n%s", want, out)
 		}
 	}

@@ -72,7 +72,7 @@ func TestHostsTraceGoesOverAllHostsOnTheWay(t *testing.T) {
 
 	end := []string{"route n2 " + addr + " dev ", "route n2 neighbour ", "container n2 web-n2", "container n2 default/web, running"}
 	way := func(node string) []string {
-		return append([]string{"name " + node + " " + vip, "VIP " + node + " local", plane.front + " " + node + " " + plane.service, "task " + node + " web-n2 on n2", "route " + node + " host-gw to host n2"}, end...)
+		return append([]string{"name " + node + " " + vip, "VIP " + node + " local", plane.front + " " + node + " " + plane.service, "backend " + node + " web-n2 on n2", "task n2 web-n2 on n2: in rotation", "route " + node + " host-gw to host n2"}, end...)
 	}
 	for _, name := range []string{"web", "default/web", "_http._tcp.web"} {
 		e := n1.passes(way("n1"), name)
@@ -122,13 +122,13 @@ func TestHostsTraceGoesOverAllHostsOnTheWay(t *testing.T) {
 		} {
 			e := n1.passes(append(want, "source "+name+" "+client.set), "--from", client.from, name+":8000")
 			for really := range client.load("--count", "1", url).Clients {
-				if e.seen("task", name, "it sees the client as "+really+"\n") == "" {
+				if e.seen("backend", name, "it sees the client as "+really+"\n") == "" {
 					t.Errorf("from %q to %s: the task sees %s, the trace has %+v", client.from, name, really, e.Steps)
 				}
 			}
 		}
 	}
-	if out := n1.Shoal("trace", "n3:8000"); !strings.Contains(out, "ok   n3   "+plane.front) {
+	if out := n1.Shoal("trace", "-v", "n3:8000"); !strings.Contains(out, "ok   n3   "+plane.front) {
 		t.Errorf("the table does not say where a step was seen:\n%s", out)
 	}
 
@@ -139,10 +139,10 @@ func TestHostsTraceGoesOverAllHostsOnTheWay(t *testing.T) {
 		}
 	}
 	n1.passes([]string{"host n1 127.0.0.1"}, "localhost:8001")
-	for _, args := range [][]string{{"n9:8000", "n1 (" + n1.Addr().String() + "), n2 ("}, {"web:80", "is no host"}, {"n1:none", "HOST:PORT"},
-		{"--from", "nosuch", "web", "no container"}, {"--from", "near", "localhost:8000", "write HOST:PORT"}, {strings.Repeat("a", 400), "characters"}} {
+	for _, args := range [][]string{{"n9:8000", "the hosts are n1 ("}, {"nosuch:80", "nosuch"}, {"n1:none", "HOST:PORT"},
+		{"--from", "nosuch", "web", "the hosts are n1 ("}, {"--from", "near", "localhost:8000", "write HOST:PORT"}, {strings.Repeat("a", 400), "characters"}} {
 		args, says := args[:len(args)-1], args[len(args)-1]
-		if _, err := n1.TryShoal(append([]string{"trace"}, args...)...); code(err) != 1 || !strings.Contains(err.Error(), says) {
+		if _, err := n1.TryShoal(append([]string{"trace"}, args...)...); code(err) != 2 || !strings.Contains(err.Error(), says) {
 			t.Errorf("trace %v: %v, want %q", args, err, says)
 		}
 	}

@@ -35,8 +35,9 @@
 // Hosts on one link must agree on its prefix, so that each thinks the other
 // near. Whether the link carries what containers send, which many clouds drop,
 // auto finds out by pings from subnet to subnet ([Fabric.Prove]): each host has an
-// address of its subnet for that ([model.Node].Probe), by a local route, and a
-// route to that of each peer straight over the link. A peer of an earlier
+// address of its subnet for that ([model.Node].Probe), by a local route, and with auto a
+// route to that of each peer straight over the link. With every backend that address
+// serves to find out how large packets are that arrive ([Carried]). A peer of an earlier
 // version has none, and is reached by host-gw as it was. Hosts may choose
 // differently for a while: with auto, packets of a peer on a link are let past
 // whichever of the two ways they come.

@@ -169,9 +169,7 @@ func (f *Fabric) pass(ctx context.Context, in inputs) map[object]error {
 	f.keepProofs(in.self, paths)
 	c := diff(want, have.state)
 	a := &applier{tunnels: tunnels, index: have.index, paths: paths, parts: map[string]error{}, peers: map[string]error{}}
-	if f.proofs != nil {
-		a.part("address of probes", keepProbe(in.self.Probe))
-	}
+	a.part("address of probes", keepProbe(in.self.Probe)) // whatever the backend: [Carried] asks by it too
 	// What stood before is put back at once. What is new has to wait until the
 	// rules let it pass.
 	repair := f.done && in.equal(f.last) && f.failing.Len() == 0

@@ -9,8 +9,10 @@
 // kernel would lead it, and where a rule asks for something that is not known of
 // the packet (its mark, the time, how many there were), the rule may accept it,
 // and nothing is told. So a firewall that drops by such a rule is not found;
-// neither are drops in hooks other than input and forward, nor those of bridges
-// and devices (families bridge and netdev).
+// neither are drops of bridges and devices (families bridge and netdev).
+//
+// [Find] is about all that the mesh needs, in input and forward; [Dropped] about the
+// packets of single connections, in every hook.
 //
 // Rules of iptables are no matter: the data planes' own stand in front of them.
 package firewall

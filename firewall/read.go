@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read reads the tables of others that have a base chain in input or forward, in
-// the network namespace of the calling thread: all but the data planes' own.
+// Read reads the tables of others that have a base chain which may drop, in the
+// network namespace of the calling thread: all but the data planes' own.
 // Without nf_tables there are none.
 func Read() ([]*Table, error) {
 	lib, err := nftables.New(nftables.AsLasting())
@@ -68,7 +68,7 @@ func familyName(f nftables.TableFamily) string {
 
 func chainOf(c *nftables.Chain) *Chain {
 	r := &Chain{Name: c.Name}
-	if c.Hooknum == nil || c.Type != nftables.ChainTypeFilter {
+	if c.Hooknum == nil || c.Type != nftables.ChainTypeFilter && c.Type != nftables.ChainTypeRoute {
 		return r
 	}
 	switch *c.Hooknum {
@@ -76,6 +76,12 @@ func chainOf(c *nftables.Chain) *Chain {
 		r.Hook = "input"
 	case *nftables.ChainHookForward:
 		r.Hook = "forward"
+	case *nftables.ChainHookPrerouting:
+		r.Hook = "prerouting"
+	case *nftables.ChainHookOutput:
+		r.Hook = "output"
+	case *nftables.ChainHookPostrouting:
+		r.Hook = "postrouting"
 	}
 	if c.Priority != nil {
 		r.Priority = int(*c.Priority)

@@ -17,7 +17,7 @@ type Table struct {
 // Chain is a chain, and where it is hooked in.
 type Chain struct {
 	Name     string
-	Hook     string // "input", "forward"; "": others jump here, or it is of no matter
+	Hook     string // "input", "forward", …; "": others jump here, or it is of no matter
 	Priority int
 	Drops    bool // its policy
 	Rules    []Rule

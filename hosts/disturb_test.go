@@ -30,6 +30,8 @@ var disturbances = []disturbance{
 	{"reboot", "machine rebooted", rebooted},
 	{"nftables", "data plane changed to nftables", toNftables},
 	{"ipvs", "data plane changed back to IPVS", toIPVS},
+	{"watchdog", "agent that hangs", agentHangs},
+	{"packages", "package upgraded; on the last host, purged", packages},
 }
 
 // all tries walk and table.
@@ -223,7 +225,7 @@ func (h *host) takePlane(name string) {
 	h.must("mkdir -p /etc/shoal && touch /etc/shoal/agent.yaml && sed -i /^data-plane:/d /etc/shoal/agent.yaml && "+
 		"echo 'data-plane: %s' >>/etc/shoal/agent.yaml && systemctl restart shoal", name)
 	h.s.holds(h.Name()+" balances by "+name, func() error {
-		out, err := h.run("shoal status -o json")
+		out, err := h.run("shoal status -o json || test $? = 1")
 		if err != nil {
 			return err
 		}

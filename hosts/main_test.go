@@ -26,7 +26,7 @@ var (
 	quick      = flag.Bool("quick", false, "one suite, one host, the walk and the table: no disturbances")
 	number     = flag.Int("hosts", 2, "how many hosts a cluster has, 1 or 2")
 	cpus       = flag.Int("cpus", 2, "processors of each host")
-	bin        = flag.String("bin", "../bin", "folder of shoal and whoami")
+	bin        = flag.String("bin", "../bin", "folder of whoami, and of packages/, in which one .deb is")
 	cache      = flag.String("cache", "../bin/images", "folder in which images are kept")
 	logs       = flag.String("logs", "../bin/hosts", "folder for the machines' disks and the logs of their consoles")
 	mirror     = flag.String("mirror", "", "URL of the Debian archive; none: the one that this machine's apt uses")

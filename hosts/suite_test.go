@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -323,7 +324,14 @@ func (h *host) tellOnFailure() {
 // gifts makes a folder of what people put on a host.
 func (s *suite) gifts() string {
 	dir := s.t.TempDir()
-	for name, from := range map[string]string{"shoal": filepath.Join(*bin, "shoal"), "whoami": whoami(), "shoal.service": "../docs/shoal.service"} {
+	deb, err := filepath.Glob(filepath.Join(*bin, "packages", "*_amd64.deb"))
+	if err != nil || len(deb) != 1 {
+		s.t.Fatalf("%d packages for amd64 in %s: make packages makes one", len(deb), *bin)
+	}
+	if err := newer(deb[0], filepath.Join(dir, "newer.deb")); err != nil {
+		s.t.Fatal(err)
+	}
+	for name, from := range map[string]string{"shoal.deb": deb[0], "whoami": whoami()} {
 		b, err := os.ReadFile(from)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), b, 0o644)
@@ -338,13 +346,28 @@ func (s *suite) gifts() string {
 	return dir
 }
 
+// newer makes a package of a higher version of another one.
+func newer(deb, to string) error {
+	dir, err := os.MkdirTemp("", "shoal-newer-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	out, err := exec.Command("sh", "-ec", `dpkg-deb -R "$1" "$2/root"; sed -i 's/^Version: .*/&.newer/' "$2/root/DEBIAN/control"
+		dpkg-deb -Znone --root-owner-group -b "$2/root" "$3"`, "sh", deb, dir, to).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make a newer package: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // install puts those in their places.
 func (h *host) install() {
 	changes := ""
 	for _, line := range lab.ImageConfig {
 		changes += fmt.Sprintf(" --change '%s'", line)
 	}
-	h.must("set -e; mount -o ro %s /mnt; cd /mnt; install shoal whoami /usr/local/bin; install -m 644 shoal.service /etc/systemd/system; "+
+	h.must("set -e; mount -o ro %s /mnt; cd /mnt; install whoami /usr/local/bin; dpkg -i shoal.deb; cp newer.deb /root; "+
 		"docker import%s image.tar %s; cd /; umount /mnt", vm.Given, changes, lab.Image)
 }
 
@@ -432,7 +455,7 @@ func (s *suite) describe() {
 	var status struct {
 		Plane string `json:"dataPlane"`
 	}
-	if err := json.Unmarshal([]byte(a.must("shoal status -o json")), &status); err != nil {
+	if err := json.Unmarshal([]byte(a.must("shoal status -o json || test $? = 1")), &status); err != nil {
 		s.fail("shoal status: %v", err)
 	}
 	r.Plane = status.Plane

@@ -34,7 +34,7 @@ func TestClaimsOfChangesAreThoseOfTheWhole(t *testing.T) {
 		case 2:
 			m.PutPort(model.PortClaim{Protocol: model.TCP, Port: uint16(8000 + rnd.IntN(4)), Service: service})
 		default:
-			task := model.Task{Service: service, Node: node, Container: id, State: model.Running, Started: time.Unix(int64(rnd.IntN(100)), 0)}
+			task := model.Task{Service: service, Node: node, Container: id, State: model.Running, Started: time.Unix(int64(rnd.IntN(100)), 0), Spec: &model.Spec{}}
 			for range rnd.IntN(3) {
 				task.Spec.Publish = append(task.Spec.Publish, model.PublishedPort{Protocol: model.TCP, Published: uint16(8000 + rnd.IntN(4)), Target: 80})
 			}

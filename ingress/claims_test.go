@@ -30,7 +30,7 @@ func snapshotOf(t *testing.T, text string) *model.Snapshot {
 		case f[0] == "task":
 			var start int64
 			fmt.Sscan(f[3], &start)
-			task := model.Task{State: model.Running, Service: model.ServiceID{Stack: "s", Name: f[1]}, Node: f[2], Started: time.Unix(start, 0)}
+			task := model.Task{State: model.Running, Service: model.ServiceID{Stack: "s", Name: f[1]}, Node: f[2], Started: time.Unix(start, 0), Spec: &model.Spec{}}
 			if slices.ContainsFunc(s.Nodes, func(n model.Node) bool { return n.Name == task.Node && !n.Alive }) {
 				task.State = model.Lost
 			}

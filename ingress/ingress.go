@@ -157,10 +157,5 @@ func (g *Ingress) Admit(ctx context.Context, fs []*lb.Frontend, taken func(lb.Ke
 // network namespace of the calling thread, and puts the kernel's parameters
 // back. Nothing of ours there is not an error.
 func Down(_ context.Context, opts Options) error {
-	have, err := ourRules()
-	errs := []error{err, keepPast(false)}
-	for _, r := range have {
-		errs = append(errs, dropRule(r))
-	}
-	return errors.Join(append(errs, sysctl.New(paramsFile(opts.StateDir)).Restore())...)
+	return errors.Join(keepRules(nil), sysctl.New(paramsFile(opts.StateDir)).Restore())
 }

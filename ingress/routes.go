@@ -1,7 +1,6 @@
 package ingress
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,8 +8,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
 	"shoal/kernel/watch"
@@ -28,7 +25,7 @@ type returnRoute struct {
 
 // Interest is what of the kernel's notifications concerns the ways back.
 func Interest() watch.Interest {
-	return watch.Interest{Protocols: []uint8{routeProtocol}, Priorities: []uint32{pastPriority, rulePriority, nextPriority}}
+	return watch.Interest{Protocols: []uint8{routeProtocol}, Priorities: priorities()}
 }
 
 // packetMark is that of replies that go back through a host.
@@ -84,34 +81,14 @@ func contains(n *net.IPNet, p netip.Prefix) bool {
 // route keeps the tables and the rules that lead to them, and takes away those
 // of hosts that are gone.
 func route(ws []returnRoute) error {
-	have, err := ourRules()
-	if err != nil {
-		return err
-	}
-	errs := []error{keepPast(len(ws) > 0)}
+	var marks []uint32
 	for _, w := range ws {
-		i := slices.IndexFunc(have, func(r netlink.Rule) bool { return r.Mark == w.mark })
-		stands := i >= 0
-		if stands {
-			if have[i].Protocol != lb.RuleProtocol { // an earlier version's
-				kernel.Wrote("rule", 1)
-				errs = append(errs, netlink.RuleDel(&have[i]))
-				stands = false
-			}
-			have = slices.Delete(have, i, i+1)
-		}
-		if !stands {
-			// The rule first: with it the kernel can be asked what its table says.
-			kernel.Wrote("rule", 1)
-			if err := netlink.RuleAdd(ruleOf(w.mark)); err != nil {
-				errs = append(errs, fmt.Errorf("add the routing rule of mark %#x: %w", w.mark, err))
-				continue
-			}
-		}
-		errs = append(errs, w.keep())
+		marks = append(marks, w.mark)
 	}
-	for _, r := range have {
-		errs = append(errs, dropRule(r))
+	// The rules first: with them the kernel can be asked what a table says.
+	errs := []error{keepRules(marks)}
+	for _, w := range ws {
+		errs = append(errs, w.keep())
 	}
 	return errors.Join(errs...)
 }
@@ -143,83 +120,6 @@ func (w *returnRoute) route() *netlink.Route {
 		r.Flags = int(netlink.FLAG_ONLINK)
 	}
 	return r
-}
-
-func ruleOf(mark uint32) *netlink.Rule {
-	mask := lb.MarkMask
-	r := netlink.NewRule()
-	r.Family, r.Priority, r.Table, r.Mark, r.Mask = netlink.FAMILY_V4, rulePriority, int(mark), mark, &mask
-	r.Protocol = lb.RuleProtocol
-	return r
-}
-
-// pastRules lead what has no mark of ours past the rules by mark. The one that they
-// lead to is first: without it the other means nothing to the kernel.
-func pastRules() [2]*netlink.Rule {
-	next := netlink.NewRule()
-	next.Family, next.Priority, next.Type, next.Protocol = netlink.FAMILY_V4, nextPriority, nl.FR_ACT_NOP, lb.RuleProtocol
-	past := netlink.NewRule()
-	kind := lb.MarkKind
-	past.Family, past.Priority, past.Mark, past.Mask, past.Invert = netlink.FAMILY_V4, pastPriority, lb.PacketMark, &kind, true
-	past.Goto, past.Protocol = nextPriority, lb.RuleProtocol
-	return [2]*netlink.Rule{next, past}
-}
-
-// keepPast keeps those two, or takes them away.
-func keepPast(wanted bool) error {
-	rs, err := kernel.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return fmt.Errorf("list the routing rules: %w", err)
-	}
-	var errs []error
-	for _, want := range pastRules() {
-		stands := slices.ContainsFunc(rs, func(r netlink.Rule) bool {
-			return r.Priority == want.Priority && r.Protocol == want.Protocol && r.Mark == want.Mark && r.Invert == want.Invert && r.Goto == want.Goto
-		})
-		switch {
-		case wanted && !stands:
-			kernel.Wrote("rule", 1)
-			if err := netlink.RuleAdd(want); err != nil {
-				errs = append(errs, fmt.Errorf("add the routing rule %d: %w", want.Priority, err))
-			}
-		case !wanted && stands:
-			kernel.Wrote("rule", 1)
-			if err := netlink.RuleDel(want); err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("delete the routing rule %d: %w", want.Priority, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// ourRules are the rules by marks of ours, in the order of the marks.
-func ourRules() ([]netlink.Rule, error) {
-	rs, err := kernel.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, fmt.Errorf("list the routing rules: %w", err)
-	}
-	rs = slices.DeleteFunc(rs, func(r netlink.Rule) bool {
-		// Those of earlier versions have the connections' marks; that of number 0
-		// is the data plane's.
-		kind := r.Mark & lb.MarkKind
-		return r.Priority != rulePriority || r.Table != int(r.Mark) || kind != lb.PacketMark && kind != lb.ConnMark || r.Mark == lb.PacketMark
-	})
-	slices.SortFunc(rs, func(a, b netlink.Rule) int { return cmp.Compare(a.Mark, b.Mark) })
-	return rs, nil
-}
-
-// dropRule takes away a rule and the table that it leads to.
-func dropRule(r netlink.Rule) error {
-	kernel.Wrote("route", 1)
-	err := netlink.RouteDel(&netlink.Route{Dst: everywhere, Table: r.Table})
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("delete the route of mark %#x: %w", r.Mark, err)
-	}
-	kernel.Wrote("rule", 1)
-	if err := netlink.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete the routing rule of mark %#x: %w", r.Mark, err)
-	}
-	return nil
 }
 
 // everywhere is the destination of a default route.

@@ -1,6 +1,6 @@
 // Package kernel holds thin wrappers of kernel facilities, each in a folder of
-// its own: ipset, ipvs, rules (iptables), sysctl, bridge, sockets, cgroups, watch. What several
-// packages ask of rtnetlink is here.
+// its own: ipset, ipvs, rules (iptables), sysctl, bridge, sockets, conntrack, cgroups,
+// watch. What several packages ask of rtnetlink is here.
 //
 // In: what an object of the kernel should be. Out: that object, or an error
 // that says what was being done to what. A wrapper decides nothing and keeps no

@@ -40,13 +40,7 @@ func ImageLayer(whoami string) ([]byte, error) {
 		return nil, fmt.Errorf("list the applets of %s: %w", busybox, err)
 	}
 	var b bytes.Buffer
-	layer := &layer{w: tar.NewWriter(&b), libraries: map[string]bool{}}
-	for _, dir := range []string{"bin/", "etc/", "root/", "var/"} {
-		layer.add(tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}, nil)
-	}
-	layer.add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil)
-	layer.file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\n"))
-	layer.file("etc/group", 0o644, []byte("root:x:0:\n"))
+	layer := newLayer(&b)
 	layer.program("bin/busybox", busybox)
 	layer.program("bin/whoami", whoami)
 	if getent, err := exec.LookPath("getent"); err == nil {
@@ -57,11 +51,20 @@ func ImageLayer(whoami string) ([]byte, error) {
 			layer.add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox"}, nil)
 		}
 	}
-	if layer.err == nil {
-		layer.err = layer.w.Close()
+	if err := layer.close(); err != nil {
+		return nil, fmt.Errorf("make the test image: %w", err)
 	}
-	if layer.err != nil {
-		return nil, fmt.Errorf("make the test image: %w", layer.err)
+	return b.Bytes(), nil
+}
+
+// ProgramLayer makes the one layer of an image that stands in for a registry's: a program of this machine, in /bin, and what it is
+// linked to.
+func ProgramLayer(program string) ([]byte, error) {
+	var b bytes.Buffer
+	layer := newLayer(&b)
+	layer.program("bin/"+filepath.Base(program), program)
+	if err := layer.close(); err != nil {
+		return nil, fmt.Errorf("make an image of %s: %w", program, err)
 	}
 	return b.Bytes(), nil
 }
@@ -71,6 +74,26 @@ type layer struct {
 	w         *tar.Writer
 	libraries map[string]bool // those in it
 	err       error
+}
+
+// newLayer begins a layer with what every image has.
+func newLayer(to io.Writer) *layer {
+	l := &layer{w: tar.NewWriter(to), libraries: map[string]bool{}}
+	for _, dir := range []string{"bin/", "etc/", "root/", "var/"} {
+		l.add(tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}, nil)
+	}
+	l.add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil)
+	l.file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\n"))
+	l.file("etc/group", 0o644, []byte("root:x:0:\n"))
+	return l
+}
+
+// close ends the tar, and returns the layer's first error.
+func (l *layer) close() error {
+	if l.err == nil {
+		l.err = l.w.Close()
+	}
+	return l.err
 }
 
 func (l *layer) add(h tar.Header, content []byte) {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -33,6 +34,22 @@ func (l *Lab) CutApart(machines ...*Machine) (join func()) {
 	return func() { l.t.Helper(); isolate(false) }
 }
 
+// Narrow loses every packet from and to the machine that has more octets than that, and tells nobody, until the function that it
+// returns is called: as a network does that carries less than the cards at its ends say, where what would tell the sender is filtered.
+func (m *Machine) Narrow(octets int) (stop func()) {
+	m.t.Helper()
+	d, err := m.w.interpose(m.machine, 0, octets)
+	if err != nil {
+		m.t.Fatalf("%s: narrow its link: %v", m.name, err)
+	}
+	return func() {
+		m.t.Helper()
+		if err := d.stop(); err != nil {
+			m.t.Fatalf("%s: narrow its link no more: %v", m.name, err)
+		}
+	}
+}
+
 // Delay has every frame from and to the machine arrive so much later than it would, and lost none, until the function that it
 // returns is called. No queueing discipline does it, as not every kernel has netem: between the machine's link and the wire's bridge
 // frames go through this process.
@@ -40,7 +57,7 @@ func (l *Lab) CutApart(machines ...*Machine) (join func()) {
 //	eth0 ── wire-NAME ── this process ── late-NAME-p ── late-NAME ── bridge
 func (m *Machine) Delay(by time.Duration) (stop func()) {
 	m.t.Helper()
-	d, err := m.w.delay(m.machine, by)
+	d, err := m.w.interpose(m.machine, by, 0)
 	if err != nil {
 		m.t.Fatalf("%s: delay its link: %v", m.name, err)
 	}
@@ -52,21 +69,22 @@ func (m *Machine) Delay(by time.Duration) (stop func()) {
 	}
 }
 
-// delayed is a machine's link with a delay.
-type delayed struct {
+// interposed is a machine's link with this process in it, which delays or loses frames.
+type interposed struct {
 	w         *world
 	port      netlink.Link // the wire's end of the machine's link
 	bridge    netlink.Link
 	late      *netlink.Veth
 	by        time.Duration
+	most      int // octets of a packet; 0: any
 	near, far int // packet sockets, on port and on the peer of late
 	stopped   atomic.Bool
 	copying   sync.WaitGroup
 }
 
-func (w *world) delay(m *machine, by time.Duration) (_ *delayed, err error) {
+func (w *world) interpose(m *machine, by time.Duration, most int) (_ *interposed, err error) {
 	name := "late-" + m.name
-	d := &delayed{w: w, by: by, near: -1, far: -1, late: &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, Flags: 1}, PeerName: name + "-p"}} // up
+	d := &interposed{w: w, by: by, most: most, near: -1, far: -1, late: &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, Flags: 1}, PeerName: name + "-p"}} // up
 	defer func() {
 		if err != nil {
 			_ = w.link.LinkDel(d.late)
@@ -136,7 +154,7 @@ func (w *world) packetSocket(index int) (fd int, err error) {
 }
 
 // copy sends what comes in on one socket by the other, after the delay, until it is stopped; then what is on its way still.
-func (d *delayed) copy(to, from int) {
+func (d *interposed) copy(to, from int) {
 	type frame struct {
 		due time.Time
 		b   []byte
@@ -155,12 +173,36 @@ func (d *delayed) copy(to, from int) {
 		if err != nil {
 			continue // there was nothing for the socket's receive timeout, or the link is down
 		}
+		if d.most > 0 && largestPacket(b[:n]) > d.most {
+			continue
+		}
 		queue <- frame{time.Now().Add(d.by), append([]byte(nil), b[:n]...)}
 	}
 }
 
+// largestPacket is how many octets the largest packet has that becomes of a frame behind a virtio_net_hdr (linux/virtio_net.h), which
+// says of a packet that is not segmented yet how much goes into each segment.
+func largestPacket(b []byte) int {
+	const header, ethernet = 10, 14
+	if len(b) < header+ethernet+20 {
+		return 0
+	}
+	kind, payload, ip := b[1], int(binary.NativeEndian.Uint16(b[4:])), b[header+ethernet:]
+	if kind == unix.VIRTIO_NET_HDR_GSO_NONE || ip[0]>>4 != 4 {
+		return len(ip)
+	}
+	headers := int(ip[0]&0xf) * 4
+	switch {
+	case ip[9] == unix.IPPROTO_TCP && len(ip) > headers+12:
+		headers += int(ip[headers+12]>>4) * 4
+	case ip[9] == unix.IPPROTO_UDP:
+		headers += 8
+	}
+	return min(headers+payload, len(ip))
+}
+
 // stop puts the machine's link back on the bridge, and returns when what was on its way has arrived.
-func (d *delayed) stop() error {
+func (d *interposed) stop() error {
 	d.stopped.Store(true)
 	err := d.w.link.LinkSetMaster(d.port, d.bridge)
 	d.copying.Wait()
@@ -171,7 +213,7 @@ func (d *delayed) stop() error {
 	return err
 }
 
-func (d *delayed) close() {
+func (d *interposed) close() {
 	for _, fd := range []int{d.near, d.far} {
 		if fd >= 0 {
 			unix.Close(fd)

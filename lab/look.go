@@ -36,19 +36,21 @@ func (h *Host) Frontends() ([]Frontend, error) {
 	return parse(out)
 }
 
-// ledScript prints a line for each established connection to an address, of the sockets of all network namespaces of a machine.
+// ledScript prints a line for each established connection of a protocol (-t, -u) to an address, of the sockets of all network
+// namespaces of a machine.
 const ledScript = `for p in /proc/[0-9]*; do echo "$(readlink $p/ns/net) ${p#/proc/}"; done | sort -u -k1,1 |
-while read ns pid; do nsenter -t $pid -n ss -Hnt state established dst "$0" 2>/dev/null; done; true`
+while read ns pid; do nsenter -t $pid -n ss -Hn "$0" state established dst "$1" 2>/dev/null; done; true`
 
 // Connections is how many connections to a task the host's balancer holds: established ones over TCP, flows over UDP. Those
 // that were made to the task's own address are none of them; but where connections are led in connect(), nothing tells them
-// from others of TCP.
+// from others of TCP and of connected UDP sockets.
 func (h *Host) Connections(proto string, task netip.Addr) (int, error) {
 	n, err := h.planeConnections(proto, task)
-	if err != nil || proto != "tcp" || !SocketBalancing() {
+	option, led := map[string]string{"tcp": "-t", "udp": "-u"}[proto]
+	if err != nil || !led || !SocketBalancing() {
 		return n, err
 	}
-	out, err := h.TryExec("sh", "-c", ledScript, task.String())
+	out, err := h.TryExec("sh", "-c", ledScript, option, task.String())
 	for line := range strings.Lines(out) {
 		if strings.TrimSpace(line) != "" {
 			n++

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"shoal/model"
 	"shoal/reconcile"
 )
@@ -37,8 +35,7 @@ type Options struct {
 	// the Snapshot; nil: there are none.
 	Guard func() Guard
 
-	Log        *slog.Logger          // nil: none
-	Registerer prometheus.Registerer // nil: no metrics
+	Log *slog.Logger // nil: none
 }
 
 // Balancer decides what the data plane of this host is to carry, and has it
@@ -52,16 +49,15 @@ type Balancer struct {
 	around *surroundings   // of it
 	base   *Base
 
-	parts     map[model.ServiceID]*part
-	want      map[Key]*Frontend        // as decided
-	notable   map[model.ServiceID]bool // services with a problem of their own, or another scheduler than asked for
-	losers    map[model.ServiceID]bool // services with a VIP that another has
-	users     map[netip.Addr]users     // how many services have the address as what
-	refused   *reconcile.Failures[Key] // published ports that are not admitted
-	applied   map[Key]*Frontend        // as the plane was told
-	withheld  map[Key]*Frontend        // likewise, of those that are not admitted
-	endpoints map[netip.Addr]Endpoint  // likewise
-	resting   []netip.Addr             // likewise
+	parts    map[model.ServiceID]*part
+	want     map[Key]*Frontend        // as decided
+	notable  map[model.ServiceID]bool // services with a problem of their own, or another scheduler than asked for
+	losers   map[model.ServiceID]bool // services with a VIP that another has
+	users    map[netip.Addr]users     // how many services have the address as what
+	refused  *reconcile.Failures[Key] // published ports that are not admitted
+	applied  map[Key]*Frontend        // as the plane was told
+	withheld map[Key]*Frontend        // likewise, of those that are not admitted
+	resting  []netip.Addr             // likewise
 }
 
 // What is not admitted is asked again after a second, then after twice as long
@@ -77,18 +73,12 @@ func New(opts Options, plane DataPlane) (*Balancer, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Balancer{
+	return &Balancer{
 		opts: opts, plane: plane,
 		parts: map[model.ServiceID]*part{}, want: map[Key]*Frontend{}, notable: map[model.ServiceID]bool{}, losers: map[model.ServiceID]bool{},
 		users: map[netip.Addr]users{}, refused: reconcile.NewFailures[Key](firstRetry, lastRetry),
-		applied: map[Key]*Frontend{}, withheld: map[Key]*Frontend{}, endpoints: map[netip.Addr]Endpoint{},
-	}
-	if opts.Registerer != nil {
-		if err := register(opts.Registerer, collector{b}); err != nil {
-			return nil, err
-		}
-	}
-	return b, nil
+		applied: map[Key]*Frontend{}, withheld: map[Key]*Frontend{},
+	}, nil
 }
 
 // Reconcile has the plane carry what the Snapshot says. A full pass has it read
@@ -244,7 +234,13 @@ func sharedHosts(a, b *model.Snapshot) bool {
 // first, so that a VIP may pass from one service to another in one Snapshot.
 func (b *Balancer) replace(fresh map[model.ServiceID]*part, dirty map[Key]bool, d *Delta) {
 	ids := slices.SortedFunc(maps.Keys(fresh), model.ServiceID.Compare)
-	addrs := map[netip.Addr]bool{}
+	before := map[netip.Addr]*Endpoint{} // nil: it was none
+	use := func(e partEndpoint, n int) {
+		if _, noted := before[e.addr]; !noted {
+			before[e.addr] = b.endpoint(e.addr)
+		}
+		b.use(e.addr, e.Endpoint, n)
+	}
 	for _, id := range ids {
 		old := b.parts[id]
 		delete(b.parts, id)
@@ -259,9 +255,8 @@ func (b *Balancer) replace(fresh map[model.ServiceID]*part, dirty map[Key]bool, 
 				dirty[f.Key] = true
 			}
 		}
-		for a, e := range old.endpoints {
-			b.use(a, e, -1)
-			addrs[a] = true
+		for _, e := range old.endpoints {
+			use(e, -1)
 		}
 	}
 	for _, id := range ids {
@@ -282,20 +277,13 @@ func (b *Balancer) replace(fresh map[model.ServiceID]*part, dirty map[Key]bool, 
 			b.want[f.Key] = f
 			dirty[f.Key] = true
 		}
-		for a, e := range p.endpoints {
-			b.use(a, e, +1)
-			addrs[a] = true
+		for _, e := range p.endpoints {
+			use(e, +1)
 		}
 	}
-	for a := range addrs {
-		e, used := b.endpoint(a)
-		switch have, had := b.endpoints[a]; {
-		case !used && had:
-			delete(b.endpoints, a)
-			d.Endpoints[a] = nil
-		case used && (!had || have != e):
-			b.endpoints[a] = e
-			d.Endpoints[a] = &e
+	for a, was := range before {
+		if is := b.endpoint(a); is == nil && was != nil || is != nil && (was == nil || *was != *is) {
+			d.Endpoints[a] = is
 		}
 	}
 }
@@ -319,14 +307,18 @@ type users [4]int32
 
 var endpointKinds = [4]Endpoint{{}, {Local: true}, {Host: true}, {Local: true, Host: true}}
 
-// endpoint is what an address is, by all services that have a task there.
-func (b *Balancer) endpoint(a netip.Addr) (e Endpoint, used bool) {
+// endpoint is what an address is, by all services that have a task there; nil: none has.
+func (b *Balancer) endpoint(a netip.Addr) (e *Endpoint) {
 	for i, n := range b.users[a] {
-		if o := endpointKinds[i]; n > 0 {
-			e, used = Endpoint{e.Local || o.Local, e.Host || o.Host}, true
+		if n == 0 {
+			continue
 		}
+		if e == nil {
+			e = &Endpoint{}
+		}
+		e.Local, e.Host = e.Local || endpointKinds[i].Local, e.Host || endpointKinds[i].Host
 	}
-	return e, used
+	return e
 }
 
 // admit asks about the published ports among those dirty that the host does

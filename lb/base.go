@@ -97,10 +97,10 @@ func otherServers(s *model.Snapshot) (addrs []netip.Addr) {
 // live, to this one if there are none. Other hosts are asked on port 53, wherever
 // they answer; what is balanced to this one's own is not led on.
 func dnsPeers(at, own netip.Addr, ownPort uint16, s *model.Snapshot) *part {
-	p := &part{endpoints: map[netip.Addr]Endpoint{}}
+	p := &part{}
 	servers, port := otherServers(s), uint16(DNSPort)
 	for _, a := range servers {
-		p.endpoints[a] = Endpoint{} // its replies pass as those of tasks do
+		p.endpoints = append(p.endpoints, partEndpoint{addr: a}) // its replies pass as those of tasks do
 	}
 	if len(servers) == 0 && own.IsValid() {
 		servers, port = append(servers, own), ownPort

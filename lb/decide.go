@@ -14,9 +14,15 @@ import (
 
 // part is what one service asks of the data plane.
 type part struct {
-	frontends []*Frontend // by key
-	endpoints map[netip.Addr]Endpoint
+	frontends []*Frontend     // by key
+	endpoints []partEndpoint  // by address, which each has once
 	problems  []model.Problem // of what is left out
+}
+
+// partEndpoint is what an address is by one service.
+type partEndpoint struct {
+	addr netip.Addr
+	Endpoint
 }
 
 // surroundings is what beside a service itself decides about it. They are of the
@@ -41,7 +47,7 @@ func surroundingsOf(s *model.Snapshot) *surroundings {
 
 // decide is what a service asks for on the host self.
 func decide(s *model.Service, w *surroundings) *part {
-	p := &part{endpoints: map[netip.Addr]Endpoint{}}
+	p := &part{endpoints: make([]partEndpoint, 0, len(s.Tasks))}
 	p.frontends = append(p.frontends, published(s, w, p)...)
 	p.frontends = append(p.frontends, virtual(s, w.self.Name)...)
 	slices.SortFunc(p.frontends, func(a, b *Frontend) int { return a.Key.Compare(b.Key) })
@@ -49,12 +55,25 @@ func decide(s *model.Service, w *surroundings) *part {
 		if !t.Addr.Is4() || t.State == model.Unreached {
 			continue
 		}
-		e := p.endpoints[t.Addr]
-		e.Local = e.Local || t.Node == w.self.Name
-		e.Host = t.Addr == w.self.Addr
-		p.endpoints[t.Addr] = e
+		p.endpoints = append(p.endpoints, partEndpoint{t.Addr, Endpoint{Local: t.Node == w.self.Name, Host: t.Addr == w.self.Addr}})
 	}
+	p.endpoints = merged(p.endpoints)
 	return p
+}
+
+// merged has each address once, in order.
+func merged(es []partEndpoint) []partEndpoint {
+	slices.SortFunc(es, func(a, b partEndpoint) int { return a.addr.Compare(b.addr) })
+	n := 0
+	for i, e := range es {
+		if i > 0 && es[n-1].addr == e.addr {
+			es[n-1].Local = es[n-1].Local || e.Local
+			continue
+		}
+		es[n] = e
+		n++
+	}
+	return es[:n]
 }
 
 // virtual are the frontends of a service's VIP. UDP stands apart from the other
@@ -72,6 +91,9 @@ func virtual(s *model.Service, self string) (all []*Frontend) {
 			}
 		}
 		if f := b.frontend(); len(f.Backends) > 0 {
+			if len(all) > 0 && slices.Equal(all[0].Backends, f.Backends) {
+				f.Backends = all[0].Backends // nobody changes them: one is enough
+			}
 			all = append(all, f)
 		}
 	}
@@ -179,7 +201,7 @@ func newBuilder(k Key, s *model.Service) *builder {
 		scheduler = "rr"
 	}
 	return &builder{
-		f:           Frontend{Key: k, Service: s.ID, Scheduler: scheduler, Affinity: wholeSeconds(s.Spec.Affinity)},
+		f:           Frontend{Key: k, Service: s.ID, Scheduler: scheduler, Affinity: wholeSeconds(s.Spec.Affinity), Backends: make([]Backend, 0, len(s.Tasks))},
 		preferLocal: s.Spec.PreferLocal,
 	}
 }
@@ -203,7 +225,7 @@ func (b *builder) add(t *model.Task, port uint16, local bool) {
 		n.Until = t.DrainDeadline()
 	}
 	if t.State == model.Lost {
-		n.Lost = t.Since
+		n.Lost, n.Until = true, t.Since.Add(LostGrace)
 	}
 	// Containers that share an address share the backend: the one that serves
 	// longest counts.
@@ -230,9 +252,10 @@ func (b *builder) frontend() *Frontend {
 		}
 	}
 	// A UDP flow never ends by itself: what takes no new ones must lose those it
-	// has.
+	// has. Of a published port this host's tasks are named all the same: other hosts
+	// that have not heard yet go on sending to them.
 	if f.Protocol == model.UDP {
-		f.Backends = slices.DeleteFunc(f.Backends, func(b Backend) bool { return b.Weight == 0 })
+		f.Backends = slices.DeleteFunc(f.Backends, func(b Backend) bool { return b.Weight == 0 && !(b.Local && f.Published()) })
 	}
 	slices.SortFunc(f.Backends, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
 	return f

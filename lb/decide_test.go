@@ -29,7 +29,7 @@ var (
 func task(node, addr string, change ...func(*model.Task)) model.Task {
 	t := model.Task{
 		Service: web, Node: node, Container: addr, Name: "web." + node, Addr: netip.MustParseAddr(addr),
-		State: model.Running, Weight: 1, Since: noon, Drain: 10 * time.Second, Spec: model.Spec{Mode: model.ModeVIP},
+		State: model.Running, Weight: 1, Since: noon, Drain: 10 * time.Second, Spec: &model.Spec{Mode: model.ModeVIP},
 	}
 	for _, c := range change {
 		c(&t)
@@ -63,7 +63,7 @@ func publish(specs ...string) func(*model.Task) {
 	}
 }
 
-// text is a frontend in a line: "KEY [on ADDR…] SCHEDULER [affinity TIME] | BACKEND WEIGHT [+DRAIN] [lost SINCE] [local]…".
+// text is a frontend in a line: "KEY [on ADDR…] SCHEDULER [affinity TIME] | BACKEND WEIGHT [+DRAIN] [lost] [local]…".
 func text(f *Frontend) string {
 	var b strings.Builder
 	fmt.Fprint(&b, f.Key)
@@ -79,8 +79,8 @@ func text(f *Frontend) string {
 		if !d.Until.IsZero() {
 			fmt.Fprintf(&b, " +%s", d.Until.Sub(noon))
 		}
-		if !d.Lost.IsZero() {
-			fmt.Fprintf(&b, " lost %s", d.Lost.Format(time.Kitchen))
+		if d.Lost {
+			b.WriteString(" lost")
 		}
 		if d.Local {
 			b.WriteString(" local")
@@ -162,7 +162,7 @@ func TestFrontendsOfAVIP(t *testing.T) {
 		"out of rotation: TCP keeps what it holds, UDP leaves": {
 			tasks: []model.Task{task("a", "10.244.1.2", state(model.Unhealthy)), task("a", "10.244.1.3", state(model.Paused)),
 				task("a", "10.244.1.4", state(model.Starting)), task("a", "10.244.1.5", state(model.Draining)), task("a", "10.244.1.6"), task("a", "10.244.1.7", state(model.Lost))},
-			want: both("rr | 10.244.1.2:0 0 | 10.244.1.3:0 0 | 10.244.1.4:0 0 | 10.244.1.5:0 0 +10s | 10.244.1.6:0 1 | 10.244.1.7:0 0 lost 12:00PM", "rr | 10.244.1.6:0 1"),
+			want: both("rr | 10.244.1.2:0 0 | 10.244.1.3:0 0 | 10.244.1.4:0 0 | 10.244.1.5:0 0 +10s | 10.244.1.6:0 1 | 10.244.1.7:0 0 +10s lost", "rr | 10.244.1.6:0 1"),
 		},
 		"none in rotation": {
 			tasks: []model.Task{task("a", "10.244.1.2", weight(0))},
@@ -283,7 +283,12 @@ func TestFrontendsOfPublishedPorts(t *testing.T) {
 		},
 		"a dead host's task keeps what it holds": {
 			tasks: []model.Task{task("c", "10.244.3.2", state(model.Lost), publish("80:8080/tcp", "80:80/udp")), task("c", "10.244.3.3", publish("80:8080/tcp"))},
-			want:  []string{"80/tcp rr | 10.244.3.2:8080 0 lost 12:00PM | 10.244.3.3:8080 1", "80/udp rr"},
+			want:  []string{"80/tcp rr | 10.244.3.2:8080 0 +10s lost | 10.244.3.3:8080 1", "80/udp rr"},
+		},
+		"of UDP, this host's tasks are named, for hosts that have not heard": {
+			tasks: []model.Task{task("b", "10.244.2.2", state(model.Draining), publish("80:80/udp")), task("b", "10.244.2.3", state(model.Unhealthy), publish("80:80/udp")),
+				task("c", "10.244.3.2", state(model.Draining), publish("80:80/udp")), task("c", "10.244.3.3", publish("80:80/udp"))},
+			want: []string{"80/udp rr | 10.244.2.2:80 0 +10s local | 10.244.2.3:80 0 local | 10.244.3.3:80 1"},
 		},
 		"local preferred": {
 			spec:  model.Spec{PreferLocal: true},
@@ -341,11 +346,15 @@ func TestEndpointsAreAllTasksThatThisHostReaches(t *testing.T) {
 	_, _, p := decided(t, model.Spec{Mode: model.ModeDNSRR}, []model.Task{
 		task("a", "10.244.1.2"), task("b", "10.244.2.2", state(model.Draining)), task("c", "172.17.0.2", state(model.Unreached)),
 		task("b", "192.0.2.11"), task("c", "192.0.2.12"), task("b", "fd00::1"),
+		task("a", "10.244.9.9"), task("b", "10.244.9.9"), // one address, two containers
 	})
-	want := map[string]Endpoint{"10.244.1.2": {}, "10.244.2.2": {Local: true}, "192.0.2.11": {Local: true, Host: true}, "192.0.2.12": {}}
+	want := map[string]Endpoint{"10.244.1.2": {}, "10.244.2.2": {Local: true}, "192.0.2.11": {Local: true, Host: true}, "192.0.2.12": {}, "10.244.9.9": {Local: true}}
 	got := map[string]Endpoint{}
-	for a, e := range p.endpoints {
-		got[a.String()] = e
+	for _, e := range p.endpoints {
+		got[e.addr.String()] = e.Endpoint
+	}
+	if len(got) != len(p.endpoints) {
+		t.Errorf("an address is there twice: %v", p.endpoints)
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

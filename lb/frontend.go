@@ -50,11 +50,15 @@ type Frontend struct {
 // Backend is a task behind a frontend.
 type Backend struct {
 	Addr   netip.AddrPort // port 0: the packet's own
-	Weight int            // 0 to [MaxWeight]; 0: it keeps the connections that it has and is given no others
-	Until  time.Time      // of a draining task: gone when idle, at the latest then; else zero
-	Lost   time.Time      // since when its host is considered dead; zero: it is not. Planes that balance packets ignore it
+	Weight int            // 0 to [MaxWeight]; 0: it is given no connections, and keeps those that it has, but of UDP
+	Until  time.Time      // of a draining task, or one whose host is considered dead: gone when idle, at the latest then; else zero
+	Lost   bool           // its host is considered dead: a connection that it has not answered yet is another task's
 	Local  bool           // a task of this host
 }
+
+// LostGrace is how long connections to a host that is considered dead are left
+// to it: so long a partition or a slow host costs nothing.
+const LostGrace = 10 * time.Second
 
 // MaxWeight is the most a backend is given. IPVS takes up to 2³¹, but sums
 // weights in an int (wlc, sh, mh).

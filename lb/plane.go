@@ -126,7 +126,7 @@ func NewFailures() *Failures { return reconcile.NewFailures[Object](firstRetry, 
 
 // Held is what a plane still has to do with a task.
 type Held struct {
-	Connections int  `json:"connections"` // established; the others end by themselves
+	Connections int  `json:"connections"` // established, or closed by one end; the others end by themselves
 	Open        bool `json:"open"`        // it is given new ones
 }
 
@@ -138,6 +138,15 @@ func (h Held) Add(o Held) Held { return Held{h.Connections + o.Connections, h.Op
 type Stats struct {
 	Connections                              uint64
 	PacketsIn, PacketsOut, BytesIn, BytesOut uint64
+}
+
+// Add adds what was counted of another frontend.
+func (s Stats) Add(o Stats) Stats {
+	return Stats{
+		Connections: s.Connections + o.Connections,
+		PacketsIn:   s.PacketsIn + o.PacketsIn, PacketsOut: s.PacketsOut + o.PacketsOut,
+		BytesIn: s.BytesIn + o.BytesIn, BytesOut: s.BytesOut + o.BytesOut,
+	}
 }
 
 // View is what the kernel has of a VIP, or of a published port.

@@ -73,3 +73,26 @@ func TestNetworkdIsToldOnceAndNotAgainstItsOwner(t *testing.T) {
 		}
 	}
 }
+
+// TestThePackagedFileKeepsRoutes: what packages install says to systemd-networkd what
+// the agent would.
+func TestThePackagedFileKeepsRoutes(t *testing.T) {
+	root := t.TempDir()
+	b, err := os.ReadFile("../packaging/networkd.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "usr/lib/systemd/networkd.conf.d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if s := ReadNetworkd(root); len(s.Removes) != 2 {
+		t.Errorf("without it, it removes %v", s.Removes)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "10-shoal.conf"), b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if s := ReadNetworkd(root); len(s.Removes) > 0 {
+		t.Errorf("with it, it removes %v", s.Removes)
+	}
+}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/godbus/dbus/v5"
 	"github.com/godbus/dbus/v5/prop"
+
+	"shoal/lab/wait"
 )
 
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -113,12 +115,7 @@ func TestNetworkManagerLeavesOurDevicesAlone(t *testing.T) {
 	}()
 	left := func(name string) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); b.manages(name); {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s is managed", name)
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		wait.For(t, 10*time.Second, name+" is not managed", func() bool { return !b.manages(name) })
 	}
 	b.manage() // later than shoal
 	b.add("eth0")

@@ -13,14 +13,14 @@ func (c *Container) Equal(o *Container) bool {
 // Equal is as [Container.Equal].
 func (t *Task) Equal(o *Task) bool {
 	return t.Service == o.Service && t.Node == o.Node && t.Container == o.Container &&
-		t.Name == o.Name && t.Addr == o.Addr && t.State == o.State && t.Since.Equal(o.Since) &&
+		t.Name == o.Name && t.Addr == o.Addr && t.State == o.State && t.Since.Equal(o.Since) && t.Reason == o.Reason &&
 		t.Drain == o.Drain && t.Seen.Equal(o.Seen) && t.Weight == o.Weight && t.Started.Equal(o.Started) &&
-		t.Spec.Equal(&o.Spec)
+		t.Spec.Equal(o.Spec)
 }
 
 // Equal is as [Container.Equal].
 func (s *Spec) Equal(o *Spec) bool {
-	return s.Mode == o.Mode && s.Scheduler == o.Scheduler && s.Affinity == o.Affinity && s.VIP == o.VIP &&
+	return s == o || s.Mode == o.Mode && s.Scheduler == o.Scheduler && s.Affinity == o.Affinity && s.VIP == o.VIP &&
 		s.PublishLocal == o.PublishLocal && s.PreferLocal == o.PreferLocal && slices.Equal(s.Ports, o.Ports) && slices.Equal(s.Publish, o.Publish)
 }
 

@@ -9,7 +9,8 @@ import (
 // Problem is something that keeps one object from working while the others
 // go on.
 type Problem struct {
-	Node   string    `json:"node"`
+	Node   string    `json:"node"`             // the host that has it
+	By     string    `json:"by,omitempty"`     // the host that sees it, where that is another one
 	Code   Code      `json:"code"`             // which problem it is, for programs
 	Kind   string    `json:"kind"`             // "container", "service", "kernel", …
 	Object string    `json:"object"`           // a container's name, a service's ID, …
@@ -17,6 +18,9 @@ type Problem struct {
 	Notice bool      `json:"notice,omitempty"` // the object works, but not exactly as was asked for
 	Since  time.Time `json:"since"`
 }
+
+// Identity is the object that has the problem.
+func (p Problem) Identity() string { return p.Object }
 
 // Code names a kind of problem. It stays the same while the texts change.
 type Code string
@@ -26,6 +30,7 @@ const (
 	LabelsInvalid      Code = "labels-invalid"      // its labels say what cannot be meant
 	LabelsOfImage      Code = "labels-of-image"     // notice: labels of its image are not obeyed
 	TaskFlapping       Code = "task-flapping"       // notice: it comes into rotation too often, and is let in more slowly
+	NotReady           Code = "not-ready"           // its ports do not accept connections; it is in rotation all the same
 	RecordTooLarge     Code = "record-too-large"    // its labels say more than the store takes of a container
 	NetworkAmbiguous   Code = "network-ambiguous"   // it is on several networks and does not say which to use
 	NetworkMissing     Code = "network-missing"     // it is not on the network that it names, or the host has none of that name
@@ -34,6 +39,10 @@ const (
 	AddressMissing     Code = "address-missing"     // it has no address, or no usable one; likewise a host
 	TaskUnreached      Code = "task-unreached"      // other hosts do not reach its address
 	PublishUnsupported Code = "publish-unsupported" // its port cannot be published in the way that it asks for
+	TaskCrashed        Code = "task-crashed"        // it ends by itself: again and again, or without being started again
+	TaskUnhealthy      Code = "task-unhealthy"      // its HEALTHCHECK fails
+	TaskPaused         Code = "task-paused"         // it is paused
+	TaskLost           Code = "task-lost"           // its host is dead
 )
 
 // Why a service has no VIP, or not the one that was asked for.
@@ -48,6 +57,7 @@ const (
 
 // Why a service is not balanced, or not published.
 const (
+	ServiceDown      Code = "service-down"      // none of its tasks is in rotation
 	PortTaken        Code = "port-taken"        // another service has published the port
 	PortInUse        Code = "port-in-use"       // a process of the host, or a rule of somebody else, has the port
 	PublishRefused   Code = "publish-refused"   // the port is not for labels to publish
@@ -68,6 +78,11 @@ const (
 	HostGWBlocked   Code = "host-gw-blocked"  // notice: the link drops what containers send, so that it goes through a tunnel
 	RouteForeign    Code = "route-foreign"    // somebody else has routed a host's subnet elsewhere
 	NetworkFailed   Code = "network-failed"   // the engine's network for containers cannot be set up
+	HostDead        Code = "host-dead"        // a host does not answer at all
+	AgentSilent     Code = "agent-silent"     // a host's agent does not answer
+	HostRemoved     Code = "host-removed"     // the host was removed from the cluster, and its agent runs
+	SettingsDiffer  Code = "settings-differ"  // hosts have different values of a setting that has to be the same
+	ClockSkew       Code = "clock-skew"       // a host's clock differs from the others'
 )
 
 // What other firewalls of the host do.
@@ -80,6 +95,7 @@ const (
 
 // What is wrong with what the agent stands on.
 const (
+	EngineUnreachable Code = "engine-unreachable"    // the container engine does not answer
 	StoreUnreachable  Code = "store-unreachable"     // etcd does not answer
 	DNSListenFailed   Code = "dns-listen-failed"     // the DNS server cannot listen on an address
 	DNSPortTaken      Code = "dns-port-taken"        // notice: another process has port 53, and the DNS server answers on another
@@ -92,6 +108,7 @@ const (
 	StoreDown         Code = "store-down"            // this host's own etcd does not run
 	HostNotFollowed   Code = "host-not-followed"     // a host does not use the new store that another one made
 	DiskNearlyFull    Code = "disk-nearly-full"      // the disk of the state folder has little room left
+	CertificateEnding Code = "certificate-ending"    // a certificate ends soon, and was not renewed
 )
 
 // Errorf is as [fmt.Errorf]; the error has the code.

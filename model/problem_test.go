@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
+
+	"shoal/docs"
 )
 
 func TestAnErrorKeepsItsCodeWhereItIsWrapped(t *testing.T) {
@@ -35,21 +39,45 @@ func TestAnErrorKeepsItsCodeWhereItIsWrapped(t *testing.T) {
 	}
 }
 
-// TestCodesAreKebabCaseAndDiffer reads the constants in the source: nothing else lists them.
-func TestCodesAreKebabCaseAndDiffer(t *testing.T) {
+// codes are all that there are: nothing lists them but the source.
+func codes(t *testing.T) (all []string) {
+	t.Helper()
 	source, err := os.ReadFile("problem.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^\t\w+\s+Code = "(.*)" +// `).FindAllSubmatch(source, -1) {
-		code := string(m[1])
+		all = append(all, string(m[1]))
+	}
+	if len(all) < 20 {
+		t.Fatalf("only %d codes were found", len(all))
+	}
+	return all
+}
+
+func TestCodesAreKebabCaseAndDiffer(t *testing.T) {
+	seen := map[string]bool{}
+	for _, code := range codes(t) {
 		if seen[code] || !regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`).MatchString(code) {
 			t.Errorf("%q is there twice, or not in kebab case", code)
 		}
 		seen[code] = true
 	}
-	if len(seen) < 20 {
-		t.Errorf("only %d codes were found", len(seen))
+}
+
+// TestEachCodeHasItsSection: in docs/troubleshooting.md, with how to look and what to do; and there is none about a code
+// that does not exist.
+func TestEachCodeHasItsSection(t *testing.T) {
+	all := codes(t)
+	for _, code := range all {
+		text, ok := docs.Problem(code)
+		if !ok || !strings.Contains(text, "\n\nLook: ") || !strings.Contains(text, "\n\nDo: ") {
+			t.Errorf("%s: docs/troubleshooting.md has no section that says what it is, how to look and what to do: %q", code, text)
+		}
+	}
+	for _, code := range docs.Codes() {
+		if !slices.Contains(all, code) {
+			t.Errorf("docs/troubleshooting.md tells of %q, which is no code", code)
+		}
 	}
 }

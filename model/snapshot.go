@@ -57,8 +57,8 @@ func (s *Snapshot) Service(id ServiceID) (*Service, bool) {
 // AddrUse says whose an address is.
 type AddrUse struct {
 	Stack   string // of the container that has it; this host's, where several hosts have one
-	Users   int    // containers that have it
-	Reached int    // those of them that this host reaches by it
+	Users   int32  // containers that have it
+	Reached int32  // those of them that this host reaches by it
 }
 
 // StackOf tells the stack of the container with that address, and whether

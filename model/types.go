@@ -166,7 +166,7 @@ type State string
 
 // The states of a task. Only a Running task is given new connections.
 const (
-	Starting  State = "starting"  // its health is not known yet, or its address rests from another service's task
+	Starting  State = "starting"  // it waits to be in rotation, see Reason: for its health, its ports, or its address to rest
 	Running   State = "running"   // in rotation
 	Unhealthy State = "unhealthy" // its HEALTHCHECK fails: weight 0, name kept
 	Paused    State = "paused"    // docker pause: weight 0
@@ -192,12 +192,13 @@ type Task struct {
 	Name      string        `json:"name"`      // the container's name
 	Addr      netip.Addr    `json:"addr"`
 	State     State         `json:"state"`
-	Since     time.Time     `json:"since"`   // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was considered dead
-	Drain     time.Duration `json:"drain"`   // the most it may take to drain
-	Seen      time.Time     `json:"-"`       // when this host came to know that it drains, by its own clock; zero: it is this host's
-	Weight    int           `json:"weight"`  // of IPVS, 0 to 65535
-	Started   time.Time     `json:"started"` // when its container started
-	Spec      Spec          `json:"spec"`
+	Since     time.Time     `json:"since"`            // when it came into State; of a Draining one, when it was told to stop; of a Lost one, when its host was considered dead
+	Reason    string        `json:"reason,omitempty"` // of a Starting one: what it waits for
+	Drain     time.Duration `json:"drain"`            // the most it may take to drain
+	Seen      time.Time     `json:"-"`                // when this host came to know that it drains, by its own clock; zero: it is this host's
+	Weight    int           `json:"weight"`           // of IPVS, 0 to 65535
+	Started   time.Time     `json:"started"`          // when its container started
+	Spec      *Spec         `json:"spec"`             // of the service, as this task has it; tasks share one, so nobody changes it
 }
 
 // InRotation tells whether the task is given new connections.
@@ -247,6 +248,9 @@ type Container struct {
 type Notice struct {
 	Code Code   `json:"code"`
 	Text string `json:"text"` // and what to do about it
+
+	// Problem: the object does not work as it should, though it is not left out.
+	Problem bool `json:"problem,omitempty"`
 }
 
 // Network is a Docker network of this host, with containers on a bridge.
@@ -273,6 +277,9 @@ type Node struct {
 	MAC    MAC          `json:"mac,omitzero"`    // of the device that has Addr
 	Probe  netip.Addr   `json:"probe,omitzero"`  // an address of Subnet that the host itself answers on: see package fabric; zero: none
 	Alive  bool         `json:"-"`               // as this host sees it
+
+	// Settings are those of its agent that have to be the same on all hosts.
+	Settings Settings `json:"settings,omitempty"`
 
 	// Problem is why this host does not act on the Subnet in the host's record,
 	// which is zero here then, and ProblemCode its code.

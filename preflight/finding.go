@@ -42,6 +42,9 @@ type Finding struct {
 	Do    string `json:"advice,omitempty"` // what to do about it; "": nothing, or Found tells
 }
 
+// Identity is what was looked at.
+func (f Finding) Identity() string { return f.Check }
+
 // String is a finding in a line.
 func (f Finding) String() string {
 	s := f.Check + ": " + f.Found

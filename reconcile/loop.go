@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"shoal/internal/health"
 	"shoal/model"
 )
 
@@ -47,6 +48,10 @@ type Loop struct {
 	// took, with all its parts if it stopped half-way, and how many problems
 	// there are.
 	Done func(full bool, took time.Duration, problems int)
+
+	// Heart, where it is not nil, beats while the loop makes progress: with each
+	// pass, and while it waits for one.
+	Heart *health.Heart
 }
 
 // Run runs passes with the newest Snapshot until ctx ends or the channel of
@@ -56,6 +61,8 @@ func (l *Loop) Run(ctx context.Context, snapshots <-chan *model.Snapshot) {
 	again, repair := stoppedTimer(), stoppedTimer()
 	defer again.Stop()
 	defer repair.Stop()
+	beat, stop := l.Heart.Tick()
+	defer stop()
 	var (
 		last  *model.Snapshot
 		full  = true        // nothing is known of the kernel
@@ -63,9 +70,12 @@ func (l *Loop) Run(ctx context.Context, snapshots <-chan *model.Snapshot) {
 		spent time.Duration // on it
 	)
 	for {
+		l.Heart.Beat()
 		select {
 		case <-ctx.Done():
 			return
+		case <-beat:
+			continue
 		case s, ok := <-snapshots:
 			if !ok {
 				return

@@ -51,7 +51,7 @@ func Restore(dir, node, file string, role Role) (err error) {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer lock.release()
 	for _, path := range []string{dataDir(dir), placePath(dir)} {
 		if _, err := os.Stat(path); err == nil {
 			return fmt.Errorf("%s is there already: move the folder %s away first", path, dir)

@@ -150,7 +150,7 @@ func ctr(node, id, addr string) model.Container {
 	web := model.ServiceID{Stack: model.DefaultStack, Name: "web"}
 	c := model.Container{ID: id, Name: "c-" + id, Node: node, Stack: model.DefaultStack, Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
 	c.Tasks = []model.Task{{Service: web, Node: node, Container: id, Name: c.Name, Addr: c.Addrs[0],
-		State: model.Running, Weight: 1, Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr"}}}
+		State: model.Running, Weight: 1, Spec: &model.Spec{Mode: model.ModeVIP, Scheduler: "rr"}}}
 	return c
 }
 

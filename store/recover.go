@@ -18,7 +18,7 @@ import (
 // start as before.
 type Recovery struct {
 	dir, node string
-	lock      *os.File
+	lock      *dirLock
 	place     place
 }
 
@@ -39,7 +39,7 @@ func BeginRecovery(dir, node string) (*Recovery, error) {
 		err = fmt.Errorf("by %s this host uses no store of a cluster: there is nothing to recover", placePath(dir))
 	}
 	if err != nil {
-		lock.Close()
+		lock.release()
 		return nil, err
 	}
 	return r, nil
@@ -124,7 +124,7 @@ func setAside(dir string) error {
 }
 
 // Close lets others use the state folder.
-func (r *Recovery) Close() error { return r.lock.Close() }
+func (r *Recovery) Close() error { return r.lock.release() }
 
 // Follow makes a host whose agent does not run a client of the store at these
 // endpoints, whatever it was. Data of an etcd of its own are kept beside.
@@ -133,7 +133,7 @@ func Follow(dir string, endpoints []string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer lock.release()
 	for _, endpoint := range endpoints {
 		if err := checkEndpoint(endpoint); err != nil {
 			return err

@@ -136,6 +136,16 @@ func Free(dir string) (int64, error) {
 	return int64(s.Bavail) * s.Bsize, nil
 }
 
+// DatabaseSize is the size of the database of the etcd in a state folder, in
+// bytes; an error if there is none.
+func DatabaseSize(dir string) (int64, error) {
+	info, err := os.Stat(filepath.Join(dataDir(dir), "member", "snap", "db"))
+	if err != nil {
+		return 0, fmt.Errorf("look how large the store's database is: %w", err)
+	}
+	return info.Size(), nil
+}
+
 // advice says what to do about a store that does not start; "": that is in the
 // reason.
 func advice(reason string) string {

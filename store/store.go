@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
@@ -17,7 +16,6 @@ import (
 	"shoal/model"
 	"shoal/store/etcd"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 )
@@ -46,7 +44,7 @@ type Options struct {
 type Store struct {
 	o      Options
 	log    *slog.Logger
-	lock   *os.File
+	lock   *dirLock
 	client *etcd.Client
 	run    context.Context // until Close
 	cancel context.CancelFunc
@@ -171,20 +169,6 @@ func (s *Store) openPlace() (err error) {
 	return s.place.write(o.StateDir)
 }
 
-// lockDir keeps a second agent off the state folder: etcd would wait for its
-// data without end.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the state folder: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("the state folder %s is in use by another agent: stop that one, or give this one a folder of its own", dir)
-	}
-	return f, nil
-}
-
 // dial makes a client of etcd.
 func (s *Store) dial(endpoints []string) (*etcd.Client, error) {
 	if len(s.o.Etcd) > 0 {
@@ -225,7 +209,7 @@ func (s *Store) Close() error {
 			s.server.close()
 		}
 		if s.lock != nil {
-			s.lock.Close()
+			s.lock.release()
 		}
 	})
 	return s.closeErr

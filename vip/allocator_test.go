@@ -283,7 +283,7 @@ func TestAServiceThatIsNewWhileEtcdIsAwayHasToWait(t *testing.T) {
 
 	web := id("web")
 	ctr := model.Container{ID: "1", Node: "b", Stack: "s"}
-	ctr.Tasks = []model.Task{{Service: web, Node: "b", Container: "1", Addr: addr("10.1.0.1"), Spec: model.Spec{Mode: model.ModeVIP}}}
+	ctr.Tasks = []model.Task{{Service: web, Node: "b", Container: "1", Addr: addr("10.1.0.1"), Spec: &model.Spec{Mode: model.ModeVIP}}}
 	b.SetLocal(model.Local{Containers: []model.Container{ctr}})
 	s := known(func(s *model.Snapshot) bool { _, ok := s.Service(web); return ok })
 	alloc := New(Options{Pool: netip.MustParsePrefix("10.96.0.0/16")}, b)
@@ -314,7 +314,7 @@ func TestTwoHostsOnOneEtcd(t *testing.T) {
 		var l model.Local
 		for i := range each {
 			ctr := model.Container{ID: fmt.Sprintf("%s%d", node, i), Node: node, Stack: "s"}
-			ctr.Tasks = []model.Task{{Service: id(fmt.Sprintf("%s-%d", node, i)), Node: node, Container: ctr.ID, Addr: addr("10.1.0.1"), Spec: model.Spec{Mode: model.ModeVIP}}}
+			ctr.Tasks = []model.Task{{Service: id(fmt.Sprintf("%s-%d", node, i)), Node: node, Container: ctr.ID, Addr: addr("10.1.0.1"), Spec: &model.Spec{Mode: model.ModeVIP}}}
 			l.Containers = append(l.Containers, ctr)
 		}
 		c.SetLocal(l)
@@ -359,7 +359,7 @@ func TestHostsThatStartServicesTogetherSeldomCollide(t *testing.T) {
 		s.Self.Name = fmt.Sprintf("h%d", h)
 		for i := range each {
 			svc := &model.Service{ID: id(fmt.Sprintf("s%d-%d", h, i)), Spec: model.Spec{Mode: model.ModeVIP}}
-			svc.Tasks = []*model.Task{{Service: svc.ID, Node: s.Self.Name, Spec: svc.Spec}}
+			svc.Tasks = []*model.Task{{Service: svc.ID, Node: s.Self.Name, Spec: &svc.Spec}}
 			s.Services = append(s.Services, svc)
 		}
 		work.Go(func() {

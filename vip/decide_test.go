@@ -44,7 +44,7 @@ func service(t *testing.T, line string) *model.Service {
 		}
 	}
 	if svc.IdleSince.IsZero() {
-		svc.Tasks = []*model.Task{{Service: svc.ID, Node: node, Spec: svc.Spec}}
+		svc.Tasks = []*model.Task{{Service: svc.ID, Node: node, Spec: &svc.Spec}}
 	}
 	return svc
 }

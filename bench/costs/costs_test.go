@@ -55,7 +55,7 @@ func task(i, j int, state model.State, published bool) model.Container {
 	}
 	return model.Container{ID: id, Name: id[:12], Node: n.Name, Stack: service(i).Stack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
 		Tasks: []model.Task{{Service: service(i), Node: n.Name, Container: id, Name: id[:12], Addr: addr, State: state, Since: time.Unix(1, 0),
-			Started: time.Unix(1, 0), Weight: 1, Spec: spec}}}
+			Started: time.Unix(1, 0), Weight: 1, Spec: &spec}}}
 }
 
 // cluster is the whole of it, one service in ten published.

@@ -190,7 +190,7 @@ func (c *catalogs) container(host, task, turn int, subnet netip.Prefix) model.Co
 		Tasks: []model.Task{{
 			Service: service, Node: node, Container: id, Name: name, Addr: addr, State: model.Running, Since: now, Started: now,
 			Drain: 10 * time.Second, Weight: 1,
-			Spec: model.Spec{Mode: model.ModeVIP, Scheduler: "rr", Ports: []model.Port{{Port: 80, Target: 8080, Protocol: model.TCP}}},
+			Spec: &model.Spec{Mode: model.ModeVIP, Scheduler: "rr", Ports: []model.Port{{Port: 80, Target: 8080, Protocol: model.TCP}}},
 		}},
 	}
 }

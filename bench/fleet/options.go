@@ -11,19 +11,20 @@ import (
 
 // Options say what is simulated.
 type Options struct {
-	Hosts   int     // of the fleet
-	Tasks   int     // of each host
-	Servers int     // of the store: 1 or 3
-	Workers int     // processes for the hosts of a part; 0: one for 250 hosts, 2 at least
-	Seconds int     // of the phases rest and churn
-	Churn   float64 // task changes a second, of the whole fleet
-	Cut     int     // hosts beyond the partition; 0: three of ten
-	Deaths  int     // hosts that die, one after the other
-	Askers  int     // hosts whose liveness asks all others; 0: all
-	Phases  string  // "cold,churn"; "": all
-	Part    string  // "catalog" or "liveness"; "": both
-	Dir     string  // of a temporary folder for the hosts' files; "": the system's
-	Verbose bool    // workers' warnings are shown
+	Hosts   int           // of the fleet
+	Tasks   int           // of each host
+	Servers int           // of the store: 1 or 3
+	Workers int           // processes for the hosts of a part; 0: one for 250 hosts, 2 at least
+	Seconds int           // of the phases rest and churn
+	Churn   float64       // task changes a second, of the whole fleet
+	Cut     int           // hosts beyond the partition; 0: three of ten
+	Deaths  int           // hosts that die, one after the other
+	Askers  int           // hosts whose liveness asks all others; 0: all
+	Limit   time.Duration // of a cold start, after which the run goes on without it; 0: three minutes
+	Phases  string        // "cold,churn"; "": all
+	Part    string        // "catalog" or "liveness"; "": both
+	Dir     string        // of a temporary folder for the hosts' files; "": the system's
+	Verbose bool          // workers' warnings are shown
 }
 
 // The phases, in their order.
@@ -80,6 +81,12 @@ func (o *Options) check() (p plan, err error) {
 			o.Seconds, o.Churn, o.Deaths, o.Workers)
 	case o.Cut < 0 || o.Cut >= o.Hosts || o.Askers < 0 || o.Deaths >= o.Hosts:
 		return p, fmt.Errorf("-cut %d, -askers %d, -deaths %d: there are only %d hosts", o.Cut, o.Askers, o.Deaths, o.Hosts)
+	}
+	if o.Limit < 0 {
+		return p, fmt.Errorf("-limit %v: it cannot be negative", o.Limit)
+	}
+	if o.Limit == 0 {
+		o.Limit = coldLimit
 	}
 	if o.Workers == 0 {
 		o.Workers = max(2, (o.Hosts+249)/250)
@@ -163,8 +170,8 @@ const observers = 50
 
 // Limits of the phases, beyond which a run goes on without what it waits for.
 const (
-	coldLimit    = 3 * time.Minute
-	settleLimit  = 2 * time.Minute
+	coldLimit    = 3 * time.Minute // unless Options name one
+	settleLimit  = 2 * time.Minute // at least: as long as a cold start may take
 	serverAway   = 10 * time.Second
 	cutTime      = 20 * time.Second
 	deathLimit   = 15 * time.Second

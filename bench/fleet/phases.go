@@ -62,7 +62,7 @@ func (d *driver) cold(o *outcome) error {
 			return catalogArgs{d.dir, share(d.o.Hosts, d.o.Workers, i), d.o.Hosts, d.o.Tasks, d.o.Servers, observers}
 		}, nil)
 		if err == nil {
-			catalogs, err = d.awaitCatalogs(start, coldLimit)
+			catalogs, err = d.awaitCatalogs(start, d.o.Limit)
 		}
 		stats = make([]catalogStats, len(d.catalogs))
 		if err == nil {
@@ -74,7 +74,7 @@ func (d *driver) cold(o *outcome) error {
 			return livenessArgs{d.dir, share(d.o.Hosts, d.o.Workers, i), d.o.Hosts, d.o.Askers}
 		}, nil)
 		if err == nil {
-			lives, err = d.settled(d.lives, "await", awaitArgs{Since: start, Limit: coldLimit})
+			lives, err = d.settled(d.lives, "await", awaitArgs{Since: start, Limit: d.o.Limit})
 		}
 		return err
 	})
@@ -165,7 +165,7 @@ func (d *driver) replaceTasks(phase string, rate float64, t time.Duration, o *ou
 		return err
 	}
 	last := time.Now()
-	s, err := d.awaitCatalogs(last, settleLimit)
+	s, err := d.awaitCatalogs(last, max(settleLimit, d.o.Limit))
 	if err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (d *driver) partition(o *outcome) error {
 	}
 	var catalogs, lives settled
 	err := d.inParts(phasePartition, func() (err error) {
-		catalogs, err = d.awaitCatalogs(healed, settleLimit)
+		catalogs, err = d.awaitCatalogs(healed, max(settleLimit, d.o.Limit))
 		return err
 	}, func() (err error) {
 		if _, err = d.settled(d.lives, "await", awaitArgs{Since: healed, Limit: verdictLimit}); err != nil {

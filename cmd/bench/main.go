@@ -12,7 +12,7 @@ import (
 
 func main() {
 	var o bench.Options
-	flag.StringVar(&o.Part, "part", "", "measure only this: plane (the data plane by itself), host (one host), cluster (three) or socket (balancing in connect())")
+	flag.StringVar(&o.Part, "part", "", "measure only this: plane (the data plane by itself), host (one host), cluster (three), socket (balancing in connect()) or swarm (beside Docker Swarm, with IPVS)")
 	flag.BoolVar(&o.Quick, "quick", false, "a few rounds only: to see that it works")
 	serve := flag.String("serve", "", "be a `server` that shoal's is measured against, echo or handler, at the address that follows")
 	flag.Parse()

@@ -31,6 +31,7 @@ func main() {
 	flag.IntVar(&o.Cut, "cut", 0, "how many `hosts` a partition cuts off; 0: three of ten")
 	flag.IntVar(&o.Deaths, "deaths", 5, "how many `hosts` die, one after the other")
 	flag.IntVar(&o.Askers, "askers", 0, "how many `hosts` ask all others whether they are alive, as hosts do; 0: all")
+	flag.DurationVar(&o.Limit, "limit", 0, "how long a cold start may take before the run goes on without it; 0: three minutes")
 	flag.StringVar(&o.Phases, "phase", "", "only these `phases` of cold, rest, churn, server, partition and death, with commas; cold is always done")
 	flag.StringVar(&o.Part, "part", "", "only this `part`: catalog or liveness")
 	flag.StringVar(&o.Dir, "dir", "", "the `folder` that the hosts' files are in, in one of their own; on a disk, or in memory")

@@ -14,15 +14,16 @@ func checkCommand(o *options) *cobra.Command {
 	var c settings
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Check whether shoal can run on this host, and what will get in its way",
+		Short: "Check whether shoal can run on this host",
 		Long: `Check whether shoal can run on this host, before its agent does: kernel and
 modules, engine, firewalls, ports, addresses, the managers of the network. Each
-finding says what it means and what to do. Give it the flags that the agent gets;
-it reads the same file of settings. The agent makes the same checks when it starts.
+finding says what it means and what to do. Give it the flags that the agent
+gets; it reads the same file of settings. The agent makes the same checks when
+it starts.
 
-It changes nothing, but that modules of the kernel are loaded which the data plane
-needs. Exits with 0 where all is well, with 1 where there are warnings, and with 2
-where shoal cannot run.`,
+It changes nothing, but that modules of the kernel are loaded which the data
+plane needs. Exits with 0 where all is well, with 1 where there are warnings,
+and with 2 where shoal cannot run.`,
 		Example: "  sudo shoal check\n  sudo shoal check --data-plane nftables -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

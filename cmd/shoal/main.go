@@ -9,7 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,34 +26,46 @@ import (
 // called is theirs to choose, and shall not reach the terminal as it is.
 var stderr = printable.NewWriter(os.Stderr)
 
-// version is set by the linker; a plain go build has the module's.
-var version string
-
 func main() {
 	if store.IsChild() {
 		os.Exit(store.RunChild(cluster.RevokedBy))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout)
+	args, plugin := asPlugin(os.Args)
+	code := run(ctx, args, os.Stdout, plugin)
 	stop()
 	os.Exit(code)
 }
 
 // run is the command with these arguments. It returns its exit status.
-func run(ctx context.Context, args []string, stdout io.Writer) int {
-	cmd := root()
+func run(ctx context.Context, args []string, stdout io.Writer, plugin bool) int {
+	if plugin && slices.Equal(args, []string{pluginMetadata}) {
+		if err := printMetadata(stdout); err != nil {
+			return 1
+		}
+		return 0
+	}
+	cmd := root(screenOf(stdout))
+	if plugin {
+		beDocker(cmd)
+	}
 	cmd.SetArgs(args)
 	cmd.SetOut(printable.NewWriter(stdout))
 	cmd.SetErr(stderr)
-	err := cmd.ExecuteContext(ctx)
+	ran, err := cmd.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "shoal:", err)
-	if exit := (*exitError)(nil); errors.As(err, &exit) {
-		os.Exit(exit.status)
+	wrongName := errors.Is(err, api.ErrNotFound) && ran.GroupID != groupExplain // to explain, it is a finding
+	hint := ""
+	if wrongName {
+		hint = suggestName(ctx, ran)
 	}
-	if errors.As(err, new(*usageError)) || errors.As(err, new(*agent.ConfigError)) {
+	fmt.Fprintln(stderr, "shoal:", err.Error()+hint)
+	if exit := (*exitError)(nil); errors.As(err, &exit) {
+		return exit.status
+	}
+	if wrongName || errors.Is(err, api.ErrBadRequest) || errors.As(err, new(*usageError)) || errors.As(err, new(*agent.ConfigError)) {
 		return 2
 	}
 	return 1
@@ -65,10 +77,19 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
-func root() *cobra.Command {
+// groups of commands, as the help shows them.
+const (
+	groupHost    = "host"
+	groupLook    = "look"
+	groupExplain = "explain"
+	groupManage  = "manage"
+	groupOther   = "other"
+)
+
+func root(s screen) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shoal",
-		Short: "A service mesh for plain Docker: DNS, VIPs and IPVS by labels on docker run",
+		Short: "A service mesh for plain Docker, by labels on docker run",
 		Long: `shoal gives services on plain Docker a name, a stable virtual address and a
 load balancer in the kernel. Run the agent on a host, label containers with
 shoal.service=NAME, and reach them by that name.`,
@@ -76,31 +97,48 @@ shoal.service=NAME, and reach them by that name.`,
 		SilenceErrors: true,
 		Version:       buildVersion(),
 	}
-	var o options
+	o := options{screen: s}
 	cmd.PersistentFlags().StringVar(&o.runDir, "run-dir", api.DefaultRunDir, "folder of the agent's socket")
-	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table or json")
-	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
-	})
+	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "`FORMAT`: "+formats)
+	cmd.SetFlagErrorFunc(flagError)
 	cmd.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		o.locate(c.Flags())
-		if o.output != "table" && o.output != "json" {
-			return &usageError{fmt.Errorf("--output %q: use table or json", o.output)}
+		var err error
+		if c.Flags().Lookup("state-dir") == nil { // else it takes the agent's settings, which do both
+			o.locate(c.Flags())
+			if err = checkVariables(os.Environ()); err != nil {
+				return &usageError{err}
+			}
 		}
-		return nil
+		o.format, err = parseFormat(o.output)
+		return err
 	}
-	cmd.AddCommand(
-		agentCommand(&o), checkCommand(&o), statusCommand(&o), servicesCommand(&o), tasksCommand(&o), problemsCommand(&o),
-		explainCommand(&o), dnsCommand(&o), serviceCommand(&o), downCommand(&o), dockerConfigCommand(&o), versionCommand(&o),
-		nodesCommand(&o), nodeCommand(&o), serverCommand(&o), tokenCommand(&o), stopCommand(&o), traceCommand(&o), storeCommand(&o),
-	)
+	add := func(group, title string, commands ...*cobra.Command) {
+		cmd.AddGroup(&cobra.Group{ID: group, Title: title})
+		for _, c := range commands {
+			c.GroupID = group
+		}
+		cmd.AddCommand(commands...)
+	}
+	add(groupHost, "This host:", agentCommand(&o), checkCommand(&o), dockerConfigCommand(&o), downCommand(&o))
+	add(groupLook, "Look:", statusCommand(&o), servicesCommand(&o), tasksCommand(&o), nodesCommand(&o), tokensCommand(&o), problemsCommand(&o), eventsCommand(&o), topCommand(&o), settingsCommand(&o), uiCommand(&o))
+	add(groupExplain, "Find out why:", explainCommand(&o), traceCommand(&o), dnsCommand(&o), bugreportCommand(&o))
+	add(groupManage, "Manage:", serviceCommand(&o), taskCommand(&o), nodeCommand(&o), serverCommand(&o), tokenCommand(&o), stopCommand(&o), storeCommand(&o))
+	add(groupOther, "Other:", versionCommand(&o), manCommand())
+	cmd.SetHelpCommandGroupID(groupOther)
+	cmd.SetCompletionCommandGroupID(groupOther)
+	foldHelp(cmd)
+	wantCommand(cmd)
+	completeAll(&o, cmd, "shoal")
 	return cmd
 }
 
 // options are what every command takes.
 type options struct {
 	runDir string
+	config string // the file of settings, of the commands that have a flag for it; "": none was named
 	output string
+	format format
+	screen screen
 }
 
 // client asks the agent, and says so on standard error when it has to wait for
@@ -109,14 +147,4 @@ func (o *options) client() *api.Client {
 	c := api.NewClient(api.Socket(o.runDir))
 	c.Waiting = func(err error) { fmt.Fprintln(stderr, "shoal:", err) }
 	return c
-}
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

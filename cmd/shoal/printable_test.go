@@ -28,7 +28,7 @@ func TestNothingThatSomebodyNamedSpeaksToTheTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/problems", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /v1/cluster/problems", func(w http.ResponseWriter, _ *http.Request) {
 		json.NewEncoder(w).Encode([]model.Problem{{Node: "a", Kind: "service", Object: "web", Reason: hostile + "\nforged   line"}})
 	})
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
@@ -44,7 +44,7 @@ func TestNothingThatSomebodyNamedSpeaksToTheTerminal(t *testing.T) {
 	for args, status := range map[string]int{"problems": 0, "problems -o json": 0, "explain web": 1, "explain web -o json": 1} {
 		var out bytes.Buffer
 		errors.Reset()
-		if got := run(t.Context(), append(strings.Fields(args), "--run-dir", dir), &out); got != status {
+		if got := run(t.Context(), append(strings.Fields(args), "--run-dir", dir), &out, false); got != status {
 			t.Fatalf("%s: exit status %d: %s%s", args, got, out.String(), errors.String())
 		}
 		text := out.String() + errors.String()

@@ -62,6 +62,9 @@ func TestWrongSettingsAreNamedWithTheirPlace(t *testing.T) {
 		"no mapping":   {file: "- a\n- b\n", say: []string{"agent.yaml", "name: value"}},
 		"mapping deep": {file: "pool: {a: b}\n", say: []string{"agent.yaml", "pool"}},
 		"log level":    {file: "log-level: loud\n", say: []string{"--log-level", "loud"}},
+		"its line":     {file: "# settings\n\nzone: a\ntcp-timeout: soon\n", say: []string{"agent.yaml:4"}},
+		"twice":        {file: "zone: a\nzone: b\n", say: []string{"agent.yaml:2", "agent.yaml:1"}},
+		"no key":       {file: "config: b\n", say: []string{`"config"`}},
 		"two at once":  {file: "a: 1\nb: 2\n", say: []string{`"a"`, `"b"`}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,9 +19,9 @@ func storeCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
 		Short: "Back the cluster's store up, and restore it",
-		Long: `Back the cluster's store up, and restore it. A backup holds the whole store and the
-key of the cluster's CA, encrypted with a passphrase (age, scrypt): whoever has
-both can be a host of the cluster.`,
+		Long: `Back the cluster's store up, and restore it. A backup holds the whole store and
+the key of the cluster's CA, encrypted with a passphrase (age, scrypt): whoever
+has both can be a host of the cluster.`,
 	}
 	cmd.AddCommand(backupCommand(o), restoreCommand(o))
 	return cmd
@@ -86,13 +86,13 @@ func restoreCommand(o *options) *cobra.Command {
 	var secret passphrase
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Make this host serve the store of a backup, where no agent has run",
-		Long: `Make this host serve the store of a backup. Its state folder must hold no store: move
-it away if it does. Started after that, the agent has the cluster's services,
-VIPs and hosts as they were, and is the only one that serves them. A host of the
-same name and address as the backup's is that host again, and the others find it
-by themselves; at another address they are told with --join, and where the host
-has another name, the old one is removed with "shoal node rm".`,
+		Short: "Make this host serve the store of a backup",
+		Long: `Make this host serve the store of a backup. Its state folder must hold no store:
+move it away if it does. Started after that, the agent has the cluster's
+services, VIPs and hosts as they were, and is the only one that serves them. A
+host of the same name and address as the backup's is that host again, and the
+others find it by themselves; at another address they are told with --join, and
+where the host has another name, the old one is removed with "shoal node rm".`,
 		Example: "  sudo systemctl stop shoal\n  sudo shoal store restore /root/shoal.backup\n  sudo systemctl start shoal",
 		Args:    exactlyOne("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

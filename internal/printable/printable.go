@@ -85,3 +85,15 @@ func (w *Writer) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// Unescaped writes to the same place, and escapes nothing: what goes there must
+// have been escaped by [Text] or [Line] already. It is for colours.
+func (w *Writer) Unescaped() io.Writer { return unescaped{w} }
+
+type unescaped struct{ w *Writer }
+
+func (u unescaped) Write(p []byte) (int, error) {
+	u.w.mu.Lock()
+	defer u.w.mu.Unlock()
+	return u.w.to.Write(p)
+}

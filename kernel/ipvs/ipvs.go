@@ -93,8 +93,9 @@ const table = "/proc/thread-self/net/ip_vs"
 // Handle writes to the IPVS of one network namespace. It is for one goroutine
 // at a time.
 type Handle struct {
-	h  *ipvs.Handle
-	fd int // for socket options
+	h     *ipvs.Handle
+	fd    int      // for socket options
+	conns *os.File // see [Handle.Closing]
 }
 
 // Load loads the kernel's module where it is not there, with a table of
@@ -122,13 +123,20 @@ func New(ctx context.Context) (*Handle, error) {
 		h.Close()
 		return nil, fmt.Errorf("open IPVS: %w", err)
 	}
-	return &Handle{h: h, fd: fd}, nil
+	conns, err := os.Open(connsFile)
+	if err != nil {
+		h.Close()
+		unix.Close(fd)
+		return nil, fmt.Errorf("open IPVS: %w", err)
+	}
+	return &Handle{h: h, fd: fd, conns: conns}, nil
 }
 
-// Close gives the sockets back.
+// Close gives the sockets and the file back.
 func (h *Handle) Close() {
 	h.h.Close()
 	unix.Close(h.fd)
+	h.conns.Close()
 }
 
 // Destinations reads those of one service.

@@ -24,6 +24,12 @@ var ErrCannotDestroy = errors.New("this kernel closes no sockets of other proces
 // answerLimit is how long the kernel may take to answer. It answers at once.
 const answerLimit = 5 * time.Second
 
+// destroyLimit is how long [Destroy] may take, whatever ctx says: the kernel waits for the lock of
+// a socket. There is no second call while one hangs, as that would meet the same socket.
+const destroyLimit = time.Minute
+
+var destroying = calls[string]{most: 1}
+
 // tables are where connected sockets may be. Those of AF_INET6 include sockets
 // whose addresses are IPv4-mapped.
 var tables = []table{
@@ -31,13 +37,21 @@ var tables = []table{
 	{unix.AF_INET, model.UDP}, {unix.AF_INET6, model.UDP},
 }
 
-// connected is the states, a bit each, of sockets that have a peer and may have an
-// owner. UDP sockets are in the first one only.
-const connected = 1<<diagEstablished | 1<<diagSynSent | 1<<diagFinWait1 | 1<<diagFinWait2 |
-	1<<diagCloseWait | 1<<diagLastAck | 1<<diagClosing
+// States are states of a socket, a bit each.
+type States uint32
 
-// Destroy closes the TCP and connected UDP sockets that have these cookies, in
-// every network namespace that a process is in, and returns how many it closed.
+const (
+	// Connected are the states of a socket that has a peer and may have an owner, whether the
+	// peer has answered yet or not. UDP sockets are in the first one only.
+	Connected States = 1<<diagEstablished | 1<<diagSynSent | 1<<diagFinWait1 | 1<<diagFinWait2 |
+		1<<diagCloseWait | 1<<diagLastAck | 1<<diagClosing
+
+	// Connecting is the state of a TCP socket whose peer has not answered yet.
+	Connecting States = 1 << diagSynSent
+)
+
+// Destroy closes the TCP and connected UDP sockets that have these cookies and are in one of
+// the states, in every network namespace that a process is in, and returns how many it closed.
 // A cookie is the value of the socket option SO_COOKIE and of
 // bpf_get_socket_cookie; no two sockets since boot have the same. A process that
 // waits for such a socket gets ECONNABORTED, and a TCP peer gets a reset.
@@ -45,26 +59,26 @@ const connected = 1<<diagEstablished | 1<<diagSynSent | 1<<diagFinWait1 | 1<<dia
 // A socket that is not found, or that ends meanwhile, is no error. The kernel's
 // tables may change while they are read, so that in rare cases a socket is
 // overlooked; another call finds it. Destroy stops once all are found, or with the
-// error of ctx. Each namespace costs a walk through the kernel's tables, and so
+// error of ctx, or with [ErrBusy] where a process keeps the kernel from closing a
+// socket. Each namespace costs a walk through the kernel's tables, and so
 // through the sockets of all namespaces. Other failures are in the error and stop
 // nothing, except [ErrCannotDestroy]. The source is net/ipv4/inet_diag.c and
 // sock_diag(7).
-func Destroy(ctx context.Context, cookies map[uint64]bool) (closed int, err error) {
-	return destroyIn(ctx, cookies, inNamespaces)
+func Destroy(ctx context.Context, cookies map[uint64]States) (closed int, err error) {
+	if len(cookies) == 0 {
+		return 0, nil
+	}
+	return within(ctx, &destroying, "", destroyLimit, func() (int, error) { return destroyIn(ctx, cookies, inNamespaces) })
 }
 
 // DestroyHere is [Destroy] in the network namespace of the calling thread alone.
-func DestroyHere(ctx context.Context, cookies map[uint64]bool) (closed int, err error) {
+func DestroyHere(ctx context.Context, cookies map[uint64]States) (closed int, err error) {
 	return destroyIn(ctx, cookies, func(_ context.Context, visit func() bool) error { visit(); return nil })
 }
 
 // destroyIn closes sockets in the namespaces that each visits.
-func destroyIn(ctx context.Context, cookies map[uint64]bool, each func(context.Context, func() (more bool)) error) (closed int, err error) {
+func destroyIn(ctx context.Context, cookies map[uint64]States, each func(context.Context, func() (more bool)) error) (closed int, err error) {
 	w := &wanted{cookies: maps.Clone(cookies), tables: tables}
-	maps.DeleteFunc(w.cookies, func(_ uint64, want bool) bool { return !want })
-	if len(w.cookies) == 0 {
-		return 0, nil
-	}
 	err = each(ctx, func() (more bool) {
 		w.visit(ctx)
 		return len(w.cookies) > 0 && len(w.tables) > 0
@@ -81,7 +95,7 @@ func destroyIn(ctx context.Context, cookies map[uint64]bool, each func(context.C
 
 // wanted is what remains to be closed, and what came of the rest.
 type wanted struct {
-	cookies map[uint64]bool
+	cookies map[uint64]States
 	tables  []table // without those that the kernel cannot list
 	closed  int
 	failed  []error
@@ -118,18 +132,24 @@ func (w *wanted) visit(ctx context.Context) {
 type socket struct {
 	id     [idLen]byte
 	cookie uint64
+	state  States // one of them
+	inode  uint32 // by which /proc knows it; 0: no process has it
 }
 
 // find lists the wanted sockets of a table, in the network namespace of the
 // calling thread. It stops when it has all, or ctx ends.
-func find(ctx context.Context, t table, cookies map[uint64]bool) ([]socket, error) {
+func find(ctx context.Context, t table, cookies map[uint64]States) ([]socket, error) {
 	s, err := open()
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
 	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddRawData(t.request(connected))
+	var states States
+	for _, wanted := range cookies {
+		states |= wanted
+	}
+	req.AddRawData(t.request(states))
 	if err := s.Send(req); err != nil {
 		return nil, err
 	}
@@ -148,7 +168,7 @@ func find(ctx context.Context, t table, cookies map[uint64]bool) ([]socket, erro
 
 // pick adds the wanted sockets among the answers to found, and says whether they
 // were the last.
-func pick(answers []syscall.NetlinkMessage, cookies map[uint64]bool, found map[uint64]socket) (done bool, err error) {
+func pick(answers []syscall.NetlinkMessage, cookies map[uint64]States, found map[uint64]socket) (done bool, err error) {
 	for _, a := range answers {
 		switch a.Header.Type {
 		case unix.NLMSG_DONE, unix.NLMSG_ERROR:
@@ -159,7 +179,7 @@ func pick(answers []syscall.NetlinkMessage, cookies map[uint64]bool, found map[u
 			}
 			done = true
 		case nl.SOCK_DIAG_BY_FAMILY:
-			if s, ok := parseSocket(a.Data); ok && cookies[s.cookie] {
+			if s, ok := parseSocket(a.Data); ok && cookies[s.cookie]&s.state != 0 {
 				found[s.cookie] = s
 			}
 		}
@@ -178,6 +198,8 @@ func parseSocket(m []byte) (s socket, ok bool) {
 	copy(s.id[:], m[messageID:])
 	low, high := binary.NativeEndian.Uint32(s.id[idCookie:]), binary.NativeEndian.Uint32(s.id[idCookie+4:])
 	s.cookie = uint64(high)<<32 | uint64(low)
+	s.state = 1 << m[messageState]
+	s.inode = binary.NativeEndian.Uint32(m[messageInode:])
 	return s, true
 }
 

@@ -17,6 +17,11 @@ const (
 	messageID = 4  // where an answer has it
 	idLen     = 48 // its length
 	idCookie  = 40 // where in it the cookie is: two words, the low one first
+
+	messageState = 1  // where an answer has the state
+	messageInode = 68 // where an answer has the inode
+
+	diagV6Only = 11 // INET_DIAG_SKV6ONLY, an attribute of listening sockets of IPv6
 )
 
 // States of sockets, as of include/net/tcp_states.h. UDP and SCTP use the same numbers.
@@ -39,9 +44,9 @@ type table struct {
 }
 
 // request asks for the table's sockets in these states, a bit each.
-func (t table) request(states uint32) []byte {
+func (t table) request(states States) []byte {
 	b := make([]byte, diagRequestLen)
 	b[0], b[1] = t.family, uint8(t.proto)
-	binary.NativeEndian.PutUint32(b[4:], states)
+	binary.NativeEndian.PutUint32(b[4:], uint32(states))
 	return b
 }

@@ -21,8 +21,15 @@ import (
 	"shoal/lab/kernel"
 )
 
-// TestMain is the tests, and the clients of [startClients].
+// TestMain is the tests, the clients of [startClients] and those of [startDatagrams].
 func TestMain(m *testing.M) {
+	if os.Getenv(datagramsEnv) != "" {
+		if err := runDatagrams(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv(clientsEnv) != "" {
 		if err := runClients(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -120,11 +127,11 @@ func (h *host) checkLeft(t *testing.T) {
 	}
 }
 
-func ofAll(hosts ...*host) map[uint64]bool {
-	all := map[uint64]bool{}
+func ofAll(states States, hosts ...*host) map[uint64]States {
+	all := map[uint64]States{}
 	for _, h := range hosts {
 		for _, cookie := range h.victims {
-			all[cookie] = true
+			all[cookie] = states
 		}
 	}
 	return all
@@ -138,25 +145,37 @@ func inTime(t *testing.T) context.Context {
 	return ctx
 }
 
+// aborted is how ECONNABORTED reads.
+const aborted = "software caused connection abort"
+
 func TestSocketsAreClosedInEveryNamespaceByTheirCookies(t *testing.T) {
 	lab.Needs(t, "sock_destroy")
 	home := threadNamespaces(t)
 	hosts := []*host{startClients(t), startClients(t)}
 	began := time.Now()
-	closed, err := Destroy(inTime(t), ofAll(hosts...))
-	if want := len(hosts) * len(kinds); closed != want || err != nil {
+	closed, err := Destroy(inTime(t), ofAll(Connecting, hosts...))
+	if closed != len(hosts) || err != nil {
+		t.Errorf("%d that nobody had answered were closed, want %d; %v", closed, len(hosts), err)
+	}
+	for _, h := range hosts {
+		if kind, how, _ := strings.Cut(h.next(t), " "); kind != "tcp-connecting" || how != aborted {
+			t.Errorf("%s: its owner was told %q", kind, how)
+		}
+	}
+	closed, err = Destroy(inTime(t), ofAll(Connected, hosts...))
+	if want := len(hosts) * (len(kinds) - 1); closed != want || err != nil {
 		t.Errorf("%d were closed, want %d; %v", closed, want, err)
 	}
 	for _, h := range hosts {
-		for range kinds {
-			if kind, how, _ := strings.Cut(h.next(t), " "); how != "software caused connection abort" { // ECONNABORTED
+		for range len(kinds) - 1 {
+			if kind, how, _ := strings.Cut(h.next(t), " "); how != aborted {
 				t.Errorf("%s: its owner was told %q", kind, how)
 			}
 		}
 		t.Logf("after %v", time.Since(began))
 		h.checkLeft(t)
 	}
-	if closed, err := Destroy(inTime(t), ofAll(hosts...)); closed != 0 || err != nil {
+	if closed, err := Destroy(inTime(t), ofAll(Connected, hosts...)); closed != 0 || err != nil {
 		t.Errorf("what is closed was closed again: %d, %v", closed, err)
 	}
 	for ns := range threadNamespaces(t) {
@@ -187,7 +206,7 @@ func TestWithoutTimeNothingIsClosed(t *testing.T) {
 	h := startClients(t)
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
-	if closed, err := Destroy(ctx, ofAll(h)); closed != 0 || !errors.Is(err, context.DeadlineExceeded) {
+	if closed, err := Destroy(ctx, ofAll(Connected, h)); closed != 0 || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%d were closed, %v", closed, err)
 	}
 	h.checkLeft(t)
@@ -218,7 +237,7 @@ func TestWhatGoesAwayMeanwhileIsNoError(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 200 {
-		if closed, err := Destroy(inTime(t), map[uint64]bool{1 << 63: true}); closed != 0 || err != nil {
+		if closed, err := Destroy(inTime(t), map[uint64]States{1 << 63: Connected}); closed != 0 || err != nil {
 			t.Fatalf("%d were closed, %v", closed, err)
 		}
 	}
@@ -236,7 +255,7 @@ func TestAKernelThatCannotSaysSoOnce(t *testing.T) {
 		t.Errorf("it says %v", err)
 	}
 	h := startClients(t)
-	closed, err := Destroy(inTime(t), ofAll(h))
+	closed, err := Destroy(inTime(t), ofAll(Connected, h))
 	if closed != 0 || !errors.Is(err, ErrCannotDestroy) || strings.Count(err.Error(), "CONFIG_INET_DIAG_DESTROY") != 1 {
 		t.Errorf("%d were closed, %v", closed, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/internal/printable"
+	"shoal/kernel"
 	"shoal/model"
 )
 
@@ -22,6 +23,7 @@ type Listener struct {
 	Protocol model.Protocol
 	Addr     netip.AddrPort // "::" takes IPv4 clients too, as a rule
 	Inode    uint32         // of the socket, by which [Processes] knows it
+	V6Only   bool           // it takes no IPv4 clients, though its address is "::"
 }
 
 // Listeners are the sockets that wait for clients of these protocols, in the
@@ -43,8 +45,18 @@ func Listeners(protos map[model.Protocol]bool) (found []Listener, err error) {
 	return found, nil
 }
 
+// ListenersOf are the sockets that wait for clients of these protocols, in the
+// network namespace of a process.
+func ListenersOf(pid int, protos map[model.Protocol]bool) (found []Listener, err error) {
+	err = kernel.InNetwork(pid, func() (err error) {
+		found, err = Listeners(protos)
+		return err
+	})
+	return found, err
+}
+
 func listening(family uint8, proto model.Protocol) (found []Listener, err error) {
-	state := uint32(1) << diagListen
+	state := States(1) << diagListen
 	if proto == model.UDP {
 		state = 1 << diagClose
 	}
@@ -74,10 +86,16 @@ func parseListener(m []byte, proto model.Protocol) (l Listener, ok bool) {
 	default:
 		return l, false
 	}
+	attrs, _ := nl.ParseRouteAttr(m[diagMessageLen:])
+	only := false
+	for _, a := range attrs {
+		only = only || a.Attr.Type == diagV6Only && len(a.Value) > 0 && a.Value[0] != 0
+	}
 	return Listener{
+		V6Only:   only,
 		Protocol: proto,
 		Addr:     netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m[4:])),
-		Inode:    binary.NativeEndian.Uint32(m[68:]),
+		Inode:    binary.NativeEndian.Uint32(m[messageInode:]),
 	}, true
 }
 

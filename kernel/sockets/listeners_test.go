@@ -61,3 +61,29 @@ func myself(t *testing.T) string {
 	}
 	return strings.TrimSpace(string(name)) + " (pid "
 }
+
+func TestAListenerOfIPv6AloneIsToldApart(t *testing.T) {
+	for network, only := range map[string]bool{"tcp": false, "tcp6": true} {
+		l, err := net.Listen(network, "[::]:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ls, err := Listeners(map[model.Protocol]bool{model.TCP: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, have := range ls {
+			if have.Addr.Port() == l.Addr().(*net.TCPAddr).AddrPort().Port() {
+				found = true
+				if have.V6Only != only {
+					t.Errorf("%s: IPv6 alone is %t", network, have.V6Only)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s is not among %v", l.Addr(), ls)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -13,32 +14,43 @@ import (
 	"shoal/kernel"
 )
 
+// processes are all that there are now, by their IDs.
+func processes() (pids []int, err error) {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	names, err := proc.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list the processes: %w", err)
+	}
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
 // inNamespaces calls visit in each network namespace that a process is in, on one
 // thread, until visit returns false or ctx ends. A thread may be in another
 // namespace than its process: that one is not visited. A process that ends
 // meanwhile is no error. A namespace that cannot be entered is in the error, and
 // the others are visited.
 func inNamespaces(ctx context.Context, visit func() (more bool)) error {
-	proc, err := os.Open("/proc")
+	pids, err := processes()
 	if err != nil {
 		return err
-	}
-	pids, err := proc.Readdirnames(-1)
-	proc.Close()
-	if err != nil {
-		return fmt.Errorf("list the processes: %w", err)
 	}
 	return kernel.OnThread(func() error {
 		var failed []error
 		visited := map[string]bool{} // by what /proc calls them, "net:[4026531840]"
 		for _, pid := range pids {
-			if pid[0] < '0' || pid[0] > '9' {
-				continue
-			}
 			if ctx.Err() != nil {
 				break
 			}
-			path := "/proc/" + pid + "/ns/net"
+			path := fmt.Sprintf("/proc/%d/ns/net", pid)
 			name, err := os.Readlink(path)
 			if err == nil && visited[name] {
 				continue
@@ -50,7 +62,7 @@ func inNamespaces(ctx context.Context, visit func() (more bool)) error {
 			case isGone(err):
 				continue
 			case err != nil:
-				failed = append(failed, fmt.Errorf("enter the network namespace of process %s: %w", pid, err))
+				failed = append(failed, fmt.Errorf("enter the network namespace of process %d: %w", pid, err))
 				continue
 			}
 			visited[name] = true

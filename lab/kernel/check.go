@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -83,7 +84,9 @@ func missing(plane string) (lacks []string, err error) {
 				need("ipset "+kind, netlink.IpsetCreate(strings.ReplaceAll(kind, ":", "-"), kind, netlink.IpsetCreateOptions{Skbinfo: true}))
 			}
 		case NFTables:
-			need("nf_tables with NAT by map, or the program nft to try it", tryNFTables())
+			if err := tryNFTables(); err != nil {
+				lacks = append(lacks, fmt.Sprintf("nf_tables with NAT by map, or the program nft to try it (%v)", err))
+			}
 		}
 		return nil
 	})
@@ -95,17 +98,20 @@ func tryNFTables() error {
 	nft := exec.Command("nft", "-f", "-")
 	nft.Stdin = strings.NewReader(`table ip lab {
 	map slots {
-		type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service
+		type ipv4_addr . mark : ipv4_addr
 	}
 	chain prerouting {
 		type nat hook prerouting priority -100
 		ct mark set numgen inc mod 2
 		ct mark set jhash ip saddr mod 2
-		dnat ip to ip daddr . ip protocol . th dport . ct mark map @slots
+		dnat to ip daddr . ct mark map @slots
 	}
 }
 `)
-	return nft.Run()
+	if out, err := nft.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // legacyIPTables says whether iptables-legacy is what works on this kernel, where the iptables first on PATH does not. So

@@ -57,6 +57,14 @@ var facilities = map[string]func() error{
 		_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 		return ignore(err, unix.ENOENT)
 	},
+	"nf_tables": tryNFTables,
+	"cgroup2": func() error {
+		mounts, err := os.ReadFile("/proc/self/mounts")
+		if err == nil && !strings.Contains(string(mounts), " cgroup2 ") {
+			err = errors.New("no version 2 hierarchy of control groups is mounted")
+		}
+		return err
+	},
 	"dummy": func() error {
 		return netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "probe"}})
 	},
@@ -71,12 +79,12 @@ var facilities = map[string]func() error{
 }
 
 // umlLacks are those that Debian's User-Mode Linux is built without.
-var umlLacks = []string{"sock_destroy"}
+var umlLacks = []string{"sock_destroy", "nf_tables"}
 
 // UMLHas says whether User-Mode Linux is known to have a facility.
 func UMLHas(facility string) bool { return !slices.Contains(umlLacks, facility) }
 
-// Has probes whether this kernel has a facility: sctp, ipip, privileged, sock_destroy, dummy or netem. An error says why it
+// Has probes whether this kernel has a facility: sctp, ipip, privileged, sock_destroy, nf_tables, cgroup2, dummy or netem. An error says why it
 // has not.
 func Has(facility string) error {
 	probe := facilities[facility]

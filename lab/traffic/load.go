@@ -20,6 +20,8 @@ type Load struct {
 	// Keep has each worker use one connection for all its requests, until one fails. Without it each request has
 	// a connection (over UDP: a source port) of its own.
 	Keep bool
+	// Hold has a worker that keeps its connection do so when a request fails, too: it looks at no errors.
+	Hold bool
 	// Workers is how many requests are made at a time; zero is 1.
 	Workers int
 	// Interval is the time from one request of a worker to its next; zero is no pause.
@@ -87,10 +89,11 @@ func (l Load) Run(ctx context.Context) (Summary, error) {
 		teller.Go(func() { tally.tell(ctx, l.Progress) })
 	}
 	for range max(l.Workers, 1) {
-		c, err := newClient(l.Target, l.Options, l.Keep)
+		c, err := newClient(l.Target, l.Options, l.Keep || l.Hold)
 		if err != nil {
 			return Summary{}, err
 		}
+		c.hold = l.Hold
 		workers.Go(func() {
 			defer c.close()
 			l.work(ctx, c, turns, tally)

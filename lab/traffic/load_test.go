@@ -124,6 +124,44 @@ func TestGetSpeaksLinesOverTCPAndUDP(t *testing.T) {
 	}
 }
 
+func TestASocketIsHeldWhereARequestFails(t *testing.T) {
+	for hold, want := range map[bool]int{true: 1, false: 2} {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients := make(chan int)
+		go func() {
+			seen := map[string]bool{}
+			defer func() { clients <- len(seen) }()
+			b := make([]byte, 100)
+			for {
+				_, from, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				if len(seen) > 0 { // the first one is not answered
+					fmt.Fprintf(answerTo{c, from}, "hostname=box client=%s\n", from)
+				}
+				seen[from.String()] = true
+			}
+		}()
+		s, err := Load{Target: "udp://" + c.LocalAddr().String(), Count: 3, Keep: true, Hold: hold, Options: Options{Timeout: 100 * time.Millisecond}}.Run(t.Context())
+		c.Close()
+		if n := <-clients; err != nil || s.OK != 2 || s.Failed != 1 || n != want {
+			t.Errorf("hold %t: %d sockets, %+v, %v; want %d", hold, n, s, err, want)
+		}
+	}
+}
+
+// answerTo writes datagrams to one who asked.
+type answerTo struct {
+	net.PacketConn
+	to net.Addr
+}
+
+func (a answerTo) Write(b []byte) (int, error) { return a.WriteTo(b, a.to) }
+
 func TestTargetsAreChecked(t *testing.T) {
 	for _, target := range []string{"web:8000", "ftp://web", "tcp://web", "http://[::1", ""} {
 		if _, err := Get(t.Context(), target, Options{}); err == nil {

@@ -48,6 +48,7 @@ type client struct {
 	o    Options
 	url  *url.URL
 	keep bool
+	hold bool // even where a request fails
 	http *http.Client
 	conn net.Conn // of tcp, udp and sctp, where kept
 	r    *bufio.Reader
@@ -84,7 +85,7 @@ func (c *client) do(ctx context.Context) (Reply, error) {
 		return c.doHTTP(ctx)
 	}
 	reply, err := c.doLine(ctx)
-	if err != nil || !c.keep {
+	if err != nil && !c.hold || !c.keep {
 		c.close()
 	}
 	return reply, err

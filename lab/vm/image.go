@@ -23,11 +23,11 @@ import (
 type Suite string
 
 // packages are what a machine has besides the essential ones. They are stock: what a Debian server with Docker has, and the
-// firewalls that it may have.
+// firewalls that it may have. A lab in the machine makes its image of busybox.
 var packages = []string{
 	"systemd", "systemd-sysv", "udev", "dbus", "init", "login", "util-linux", "kmod", "procps", "psmisc", "ca-certificates",
-	"iproute2", "iptables", "nftables", "ipset", "conntrack", "iputils-ping", "curl", "tcpdump",
-	"docker.io", "docker-cli", "openssh-server", "firewalld", "ufw", "initramfs-tools", "linux-image-cloud-amd64",
+	"iproute2", "iptables", "nftables", "ipset", "conntrack", "iputils-ping", "curl", "tcpdump", "busybox",
+	"docker.io", "apparmor", "openssh-server", "firewalld", "ufw", "initramfs-tools", "linux-image-cloud-amd64",
 }
 
 // debootstrapLimit is how long the making of a root file system may take: the packages are about 350 MB.
@@ -47,6 +47,8 @@ mkdir -p /etc/initramfs-tools/conf.d
 echo MODULES=list >/etc/initramfs-tools/conf.d/lab
 # A mirror may be a snapshot of some date; debootstrap asks no more of it either.
 apt-get -o Acquire::Check-Valid-Until=false update
+# Up to Debian 11 docker.io has the command line itself.
+[ -z "$(apt-cache pkgnames docker-cli)" ] || set -- "$@" docker-cli
 apt-get install -y --no-install-recommends -o APT::Keep-Downloaded-Packages=false "$@"
 `
 
@@ -67,6 +69,30 @@ LinkLocalAddressing=no
 [Link]
 RequiredForOnline=no
 END
+# A machine is told by its command line which files it has: PATH:BASE64. Systemd's credentials are not in Debian 11.
+cat >/usr/local/sbin/lab-files <<'END'
+#!/bin/sh
+for word in $(cat /proc/cmdline); do
+	case $word in lab.file=*)
+		file=${word#lab.file=}
+		mkdir -p "$(dirname "${file%%:*}")"
+		echo "${file#*:}" | base64 -d >"${file%%:*}"
+	esac
+done
+END
+chmod 755 /usr/local/sbin/lab-files
+cat >/etc/systemd/system/lab-files.service <<END
+[Unit]
+DefaultDependencies=no
+After=local-fs.target
+Before=systemd-networkd.service ssh.service
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/lab-files
+[Install]
+WantedBy=systemd-networkd.service ssh.service
+END
+systemctl enable lab-files.service
 echo "/dev/vda / ext4 defaults 0 1" >/etc/fstab
 rm -f /etc/resolv.conf /etc/hostname
 echo "nameserver 192.168.77.1" >/etc/resolv.conf

@@ -102,9 +102,50 @@ func (m *Machine) Run(ctx context.Context, script string) (string, error) {
 
 // Feed is Run with a standard input.
 func (m *Machine) Feed(ctx context.Context, script string, input io.Reader) (string, error) {
+	var out, both bytes.Buffer
+	err := m.Attach(ctx, script, input, io.MultiWriter(&out, &both), &both)
+	var exit *ExitError
+	if errors.As(err, &exit) {
+		exit.Output = both.String()
+	} else if err != nil {
+		err = fmt.Errorf("%w\n%s", err, both.String())
+	}
+	return out.String(), err
+}
+
+// Attach runs a script of the shell as root with these streams, each of which may be nil. One that fails is an [ExitError],
+// without its output.
+func (m *Machine) Attach(ctx context.Context, script string, in io.Reader, out, errors io.Writer) error {
+	session, err := m.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	session.Stdin, session.Stdout, session.Stderr = in, out, errors
+	ended := make(chan error, 1)
+	go func() { ended <- session.Run(script) }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		m.hangUp() // ends the session, and with it what reads
+		<-ended
+		err = ctx.Err()
+	}
+	switch exit := err.(type) {
+	case nil:
+		return nil
+	case *ssh.ExitError:
+		return &ExitError{Machine: m.name, Script: script, Status: exit.ExitStatus()}
+	default:
+		m.hangUp()
+		return fmt.Errorf("%s: %s: %w", m.name, script, err)
+	}
+}
+
+func (m *Machine) session(ctx context.Context) (*ssh.Session, error) {
 	c, err := m.client(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	session, err := c.NewSession()
 	if err != nil { // the connection has ended, as when the machine restarted
@@ -113,31 +154,10 @@ func (m *Machine) Feed(ctx context.Context, script string, input io.Reader) (str
 			session, err = c.NewSession()
 		}
 		if err != nil {
-			return "", fmt.Errorf("%s: ssh: %w", m.name, err)
+			return nil, fmt.Errorf("%s: ssh: %w", m.name, err)
 		}
 	}
-	defer session.Close()
-	var out, both bytes.Buffer
-	session.Stdout, session.Stderr = io.MultiWriter(&out, &both), &both
-	session.Stdin = input
-	ended := make(chan error, 1)
-	go func() { ended <- session.Run(script) }()
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		m.hangUp() // ends the session, and with it what reads
-		<-ended
-		return "", fmt.Errorf("%s: %s: %w", m.name, script, ctx.Err())
-	}
-	var exit *ssh.ExitError
-	if errors.As(err, &exit) {
-		return out.String(), &ExitError{m.name, script, exit.ExitStatus(), both.String()}
-	}
-	if err != nil {
-		m.hangUp()
-		return out.String(), fmt.Errorf("%s: %s: %w\n%s", m.name, script, err, both.String())
-	}
-	return out.String(), nil
+	return session, nil
 }
 
 // awaitSSH waits until the machine's ssh server answers.

@@ -78,6 +78,7 @@ func load(ctx context.Context, flags *flag.FlagSet) error {
 	var l traffic.Load
 	requestFlags(flags, &l.Options)
 	flags.BoolVar(&l.Keep, "keep", false, "use one connection for all requests of a worker")
+	flags.BoolVar(&l.Hold, "hold", false, "as --keep, and keep it when a request fails")
 	flags.IntVar(&l.Workers, "workers", 1, "how many requests to make at a time")
 	flags.DurationVar(&l.Interval, "interval", 20*time.Millisecond, "time from one request of a worker to its next")
 	flags.IntVar(&l.Count, "count", 0, "stop after so many requests")

@@ -45,7 +45,14 @@ func serve(ctx context.Context, flags *flag.FlagSet) error {
 	flags.Var(&udp, "udp", "`ports` for UDP")
 	flags.Var(&sctp, "sctp", "`ports` for SCTP")
 	next := flags.String("next", "", "`URL` that /chain asks too")
+	late := flags.Duration("late", 0, "time before it listens at all")
+	linger := flags.Duration("linger", 0, "time for which it takes new connections after SIGTERM")
 	_ = flags.Parse(os.Args[2:]) // ends the program where it fails
+	select {
+	case <-time.After(*late):
+	case <-ctx.Done():
+		return nil
+	}
 
 	failed := make(chan error, 1)
 	run := func(f func() error) {
@@ -84,8 +91,9 @@ func serve(ctx context.Context, flags *flag.FlagSet) error {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
+		time.Sleep(*linger)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return server.Shutdown(ctx)
 }
@@ -130,8 +138,8 @@ func handler(next string) http.Handler {
 
 func whoami(w http.ResponseWriter, r *http.Request) {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	fmt.Fprintf(w, "hostname=%s\nclient=%s\nlocal=%s\naddresses=%s\nhost=%s\npath=%s\n",
-		hostname(), r.RemoteAddr, local, addresses(), r.Host, r.URL.Path)
+	fmt.Fprintf(w, "hostname=%s\nclient=%s\nforwarded=%s\nlocal=%s\naddresses=%s\nhost=%s\npath=%s\n",
+		hostname(), r.RemoteAddr, r.Header.Get("X-Forwarded-For"), local, addresses(), r.Host, r.URL.Path)
 }
 
 // chain tells who answers, then what the next one says, if there is one.

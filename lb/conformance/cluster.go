@@ -81,9 +81,10 @@ func (w *world) service(name, vip string, spec model.Spec, in ...string) {
 		svc.VIP = netip.MustParseAddr(vip)
 	}
 	for _, c := range in {
+		own := spec // which a test may change
 		svc.Tasks = append(svc.Tasks, &model.Task{
 			Service: svc.ID, Node: w.hostOf(c).name, Container: c, Name: c, Addr: w.names[c].addr,
-			State: model.Running, Weight: 1, Drain: 10 * time.Second, Started: time.Unix(1000, 0), Spec: spec,
+			State: model.Running, Weight: 1, Drain: 10 * time.Second, Started: time.Unix(1000, 0), Spec: &own,
 		})
 	}
 	w.services[name] = svc
@@ -116,6 +117,12 @@ func (w *world) task(service, container string) *model.Task {
 func (w *world) drain(service, container string, limit time.Duration) {
 	t := w.task(service, container)
 	t.State, t.Since, t.Drain = model.Draining, time.Now(), limit
+}
+
+// lose has the host of a task considered dead since a while.
+func (w *world) lose(service, container string, since time.Duration) {
+	t := w.task(service, container)
+	t.State, t.Since = model.Lost, time.Now().Add(-since)
 }
 
 // gone takes a task out of its service.

@@ -25,6 +25,7 @@ var meshTests = []test{
 	{"ClientsKeepTheirAddressWhateverOthersMasquerade", meshMasquerade, true},
 	{"OthersMayRestoreMarks", othersMarks, true},
 	{"TasksOfADeadHostLeaveAtOnceAndComeBack", deadHost, true},
+	{"WhatADeadHostHasNotAnsweredGoesToAnotherTask", unanswered, true},
 	{"AHostThatLeavesTheClusterIsNoPeer", leaves, true},
 }
 
@@ -178,13 +179,72 @@ func othersMarks(t *testing.T, w *world) {
 	}
 }
 
+// unanswered: a client whose first packet a dead host never got sends it again, and so may
+// another one from the same port.
+func unanswered(t *testing.T, w *world) {
+	w.wide()
+	b, dst := w.hosts[1], w.names["b1"].addr
+	type way struct{ from, to string }
+	ways := []way{{"client", w.a.at(8000)}}
+	if !w.plane.leads("tcp") { // what is led is the task's from the beginning
+		ways = append(ways, way{"a4", vip + ":80"})
+	}
+	var kept []*conn // they keep the task from being gone at once
+	for _, c := range ways {
+		kept = append(kept, w.holdAt("b1", c.from, "tcp", c.to))
+		for range 2 { // after which it is b1's turn again
+			if a, err := w.names[c.from].ask("tcp", c.to); err != nil || a.task == "b1" {
+				t.Fatalf("%q answers: %v", a.task, err)
+			}
+		}
+	}
+	w.edit(b, fmt.Sprintf("raw -I PREROUTING -d %v -j DROP", dst))
+	done := make(chan error, len(ways))
+	for _, c := range ways {
+		go func() {
+			a, err := w.names[c.from].ask("tcp", c.to)
+			if err != nil || a.task == "b1" {
+				err = fmt.Errorf("%s to %s: %q answers: %w", c.from, c.to, a.task, err)
+			}
+			done <- err
+		}()
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("a dead host answers, or it was not its turn: %v", err)
+	case <-time.After(silence):
+	}
+	w.lose("web", "b1", 0)
+	w.reconcile()
+	for open := len(ways); open > 0; {
+		select {
+		case err := <-done:
+			open--
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(firstLook):
+			w.pass(w.a, false)
+		}
+	}
+	w.edit(b, fmt.Sprintf("raw -D PREROUTING -d %v -j DROP", dst))
+	for _, c := range kept {
+		if err := c.echo(); err != nil {
+			t.Errorf("a connection that the host had answered: %v", err)
+		}
+	}
+}
+
+// firstLook is when a plane looks at what drains.
+const firstLook = 200 * time.Millisecond
+
 func deadHost(t *testing.T, w *world) {
 	w.wide()
 	held := map[string]*conn{
 		"VIP":            w.holdAt("b1", "a4", "tcp", vip+":80"),
 		"published port": w.holdAt("b1", "client", "tcp", w.a.at(8000)),
 	}
-	w.task("web", "b1").State = model.Lost
+	w.lose("web", "b1", 0)
 	w.dead["b"] = true
 	w.reconcile()
 	for _, network := range []string{"tcp", "udp"} {
@@ -195,6 +255,11 @@ func deadHost(t *testing.T, w *world) {
 		if err := c.echo(); err != nil {
 			t.Errorf("a connection by the %s, that a host considered dead may still have: %v", what, err)
 		}
+	}
+	w.lose("web", "b1", lb.LostGrace)
+	w.reconcile()
+	for _, c := range held {
+		w.learns(c)
 	}
 	w.task("web", "b1").State = model.Running
 	w.dead["b"] = false

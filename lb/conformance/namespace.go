@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -22,7 +23,8 @@ type namespace struct {
 	addr netip.Addr // by which others reach it
 	work chan func()
 	ns   netns.NsHandle
-	port atomic.Uint32 // the last that UDP was sent from
+	port atomic.Uint32                  // the last that UDP was sent from
+	last atomic.Pointer[sync.WaitGroup] // what its last words wait for, see [namespace.answerLate]
 }
 
 // newNamespace makes one, whose thread joins a host if join is not nil.

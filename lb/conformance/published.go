@@ -241,7 +241,7 @@ func steadySender(t *testing.T, w *world) {
 	w.drain("web", "b1", time.Minute)
 	w.reconcile()
 	who("c1")
-	w.task("web", "c1").State = model.Lost
+	w.lose("web", "c1", 0)
 	w.task("web", "b1").State = model.Running
 	w.reconcile()
 	who("b1")

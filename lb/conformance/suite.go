@@ -53,8 +53,7 @@ type Plane struct {
 	//
 	//   - The task sees a process of the host by the address of the host that leads
 	//     to it, and itself by its own address: nobody is masqueraded.
-	//   - A connected UDP socket does not move to another task. It is closed, once its
-	//     task has left the rotation: the client hears so, and connects anew.
+	//   - A connected UDP socket moves to another task in a moment after the pass.
 	//   - Closing is a matter of a moment after the pass.
 	Led []string
 

@@ -136,7 +136,7 @@ func refusals(t *testing.T, w *world) {
 
 func namedPorts(t *testing.T, w *world) {
 	w.service("web", vip, model.Spec{}, "a1", "a2")
-	w.task("web", "a2").Spec = ports("80:8080/tcp")
+	w.task("web", "a2").Spec.Ports = ports("80:8080/tcp").Ports
 	w.reconcile()
 	// Port 80 is named by one and served by both; the others by the one that
 	// serves all.

@@ -133,6 +133,11 @@
 // expire_nodest_conn=1; tried); a datagram in that tick is lost, the next goes to
 // another task.
 //
+// A task whose host is considered dead drains for [lb.LostGrace]. A client that it
+// has not answered sends its first packet again, and is given another destination:
+// with expire_nodest_conn=1 the kernel asks again for a SYN whose destination has
+// weight 0 (tried).
+//
 // # Limits
 //
 // IPVS knows an answer by its ends: task and client, address and port. So a

@@ -276,7 +276,7 @@ func (p *Plane) apply(now time.Time) {
 		s.decide(now)
 	}
 
-	udp := p.udpRedirects()
+	udp, served := p.udpRedirects(), p.host.servedFirst()
 	stays := func(e ipset.Entry) bool { return p.box.frontends[publishedKey(e)] != nil }
 	note(setPublished, p.host.drain(setPublished, stays))
 	note(setPing, p.host.drain(setPing, nil))
@@ -299,6 +299,7 @@ func (p *Plane) apply(now time.Time) {
 	}
 	note(setPublished, p.host.drain(setPublished, nil))
 	p.forgetFlows(udp)
+	forgetUnserved(served)
 	for _, s := range spaces {
 		s.lower()
 	}
@@ -351,6 +352,34 @@ func (p *Plane) forgetFlows(before map[ipset.Entry]bool) {
 	// An entry that is missed runs out by itself.
 	_ = deleteConnections(func(f *netlink.ConntrackFlow) bool {
 		return f.Forward.Protocol == unix.IPPROTO_UDP && ports[f.Forward.DstPort]
+	})
+}
+
+// servedFirst are the VIPs whose UDP has no destination yet, and gets the first one by the changes.
+func (s *space) servedFirst() map[netip.Addr]bool {
+	vips := map[netip.Addr]bool{}
+	for k, c := range s.changes {
+		if k.Protocol != model.UDP || k.Published() || len(c.raise) == 0 {
+			continue
+		}
+		if has := s.table.known[c.service.Mark]; has == nil || len(has.Dests) == 0 {
+			vips[k.VIP] = true
+		}
+	}
+	return vips
+}
+
+// forgetUnserved drops what the host remembers of its own processes' UDP flows to VIPs that nobody was behind. What they sent came back
+// over lo and was refused, which the kernel remembers as flows to the VIPs themselves; a task's answer is part of none of these, so a
+// sender that never pauses would have none for ever.
+func forgetUnserved(vips map[netip.Addr]bool) {
+	if len(vips) == 0 {
+		return
+	}
+	// An entry that is missed runs out by itself.
+	_ = deleteConnections(func(f *netlink.ConntrackFlow) bool {
+		vip, ok := netip.AddrFromSlice(f.Forward.DstIP.To4())
+		return ok && vips[vip] && f.Forward.Protocol == unix.IPPROTO_UDP && f.Reverse.SrcIP.Equal(f.Forward.DstIP)
 	})
 }
 

@@ -154,6 +154,14 @@ func (s *space) compare(k lb.Key, now time.Time) (c change, writes bool, err err
 	return c, c.entry != s.entry(k) || have != nil && c.writes() || c.put, nil
 }
 
+// drainsOf tells whether a destination is to drain that has no weight already.
+func drainsOf(f *lb.Frontend, have *ipvs.Virtual) bool {
+	return f != nil && have != nil && slices.ContainsFunc(f.Backends, func(b lb.Backend) bool {
+		h, has := have.Dests[b.Addr]
+		return has && h.Weight == 0 && !b.Until.IsZero()
+	})
+}
+
 // entry is the mark that the kernel's set has for a frontend; 0: none.
 func (s *space) entry(k lb.Key) uint32 {
 	set, e := where(k)
@@ -168,9 +176,10 @@ func (s *space) entry(k lb.Key) uint32 {
 func (s *space) look() {
 	for k := range s.draining {
 		s.todo.keys[k] = true
-		mark, _ := s.marks.of(k)
-		if err := s.table.recount(mark); err != nil {
-			s.fail(k, err)
+	}
+	for k := range s.todo.keys {
+		if mark, _ := s.marks.of(k); s.draining[k] || drainsOf(s.frontends[k], s.table.known[mark]) {
+			s.fail(k, s.table.recount(mark))
 		}
 	}
 }

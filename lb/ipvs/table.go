@@ -104,6 +104,7 @@ func (t *table) recount(mark uint32) error {
 // held reads what the known services hold to a task, on any of its ports.
 func (t *table) held(task netip.Addr) (lb.Held, error) {
 	var h lb.Held
+	var closing map[netip.AddrPort]int // nil: not looked at yet
 	for mark, v := range t.known {
 		if !hasDest(v, task) {
 			continue
@@ -116,7 +117,18 @@ func (t *table) held(task netip.Addr) (lb.Held, error) {
 			if addr.Addr() == task {
 				h.Connections += d.Active
 				h.Open = h.Open || d.Weight > 0
+				if closing != nil || d.Inactive == 0 {
+					continue
+				}
+				if closing, err = t.ipvs.Closing(); err != nil {
+					return lb.Held{}, err
+				}
 			}
+		}
+	}
+	for addr, n := range closing {
+		if addr.Addr() == task {
+			h.Connections += n
 		}
 	}
 	return h, nil

@@ -28,10 +28,17 @@ type flow struct {
 // States of a TCP connection, and of an SCTP association
 // (include/uapi/linux/netfilter/nf_conntrack_{tcp,sctp}.h).
 const (
+	tcpSynSent      = 1
 	tcpEstablished  = 3
 	tcpCloseWait    = 5
+	sctpCookieWait  = 2
 	sctpEstablished = 4
 )
+
+// unanswered tells whether it is a connection that the backend has not answered.
+func (f *flow) unanswered() bool {
+	return f.protocol == model.TCP && f.state == tcpSynSent || f.protocol == model.SCTP && f.state == sctpCookieWait
+}
 
 // established tells whether it is a connection that both ends have open.
 func (f *flow) established() bool {
@@ -45,7 +52,7 @@ func (f *flow) established() bool {
 }
 
 // busy tells whether a connection may still carry something: one end of it may
-// have closed it.
+// have closed it, and what that end said before may still be on its way.
 func (f *flow) busy() bool {
 	return f.established() || f.protocol == model.TCP && f.state > tcpEstablished && f.state <= tcpCloseWait
 }
@@ -104,6 +111,14 @@ func answeredBy[V any](backends map[netip.Addr]V) query {
 }
 
 func onlyBy(backend netip.Addr) query { return answeredBy(map[netip.Addr]bool{backend: true}) }
+
+// of are those of a protocol.
+func of(p model.Protocol) query {
+	b := nested(nil, ctaTupleOrig, func(b []byte) []byte {
+		return nested(b, ctaTupleL4, func(b []byte) []byte { return attr(b, ctaL4Number, []byte{byte(p)}) })
+	})
+	return filter(b, byProtocol, 0)
+}
 
 // sentTo are those to a port.
 func sentTo(p model.Protocol, port uint16) query {

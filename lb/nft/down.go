@@ -92,6 +92,7 @@ func try() error {
 		opts:    lb.PlaneOptions{Pool: netip.MustParsePrefix("10.96.0.0/16"), DNS: netip.MustParseAddr("10.96.0.10"), DNSPeers: netip.MustParseAddr("10.96.0.11")},
 		base:    base,
 		engine:  true,
+		zoned:   hasZones(),
 		between: lb.Between{Own: tryNode.Subnet, Tunnels: []lb.Tunnel{{Protocol: unix.IPPROTO_UDP, Port: 1}}},
 	}
 	s := structure{sets: map[string]*nftables.Set{}, chains: map[string]*builtChain{}}

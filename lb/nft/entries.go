@@ -45,7 +45,9 @@ func (f *frontend) entriesOf(number uint16) (own, shared entries) {
 		own.put(backends, slices.Concat(key, endpointOf(b)), be16(uint16(b.Weight)))
 	}
 	if f.Published() {
-		shared.merge(targetsOf(f.Key, f.backends))
+		// Those that are done draining too: a host that has not heard of it goes on
+		// sending them connections, whose replies have to go back by it.
+		shared.merge(targetsOf(f.Key, f.Backends))
 	}
 	for i, b := range f.slots {
 		to, slot := f.backends[b], slices.Concat(key, u32(uint32(i)))
@@ -177,9 +179,11 @@ func (w *surroundings) entries() entries {
 		for _, m := range p.MACs {
 			es.put(macs, m[:], nil)
 			es.put(senders, m[:], []byte(originOf(p)))
+			es.put(zones, m[:], be16(p.Number))
 		}
 		es.put(outers, p.Addr.AsSlice(), mark)
 		es.put(origins, mark, []byte(originOf(p)))
+		es.put(inners, mark, be16(p.Number))
 		es.put(replies, mark, []byte(replyTo(p)))
 	}
 	return es

@@ -48,7 +48,7 @@ func on(words string, parts ...does) rule {
 func (r rule) comment() string {
 	h := fnv.New32a()
 	for _, e := range r.exprs {
-		b, err := expr.Marshal(byte(table.Family), e)
+		b, err := marshal(e)
 		if err != nil {
 			panic(fmt.Sprintf("rule %q: %v", r.words, err)) // of a kind that the library does not know
 		}

@@ -55,7 +55,8 @@ func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 // some is a host with everything that has entries.
 var some = &surroundings{
-	opts: lb.PlaneOptions{Pool: prefix("10.96.0.0/16"), DNS: netip.MustParseAddr("10.96.0.10"), DNSPeers: netip.MustParseAddr("10.96.0.11")},
+	zoned: true,
+	opts:  lb.PlaneOptions{Pool: prefix("10.96.0.0/16"), DNS: netip.MustParseAddr("10.96.0.10"), DNSPeers: netip.MustParseAddr("10.96.0.11")},
 	base: &lb.Base{
 		Self: model.Node{Name: "a", Subnet: prefix("10.244.1.0/24")}, Alone: true,
 		Networks: []model.Network{{Bridge: "br0", Subnets: []netip.Prefix{prefix("10.244.1.0/24"), prefix("10.244.1.0/25")}}, {Bridge: "br1", Subnets: []netip.Prefix{prefix("172.18.0.0/16")}}},

@@ -18,7 +18,10 @@ import (
 // is gone altogether the kernel forgets them: the next packet of one is taken
 // for a new connection's, goes to another task or is refused, and either way the
 // client learns of it at once. UDP flows are forgotten as soon as a backend takes
-// no new ones.
+// no new ones, and so are connections that it has not answered, if its host is
+// considered dead: the client's next attempt goes to another. Else a connection
+// that has the same source port by chance would be taken for one of them, for the
+// two minutes in which the kernel remembers it.
 
 // leaver is a backend that a frontend has no more.
 type leaver struct {
@@ -33,21 +36,24 @@ type begun struct {
 	port uint16
 }
 
-// leave is who leaves by a plan.
+// leave is who leaves by a plan, and what begins to be served by it.
 type leave struct {
 	leavers []leaver
 	begun   []begun
+	served  []lb.Key // UDP of VIPs that had no backend for new flows, and have one now
 }
 
-func (l *leave) empty() bool { return len(l.leavers)+len(l.begun) == 0 }
+func (l *leave) empty() bool { return len(l.leavers)+len(l.begun)+len(l.served) == 0 }
 
 func (l *leave) add(o leave) {
-	l.leavers, l.begun = append(l.leavers, o.leavers...), append(l.begun, o.begun...)
+	l.leavers, l.begun, l.served = append(l.leavers, o.leavers...), append(l.begun, o.begun...), append(l.served, o.served...)
 }
 
 // leaves tells by a plan which backends go, and to which UDP ports the host
 // begins to redirect: a sender that never pauses would otherwise go on as before
-// for ever.
+// for ever. So would a process of the host that sends to a VIP while it has no
+// backend: what it sends comes back over lo, and the kernel remembers that as a
+// flow to the VIP itself, without a change of its destination.
 func (p *Plane) leaves(changes plan) (l leave) {
 	if c := changes[backends]; c != nil {
 		for k := range c.remove {
@@ -56,6 +62,16 @@ func (p *Plane) leaves(changes plan) (l leave) {
 				l.leavers = append(l.leavers, one)
 			}
 		}
+	}
+	if c := changes[backends]; c != nil {
+		begins := map[lb.Key]bool{}
+		for k, v := range c.put {
+			key := keyOf(k)
+			if key.Protocol == model.UDP && !key.Published() && readNumber(v) > 0 && !p.have.frontends[key].takes() {
+				begins[key] = true
+			}
+		}
+		l.served = slices.Collect(maps.Keys(begins))
 	}
 	if c := changes[services]; c != nil {
 		for k := range c.put {
@@ -91,7 +107,7 @@ func (p *Plane) split(all leave) (now, later leave) {
 	for k, key := range whose {
 		used[key] = used[key] || err != nil || packets[k] > 0
 	}
-	now.begun = all.begun
+	now.begun, later.served = all.begun, all.served
 	for _, l := range all.leavers {
 		if used[l.key] {
 			now.leavers = append(now.leavers, l)
@@ -198,7 +214,20 @@ func (p *Plane) reap(c *conn, l leave, lock func()) error {
 			}
 		}))
 	}
+	var unserved []*flow
+	if len(l.served) > 0 {
+		errs = append(errs, c.flows(of(model.UDP), func(f *flow) {
+			if f.protocol == model.UDP && f.backend == f.dest && p.opts.Pool.Contains(f.dest.Addr()) {
+				unserved = append(unserved, f)
+			}
+		}))
+	}
 	lock()
+	for _, f := range unserved {
+		if slices.ContainsFunc(l.served, func(k lb.Key) bool { return f.through(k, p.named) }) {
+			gone = append(gone, f)
+		}
+	}
 	for _, f := range found {
 		for _, one := range byAddr[f.backend.Addr()] {
 			if f.at(one.backend) && f.through(one.key, p.named) && !p.serves(one) {
@@ -226,10 +255,11 @@ const (
 )
 
 // drain finds the frontends with a draining backend that is idle, or whose time
-// is up: they are to be written anew, without it.
+// is up: they are to be written anew, without it. What those of dead hosts have not
+// answered is forgotten.
 func (p *Plane) drain(dirty map[lb.Key]bool, now time.Time) {
 	clear(p.idle)
-	byAddr := map[netip.Addr][]leaver{}
+	byAddr, lost := map[netip.Addr][]leaver{}, map[leaver]bool{}
 	for k := range p.draining {
 		f := p.have.frontends[k]
 		if f == nil {
@@ -240,7 +270,9 @@ func (p *Plane) drain(dirty map[lb.Key]bool, now time.Time) {
 			if !isDraining(b) {
 				continue
 			}
-			byAddr[b.Addr.Addr()] = append(byAddr[b.Addr.Addr()], leaver{k, b.Addr})
+			l := leaver{k, b.Addr}
+			byAddr[b.Addr.Addr()] = append(byAddr[b.Addr.Addr()], l)
+			lost[l] = b.Lost
 			if !now.Before(b.Until) {
 				dirty[k] = true
 			}
@@ -249,15 +281,26 @@ func (p *Plane) drain(dirty map[lb.Key]bool, now time.Time) {
 	if len(byAddr) == 0 {
 		return
 	}
+	c, err := open()
+	if err != nil {
+		p.log.Warn("look at connections of draining tasks", "error", err)
+		return
+	}
+	defer c.Close()
 	busy := map[leaver]bool{}
-	err := flows(answeredBy(byAddr), func(f *flow) {
+	var unanswered []*flow
+	err = c.flows(answeredBy(byAddr), func(f *flow) {
 		for _, l := range byAddr[f.backend.Addr()] {
-			if f.busy() && f.at(l.backend) && f.through(l.key, p.named) {
+			switch {
+			case !f.at(l.backend) || !f.through(l.key, p.named):
+			case f.busy():
 				busy[l] = true
+			case lost[l] && f.unanswered():
+				unanswered = append(unanswered, f)
 			}
 		}
 	})
-	if err != nil {
+	if err = errors.Join(err, c.forget(unanswered)); err != nil {
 		p.log.Warn("look at connections of draining tasks", "error", err)
 		return
 	}
@@ -313,7 +356,7 @@ func (p *Plane) Held(task netip.Addr) (h lb.Held, err error) {
 		}
 	}
 	err = flows(onlyBy(task), func(f *flow) {
-		if f.backend.Addr() == task && f.established() && p.carries(f) {
+		if f.backend.Addr() == task && f.busy() && p.carries(f) {
 			h.Connections++
 		}
 	})
@@ -324,6 +367,12 @@ func (p *Plane) Held(task netip.Addr) (h lb.Held, err error) {
 // host.
 func (p *Plane) carries(f *flow) bool {
 	return p.opts.Pool.Contains(f.dest.Addr()) || f.mark&lb.MarkMask == lb.ConnMark
+}
+
+// takes tells whether a backend takes new flows. There is none where there is no
+// frontend.
+func (f *frontend) takes() bool {
+	return f != nil && slices.ContainsFunc(f.backends, func(b lb.Backend) bool { return b.Weight > 0 })
 }
 
 // drains tells whether a backend does.

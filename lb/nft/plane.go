@@ -86,7 +86,7 @@ func New(opts lb.PlaneOptions) (*Plane, error) {
 	}
 	p := &Plane{
 		opts: opts, log: opts.Log, failing: lb.NewFailures(),
-		around:    surroundings{opts: opts, base: &lb.Base{Alone: true}},
+		around:    surroundings{opts: opts, base: &lb.Base{Alone: true}, zoned: hasZones()},
 		frontends: map[lb.Key]*lb.Frontend{}, withheld: map[lb.Key]*lb.Frontend{}, endpoints: map[netip.Addr]lb.Endpoint{},
 		resting:  map[netip.Addr]bool{},
 		draining: map[lb.Key]bool{}, idle: map[leaver]bool{},

@@ -45,6 +45,7 @@ type surroundings struct {
 	between lb.Between
 	told    bool // what passes between hosts; else it is as the kernel has it
 	engine  bool // the engine's rules are in nftables: see engine.go
+	zoned   bool // the kernel has conntrack zones: see zone.go
 }
 
 // ofBetween are the sets, and of the chains those, that depend on what passes
@@ -81,6 +82,7 @@ func (w *surroundings) chains() []chain {
 			on("on the link", in(ethSource, macs), goTo("pass")),
 			rest,
 		}},
+		{name: "zone", rules: w.zones()},
 		{name: "recognise", rules: []rule{
 			on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), packetMark(r0), mask(r0, lb.MarkMask), lookUp(r0, origins, 0)),
 			on("on the link", ethSource(r0), lookUp(r0, senders, 0)),
@@ -247,6 +249,8 @@ func (w *surroundings) raw() []rule {
 	rs := []rule{
 		on("nobody else reaches 127.0.0.1", within(dest, loopback), elsewhere, drop),
 		on("and nobody else is", within(source, loopback), elsewhere, drop),
+		on("what comes by another host's published port is told apart by that host", in(frontendOf, targets), notIn(source, inside), jump("zone")),
+		on("and so are errors about it", equal(protocol, []byte{unix.IPPROTO_ICMP}), in(dest, local), notIn(source, inside), jump("zone")),
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
 		on("this host's tasks to anybody", in(source, local), in(byDevice, bridges), goTo("pass")),
 	}
@@ -254,6 +258,17 @@ func (w *surroundings) raw() []rule {
 	return append(rs,
 		on("to an address that rests, to be refused", in(dest, resting), notIn(byDevice, bridges), goTo("pass")),
 		on("other hosts' published ports to its tasks", in(frontendOf, targets), goTo("peers")), rest)
+}
+
+// zones are those of the hosts that connections come by.
+func (w *surroundings) zones() []rule {
+	if !w.zoned {
+		return nil
+	}
+	return []rule{
+		on("inside IP in IP", marked(packetMark, lb.ConnMark, lb.MarkKind), packetMark(r0), mask(r0, lb.MarkMask), lookUp(r0, inners, r0), setZone(r0)),
+		on("on the link", ethSource(r0), lookUp(r0, zones, r0), setZone(r0)),
+	}
 }
 
 // natPost says who keeps its address. Docker would masquerade what leaves its

@@ -96,7 +96,8 @@ type builder struct {
 	lib    *nftables.Conn
 	trial  bool // in a namespace that is thrown away: not counted
 	writes int
-	done   []func() // what is known of the kernel then
+	own    []chained // rules that the library cannot write, in a transaction of their own
+	done   []func()  // what is known of the kernel then
 }
 
 // flush does the writes, all or none.
@@ -107,13 +108,21 @@ func (b *builder) flush() error {
 	if !b.trial {
 		kernel.Wrote("nftables", b.writes)
 	}
-	if err := b.lib.Flush(); err != nil {
+	err := b.lib.Flush()
+	if err == nil && len(b.own) > 0 {
+		var c *conn
+		if c, err = open(); err == nil {
+			err = c.add(b.own)
+			c.Close()
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("write the chains of the table %s: %w", tableName, err)
 	}
 	for _, f := range b.done {
 		f()
 	}
-	b.writes, b.done = 0, nil
+	b.writes, b.own, b.done = 0, nil, nil
 	return nil
 }
 
@@ -169,8 +178,11 @@ func (b *builder) put(s *structure, chains []chain) {
 	}
 	for _, c := range changed {
 		for _, r := range c.rules {
-			b.lib.AddRule(r.in(c.name))
-			b.writes++
+			if b.writes++; r.ours() {
+				b.own = append(b.own, chained{r, c.name})
+			} else {
+				b.lib.AddRule(r.in(c.name))
+			}
 		}
 	}
 }

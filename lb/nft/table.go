@@ -53,24 +53,26 @@ var (
 	resting = &set{name: "resting", key: types(addr)}              // that this host's tasks had until just now
 
 	// What depends on hosts and networks.
-	bridges   = &set{name: "bridges", key: types(device, addr), interval: true}   // this host's container networks, each by way of its bridge
-	nets      = &set{name: "networks", key: types(addr), interval: true}          // this host's container networks
-	inside    = &set{name: "inside", key: types(addr), interval: true}            // who is inside the cluster
-	cluster   = &set{name: "cluster", key: types(addr), interval: true}           // who may ask this host's DNS server
-	macs      = &set{name: "peer-macs", key: types(mac)}                          // other hosts, as senders on the link
-	senders   = &set{name: "senders", key: types(mac), data: types(verdict)}      // likewise -> chain that gives their mark to the connection
-	outers    = &set{name: "peer-tunnels", key: types(addr), data: types(number)} // sender of IP in IP -> mark of what is inside
-	origins   = &set{name: "origins", key: types(number), data: types(verdict)}   // mark -> chain that gives it to the connection
-	replies   = &set{name: "replies", key: types(number), data: types(verdict)}   // mark of a connection -> chain that marks its replies
-	links     = &set{name: "links", key: types(device, addr), interval: true}     // which sources come in by which device
-	remote    = &set{name: "remote-networks", key: types(addr), interval: true}   // of other hosts' containers
-	trusted   = &set{name: "trusted", key: types(addr)}                           // hosts of the cluster, whom this one's agent speaks to
-	hosts     = &set{name: "hosts", key: types(addr)}                             // other hosts, who may send tunnel packets
-	hostAddrs = &set{name: "host-addresses", key: types(addr)}                    // all that other hosts send from themselves
+	bridges   = &set{name: "bridges", key: types(device, addr), interval: true}    // this host's container networks, each by way of its bridge
+	nets      = &set{name: "networks", key: types(addr), interval: true}           // this host's container networks
+	inside    = &set{name: "inside", key: types(addr), interval: true}             // who is inside the cluster
+	cluster   = &set{name: "cluster", key: types(addr), interval: true}            // who may ask this host's DNS server
+	macs      = &set{name: "peer-macs", key: types(mac)}                           // other hosts, as senders on the link
+	senders   = &set{name: "senders", key: types(mac), data: types(verdict)}       // likewise -> chain that gives their mark to the connection
+	zones     = &set{name: "peer-zones", key: types(mac), data: types(small)}      // likewise -> conntrack zone
+	inners    = &set{name: "tunnel-zones", key: types(number), data: types(small)} // mark of what is inside IP in IP -> conntrack zone
+	outers    = &set{name: "peer-tunnels", key: types(addr), data: types(number)}  // sender of IP in IP -> mark of what is inside
+	origins   = &set{name: "origins", key: types(number), data: types(verdict)}    // mark -> chain that gives it to the connection
+	replies   = &set{name: "replies", key: types(number), data: types(verdict)}    // mark of a connection -> chain that marks its replies
+	links     = &set{name: "links", key: types(device, addr), interval: true}      // which sources come in by which device
+	remote    = &set{name: "remote-networks", key: types(addr), interval: true}    // of other hosts' containers
+	trusted   = &set{name: "trusted", key: types(addr)}                            // hosts of the cluster, whom this one's agent speaks to
+	hosts     = &set{name: "hosts", key: types(addr)}                              // other hosts, who may send tunnel packets
+	hostAddrs = &set{name: "host-addresses", key: types(addr)}                     // all that other hosts send from themselves
 
 	// sets is all of them, in the order in which entries are put; they are removed
 	// in the reverse order. So a service that packets find has its slots.
-	sets = []*set{resting, bridges, nets, inside, cluster, links, remote, hosts, hostAddrs, trusted, origins, replies, macs, senders, outers,
+	sets = []*set{resting, bridges, nets, inside, cluster, links, remote, hosts, hostAddrs, trusted, origins, replies, macs, senders, zones, inners, outers,
 		tasks, local, hairpin, targets, affinity, balancers, slots, ids, backends, refused, services, vips}
 	setNamed = func() map[string]*set {
 		m := map[string]*set{}

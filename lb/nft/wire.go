@@ -102,12 +102,7 @@ var errStale = errors.New("somebody else changed the rules of this host at the s
 // write does steps in one transaction, all or nothing. If a generation is given
 // the transaction must follow it; then the next is the generation after it.
 func (c *conn) write(steps []step, after uint32) error {
-	batch := binary.BigEndian.AppendUint16([]byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0}, unix.NFNL_SUBSYS_NFTABLES)
-	begin := bytes.Clone(batch)
-	if after != 0 {
-		begin = attr(begin, unix.NFNL_BATCH_GENID, be32(after))
-	}
-	ms := []netlink.Message{{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: begin}}
+	var ms []netlink.Message
 	n := 0
 	for _, s := range steps {
 		kind, flags := unix.NFT_MSG_DELSETELEM, netlink.Request
@@ -117,9 +112,20 @@ func (c *conn) write(steps []step, after uint32) error {
 		n += len(s.values)
 		ms = append(ms, netlink.Message{Header: header(kind, flags), Data: s.message()})
 	}
+	kernel.Wrote("nftables", n)
+	return c.transaction(ms, after)
+}
+
+// transaction sends messages as one, likewise.
+func (c *conn) transaction(inner []netlink.Message, after uint32) error {
+	batch := binary.BigEndian.AppendUint16([]byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0}, unix.NFNL_SUBSYS_NFTABLES)
+	begin := bytes.Clone(batch)
+	if after != 0 {
+		begin = attr(begin, unix.NFNL_BATCH_GENID, be32(after))
+	}
+	ms := append([]netlink.Message{{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: begin}}, inner...)
 	ms[len(ms)-1].Header.Flags |= netlink.Acknowledge
 	ms = append(ms, netlink.Message{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request}, Data: batch})
-	kernel.Wrote("nftables", n)
 	c.SetDeadline(time.Now().Add(answerTime))
 	defer c.SetDeadline(time.Time{})
 	if _, err := c.SendMessages(ms); err != nil {

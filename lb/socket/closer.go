@@ -2,22 +2,21 @@ package socket
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
 
+	"shoal/kernel/sockets"
 	"shoal/lb"
 	"shoal/model"
 )
 
-// lostGrace is how long connections to a host that is considered dead are left
-// to it: so long a partition or a slow host costs nothing.
-const lostGrace = 10 * time.Second
-
-// Closing that failed is tried again after a second, then after twice as long each
-// time.
+// Closing that failed is tried again soon, then after twice as long each time: a
+// datagram socket that waits for it has no answers.
 const (
-	firstClosing = time.Second
+	firstClosing = time.Second / 4
 	lastClosing  = time.Minute
 )
 
@@ -25,19 +24,25 @@ const (
 // the kernel's tables change.
 const closingTries = 3
 
-// closer closes the connections to tasks that are gone for good, outside of
-// passes: finding a socket may take a walk through every network namespace.
+// walkLimit is how long a look for sockets may take: one for TCP, one for UDP.
+const walkLimit = 20 * time.Second
+
+// closer closes the connections to tasks that are gone for good, and connects UDP
+// sockets to another task, outside of passes: finding a socket may take a walk through
+// every network namespace and the open files of every process.
 type closer struct {
 	plane *Plane
 	wake  chan struct{}
 	end   context.CancelFunc
 	done  sync.WaitGroup
+
+	looked map[uint64]peer // of the last look: those of [leaving.unanswered]
 }
 
 func newCloser(p *Plane) *closer {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &closer{plane: p, wake: make(chan struct{}, 1), end: cancel}
-	if p.opts.Destroy != nil {
+	if p.opts.Destroy != nil || p.opts.Reconnect != nil {
 		c.done.Go(func() { c.run(ctx) })
 	}
 	return c
@@ -73,7 +78,7 @@ func (c *closer) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			c.plane.log.Warn("connections to tasks that are gone could not be closed", "error", err, "again", retry)
+			c.plane.log.Warn("not all connections to tasks that are gone were closed or moved", "error", err, "again", retry)
 			next, retry = retry, min(2*retry, lastClosing)
 		default:
 			retry = firstClosing
@@ -84,71 +89,114 @@ func (c *closer) run(ctx context.Context) {
 	}
 }
 
-// close closes what is to be closed now, and tells when there will be more; 0:
+// leaving are the sockets whose tasks are gone, by their cookies.
+type leaving struct {
+	close      map[uint64]peer
+	move       map[uint64]peer
+	unanswered map[uint64]peer // are closed if their task has not answered yet
+}
+
+// close closes and moves what is to be now, and tells when there will be more; 0:
 // not as far as is known.
 func (c *closer) close(ctx context.Context) (next time.Duration, err error) {
-	p := c.plane
-	cookies := map[uint64]bool{}
-	now := time.Now()
-	sooner := func(at time.Time) {
-		if in := at.Sub(now); !at.IsZero() && (next == 0 || in < next) {
-			next = in
+	l, next, err := c.plane.leavers(time.Now())
+	if err != nil {
+		return next, err
+	}
+	unmoved, err := c.move(ctx, l.move)
+	maps.Copy(l.close, unmoved)
+	if c.plane.opts.Destroy == nil {
+		return next, err
+	}
+	cookies := inStates(l.close, sockets.Connected)
+	for cookie, to := range l.unanswered {
+		if c.looked[cookie] != to { // one that was answered stays so
+			cookies[cookie] = sockets.Connecting
 		}
 	}
+	if closing := c.destroy(ctx, cookies); closing != nil {
+		return next, errors.Join(err, closing)
+	}
+	c.looked = l.unanswered
+	return next, errors.Join(err, c.plane.forget(l.close))
+}
+
+// leavers finds them, and tells when there will be more.
+func (p *Plane) leavers(now time.Time) (l leaving, next time.Duration, err error) {
+	l = leaving{close: map[uint64]peer{}, move: map[uint64]peer{}, unanswered: map[uint64]peer{}}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.begun {
-		p.mu.Unlock()
-		return 0, nil
+		return l, 0, nil
 	}
 	err = list(p.maps, "peers", func(cookie uint64, to peer) {
-		ends, at := p.ends(&to, now)
-		if ends {
-			cookies[cookie] = true
+		k, f := p.frontendOf(&to)
+		ends, at := ended(f, to.task(), now)
+		switch {
+		case !ends:
+			if in := at.Sub(now); !at.IsZero() && (next == 0 || in < next) {
+				next = in
+			}
+			if backendOf(f, to.task()).Lost && !p.pending[k] { // as below
+				l.unanswered[cookie] = to
+			}
+		case to.Protocol != protoUDP || p.opts.Reconnect == nil:
+			l.close[cookie] = to
+		case !p.pending[k]: // else the maps have not the tasks yet; the end of the pass has the closer look again
+			l.move[cookie] = to
 		}
-		sooner(at)
 	})
-	p.mu.Unlock()
-	if err != nil || len(cookies) == 0 {
-		return next, err
-	}
-	if err := c.destroy(ctx, cookies); err != nil {
-		return next, err
-	}
-	return next, p.forget(cookies)
+	return l, next, err
 }
 
 // destroy closes sockets. Some may have ended by themselves.
-func (c *closer) destroy(ctx context.Context, cookies map[uint64]bool) error {
-	closed := 0
+func (c *closer) destroy(ctx context.Context, cookies map[uint64]sockets.States) error {
+	if len(cookies) == 0 {
+		return nil
+	}
+	ctx, end := context.WithTimeout(ctx, walkLimit)
+	defer end()
+	closed, err := destroyAll(ctx, c.plane.opts, cookies)
+	if closed > 0 {
+		c.plane.log.Info("connections to tasks that are gone were closed", "connections", closed)
+	}
+	return err
+}
+
+func destroyAll(ctx context.Context, opts Options, cookies map[uint64]sockets.States) (closed int, err error) {
 	for range closingTries {
-		n, err := c.plane.opts.Destroy(ctx, cookies)
+		n, err := opts.Destroy(ctx, cookies)
 		if closed += n; err != nil {
-			return err
+			return closed, err
 		}
 		if n == 0 || closed >= len(cookies) {
 			break
 		}
 	}
-	if closed > 0 {
-		c.plane.log.Info("connections to tasks that are gone were closed", "connections", closed)
+	return closed, nil
+}
+
+// inStates has all of them be closed that are in these states.
+func inStates(found map[uint64]peer, states sockets.States) map[uint64]sockets.States {
+	cookies := make(map[uint64]sockets.States, len(found))
+	for cookie := range found {
+		cookies[cookie] = states
 	}
-	return nil
+	return cookies
 }
 
 // forget takes out what was closed: its process may keep the socket for long. One
 // that is led elsewhere by now stays.
-func (p *Plane) forget(cookies map[uint64]bool) error {
+func (p *Plane) forget(sockets map[uint64]peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for cookie := range cookies {
+	for cookie, was := range sockets {
 		var to peer
-		if p.maps.byName["peers"].Lookup(cookie, &to) != nil {
+		if p.maps.byName["peers"].Lookup(cookie, &to) != nil || to != was {
 			continue
 		}
-		if ends, _ := p.ends(&to, time.Now()); ends {
-			if err := p.maps.remove("peers", cookie); err != nil {
-				return err
-			}
+		if err := p.maps.remove("peers", cookie); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -157,40 +205,48 @@ func (p *Plane) forget(cookies map[uint64]bool) error {
 // ends tells whether a socket is led to a task that is gone for good. If not, at
 // is when it will be, so far as is known; else zero.
 func (p *Plane) ends(to *peer, now time.Time) (ends bool, at time.Time) {
-	vip := to.vip()
-	k := lb.Key{VIP: vip.Addr(), Protocol: model.Protocol(to.Protocol), Port: vip.Port()}
-	f := p.frontends[k]
-	if f == nil {
-		k.Port = 0
-		f = p.frontends[k]
-	}
+	_, f := p.frontendOf(to)
 	return ended(f, to.task(), now)
 }
 
-// ended tells it of a frontend, nil if there is none any more. A draining task
-// keeps its connections until its deadline, one of a host that is considered dead
-// for lostGrace. UDP knows no draining: a frontend of it has the tasks in rotation
-// only.
-func ended(f *lb.Frontend, task netip.AddrPort, now time.Time) (ends bool, at time.Time) {
-	if f == nil {
-		return true, time.Time{}
+// frontendOf is the frontend that a socket was led by; nil: there is none any more.
+func (p *Plane) frontendOf(to *peer) (lb.Key, *lb.Frontend) {
+	vip := to.vip()
+	k := lb.Key{VIP: vip.Addr(), Protocol: model.Protocol(to.Protocol), Port: vip.Port()}
+	if f := p.frontends[k]; f != nil {
+		return k, f
 	}
-	for _, b := range f.Backends {
-		if b.Addr.Addr() != task.Addr() || b.Addr.Port() != 0 && b.Addr.Port() != task.Port() {
-			continue
+	k.Port = 0
+	return k, p.frontends[k]
+}
+
+// backendOf is the task's backend of a frontend, which may be nil; nil: it has none any more.
+func backendOf(f *lb.Frontend, task netip.AddrPort) *lb.Backend {
+	if f == nil {
+		return nil
+	}
+	for i := range f.Backends {
+		b := &f.Backends[i]
+		if b.Addr.Addr() == task.Addr() && (b.Addr.Port() == 0 || b.Addr.Port() == task.Port()) {
+			return b
 		}
-		switch {
-		case !b.Until.IsZero():
-			at = b.Until
-		case !b.Lost.IsZero():
-			at = b.Lost.Add(lostGrace)
-		default:
-			return false, time.Time{}
-		}
-		if now.Before(at) {
-			return false, at
-		}
+	}
+	return nil
+}
+
+// ended tells it of a frontend, nil if there is none any more. A draining task
+// keeps its connections until its deadline, and so does one of a host that is
+// considered dead, but for those that it has not answered yet. UDP knows no
+// draining: it is for the tasks in rotation only.
+func ended(f *lb.Frontend, task netip.AddrPort, now time.Time) (ends bool, at time.Time) {
+	b := backendOf(f, task)
+	switch {
+	case b == nil, f.Protocol == model.UDP && b.Weight == 0:
 		return true, time.Time{}
+	case b.Until.IsZero():
+		return false, time.Time{}
+	case now.Before(b.Until):
+		return false, b.Until
 	}
 	return true, time.Time{}
 }

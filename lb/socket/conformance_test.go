@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -71,7 +73,26 @@ func (f *fleet) join(host string) error {
 }
 
 // destroy closes sockets, wherever they are.
-func (f *fleet) destroy(ctx context.Context, cookies map[uint64]bool) (closed int, err error) {
+func (f *fleet) destroy(ctx context.Context, cookies map[uint64]sockets.States) (closed int, err error) {
+	return closed, f.everywhere(func() error {
+		n, err := sockets.DestroyHere(ctx, cookies)
+		closed += n
+		return err
+	})
+}
+
+// reconnect connects sockets again, wherever they are.
+func (f *fleet) reconnect(ctx context.Context, peers map[uint64]sockets.Peer, led func(uint64) netip.AddrPort) (found map[uint64]error, err error) {
+	found = map[uint64]error{}
+	return found, f.everywhere(func() error {
+		here, err := sockets.ReconnectHere(ctx, peers, led)
+		maps.Copy(found, here)
+		return err
+	})
+}
+
+// everywhere runs f in each namespace, until it fails.
+func (f *fleet) everywhere(do func() error) (err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	done := make(chan struct{})
@@ -82,15 +103,13 @@ func (f *fleet) destroy(ctx context.Context, cookies map[uint64]bool) (closed in
 			if err = netns.Set(ns); err != nil {
 				return
 			}
-			n, e := sockets.DestroyHere(ctx, cookies)
-			if closed += n; e != nil {
-				err = e
+			if err = do(); err != nil {
 				return
 			}
 		}
 	}()
 	<-done
-	return closed, err
+	return err
 }
 
 // options are those of a host, which its folder is named after.
@@ -99,9 +118,12 @@ func (f *fleet) options(o lb.PlaneOptions, next lb.DataPlane) Options {
 	if testing.Verbose() {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("host", name)
 	}
-	x := Options{PlaneOptions: o, Next: next, Cgroup: f.cgroup(name), Pins: filepath.Join(bpfFolder, "shoal-"+name), UDP: f.udp}
+	x := Options{PlaneOptions: o, Next: next, Cgroup: f.cgroup(name), Pins: filepath.Join(bpfFolder, "shoal-"+name)}
 	if sockets.CanDestroy() == nil {
 		x.Destroy = f.destroy
+	}
+	if f.udp {
+		x.Reconnect = f.reconnect
 	}
 	return x
 }
@@ -133,9 +155,6 @@ func (f *fleet) before(p conformance.Plane) conformance.Plane {
 func run(t *testing.T, p conformance.Plane) {
 	for _, udp := range []bool{false, true} {
 		t.Run(fmt.Sprintf("udp=%t", udp), func(t *testing.T) {
-			if udp {
-				needsDestroy(t)
-			}
 			conformance.Run(t, newFleet(t, udp).before(p))
 		})
 	}

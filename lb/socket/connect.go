@@ -97,13 +97,17 @@ func (c *code) service() {
 }
 
 // client tells who connects: there is no source address yet, unless the socket
-// is bound to one.
+// is bound to one. A datagram socket that is connected already has one in any case, which
+// as a rule the kernel chose: it is the client that it was when it first connected.
 func (c *code) client() {
 	c.move(atClient, atService, asm.Word) // frontend
 	c.put(
-		asm.LoadMem(asm.R1, ctx, ofSocket, asm.DWord),
-		asm.LoadMem(asm.R1, asm.R1, socketSource, asm.Word),
-		asm.StoreMem(asm.R10, atClient+4, asm.R1, asm.Word),
+		asm.LoadMem(asm.R2, ctx, ofSocket, asm.DWord),
+		asm.Mov.Imm(asm.R1, 0),
+		asm.LoadMem(asm.R3, asm.R2, socketState, asm.Word),
+		asm.JEq.Imm(asm.R3, stateEstablished, "source"),
+		asm.LoadMem(asm.R1, asm.R2, socketSource, asm.Word),
+		asm.StoreMem(asm.R10, atClient+4, asm.R1, asm.Word).WithSymbol("source"),
 		asm.Mov.Reg(asm.R1, ctx),
 		asm.FnGetNetnsCookie.Call(),
 		asm.StoreMem(asm.R10, atClient+8, asm.R0, asm.DWord),

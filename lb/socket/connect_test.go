@@ -134,8 +134,8 @@ func TestWhatIsNotLed(t *testing.T) {
 			t.Errorf("%v, want %v", err, unix.ENETUNREACH)
 		}
 	})
-	t.Run("UDP, where nobody asks for it", func(t *testing.T) {
-		f.opts.UDP = false
+	t.Run("UDP that could not be connected again", func(t *testing.T) {
+		f.opts.Reconnect = nil
 		f.restart()
 		f.pass(true, front("0/tcp", "rr", "one"), front("0/udp", "rr", "one"))
 		f.notLed(unix.SOCK_DGRAM, vip+":80")

@@ -11,7 +11,7 @@
 //
 //   - published ports, and the address of the other hosts' DNS servers
 //   - processes outside of its control group
-//   - UDP sockets that are not connected, and all of them without [Options.UDP]
+//   - UDP sockets that are not connected, and all of them without [Options.Reconnect]
 //   - every other protocol; MPTCP connects past the programs
 //   - services whose scheduler slots cannot keep (package slots)
 //   - services with a task on a host's own network: the host's firewall may let in
@@ -30,7 +30,7 @@
 //	sendmsg4                a connected UDP socket that names the VIP means its task
 //	release                 forgets a socket that ends
 //
-// Those for datagrams are there with [Options.UDP] only.
+// Those for datagrams are there with [Options.Reconnect] only.
 //
 // They are assembled in Go, by package asm of github.com/cilium/ebpf, when the agent
 // starts. What the kernel runs is in connect.go and names.go, to be read and
@@ -52,14 +52,17 @@
 //
 // A change of a frontend's tasks gets slots of its own, a new filling; then the
 // entry of services is replaced, in one step; then the old slots go. A client is a
-// network namespace, and the address that its socket is bound to, if it is.
+// network namespace, and the address that its socket is bound to, if it is. A datagram
+// socket that is connected once more counts as bound to none: as a rule the kernel chose
+// the address that it has.
 //
 // # Life
 //
 // Programs and maps are pinned: killing the agent changes nothing, and a new one
 // adopts what it finds and writes the difference. Programs of another version are
 // replaced one by one, each at once. A layout of maps that changed has another
-// folder ([layout]), and sockets that were led by the former are forgotten.
+// folder ([layout]), and sockets that were led by the former are forgotten, those of UDP
+// once they are connected to their VIPs.
 // Programs that were not attached before are proven by a
 // connection before [New] returns.
 //
@@ -68,6 +71,21 @@
 // A connection that is led has nobody on the way who could reset it. Where a task
 // is gone for good, is past the deadline of its drain, or is on a host that has been
 // considered dead for ten seconds, its sockets are closed at their client:
-// [Options.Destroy]. UDP sockets are closed as soon as their task leaves the
-// rotation.
+// [Options.Destroy]. What a host that is considered dead has not answered yet is closed at
+// once, so that the client tries again and comes to another task. By a data plane that
+// would be so without an error; here the socket is the task's already.
+//
+// UDP knows no such end: a flow through a data plane moves to another task as soon as its
+// own leaves the rotation, and drains or not, the client need not know. So do sockets that
+// are led. They are connected to their VIP once more ([Options.Reconnect]), in the place of
+// their process, which notices nothing: connect() of a datagram socket may be repeated, and
+// the programs run for the socket's own control group. They choose a task in rotation, for a client
+// with affinity the one that it keeps. If there is none they leave the socket alone, which then
+// is connected to the VIP itself: the plane behind refuses what it sends, and carries it once a task
+// comes, for as long as it lives. That is done at the end of a pass, when the maps have the
+// new tasks, for all sockets at once. What the former task has still to say is dropped by
+// the kernel, as it comes from an address that the socket is not connected to.
+//
+// A socket that cannot be connected is closed, as with TCP: else its client would send to
+// nobody. [Down] connects all that are led to their VIPs, as nobody watches their tasks any more.
 package socket

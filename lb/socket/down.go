@@ -13,16 +13,21 @@ import (
 )
 
 // Down takes away all that any Plane with these options has in the kernel:
-// programs, maps and pins, not the BPF file system. Connections stay. Of the
-// options it reads Pins.
+// programs, maps and pins, not the BPF file system. TCP connections stay. UDP sockets
+// that were led are connected to their VIPs, or closed if they cannot be: a socket must not
+// stay with a task that nobody watches any more. Of the options it reads Pins, Reconnect,
+// Destroy and Log.
 func Down(opts Options) error {
 	var in unix.Statfs_t
 	if err := unix.Statfs(opts.Pins, &in); err != nil || in.Type != unix.BPF_FS_MAGIC {
 		return nil // no pins
 	}
-	errs := []error{detach(opts.Pins)}
 	folders, err := layouts(opts.Pins)
-	errs = append(errs, err)
+	errs := []error{err, detachLeading(opts.Pins)}
+	for _, folder := range folders {
+		putBack(opts, folder)
+	}
+	errs = append(errs, detach(opts.Pins))
 	for _, folder := range folders {
 		errs = append(errs, dropMaps(folder))
 	}
@@ -47,12 +52,13 @@ func layouts(pins string) (folders []string, err error) {
 }
 
 // dropOtherLayouts removes the maps of other versions, which no program uses any
-// more.
-func dropOtherLayouts(pins string) error {
-	folders, err := layouts(pins)
+// more. UDP sockets that are led by them are connected to their VIPs.
+func dropOtherLayouts(opts Options) error {
+	folders, err := layouts(opts.Pins)
 	errs := []error{err}
 	for _, folder := range folders {
-		if folder != mapsFolder(pins) {
+		if folder != mapsFolder(opts.Pins) {
+			putBack(opts, folder)
 			errs = append(errs, dropMaps(folder))
 		}
 	}

@@ -55,6 +55,9 @@ const (
 	ofSocket   = 64
 
 	socketSource = 24 // src_ip4
+	socketState  = 72 // state
+
+	stateEstablished = 1 // of a datagram socket: it is connected (include/net/tcp_states.h)
 )
 
 // family is where a hook has the address.

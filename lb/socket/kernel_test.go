@@ -345,8 +345,12 @@ func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	t.Helper()
 	f := &fixture{room: newRoom(t), next: &behind{}, log: &strings.Builder{}}
 	f.opts = Options{
-		Cgroup: ownCgroup(t), Pins: bpfFolder + "/shoal-test", Next: f.next, UDP: true,
-		Destroy: func(ctx context.Context, cookies map[uint64]bool) (n int, err error) {
+		Cgroup: ownCgroup(t), Pins: bpfFolder + "/shoal-test", Next: f.next,
+		Reconnect: func(ctx context.Context, peers map[uint64]sockets.Peer, led func(uint64) netip.AddrPort) (found map[uint64]error, err error) {
+			f.must(func() error { found, err = sockets.ReconnectHere(ctx, peers, led); return nil })
+			return found, err
+		},
+		Destroy: func(ctx context.Context, cookies map[uint64]sockets.States) (n int, err error) {
 			f.must(func() error { n, err = sockets.DestroyHere(ctx, cookies); return nil })
 			return n, err
 		},

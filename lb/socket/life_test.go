@@ -108,7 +108,7 @@ func TestAnAgentThatIsKilledLeavesAllAsItWas(t *testing.T) {
 	if got := f.answers(3, vip+":80"); len(shares(got)) != 3 {
 		t.Errorf("answers by %v after the agent was killed", got)
 	}
-	f.opts.UDP = false // as that process had it
+	f.opts.Reconnect = nil // as that process had it
 	if n := writes(func() { f.start(); f.pass(true, some()...) }); n != 0 {
 		t.Errorf("the next one made %d writes", n)
 	}

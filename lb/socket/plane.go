@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"shoal/kernel/sockets"
 	"shoal/lb"
 	"shoal/reconcile"
 )
@@ -34,18 +35,20 @@ type Options struct {
 	// file system at /sys/fs/bpf, and Pins is below that, it is mounted.
 	Pins string
 
-	// Destroy closes the sockets with these cookies, in whatever network namespace
-	// of this machine they are; the processes that have them find them closed by
+	// Destroy closes the sockets with these cookies that are in one of the states, in whatever
+	// network namespace of this machine they are; the processes that have them find them closed by
 	// ECONNABORTED. It returns how many it closed. It is called from one goroutine at
 	// a time, outside of passes. Nil: connections to tasks that are gone are left as
 	// they are.
-	Destroy func(ctx context.Context, cookies map[uint64]bool) (closed int, err error)
+	Destroy func(ctx context.Context, cookies map[uint64]sockets.States) (closed int, err error)
 
-	// UDP has connected UDP sockets led as well; that takes Destroy. A flow through a
-	// data plane moves to another task by itself, once its own leaves the rotation. A
-	// socket that is led cannot move, and is closed: a client that looks at errors
-	// connects anew, and one that never does sends nothing from then on.
-	UDP bool
+	// Reconnect has the connected UDP sockets with these cookies connected again, in
+	// whatever network namespace of this machine they are, and returns what became of
+	// those that it found, as [sockets.Reconnect] does; led tells where the programs lead
+	// a socket at that moment. It is called from one goroutine at a time, outside of
+	// passes. Nil: UDP is not led, as a socket could not follow its service when its task
+	// leaves.
+	Reconnect func(ctx context.Context, peers map[uint64]sockets.Peer, led func(cookie uint64) netip.AddrPort) (found map[uint64]error, err error)
 }
 
 // Plane leads clients to tasks in connect(), and has another plane carry
@@ -64,6 +67,7 @@ type Plane struct {
 	mu      sync.Mutex // held for what follows, not while next has its turn
 
 	begun     bool // by a first Reconcile: before it, frontends are not known
+	leaving   bool // tasks may have left, and the closer is to look at the end of the pass
 	around    surroundings
 	frontends map[lb.Key]*lb.Frontend // ours
 	peers     []netip.Addr            // hosts' own addresses, of the last Base
@@ -87,7 +91,7 @@ func New(opts Options) (*Plane, error) {
 	}
 	p := &Plane{
 		opts: opts, log: opts.Log, next: opts.Next,
-		around:    surroundings{scheduler: opts.Next.Scheduler, dnsPeers: opts.DNSPeers, udp: opts.UDP && opts.Destroy != nil},
+		around:    surroundings{scheduler: opts.Next.Scheduler, dnsPeers: opts.DNSPeers, udp: opts.Reconnect != nil},
 		frontends: map[lb.Key]*lb.Frontend{}, ownHosts: map[netip.Addr]bool{}, pending: map[lb.Key]bool{}, failing: lb.NewFailures(),
 	}
 	if err := p.open(); err != nil {
@@ -122,7 +126,7 @@ func (p *Plane) open() (err error) {
 	if err != nil || !changed {
 		return err
 	}
-	if err := dropOtherLayouts(p.opts.Pins); err != nil {
+	if err := dropOtherLayouts(p.opts); err != nil {
 		return err
 	}
 	if err := p.table.read(false); err != nil {
@@ -184,6 +188,10 @@ func (p *Plane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Result 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.leaving {
+		p.closer.look()
+		p.leaving = r.More || p.table.entries == nil // else it has seen all that it can
+	}
 	r.Next = reconcile.Sooner(r.Next, p.failing.Next(now))
 	r.Failures = append(r.Failures, p.failing.List(lb.Object.Compare)...)
 	slices.SortStableFunc(r.Failures, func(a, b lb.Failure) int { return a.Object.Compare(b.Object) })
@@ -206,9 +214,7 @@ func (p *Plane) before(d *lb.Delta, full bool, now time.Time) {
 			p.pending[o.Key] = true
 		}
 	}
-	if left || full {
-		p.closer.look()
-	}
+	p.leaving = p.leaving || left || full
 	if p.table.entries == nil {
 		return
 	}

@@ -189,6 +189,12 @@ func detach(pins string) error {
 	return errors.Join(errs...)
 }
 
+// detachLeading takes away those that lead, and leaves those by which a socket that was led
+// seems to be where its client wanted it.
+func detachLeading(pins string) error {
+	return errors.Join(dropPinned(filepath.Join(pins, "connect6")), dropPinned(filepath.Join(pins, "connect4")))
+}
+
 // dropPinned ends a pinned link, if there is one.
 func dropPinned(pin string) error {
 	l, _, err := openLink(pin)

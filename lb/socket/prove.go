@@ -20,7 +20,7 @@ var proofVIP = netip.MustParseAddrPort("192.0.2.53:7")
 const proofLimit = 2000
 
 // prove connects by TCP, and UDP if that is led, to an address that leads to this process, and
-// looks where it gets.
+// looks where it gets. A UDP socket connects twice, as one does whose task leaves.
 func (p *Plane) prove() error {
 	runtime.LockOSThread() // a thread may be of another cgroup, or network namespace, than the process
 	defer runtime.UnlockOSThread()
@@ -37,10 +37,27 @@ func (p *Plane) prove() error {
 }
 
 func (p *Plane) proveOne(proto model.Protocol) (err error) {
-	kind := unix.SOCK_STREAM
+	kind, times := unix.SOCK_STREAM, 1
 	if proto == model.UDP {
-		kind = unix.SOCK_DGRAM
+		kind, times = unix.SOCK_DGRAM, 2 // it is connected again when its task leaves
 	}
+	client, err := proofSocket(kind)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(client)
+	k := lb.Key{VIP: proofVIP.Addr(), Protocol: proto, Port: proofVIP.Port()}
+	defer func() { err = errors.Join(err, p.table.remove(k)) }()
+	for range times {
+		if err := p.proveTo(k, client, kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// proveTo connects the client to a server of its own.
+func (p *Plane) proveTo(k lb.Key, client, kind int) error {
 	server, err := proofSocket(kind)
 	if err != nil {
 		return err
@@ -53,22 +70,15 @@ func (p *Plane) proveOne(proto model.Protocol) (err error) {
 	if err != nil {
 		return err
 	}
-	if proto == model.TCP {
+	if k.Protocol == model.TCP {
 		if err := unix.Listen(server, 1); err != nil {
 			return fmt.Errorf("listen on 127.0.0.1: %w", err)
 		}
 	}
-	k := lb.Key{VIP: proofVIP.Addr(), Protocol: proto, Port: proofVIP.Port()}
 	if err := p.table.put(k, wanted{slots: []netip.AddrPort{addrPortOf(at)}}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.table.remove(k)) }()
-	client, err := proofSocket(kind)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(client)
-	return proveBy(client, server, proto)
+	return proveBy(client, server, k.Protocol)
 }
 
 func proofSocket(kind int) (int, error) {

@@ -55,7 +55,7 @@ func (w *surroundings) ours(k lb.Key) bool {
 const (
 	noTask      = "no task is in rotation"
 	hostNetwork = "a task is on a host's own network, whose firewall may let in what comes by the VIP only"
-	udpOff      = "UDP is not led"
+	udpOff      = "UDP is not led, as its sockets could not be connected again once their task leaves"
 )
 
 // want is what a frontend is to have in the maps; and where that is no slot,

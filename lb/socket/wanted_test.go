@@ -137,8 +137,11 @@ func TestWhenAConnectionEnds(t *testing.T) {
 		{Addr: at("10.244.1.3:80"), Weight: 0},
 		{Addr: at("10.244.1.4:0"), Until: now.Add(time.Minute)},
 		{Addr: at("10.244.1.5:0"), Until: now},
-		{Addr: at("10.244.1.6:0"), Lost: now.Add(-time.Second)},
-		{Addr: at("10.244.1.7:0"), Lost: now.Add(-lostGrace)},
+		{Addr: at("10.244.1.6:0"), Lost: true, Until: now.Add(time.Second)},
+		{Addr: at("10.244.1.7:0"), Lost: true, Until: now},
+	}}
+	datagrams := &lb.Frontend{Key: lb.Key{Protocol: model.UDP}, Backends: []lb.Backend{
+		{Addr: at("10.244.1.2:0"), Weight: 1}, {Addr: at("10.244.1.3:0"), Local: true}, {Addr: at("10.244.1.4:0"), Local: true, Until: now.Add(time.Minute)},
 	}}
 	for name, tc := range map[string]struct {
 		f    *lb.Frontend
@@ -151,8 +154,11 @@ func TestWhenAConnectionEnds(t *testing.T) {
 		"another port of it":           {f, "10.244.1.3:81", true, 0},
 		"one that drains":              {f, "10.244.1.4:80", false, time.Minute},
 		"one whose drain is over":      {f, "10.244.1.5:80", true, 0},
-		"a host that just died":        {f, "10.244.1.6:80", false, lostGrace - time.Second},
+		"a host that just died":        {f, "10.244.1.6:80", false, time.Second},
 		"one that died some time ago":  {f, "10.244.1.7:80", true, 0},
+		"UDP, in rotation":             {datagrams, "10.244.1.2:80", false, 0},
+		"UDP, out of it":               {datagrams, "10.244.1.3:80", true, 0},
+		"UDP, draining":                {datagrams, "10.244.1.4:80", true, 0},
 		"no task any more":             {f, "10.244.1.9:80", true, 0},
 		"of a service that is no more": {nil, "10.244.1.2:80", true, 0},
 	} {

@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/model"
+)
+
+const (
+	maxServiceSeries = 500 // services with series of their own
+	maxNodeSeries    = 100 // hosts likewise
+)
+
+// otherServices is the name under which the services without series of their own
+// are summed. No service can have it: an underscore is in no DNS label.
+var otherServices = model.ServiceID{Stack: "_other", Name: "_other"}
+
+// seriesBound keeps the number of series bounded however many services there are.
+// A service that has series of its own keeps them until it is gone, so that no
+// counter falls because a service came whose name is earlier in the alphabet.
+type seriesBound struct {
+	limit int
+
+	mu     sync.Mutex // held by who calls what follows
+	own    map[model.ServiceID]bool
+	others map[*prometheus.Desc]*tally
+}
+
+// tally adds up what the counters of other services grew by.
+type tally struct {
+	total uint64
+	last  map[model.ServiceID]uint64
+}
+
+func newSeriesBound(limit int) *seriesBound {
+	return &seriesBound{limit: limit, own: map[model.ServiceID]bool{}, others: map[*prometheus.Desc]*tally{}}
+}
+
+// admit takes in which services there are now, in order.
+func (b *seriesBound) admit(services []*model.Service) {
+	there := make(map[model.ServiceID]bool, len(services))
+	for _, s := range services {
+		there[s.ID] = true
+	}
+	for id := range b.own {
+		if !there[id] {
+			delete(b.own, id)
+		}
+	}
+	for _, s := range services {
+		if len(b.own) >= b.limit {
+			return
+		}
+		b.own[s.ID] = true
+	}
+}
+
+// name is what a service is called in series: itself, or otherServices.
+func (b *seriesBound) name(id model.ServiceID) model.ServiceID {
+	if b.own[id] {
+		return id
+	}
+	return otherServices
+}
+
+// sum is what to show of a counter: the services with series of their own, and
+// the growth of all others in one series, which does not fall when one of them goes.
+func (b *seriesBound) sum(d *prometheus.Desc, counts map[model.ServiceID]uint64) map[model.ServiceID]uint64 {
+	shown := make(map[model.ServiceID]uint64, min(len(counts), b.limit+1))
+	last := map[model.ServiceID]uint64{}
+	others := b.others[d]
+	if others == nil {
+		others = &tally{}
+		b.others[d] = others
+	}
+	for id, n := range counts {
+		if b.own[id] {
+			shown[id] = n
+			continue
+		}
+		if was := others.last[id]; n >= was {
+			others.total += n - was
+		} else { // it was made anew
+			others.total += n
+		}
+		last[id] = n
+	}
+	others.last = last
+	if others.total > 0 || len(last) > 0 {
+		shown[otherServices] = others.total
+	}
+	return shown
+}

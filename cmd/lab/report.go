@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func reportCommand(status *int) *cobra.Command {
+	return &cobra.Command{
+		Use:   "report -- COMMAND [ARG...]",
+		Short: "Run a command that runs Go tests, and say again at its end which failed, and what they said",
+		Long: `Run a command that runs Go tests. What it prints is passed on, its standard output and its
+standard error as one. If it fails, what failed is printed once more at the end, where it is
+found. The command's exit status is lab's own.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			cmd := exec.CommandContext(c.Context(), args[0], args[1:]...)
+			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+			*status, err = report(cmd, os.Stdout)
+			return err
+		},
+	}
+}
+
+// report runs a command, passes on what it prints, and tells at the end what failed.
+func report(cmd *exec.Cmd, to io.Writer) (status int, err error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = in, in
+	err = cmd.Start()
+	in.Close()
+	if err != nil {
+		return 0, err
+	}
+	var f failures
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			if _, err := io.WriteString(to, line); err != nil {
+				return 0, err
+			}
+			f.read(strings.TrimSuffix(line, "\n"))
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	if cmd.ProcessState == nil {
+		return 0, err
+	}
+	if status = cmd.ProcessState.ExitCode(); status != 0 {
+		fmt.Fprint(to, f.String())
+	}
+	if status < 0 { // a signal
+		status = 125
+	}
+	return status, nil
+}
+
+// failures is what the output of Go tests tells of those that failed, with -v and without.
+type failures struct {
+	test   string              // that is running, with -v
+	said   map[string][]string // what tests have said, by the outermost test
+	failed []string            // in order
+	other  []string            // what failed and is no test
+	after  string              // the test that failed in the last line, of which more may follow; without -v it does
+	more   int                 // how many lines that belong to the last one may follow
+}
+
+var (
+	testRuns  = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +(\S+)`)
+	testEnds  = regexp.MustCompile(`^( *)--- (FAIL|PASS|SKIP): (\S+)`)
+	testSays  = regexp.MustCompile(`^\s+\S+\.go:\d+: `)
+	lacks     = regexp.MustCompile(`^lab: this kernel has no `)
+	otherFail = regexp.MustCompile(`^(panic: |fatal error: |FAIL\t|vet: |\S+\.go:\d+:\d+: |make\S*: \*\*\* |not gofmt'ed: |lab: |failed with the data plane)`)
+)
+
+// A test's first words and its last ones are told: what it logs between may be long.
+const (
+	firstSaid, lastSaid = 5, 10
+	saidWidth           = 400 // characters
+	saidMore            = 3   // lines that follow one, indented
+)
+
+func outermost(test string) string {
+	name, _, _ := strings.Cut(test, "/")
+	return name
+}
+
+func (f *failures) read(line string) {
+	line = strings.TrimSuffix(line, "\r")
+	if m := testRuns.FindStringSubmatch(line); m != nil {
+		f.test, f.after, f.more = outermost(m[1]), "", 0
+		return
+	}
+	if m := testEnds.FindStringSubmatch(line); m != nil {
+		name := outermost(m[3])
+		f.after, f.more = "", 0
+		switch {
+		case m[2] == "FAIL":
+			f.after = name
+			if m[1] == "" {
+				f.failed = append(f.failed, name)
+			}
+		case m[1] == "":
+			delete(f.said, name)
+		}
+		return
+	}
+	of := f.after
+	if of == "" {
+		of = f.test
+	}
+	if of != "" && testSays.MatchString(line) {
+		f.say(of, line)
+		f.more = saidMore
+		return
+	}
+	if of != "" && f.more > 0 && strings.HasPrefix(line, "        ") {
+		f.say(of, line)
+		f.more--
+		return
+	}
+	f.more = 0
+	if otherFail.MatchString(line) && !lacks.MatchString(line) {
+		f.other = append(f.other, cut(line))
+	}
+}
+
+func (f *failures) say(test, line string) {
+	if f.said == nil {
+		f.said = map[string][]string{}
+	}
+	f.said[test] = append(f.said[test], cut(line))
+}
+
+func cut(line string) string {
+	if len(line) <= saidWidth {
+		return line
+	}
+	return strings.ToValidUTF8(line[:saidWidth], "") + " …"
+}
+
+// String tells what failed; "": nothing that is known of.
+func (f *failures) String() string {
+	var b strings.Builder
+	for _, name := range f.failed {
+		fmt.Fprintf(&b, "failed: %s\n", name)
+		said := f.said[name]
+		for i, line := range said {
+			switch {
+			case i < firstSaid || i >= len(said)-lastSaid:
+				fmt.Fprintln(&b, line)
+			case i == firstSaid:
+				fmt.Fprintf(&b, "    … %d lines\n", len(said)-firstSaid-lastSaid)
+			}
+		}
+	}
+	for _, line := range f.other {
+		fmt.Fprintln(&b, line)
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "\nWhat failed:\n" + b.String()
+}
