@@ -40,6 +40,7 @@ func clusterStore(t *testing.T) store {
 	if err := s.Serve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "s lists itself", func() bool { return len(s.Servers()) == 1 })
 	use := func(o *Options) {
 		o.Peers = cl.peers(o.Node, o.StateDir)
 		cl.join("s")(o)
