@@ -74,7 +74,7 @@ type probed struct {
 type probes struct {
 	news    chan probed // received from by Run
 	running map[taskKey]*trial
-	limiter *rate.Limiter
+	budget  *budget
 	hold    *time.Timer // when the first attempt of the last begun is no longer waited for
 	number  uint64
 	wait    sync.WaitGroup
@@ -92,14 +92,37 @@ type trial struct {
 	tried bool
 
 	// Of the trial's own goroutine.
+	budget *budget
+	left   []uint16 // of plan.all, those that have not accepted yet
+}
+
+// budget is what attempts are taken from. The limiter goes by the times that it is given, and counts time twice where
+// a later one comes first: it is given them in order.
+type budget struct {
+	mu      sync.Mutex
 	limiter *rate.Limiter
-	left    []uint16 // of plan.all, those that have not accepted yet
+}
+
+// wait takes n attempts. It fails where ctx ends first.
+func (b *budget) wait(ctx context.Context, n int) error {
+	b.mu.Lock()
+	taken := b.limiter.ReserveN(time.Now(), n)
+	b.mu.Unlock()
+	select {
+	case <-time.After(taken.Delay()):
+		return nil
+	case <-ctx.Done():
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		taken.Cancel()
+		return ctx.Err()
+	}
 }
 
 func newProbes() probes {
 	return probes{
 		news: make(chan probed), running: map[taskKey]*trial{}, attempt: try,
-		limiter: rate.NewLimiter(attemptRate, attemptBurst), hold: stoppedTimer(),
+		budget: &budget{limiter: rate.NewLimiter(attemptRate, attemptBurst)}, hold: stoppedTimer(),
 	}
 }
 
@@ -129,7 +152,7 @@ func (p *probes) begin(wanted []probe) {
 		}
 		ctx, stop := context.WithCancel(context.Background())
 		p.number++
-		t := &trial{probe: w, number: p.number, stop: stop, begun: time.Now(), limiter: p.limiter, left: w.plan.all}
+		t := &trial{probe: w, number: p.number, stop: stop, begun: time.Now(), budget: p.budget, left: w.plan.all}
 		p.running[w.taskKey] = t
 		p.hold.Reset(holdTime)
 		p.wait.Go(func() { p.run(ctx, t) })
@@ -176,7 +199,7 @@ func (p *probes) run(ctx context.Context, t *trial) {
 	}
 	over := false
 	for first := true; ; first = false {
-		if t.limiter.Wait(ctx) != nil {
+		if t.budget.wait(ctx, 1) != nil {
 			return
 		}
 		if p.attempt(ctx, t) {
@@ -275,7 +298,7 @@ func (t *trial) accepts(ctx context.Context, port uint16) bool {
 // listeners are the sockets that wait for clients in the task's network namespace; not
 // known: they cannot be looked at.
 func (t *trial) listeners(ctx context.Context, protos ...model.Protocol) (found []sockets.Listener, known bool) {
-	if t.limiter.WaitN(ctx, lookupCost) != nil {
+	if t.budget.wait(ctx, lookupCost) != nil {
 		return nil, false
 	}
 	if t.pid == 0 {
