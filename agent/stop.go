@@ -14,6 +14,14 @@ import (
 	"shoal/model"
 )
 
+// How long stop waits between its looks at what is held: longer where looking takes
+// long, as hosts are many, or hold many connections.
+const (
+	minLookPause = 200 * time.Millisecond
+	maxLookPause = 2 * time.Second
+	lookShare    = 10 // pauses are as long as that many looks
+)
+
 // stop takes a container out of every rotation, waits until every living host
 // has taken it out and none holds a connection to it, or its drain time is over,
 // and stops it. A client that has gone away meanwhile (ctx) puts it back.
@@ -34,17 +42,18 @@ func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error
 			deadline = d
 		}
 	}
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
+	pause := minLookPause
 	for idle := 0; len(tasks) > 0; {
 		select {
 		case <-ctx.Done():
 			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			return nil, errors.Join(fmt.Errorf("stop %s: given up, it is in rotation again: %w", container, ctx.Err()), a.watcher.Undrain(bounded, container))
-		case <-tick.C:
+		case <-time.After(pause):
 		}
+		asked := time.Now()
 		held, unasked := a.heldEverywhere(ctx, tasks)
+		pause = min(max(minLookPause, lookShare*time.Since(asked)), maxLookPause)
 		s.Held, s.Unasked = held.Connections, unasked
 		if idle++; held != (lb.Held{}) || len(unasked) > 0 {
 			idle = 0

@@ -47,7 +47,7 @@ func TestWrongSettings(t *testing.T) {
 		{"shoal agent --upstream resolver", "", "--upstream"},
 		{"shoal agent --tcp-timeout 100ms", "", "--tcp-timeout"},
 		{"shoal agent --socket-balancing on", "", "use auto"},
-		{"env SHOAL_SOCKET_CGROUP=/proc shoal agent", "", "/proc is no control group"},
+		{"env SHOAL_SOCKET_CGROUP=/proc shoal agent --socket-balancing auto", "", "/proc is no control group"},
 		{"shoal agent --log-level loud", "", "--log-level"},
 		{"shoal agent --nosuch", "", "--nosuch"},
 		{"shoal agent here", "", "here"},

@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -34,6 +35,9 @@ func readClosing(r io.Reader) (map[netip.AddrPort]int, error) {
 	all := map[netip.AddrPort]int{}
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
+		if l := lines.Bytes(); !bytes.Contains(l, []byte("FIN_WAIT")) && !bytes.Contains(l, []byte("CLOSE_WAIT")) {
+			continue // nearly all, and there may be a million
+		}
 		f := strings.Fields(lines.Text())
 		if len(f) < 8 || f[0] != "TCP" || f[7] != "FIN_WAIT" && f[7] != "CLOSE_WAIT" {
 			continue

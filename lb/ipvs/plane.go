@@ -181,16 +181,41 @@ func (p *Plane) Redirects(f *lb.Frontend) bool {
 }
 
 // Held reads what the virtual services, here and in the sandbox, still have to
-// do with a task.
+// do with a task. Connections that one end has closed are looked for where it has no
+// others: the kernel goes through all of its own for them, which holds up nobody here.
 func (p *Plane) Held(task netip.Addr) (lb.Held, error) {
+	held, look, err := p.held(task)
+	if err != nil || held.Connections > 0 {
+		return held, err
+	}
+	for _, handle := range look {
+		closing, err := handle.Closing()
+		if err != nil {
+			return lb.Held{}, err
+		}
+		for addr, n := range closing {
+			if addr.Addr() == task {
+				held.Connections += n
+			}
+		}
+	}
+	return held, nil
+}
+
+// held reads what is counted, and tells where there are inactive connections besides.
+func (p *Plane) held(task netip.Addr) (held lb.Held, look []*ipvs.Handle, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	host, err := p.host.table.held(task)
-	if err != nil {
-		return lb.Held{}, err
+	for _, s := range []*space{p.host, p.box} {
+		h, inactive, err := s.table.held(task)
+		if err != nil {
+			return lb.Held{}, nil, err
+		}
+		if held = held.Add(h); inactive {
+			look = append(look, s.table.ipvs)
+		}
 	}
-	box, err := p.box.table.held(task)
-	return host.Add(box), err
+	return held, look, nil
 }
 
 // Stats reads the counters of virtual services. The kernel brings them up to date

@@ -101,37 +101,26 @@ func (t *table) recount(mark uint32) error {
 	return err
 }
 
-// held reads what the known services hold to a task, on any of its ports.
-func (t *table) held(task netip.Addr) (lb.Held, error) {
-	var h lb.Held
-	var closing map[netip.AddrPort]int // nil: not looked at yet
+// held reads what the known services hold to a task, on any of its ports, and tells whether
+// it has inactive connections besides. Some of those may be closed by one end alone.
+func (t *table) held(task netip.Addr) (h lb.Held, inactive bool, err error) {
 	for mark, v := range t.known {
 		if !hasDest(v, task) {
 			continue
 		}
 		dests, err := t.ipvs.Destinations(mark)
 		if err != nil {
-			return lb.Held{}, err
+			return lb.Held{}, false, err
 		}
 		for addr, d := range dests {
 			if addr.Addr() == task {
 				h.Connections += d.Active
 				h.Open = h.Open || d.Weight > 0
-				if closing != nil || d.Inactive == 0 {
-					continue
-				}
-				if closing, err = t.ipvs.Closing(); err != nil {
-					return lb.Held{}, err
-				}
+				inactive = inactive || d.Inactive > 0
 			}
 		}
 	}
-	for addr, n := range closing {
-		if addr.Addr() == task {
-			h.Connections += n
-		}
-	}
-	return h, nil
+	return h, inactive, nil
 }
 
 func hasDest(v *ipvs.Virtual, task netip.Addr) bool {
