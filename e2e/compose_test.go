@@ -151,9 +151,10 @@ services:
       PATH: %[1]s:/usr/sbin:/usr/bin:/sbin:/bin:/shoal
       SHOAL_DATA_PLANE: %[4]s
       SHOAL_STATE_DIR: %[2]s
+      SHOAL_RUN_DIR: %[6]s
       SHOAL_SOCKET_CGROUP: %[5]s
-    volumes: ["%[1]s:%[1]s:ro", "%[2]s:%[2]s"]
-`, filepath.Dir(iptables), state, dnsServer, lab.Plane(), h.Cgroup())), 0o644); err != nil {
+    volumes: ["%[1]s:%[1]s:ro", "%[2]s:%[2]s", "%[6]s:%[6]s"]
+`, filepath.Dir(iptables), state, dnsServer, lab.Plane(), h.Cgroup(), filepath.Dir(h.AgentSocket()))), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	file, err := filepath.Abs("../compose/agent/compose.yaml")
@@ -163,7 +164,7 @@ services:
 	startResolver(t, shared.With(t).Outside(), map[string]string{"www.example.net.": "203.0.113.5"})
 	project{h, "shoal", []string{file, override}}.start()
 	asked := func() error {
-		out, err := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status", "--run-dir", "/run/shoal")
+		out, err := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status")
 		if code(err) == 1 && strings.Contains(out, "connected") { // it answers, and has something to say
 			return nil
 		}
