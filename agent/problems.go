@@ -221,7 +221,7 @@ func certificateProblems(now, due, ends, caEnds time.Time) (ps []model.Problem) 
 	}
 	if now.After(caEnds.Add(-caLate)) {
 		add("of the cluster's CA", caEnds.Add(-caLate), fmt.Sprintf("it ends on %s, and all hosts' certificates with it; it is not renewed by itself: "+
-			"make a new cluster, or a new CA beside the old one with shoal server recover (docs/operations.md)", caEnds.Format(time.DateOnly)))
+			"have the hosts join a new cluster before", caEnds.Format(time.DateOnly)))
 	}
 	return ps
 }

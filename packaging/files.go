@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -38,11 +39,18 @@ func ownFiles() ([]file, error) {
 		}
 		files[i].content = b
 	}
-	changes, err := os.ReadFile("../CHANGELOG.md")
+	pages, err := filepath.Glob("../docs/*.md")
 	if err != nil {
 		return nil, err
 	}
-	return append(files, file{path: "/usr/share/doc/shoal/CHANGELOG.md", mode: 0o644, content: changes}), nil
+	for _, page := range append(pages, "../README.md", "../CHANGELOG.md") {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{path: filepath.Join("/usr/share/doc/shoal", strings.TrimPrefix(page, "../")), mode: 0o644, content: b})
+	}
+	return files, nil
 }
 
 // print has a shoal print its manual pages and its completion.

@@ -82,7 +82,7 @@ func TestTheDebHasWhatDpkgNeeds(t *testing.T) {
 	has(t, "dpkg-deb -I", output(t, "dpkg-deb", "-I", deb), "Package: shoal\n", "Version: 0.1.0~dev.7+gabc\n", "Architecture: amd64\n", "Depends: iptables, kmod\n", "conffiles", "postinst", "prerm", "postrm")
 	list := output(t, "dpkg-deb", "-c", deb)
 	has(t, "dpkg-deb -c", list, "-rwxr-xr-x root/root", "./usr/bin/shoal\n", "./usr/lib/systemd/system/shoal.service\n", "-rw------- root/root",
-		"./etc/shoal/agent.yaml\n", "./usr/lib/systemd/networkd.conf.d/10-shoal.conf\n", "./usr/share/man/man1/shoal.1.gz\n", "vendor-completions/_shoal\n", "CHANGELOG.md\n")
+		"./etc/shoal/agent.yaml\n", "./usr/lib/systemd/networkd.conf.d/10-shoal.conf\n", "./usr/share/man/man1/shoal.1.gz\n", "vendor-completions/_shoal\n", "CHANGELOG.md\n", "./usr/share/doc/shoal/docs/operations.md\n")
 	if strings.Contains(list, "site-functions") {
 		t.Error("it has a file of the rpm")
 	}

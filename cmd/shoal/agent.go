@@ -39,7 +39,7 @@ func (c *settings) declare(flags *pflag.FlagSet) {
 	f.StringVar(&c.file, "config", defaultConfigFile, "YAML file of settings")
 	f.StringVar(&c.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.format, "log-format", "text", "text or json")
-	f.StringVar(&c.Node, "node", c.Node, "this host's name in the cluster (default: its host name)")
+	f.StringVar(&c.Node, "node", c.Node, "this host's name in the cluster (default: the first label of its host name, in lower case)")
 	textVar(f, &c.Advertise, "advertise", "this host's address (default: the source of its default route, and followed when it changes)")
 	f.StringVar(&c.StateDir, "state-dir", c.StateDir, "folder of what must outlive a restart")
 	f.StringVar(&c.Docker, "docker-host", c.Docker, "the Docker engine's socket")
