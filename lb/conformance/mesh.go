@@ -19,6 +19,7 @@ import (
 var meshTests = []test{
 	{"ContainersOfDifferentHostsSeeEachOther", between, true},
 	{"OnlyHostsOfTheClusterSendIntoTheTunnel", strangersTunnel, true},
+	{"AContainerSpeaksForNoHostAndNoOtherContainer", inOthersName, true},
 	{"TheMarkOfAPacketDoesNotLeadItsTunnelIntoItself", markedTunnel, true},
 	{"ConnectionsBetweenContainersAreLeftAlone", leftAlone, true},
 	{"HostsThatForwardNothingElseServeAll", forwardNothing, true},
@@ -78,6 +79,43 @@ func strangersTunnel(t *testing.T, w *world) {
 	case <-time.After(waitLimit):
 		t.Error("not heard as a host either: the test shows nothing")
 	}
+}
+
+// inOthersName has a container of no mesh send into another host's tunnel, which its
+// host would masquerade, and in the names of hosts and containers.
+func inOthersName(t *testing.T, w *world) {
+	x, c := w.names["x2"], w.hosts[2]
+	paths := []string{"net/ipv4/conf/all/rp_filter", "net/ipv4/conf/other/rp_filter"}
+	w.a.set(t, "0", paths...)
+	t.Cleanup(func() { w.a.set(t, "1", paths...) })
+	assume := func(source netip.Addr) func() {
+		own := netip.PrefixFrom(source, 32)
+		x.must(t, func() error { return address("lo", own) })
+		return func() { x.must(t, func() error { return noAddress("lo", own) }) }
+	}
+	heard := w.hearAll("b1", "c1")
+	for _, source := range []string{"a4", "b2", "c1"} {
+		drop := assume(w.names[source].addr)
+		for _, to := range []string{"b1", "c1"} {
+			if w.hostOf(source) != w.hostOf(to) {
+				w.shout(x, w.names[source].addr, w.names[to].addr, "in the name of "+source+", by "+to)
+			}
+		}
+		drop()
+	}
+	defer assume(w.names["a4"].addr)()
+	for name, outer := range map[string]netip.Addr{"its own": x.addr, "host b's": w.hosts[1].node.Addr} {
+		if outer != x.addr {
+			defer assume(outer)()
+		}
+		x.sh(t, fmt.Sprintf(`ip link add fake address %[1]s type vxlan id %[2]d dstport %[3]d local %[4]s nolearning; ip link set fake up
+			ip neigh add %[5]s lladdr %[6]s dev fake; bridge fdb add %[6]s dev fake dst %[5]s
+			ip route add %[7]s via %[5]s dev fake onlink`,
+			tunnelMAC(w.a.node), tunnelNumber, tunnelPort, outer, c.node.Addr, tunnelMAC(c.node), c.node.Subnet))
+		w.shout(x, w.names["a4"].addr, w.names["c1"].addr, "through the tunnel, from "+name+" address")
+		x.sh(t, "ip link del fake")
+	}
+	w.onlyTruth(heard, "a4", "b1", "c1")
 }
 
 // The outer packet of a tunnel inherits the mark of the inner one. Where others

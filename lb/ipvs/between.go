@@ -127,13 +127,22 @@ func betweenChains(b *lb.Between) []rules.Chain {
 	to, from := "-d "+own.String(), "-s "+own.String()
 	notFrom := "! " + from
 	// Tunnel packets: from hosts of the cluster, and from nobody else.
-	var in []string
+	var in, through, out []string
+	fromHosts, toHosts := fmt.Sprintf("-m set --match-set %s src", setFabricHosts.Name), fmt.Sprintf("-m set --match-set %s dst", setFabricHosts.Name)
 	for _, t := range b.Tunnels {
 		outer := outerOf(t)
-		in = append(in, fmt.Sprintf("%s -m set --match-set %s src -j ACCEPT", outer, setFabricHosts.Name), outer+" -j DROP")
+		in = append(in, fmt.Sprintf("%s %s -j ACCEPT", outer, fromHosts), outer+" -j DROP")
+		through = append(through, fmt.Sprintf("%s %s %s -m rpfilter --invert -j DROP", outer, fromHosts, toHosts))
+		out = append(out, fmt.Sprintf("%s %s -m set ! --match-set %s src -j DROP", outer, toHosts, setFabricHosts.Name))
 	}
 	linked := fmt.Sprintf("-m set --match-set %s src,src", setFabricLinks.Name)
 	toNets := fmt.Sprintf("-m set --match-set %s dst", setFabricNets.Name)
+	if b.Own.IsValid() {
+		begun := fmt.Sprintf("-m set ! --match-set %s src,src -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP", setFabricLinks.Name)
+		out = append(out,
+			fmt.Sprintf("%s ! -i %s %s %s", from, hostDev, toNets, begun),
+			fmt.Sprintf("! -i %s %s -m set --match-set %s src %s", hostDev, toNets, setFabricNets.Name, begun))
+	}
 	return []rules.Chain{
 		{
 			// Engines from 28 on drop here what comes to a container's address from
@@ -172,6 +181,18 @@ func betweenChains(b *lb.Between) []rules.Chain {
 			},
 		},
 		{Table: "filter", Name: "SHOAL-FABRIC-IN", From: []rules.Jump{{From: "INPUT"}}, Rules: in},
+		{
+			// Nobody sends into a tunnel in a host's name but that host: what is forwarded
+			// came in by the device that leads to it.
+			Table: "raw", Name: "SHOAL-FABRIC-THROUGH", From: []rules.Jump{{From: "PREROUTING"}}, Rules: through,
+		},
+		{
+			// What this host would forward to another one, which cannot tell it from this
+			// host's own, or its containers': the engine masquerades what a container
+			// sends into a tunnel, and a container may send from whichever address it
+			// likes, where reverse paths are not looked at.
+			Table: "filter", Name: "SHOAL-FABRIC-OUT", From: []rules.Jump{{From: "FORWARD"}}, Rules: out,
+		},
 		restingChain(),
 		closedChain(b.Own),
 	}

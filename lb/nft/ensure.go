@@ -54,7 +54,7 @@ func (p *Plane) ensure(ctx context.Context, now time.Time) {
 func (p *Plane) ensureDevices(now time.Time) {
 	dir := p.opts.StateDir
 	p.failing.Put(lb.Object{Part: "bridges"}, host.Bridges(dir, p.around.base, p.endpoints), now)
-	if !p.publishes() {
+	if !p.publishes() || !p.have.known { // without rules, others would reach what listens on 127.0.0.1
 		return
 	}
 	var errs []error

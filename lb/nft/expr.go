@@ -112,6 +112,9 @@ func addressType(source bool, reg uint32) does {
 	return does{&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}}
 }
 
+// astray matches a packet whose sender is not reached by the device that it came in by.
+var astray = does{&expr.Fib{Register: r0, ResultOIF: true, FlagSADDR: true, FlagIIF: true}, &expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: u32(0)}}
+
 // value loads a constant, which must be as long as what it stands for: nft(8)
 // ends with a failed assertion else. The rest of the register is zero.
 func value(reg uint32, b []byte) does { return does{&expr.Immediate{Register: reg, Data: b}} }

@@ -249,11 +249,16 @@ func (w *surroundings) raw() []rule {
 	rs := []rule{
 		on("nobody else reaches 127.0.0.1", within(dest, loopback), elsewhere, drop),
 		on("and nobody else is", within(source, loopback), elsewhere, drop),
+	}
+	for _, t := range w.between.Tunnels {
+		rs = append(rs, on("nobody sends into a tunnel in a host's name but that host", outerOf(t), in(source, hosts), in(dest, hosts), astray, drop))
+	}
+	rs = append(rs,
 		on("what comes by another host's published port is told apart by that host", in(frontendOf, targets), notIn(source, inside), jump("zone")),
 		on("and so are errors about it", equal(protocol, []byte{unix.IPPROTO_ICMP}), in(dest, local), notIn(source, inside), jump("zone")),
 		on("this host's containers to its tasks", in(dest, local), in(byDevice, bridges), goTo("pass")),
 		on("this host's tasks to anybody", in(source, local), in(byDevice, bridges), goTo("pass")),
-	}
+	)
 	rs = append(rs, w.fromHosts()...)
 	return append(rs,
 		on("to an address that rests, to be refused", in(dest, resting), notIn(byDevice, bridges), goTo("pass")),
@@ -355,13 +360,9 @@ func (w *surroundings) input() []rule {
 	}
 	rs = append(rs, w.toAgent()...)
 	for _, t := range w.between.Tunnels {
-		outer := equal(protocol, []byte{t.Protocol})
-		if t.Port != 0 {
-			outer = append(outer, equal(toPort, be16(t.Port))...)
-		}
 		rs = append(rs,
-			on("tunnels of hosts of the cluster", outer, in(source, hosts), goTo("pass")),
-			on("and of nobody else", outer, drop))
+			on("tunnels of hosts of the cluster", outerOf(t), in(source, hosts), goTo("pass")),
+			on("and of nobody else", outerOf(t), drop))
 	}
 	// Other hosts' containers, and the hosts, reach this host's DNS server by the
 	// address of the mesh's bridge.
@@ -404,7 +405,8 @@ func (w *surroundings) output() (rs []rule) {
 // addresses (tasks.NAME, dnsrr). Connections that a task makes elsewhere, and
 // those that others make to a task, stay under Docker's and the user's rules.
 func (w *surroundings) forward() []rule {
-	rs := append(fromContainers(&w.base.Guard), []rule{
+	rs := append(fromContainers(&w.base.Guard), w.inOthersName()...)
+	rs = append(rs, []rule{
 		toResting,
 		on("a packet that belongs to no connection would reach the client from a stranger", has(ctState, expr.CtStateBitINVALID), in(source, tasks), drop),
 		w.toService(), ofMesh,
@@ -421,6 +423,32 @@ func (w *surroundings) forward() []rule {
 	}
 	rs = append(rs, toTargets...)
 	return append(append(rs, w.closed()...), rest)
+}
+
+// inOthersName are packets that this host would forward to another one, which cannot
+// tell them from its own or its containers'. What goes into a tunnel is masqueraded
+// by the engine, so that it would come from a host of the cluster; and a container may
+// send from whichever address it likes, where reverse paths are not looked at.
+func (w *surroundings) inOthersName() (rs []rule) {
+	for _, t := range w.between.Tunnels {
+		rs = append(rs, on("only hosts send into another host's tunnel", outerOf(t), in(dest, hosts), notIn(source, hosts), drop))
+	}
+	begun := lacks(ctState, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
+	if own := w.between.Own; own.IsValid() {
+		rs = append(rs,
+			on("only this host's containers speak for themselves", in(dest, remote), within(source, own), notIn(byDevice, links), begun, drop),
+			on("and only other hosts' for those", in(dest, remote), in(source, remote), notIn(byDevice, links), begun, drop))
+	}
+	return rs
+}
+
+// outerOf matches the outer packets of a tunnel.
+func outerOf(t lb.Tunnel) does {
+	outer := equal(protocol, []byte{t.Protocol})
+	if t.Port != 0 {
+		outer = append(outer, equal(toPort, be16(t.Port))...)
+	}
+	return outer
 }
 
 // closed is for what is sent to the mesh's containers and is none of the above:
