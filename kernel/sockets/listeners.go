@@ -1,13 +1,13 @@
 package sockets
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
@@ -100,26 +100,26 @@ func parseListener(m []byte, proto model.Protocol) (l Listener, ok bool) {
 }
 
 // Processes names those that have the sockets, "nginx (pid 123)", in one walk
-// through the open files of all. In a container without the host's process
-// namespace none can be found.
+// through the open files of all processes, which ends when all sockets are found. Of
+// several processes that have the same socket, it names the first one. In a container
+// without the host's process namespace none can be found.
 func Processes(inodes map[uint32]bool) map[uint32]string {
 	names := map[uint32]string{}
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, fd := range fds {
-		to, _ := os.Readlink(fd)
-		number, isSocket := strings.CutPrefix(to, "socket:[")
-		n, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
-		inode := uint32(n)
-		if !isSocket || err != nil || !inodes[inode] || names[inode] != "" {
-			continue
-		}
-		pid := strings.Split(fd, "/")[2]
-		if name, err := os.ReadFile("/proc/" + pid + "/comm"); err == nil {
-			names[inode] = fmt.Sprintf("%s (pid %s)", printable.Line(strings.TrimSpace(string(name))), pid)
-		}
-		if len(names) == len(inodes) {
+	left := maps.Clone(inodes)
+	pids, _ := processes()
+	for _, pid := range pids {
+		if len(left) == 0 {
 			break
 		}
+		openSockets(context.Background(), pid, left, func(_ int, inode uint32) (more bool) {
+			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			if err != nil {
+				return false // the process has ended
+			}
+			names[inode] = fmt.Sprintf("%s (pid %d)", printable.Line(strings.TrimSpace(string(name))), pid)
+			delete(left, inode)
+			return len(left) > 0
+		})
 	}
 	return names
 }

@@ -3,8 +3,12 @@ package sockets
 import (
 	"net"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"shoal/model"
 )
@@ -85,5 +89,99 @@ func TestAListenerOfIPv6AloneIsToldApart(t *testing.T) {
 		if !found {
 			t.Errorf("%s is not among %v", l.Addr(), ls)
 		}
+	}
+}
+
+// manyFilesEnv has this binary open many files, and look through them.
+const manyFilesEnv = "SHOAL_TEST_MANY_FILES"
+
+// TestAWalkTakesNoMoreMemoryWithMoreFiles in a process of its own, whose heap nothing
+// else has made larger before.
+func TestAWalkTakesNoMoreMemoryWithMoreFiles(t *testing.T) {
+	if os.Getenv(manyFilesEnv) != "" {
+		walkManyFiles(t)
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), manyFilesEnv+"=1")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	switch {
+	case err != nil:
+		t.Error(err)
+	case strings.Contains(string(out), "--- SKIP"):
+		t.Skip("see above")
+	}
+}
+
+func walkManyFiles(t *testing.T) {
+	const files, each, most = 200_000, 10_000, 8 << 20
+	limit := unix.Rlimit{}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < each+1000 {
+		t.Skipf("a process cannot have %d files open here: %+v, %v", each, limit, err)
+	}
+	one, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range each {
+		if _, err := unix.Dup(int(one.Fd())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range files/each - 1 { // processes that inherit them
+		heir := exec.Command("sleep", "1000")
+		if err := heir.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = heir.Process.Kill(), heir.Wait() }()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	Processes(map[uint32]bool{0: true}) // no socket has it: the walk is a whole one
+	runtime.ReadMemStats(&after)
+	grown := int64(after.HeapSys) - int64(before.HeapSys)
+	t.Logf("the heap has grown by %d bytes", grown)
+	if grown > most {
+		t.Errorf("that is more than %d, for %d files", most, files)
+	}
+}
+
+func TestAWalkEndsWithWhatIsWanted(t *testing.T) {
+	wanted := map[uint32]bool{}
+	for range 3 {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		raw, err := l.(*net.TCPListener).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stat unix.Stat_t
+		if failed := raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &stat) }); failed != nil || err != nil {
+			t.Fatal(failed, err)
+		}
+		wanted[uint32(stat.Ino)] = true
+	}
+	for _, enough := range []int{1, 2} {
+		visited := map[uint32]bool{}
+		openSockets(t.Context(), os.Getpid(), wanted, func(_ int, inode uint32) (more bool) {
+			visited[inode] = true
+			return len(visited) < enough
+		})
+		if len(visited) != enough {
+			t.Errorf("%d sockets were visited, want %d", len(visited), enough)
+		}
+	}
+	names := Processes(wanted)
+	for inode := range wanted {
+		if !strings.HasPrefix(names[inode], myself(t)) {
+			t.Errorf("the process is %q", names[inode])
+		}
+	}
+	if len(wanted) != 3 {
+		t.Errorf("what is wanted was changed: %v", wanted)
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -157,8 +155,6 @@ func list(ctx context.Context, peers map[uint64]Peer, each func(context.Context,
 }
 
 // walk looks through the open files of all processes for sockets with the inodes.
-// Reading the names of files waits for nobody: neither for their file systems nor for
-// the process.
 func (r *reconnecting) walk(ctx context.Context) error {
 	pids, err := processes()
 	if err != nil {
@@ -175,56 +171,22 @@ func (r *reconnecting) walk(ctx context.Context) error {
 	return nil
 }
 
-// process looks through the open files of one process. One that has ended, or may not
-// be looked at, has none.
+// process looks through the open files of one process.
 func (r *reconnecting) process(ctx context.Context, pid int) {
-	folder, err := os.Open("/proc/" + strconv.Itoa(pid) + "/fd")
-	if err != nil {
-		return
-	}
-	defer folder.Close()
-	link := make([]byte, 64)
-	for len(r.left) > 0 && ctx.Err() == nil {
-		names, err := folder.Readdirnames(1024)
-		for _, name := range names {
-			n, failed := unix.Readlinkat(int(folder.Fd()), name, link)
-			if failed != nil {
-				continue
-			}
-			inode, ok := inodeOf(string(link[:n]))
-			file, failed := strconv.Atoi(name)
-			if !ok || !r.inodes[inode] || failed != nil {
-				continue
-			}
-			ours, err := r.file(ctx, pid, file)
-			if errors.Is(err, ErrBusy) {
-				r.failed = err
-				return
-			}
-			if err != nil && !errors.Is(r.failed, ErrBusy) {
-				r.failed = err
-			}
-			if ours {
-				delete(r.inodes, inode) // it may be open more than once
-			}
+	openSockets(ctx, pid, r.inodes, func(file int, inode uint32) (more bool) {
+		ours, err := r.file(ctx, pid, file)
+		if errors.Is(err, ErrBusy) {
+			r.failed = err
+			return false
 		}
-		if err != nil || len(names) == 0 {
-			return
+		if err != nil && !errors.Is(r.failed, ErrBusy) {
+			r.failed = err
 		}
-	}
-}
-
-// inodeOf is that of a socket, by the text of a link in /proc/PID/fd.
-func inodeOf(link string) (inode uint32, ok bool) {
-	number, is := strings.CutPrefix(link, "socket:[")
-	if !is {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
-	if err != nil {
-		return 0, false
-	}
-	return uint32(n), true
+		if ours {
+			delete(r.inodes, inode) // it may be open more than once
+		}
+		return len(r.left) > 0
+	})
 }
 
 // outcome is what became of a file.
