@@ -46,7 +46,7 @@ type Ingress struct {
 
 	published map[port]bool
 	seen      seen            // on those
-	looked    map[uint32]bool // inodes of listeners whose processes were looked at; of [Ingress.Occupied] alone
+	looked    map[uint32]bool // inodes of root's listeners whose processes were looked at; of [Ingress.Occupied] alone
 }
 
 // object is what can fail by itself: the way back to a host, or a part of the

@@ -48,7 +48,7 @@ type Policy struct {
 	mu   sync.Mutex
 	read time.Time       // when the files were read
 	ssh  map[uint16]bool // ports that they name
-	seen map[uint16]bool // ports that sshd was seen to listen on
+	seen map[uint16]bool // ports that root's sshd was seen to listen on
 }
 
 // sshEvery is how long it may take until a change of sshd's files is noticed.
@@ -92,7 +92,7 @@ func (p *Policy) isSSH(port uint16) bool {
 	return port == sshPort || p.ssh[port] || p.seen[port]
 }
 
-// saw notes that sshd listens on a port. It stays sshd's for as long as the agent
+// saw notes that root's sshd listens on a port. It stays sshd's for as long as the agent
 // runs.
 func (p *Policy) saw(port uint16) {
 	p.mu.Lock()

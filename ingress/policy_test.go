@@ -1,15 +1,19 @@
 package ingress
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -191,6 +195,89 @@ func TestWhoListensLaterIsNoticed(t *testing.T) {
 	if err := admit(); err != nil {
 		t.Errorf("it is free again: %v", err)
 	}
+}
+
+// sshdEnv has this binary be a process that listens, as root if it is, and as another user.
+const sshdEnv = "SHOAL_TEST_SSHD"
+
+// TestOnlyRootsSSHDHasItsPortRefused though every user may call a process sshd.
+func TestOnlyRootsSSHDHasItsPortRefused(t *testing.T) {
+	if os.Getenv(sshdEnv) != "" {
+		listenAsSSHD(t)
+		return
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sshd := filepath.Join(t.TempDir(), "sshd")
+	if err := os.Symlink(binary, sshd); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(sshd, "-test.run=^"+t.Name()+"$")
+	cmd.Env, cmd.Stderr = append(os.Environ(), sshdEnv+"=1"), os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = in.Close(), cmd.Wait() }()
+
+	policy := NewPolicy(nil, nil, t.TempDir())
+	g, err := New(Options{Policy: policy, StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := map[string]uint16{} // by who listens
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "ready"; {
+		var who string
+		var number uint16
+		if _, err := fmt.Sscan(lines.Text(), &who, &number); err != nil {
+			t.Fatalf("%q: %v", lines.Text(), err)
+		}
+		ports[who] = number
+	}
+	if _, ok := ports["user"]; !ok {
+		t.Fatal("it does not listen")
+	}
+	g.look()
+	refused := map[string]bool{}
+	for who, number := range ports {
+		refused[who] = policy.Refuse(lb.Key{Protocol: model.TCP, Port: number}) != nil
+	}
+	if refused["user"] {
+		t.Error("the port of a user who is not root is refused")
+	}
+	if _, ok := ports["root"]; ok && !refused["root"] {
+		t.Error("the port of root's sshd is not refused")
+	}
+	t.Logf("ports %v, refused %v", ports, refused)
+}
+
+func listenAsSSHD(t *testing.T) {
+	listen := func(who string) {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		fmt.Println(who, l.Addr().(*net.TCPAddr).Port)
+	}
+	if os.Getuid() == 0 {
+		listen("root")
+		if err := syscall.Setuid(65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listen("user")
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
 }
 
 // BenchmarkLook is what is done once a second.

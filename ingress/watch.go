@@ -96,11 +96,15 @@ func (s *seen) update(ls []sockets.Listener) (changed bool) {
 	return changed
 }
 
-// sawSSH looks which of the listeners that it has not looked at is an sshd.
+// sawSSH looks which of the listeners that it has not looked at is an sshd. Only a socket
+// that root made can be one: every user may call a process sshd, or have sshd listen for
+// him (ssh -R), and a port that an sshd was seen on is refused for as long as the agent
+// runs.
 func (g *Ingress) sawSSH(ls []sockets.Listener) {
+	isRoots := func(l sockets.Listener) bool { return l.Protocol == model.TCP && l.UID == 0 }
 	inodes := map[uint32]bool{}
 	for _, l := range ls {
-		if l.Protocol == model.TCP {
+		if isRoots(l) {
 			inodes[l.Inode] = true
 		}
 	}
@@ -112,7 +116,7 @@ func (g *Ingress) sawSSH(ls []sockets.Listener) {
 	}
 	names := sockets.Processes(fresh)
 	for _, l := range ls {
-		if l.Protocol == model.TCP && strings.HasPrefix(names[l.Inode], "sshd ") {
+		if isRoots(l) && strings.HasPrefix(names[l.Inode], "sshd ") {
 			g.opts.Policy.saw(l.Addr.Port())
 		}
 	}

@@ -19,6 +19,7 @@ const (
 	idCookie  = 40 // where in it the cookie is: two words, the low one first
 
 	messageState = 1  // where an answer has the state
+	messageUID   = 64 // where an answer has the user ID of the socket
 	messageInode = 68 // where an answer has the inode
 
 	diagV6Only = 11 // INET_DIAG_SKV6ONLY, an attribute of listening sockets of IPv6

@@ -19,10 +19,16 @@ import (
 )
 
 // Listener is a socket that waits for clients.
+//
+// Its UID is the number that the user has in the user namespace of the calling process
+// (from_kuid_munged in inet_diag_msg_attrs_fill, net/ipv4/inet_diag.c). Whoever is root in
+// a user namespace of his own is not 0 here, unless he is root here too. A user without a
+// number here has that of fs.overflowuid, 65534.
 type Listener struct {
 	Protocol model.Protocol
 	Addr     netip.AddrPort // "::" takes IPv4 clients too, as a rule
 	Inode    uint32         // of the socket, by which [Processes] knows it
+	UID      uint32         // of the user who made the socket
 	V6Only   bool           // it takes no IPv4 clients, though its address is "::"
 }
 
@@ -96,6 +102,7 @@ func parseListener(m []byte, proto model.Protocol) (l Listener, ok bool) {
 		Protocol: proto,
 		Addr:     netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m[4:])),
 		Inode:    binary.NativeEndian.Uint32(m[messageInode:]),
+		UID:      binary.NativeEndian.Uint32(m[messageUID:]),
 	}, true
 }
 

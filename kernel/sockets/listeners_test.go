@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,6 +90,33 @@ func TestAListenerOfIPv6AloneIsToldApart(t *testing.T) {
 		if !found {
 			t.Errorf("%s is not among %v", l.Addr(), ls)
 		}
+	}
+}
+
+func TestListenersSayWhoMadeThem(t *testing.T) {
+	want := uint32(os.Geteuid())
+	if want == 0 {
+		// The user of the files that this thread makes, sockets among them.
+		want = 65534
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if _, err := unix.SetfsuidRetUid(int(want)); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.SetfsuidRetUid(0)
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ls, err := Listeners(map[model.Protocol]bool{model.TCP: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(ls, func(have Listener) bool { return have.Addr == l.Addr().(*net.TCPAddr).AddrPort() })
+	if i < 0 || ls[i].UID != want {
+		t.Errorf("no listener of user %d on %s: %+v", want, l.Addr(), ls)
 	}
 }
 
