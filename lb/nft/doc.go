@@ -105,6 +105,12 @@
 // and is none of these, is dropped here: an engine may have been made to let it
 // pass.
 //
+// Nothing of this host's containers goes on to another host in a false name: not into
+// that host's tunnel, which the engine's masquerading would give this host's address,
+// nor from a host's address that is not reached by where the packet came in, nor
+// from the address of a container of the mesh that came in elsewhere. The other host
+// could not tell.
+//
 // Chains of nftables that others have made are not passed by. One that drops, at
 // whatever priority, drops these packets as well. Where those are the engine's,
 // engine.go tells what is done about it.
