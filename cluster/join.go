@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"shoal/internal/connlimit"
 	"shoal/model"
 )
 
@@ -59,7 +60,7 @@ func decodeJoin(body []byte) (q joinRequest, s secret, pub *ecdsa.PublicKey, err
 // join admits a host. A refused one learns whether its request, or its name,
 // was at fault; of its token it learns only that it was refused.
 func (s *Server) join(w http.ResponseWriter, r *http.Request) {
-	from := remote(r.RemoteAddr)
+	from := connlimit.Remote(r.RemoteAddr)
 	if ok, first := s.guesses.allow(from); !ok {
 		if first {
 			s.log.Warn("too many join requests: refusing more for now", "from", from)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"golang.org/x/time/rate"
+
+	"shoal/internal/connlimit"
 )
 
 // gossipPort is what gossip speaks by, on the gossip port of this host's address.
@@ -25,8 +27,8 @@ type gossipPort struct {
 	udp            *net.UDPConn
 	tcp            *net.TCPListener
 	server, client *tls.Config
-	greeted        *places
-	members        *places
+	greeted        *connlimit.Places
+	members        *connlimit.Places
 	failures       func(what string, err error) // tells of those that are not the end
 
 	packets chan *memberlist.Packet
@@ -60,7 +62,7 @@ func newGossipPort(o LivenessOptions) (*gossipPort, error) {
 	seldom := rate.Sometimes{First: 1, Interval: 10 * time.Second}
 	g := &gossipPort{
 		self: o.Addr, udp: udp, tcp: tcp, server: o.Identity.gossipTLS(), client: o.Identity.gossipTLS(),
-		greeted: newPlaces(maxGreeted, maxGreetedEach), members: newPlaces(maxMembersAll, maxMembersEach),
+		greeted: connlimit.NewPlaces(maxGreeted, maxGreetedEach), members: connlimit.NewPlaces(maxMembersAll, maxMembersEach),
 		failures: func(what string, err error) {
 			seldom.Do(func() { o.Log.Warn("gossip: "+what, "error", err) })
 		},
@@ -116,28 +118,34 @@ func (g *gossipPort) accept() {
 			g.failures("accept a connection", err)
 			continue
 		}
-		from := remote(c.RemoteAddr().String())
-		if !g.greeted.acquire(from) {
+		from := connlimit.Remote(c.RemoteAddr().String())
+		release, ok := g.greeted.Acquire(from)
+		if !ok {
 			c.Close()
 			continue
 		}
-		g.work.Go(func() { g.greet(c, from) })
+		g.work.Go(func() { g.greet(c, from, release) })
 	}
 }
 
 // greet hands a connection to memberlist once it has shown that it is from a host of
-// the cluster.
-func (g *gossipPort) greet(c net.Conn, from netip.Addr) {
+// the cluster. It calls greeted once the handshake is over.
+func (g *gossipPort) greet(c net.Conn, from netip.Addr, greeted func()) {
 	s := tls.Server(c, g.server)
 	_ = c.SetDeadline(time.Now().Add(greetTimeout)) // else it ends with the handshake
 	err := s.Handshake()
-	g.greeted.release(from)
-	if err != nil || !g.members.acquire(from) {
+	greeted()
+	if err != nil {
+		c.Close()
+		return
+	}
+	release, ok := g.members.Acquire(from)
+	if !ok {
 		c.Close()
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	m := &stream{Conn: s, left: maxGossipMessage, close: sync.OnceFunc(func() { g.members.release(from) })}
+	m := &stream{Conn: s, left: maxGossipMessage, close: release}
 	select {
 	case g.conns <- m:
 	case <-g.ended:

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"shoal/internal/connlimit"
 )
 
 // A cluster that lost its CA's key with its store goes on under a new CA. A host
@@ -126,7 +128,7 @@ func ServeRecovered(accept func(ctx context.Context, node string, addr netip.Add
 			respond(w, http.StatusBadRequest, refusal{Error: err.Error()})
 			return
 		}
-		if err := accept(req.Context(), PeerNode(req), remote(req.RemoteAddr), r); err != nil {
+		if err := accept(req.Context(), PeerNode(req), connlimit.Remote(req.RemoteAddr), r); err != nil {
 			respond(w, http.StatusConflict, refusal{Error: err.Error()})
 			return
 		}

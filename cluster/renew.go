@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"shoal/internal/connlimit"
 )
 
 // renewRequest is the body of POST /v1/renew. The key stays the same: it is the
@@ -35,7 +37,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusBadRequest, "the request is no JSON with the host's address", err, "node", node)
 		return
 	}
-	if from := remote(r.RemoteAddr); q.Addr != from && !coversAddr(peer, q.Addr) {
+	if from := connlimit.Remote(r.RemoteAddr); q.Addr != from && !coversAddr(peer, q.Addr) {
 		s.refuse(w, r, http.StatusForbidden, fmt.Sprintf(
 			"the request came from %s, and says that the host's address is %s, which it was not before", from, q.Addr), nil, "node", node)
 		return

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"shoal/internal/connlimit"
 )
 
 // The ports of a host, unless told otherwise.
@@ -118,7 +120,7 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 func (s *Server) seen(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if certs := r.TLS.PeerCertificates; s.o.Seen != nil && len(certs) > 0 && s.id.CheckRevoked(certs[0]) == nil {
-			s.o.Seen(remote(r.RemoteAddr))
+			s.o.Seen(connlimit.Remote(r.RemoteAddr))
 		}
 		h.ServeHTTP(w, r)
 	})
@@ -165,8 +167,7 @@ func (s *Server) Start() error {
 		ErrorLog:          log.New(handshakeLog{s}, "", 0),
 	}
 	s.http.Protocols.SetHTTP1(true)
-	bounded := &boundedListener{Listener: l, all: maxConns, each: maxConnsEach, byAddr: map[netip.Addr]int{}}
-	go s.http.ServeTLS(bounded, "", "")
+	go s.http.ServeTLS(connlimit.Listener(l, connlimit.NewPlaces(maxConns, maxConnsEach)), "", "")
 	s.log.Info("listening for other hosts", "addr", s.Addr())
 	return nil
 }
@@ -193,7 +194,7 @@ func (h handshakeLog) Write(line []byte) (int, error) {
 	var addr netip.Addr
 	if rest, ok := strings.CutPrefix(text, "http: TLS handshake error from "); ok {
 		peer, why, _ := strings.Cut(rest, ": ")
-		addr = remote(peer)
+		addr = connlimit.Remote(peer)
 		text = "refused a connection: " + why
 	}
 	if ok, _ := h.s.lines.allow(addr); ok {
@@ -210,7 +211,7 @@ type refusal struct {
 
 // refuse answers with public and logs why as well, or public where that is nil.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, public string, why error, args ...any) {
-	from := remote(r.RemoteAddr)
+	from := connlimit.Remote(r.RemoteAddr)
 	if why == nil {
 		why = errors.New(public)
 	}
@@ -222,7 +223,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, public
 
 // fail answers to a host that did nothing wrong.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	s.log.Error("a request failed", "request", r.Method+" "+r.URL.Path, "from", remote(r.RemoteAddr), "error", err)
+	s.log.Error("a request failed", "request", r.Method+" "+r.URL.Path, "from", connlimit.Remote(r.RemoteAddr), "error", err)
 	respond(w, http.StatusServiceUnavailable, refusal{Error: "not possible just now, try again; this host's log says why"})
 }
 

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
-	"sync"
 	"time"
 )
 
@@ -47,39 +45,6 @@ func (c *stream) Close() error {
 }
 
 var _ io.ReadWriteCloser = (*stream)(nil)
-
-// places are so many that may be taken in all, and from one address.
-type places struct {
-	all, each int
-
-	mu     sync.Mutex
-	taken  int
-	byAddr map[netip.Addr]int
-}
-
-func newPlaces(all, each int) *places {
-	return &places{all: all, each: each, byAddr: map[netip.Addr]int{}}
-}
-
-func (p *places) acquire(a netip.Addr) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.taken >= p.all || p.byAddr[a] >= p.each {
-		return false
-	}
-	p.taken++
-	p.byAddr[a]++
-	return true
-}
-
-func (p *places) release(a netip.Addr) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.taken--
-	if p.byAddr[a]--; p.byAddr[a] == 0 {
-		delete(p.byAddr, a)
-	}
-}
 
 // gossipTLS is for both ends of gossip's connections: any host of the cluster may say
 // what any other may, as they share a key, so it matters that a certificate is one of

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"shoal/internal/connlimit"
 	"shoal/lab/wait"
 )
 
@@ -183,7 +184,7 @@ func TestGossipConnectsFromTheHostsOwnAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if from := remote(c.RemoteAddr().String()); from != s.self {
+	if from := connlimit.Remote(c.RemoteAddr().String()); from != s.self {
 		t.Errorf("the connection comes from %s", from)
 	}
 }
