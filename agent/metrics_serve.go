@@ -12,6 +12,16 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"shoal/api"
+	"shoal/internal/connlimit"
+)
+
+// Bounds of the server of the metrics: who has no password costs no more than that.
+const (
+	metricsAtOnce     = 4 // requests for metrics
+	metricsAtOnceEach = 3 // from one address, which may read the answers slowly
+	metricsConns      = 256
+	metricsConnsEach  = 16               // from one address
+	metricsReadTime   = 10 * time.Second // for a request, with a body that is refused
 )
 
 // checkMetrics checks the address of the metrics, and the file that says who may
@@ -38,7 +48,7 @@ func (a *Agent) metricsHandler() http.Handler {
 	return promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError, // what can be told is
 		ErrorLog:            slog.NewLogLogger(a.log.With("part", "metrics").Handler(), slog.LevelWarn),
-		MaxRequestsInFlight: 4,
+		MaxRequestsInFlight: metricsAtOnce,
 	})
 }
 
@@ -47,11 +57,12 @@ func (a *Agent) metricsHandler() http.Handler {
 // reach the address), until ctx ends. The file is read anew with each connection.
 func serveMetrics(ctx context.Context, l net.Listener, file string, metrics http.Handler, alive, ready func() error, log *slog.Logger) error {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics)
+	mux.Handle("GET /metrics", connlimit.Requests(metrics, connlimit.NewPlaces(metricsAtOnce, metricsAtOnceEach)))
 	api.HandleHealth(mux, alive, ready)
 	srv := &http.Server{
-		Handler:           mux,
+		Handler:           connlimit.NoBody(mux),
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       metricsReadTime,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -63,6 +74,7 @@ func serveMetrics(ctx context.Context, l net.Listener, file string, metrics http
 		_ = srv.Shutdown(bounded)
 	})
 	defer stop()
+	l = connlimit.Listener(l, connlimit.NewPlaces(metricsConns, metricsConnsEach))
 	if err := web.Serve(l, srv, &web.FlagConfig{WebConfigFile: &file}, log); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
