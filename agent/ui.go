@@ -15,19 +15,20 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"shoal/api"
+	"shoal/internal/connlimit"
 	"shoal/model"
 	"shoal/ui"
 )
 
 // Bounds of the page's server: who has no token costs no more than that.
 const (
-	uiConnections = 128
-	uiHeader      = 16 << 10 // octets
-	uiHeaderTime  = 5 * time.Second
-	uiIdleTime    = time.Minute
+	uiConns      = 256
+	uiConnsEach  = 64       // from one address
+	uiHeader     = 16 << 10 // octets
+	uiHeaderTime = 5 * time.Second
+	uiAnswerTime = time.Minute // the stream sets its own, for each event
+	uiIdleTime   = time.Minute
 )
 
 // checkUI reports bad settings of the page.
@@ -137,13 +138,14 @@ func (a *Agent) serveUI(ctx context.Context, l net.Listener) error {
 // serve serves the page of a source for as long as ctx lasts: with TLS, unless it is for
 // this host alone.
 func (p *page) serve(ctx context.Context, l net.Listener, source ui.Source, log *slog.Logger) error {
-	l = netutil.LimitListener(l, uiConnections)
+	l = connlimit.Listener(l, connlimit.NewPlaces(uiConns, uiConnsEach))
 	if p.tls != nil {
 		l = tls.NewListener(l, p.tls)
 	}
 	srv := &http.Server{
-		Handler:           ui.Handler(source, ui.Options{Token: p.token, Named: p.named, Log: log}),
-		ReadHeaderTimeout: uiHeaderTime, IdleTimeout: uiIdleTime, MaxHeaderBytes: uiHeader,
+		// There is no ReadTimeout, as it would end the stream. So no body may be waited for.
+		Handler:           connlimit.NoBody(ui.Handler(source, ui.Options{Token: p.token, Named: p.named, Log: log})),
+		ReadHeaderTimeout: uiHeaderTime, WriteTimeout: uiAnswerTime, IdleTimeout: uiIdleTime, MaxHeaderBytes: uiHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug), // who has no token shall not fill the log
 	}

@@ -252,3 +252,33 @@ func TestThePagesCertificateIsReadAgain(t *testing.T) {
 		t.Errorf("with the second: %d, %v", status, err)
 	}
 }
+
+// TestBodiesThatNeverComeDoNotHoldThePage: such requests are refused at once, with a token or without, and their connections closed.
+func TestBodiesThatNeverComeDoNotHoldThePage(t *testing.T) {
+	s := servePage(t, "127.0.0.1", nil, nil)
+	at := fmt.Sprintf("127.0.0.1:%d", s.port)
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nContent-Length: 10\r\n",
+		"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n",
+		"GET /v1/stream HTTP/1.1\r\nTransfer-Encoding: chunked\r\n",
+		"GET /v1/explain?what=x HTTP/1.1\r\nContent-Length: 10\r\nAuthorization: Bearer " + s.token + "\r\n",
+	} {
+		c := dialFrom(t, "127.0.0.2", at)
+		if code := answerTo(t, c, request+"Host: 127.0.0.1\r\n\r\n"); code != 413 {
+			t.Errorf("%q: %d, want 413", request, code)
+		}
+		closedSoon(t, request, c)
+	}
+}
+
+func TestOneAddressDoesNotTakeAllConnectionsOfThePage(t *testing.T) {
+	s := servePage(t, "127.0.0.1", nil, nil)
+	at := fmt.Sprintf("127.0.0.1:%d", s.port)
+	for range uiConnsEach {
+		dialFrom(t, "127.0.0.2", at)
+	}
+	closedSoon(t, "one connection more from an address", dialFrom(t, "127.0.0.2", at))
+	if code := answerTo(t, dialFrom(t, "127.0.0.3", at), "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); code != 200 {
+		t.Errorf("meanwhile another address: %d, want 200", code)
+	}
+}
