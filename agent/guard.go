@@ -15,6 +15,7 @@ import (
 
 	"shoal/cluster"
 	"shoal/lb"
+	"shoal/model"
 	"shoal/store"
 )
 
@@ -84,6 +85,31 @@ func (d *doors) addrs(now time.Time) []netip.Addr {
 	defer d.mu.Unlock()
 	maps.DeleteFunc(d.greeted, func(_ netip.Addr, until time.Time) bool { return !now.Before(until) })
 	return slices.Concat(d.members, slices.Collect(maps.Keys(d.greeted)))
+}
+
+// admits tells whether an address is let in now.
+func (d *doors) admits(a netip.Addr, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, member := slices.BinarySearchFunc(d.members, a, netip.Addr.Compare)
+	return member || now.Before(d.greeted[a])
+}
+
+// isMember tells whether an address is that of a host of the cluster, as the list of
+// members, a certificate that was shown or the last Snapshot says.
+func (m *membership) isMember(a netip.Addr) bool {
+	if m.doors.admits(a, time.Now()) {
+		return true
+	}
+	if s := m.catalog.Snapshot(); s != nil {
+		return slices.ContainsFunc(s.Nodes, func(n model.Node) bool { return n.Addr == a })
+	}
+	for _, known := range m.peers() { // of the last run
+		if known == a {
+			return true
+		}
+	}
+	return false
 }
 
 // guard is what the data plane is to guard of the agents' ports. An etcd of the user's

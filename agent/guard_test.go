@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -27,6 +28,11 @@ func TestWhoIsLetInToTheAgentsPorts(t *testing.T) {
 		slices.SortFunc(got, netip.Addr.Compare)
 		if got = slices.Compact(got); !slices.Equal(got, want) {
 			t.Errorf("let in are %v, want %v", got, want)
+		}
+		for _, addr := range []netip.Addr{a, b, c} {
+			if d.admits(addr, at) != slices.Contains(want, addr) {
+				t.Errorf("%s is let in: %t, but those that are, are %v", addr, d.admits(addr, at), want)
+			}
 		}
 	}
 	let(now)
@@ -62,5 +68,24 @@ func TestGuardedPortsAreThoseThatAreShoals(t *testing.T) {
 	}
 	if g := h.m.guard(); !slices.Equal(g.TCP, []uint16{7946, 2379, 2380}) || !slices.Equal(g.UDP, []uint16{7946}) || len(g.RemoteTCP) != 4 {
 		t.Errorf("a server of the store guards %+v", g)
+	}
+}
+
+// TestStrangersDoNotTakeTheJoiningPort from hosts of the cluster, by connections that say nothing from many addresses.
+func TestStrangersDoNotTakeTheJoiningPort(t *testing.T) {
+	h := newMember(t, 20)
+	h.start()
+	if err := h.m.receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	at := netip.AddrPortFrom(h.c.Advertise, cluster.DefaultPort)
+	for from := range 16 {
+		for range 64 {
+			dialFrom(t, fmt.Sprintf("127.252.0.%d", 1+from), at.String())
+		}
+	}
+	// The client connects from this host's own address, which is a member's.
+	if err := sayHello(t.Context(), h.m.id.HTTPClient(), at); err != nil {
+		t.Errorf("a member is not served: %v", err)
 	}
 }

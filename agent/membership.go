@@ -85,6 +85,7 @@ func newMembership(c Config, id *cluster.Identity, s *store.Store, cat *catalog.
 		Open:      m.receive,
 		MayHoldCA: s.HasVote,
 		Seen:      func(a netip.Addr) { m.doors.greet(a, time.Now()) },
+		IsMember:  m.isMember,
 	})
 	m.server.Handle("GET /v1/hello", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	m.server.Handle("POST /v1/role/{role}", http.HandlerFunc(m.serveRole))

@@ -414,6 +414,28 @@ func TestServerBoundsWhatIsSentToIt(t *testing.T) {
 	b.mustJoin("b", "127.0.1.2") // others are served meanwhile
 }
 
+// TestStrangersDoNotLockMembersOut, however many their addresses are.
+func TestStrangersDoNotLockMembersOut(t *testing.T) {
+	member := netip.MustParseAddr("127.0.1.2")
+	b := newBench(t, func(o *ServerOptions) { o.IsMember = func(a netip.Addr) bool { return a == member } })
+	second := b.mustJoin("b", member.String())
+	for i := range maxConns {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 9, byte(1+i/maxConnsEach))}}
+		c, err := d.Dial("tcp", b.server.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	// Connections are accepted in order: the strangers' all have been before this one.
+	if _, err := stranger("127.0.1.3").Get("https://" + b.server.Addr().String() + "/hello"); err == nil {
+		t.Error("strangers are served beyond their share")
+	}
+	if got, err := hello(second.HTTPClient(), b.server.Addr()); got != "200 hello b" {
+		t.Errorf("a member is answered %q, %v", got, err)
+	}
+}
+
 func TestServerListensOnlyWhenAsked(t *testing.T) {
 	b := newBench(t)
 	s := NewServer(ServerOptions{Identity: b.id, Registry: b.reg, Port: freePort(t)})

@@ -27,12 +27,14 @@ const (
 )
 
 // What one who is not trusted yet can make the server hold: bytes of a body and
-// of headers, connections in all and from one address, time.
+// of headers, connections in all and from one address, time. Some connections are left
+// to members, so that strangers cannot keep them from each other.
 const (
 	maxBody      = 16 << 10
 	maxHeader    = 8 << 10
 	maxConns     = 1024
 	maxConnsEach = 64
+	memberConns  = 256             // of maxConns, for members' addresses only
 	helloTimeout = 5 * time.Second // for the handshake and the headers
 	bodyTimeout  = 15 * time.Second
 	idleTimeout  = time.Minute
@@ -60,6 +62,10 @@ type ServerOptions struct {
 	// Seen is told from where a host of the cluster has made a request. nil: nobody
 	// wants to know.
 	Seen func(netip.Addr)
+	// IsMember tells whether an address is that of a host of the cluster, for which
+	// a share of the connections is kept. It is called for each connection and may
+	// not wait. nil: nothing is kept.
+	IsMember func(netip.Addr) bool
 
 	bodyTimeout time.Duration // 0: the constant of that name; tests have a shorter one
 }
@@ -167,7 +173,11 @@ func (s *Server) Start() error {
 		ErrorLog:          log.New(handshakeLog{s}, "", 0),
 	}
 	s.http.Protocols.SetHTTP1(true)
-	go s.http.ServeTLS(connlimit.Listener(l, connlimit.NewPlaces(maxConns, maxConnsEach)), "", "")
+	places := connlimit.NewPlaces(maxConns, maxConnsEach)
+	if s.o.IsMember != nil {
+		places.Reserve(memberConns, s.o.IsMember)
+	}
+	go s.http.ServeTLS(connlimit.Listener(l, places), "", "")
 	s.log.Info("listening for other hosts", "addr", s.Addr())
 	return nil
 }
