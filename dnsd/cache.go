@@ -106,19 +106,23 @@ func ttlOffsets(msg []byte) ([]uint16, error) {
 	return ttls, nil
 }
 
-// skipName is the offset behind the name at off, or one beyond msg.
+// skipName is the offset behind the name at off. Where no name can be read there,
+// or less than two octets are left, it is len(msg) or more. Pointers have to lead
+// back (RFC 1035 section 4.1.4), and are not followed.
 func skipName(msg []byte, off int) int {
-	for off < len(msg) {
+	for start := off; off+1 < len(msg) && off-start < maxName; {
 		switch l := int(msg[off]); {
 		case l == 0:
 			return off + 1
-		case l >= 0xC0:
+		case l <= maxLabel:
+			off += 1 + l
+		case l >= 0xC0 && int(binary.BigEndian.Uint16(msg[off:])&0x3FFF) < start:
 			return off + 2
 		default:
-			off += 1 + l
+			return len(msg)
 		}
 	}
-	return len(msg)
+	return max(off, len(msg))
 }
 
 // answer writes the answer for one client: its ID, its spelling of the

@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -121,6 +122,29 @@ func TestOddMessages(t *testing.T) {
 			b[len(b)-1] = 4
 			return append(b, 0xFD, 0xE9, 0, 9)
 		}), dns.RcodeFormatError},
+		{"an OPT record whose owner has a name", withRecord("web", append([]byte{0xC0, headerSize}, opt[1:]...)), dns.RcodeFormatError},
+		{"a record whose owner points to itself", withRecord("web", append([]byte{0xC0, headerSize + 5 + 4}, record(dns.TypeTSIG, nil)[1:]...)), dns.RcodeFormatError},
+		{"a version of EDNS we do not know", edit(func(b []byte) []byte { b[len(b)-5] = 1; return b }), dns.RcodeBadVers & 0x0F},
+		{"OPT and TSIG", edit(func(b []byte) []byte { b[11] = 2; return append(b, record(dns.TypeTSIG, nil)...) }), dns.RcodeSuccess},
+		{"three additional records", edit(func(b []byte) []byte {
+			b[11] = 3
+			return append(b, bytes.Repeat(record(dns.TypeNULL, nil), 2)...)
+		}), dns.RcodeFormatError},
+		{"an answer", edit(func(b []byte) []byte { b[7] = 1; return append(b, opt...) }), dns.RcodeFormatError},
+		{"an authority record", edit(func(b []byte) []byte { b[9] = 1; return append(b, opt...) }), dns.RcodeFormatError},
+		{"all counts at their most", edit(func(b []byte) []byte {
+			copy(b[4:], bytes.Repeat([]byte{0xFF}, 8))
+			return b
+		}), dns.RcodeFormatError},
+		{"the longest question", withRecord("web", record(dns.TypeOPT, padding(maxQuestion-len(good)))), dns.RcodeSuccess},
+		{"one octet more", withRecord("web", record(dns.TypeOPT, padding(maxQuestion-len(good)+1))), dns.RcodeFormatError},
+		{"one octet more, on the slow path", append(question("web", "ANY"), make([]byte, maxQuestion-len(good)+1)...), dns.RcodeFormatError},
+		{"much more", withRecord("web", record(dns.TypeOPT, padding(60_000))), dns.RcodeFormatError},
+		{"many names", manyNames(32_000), dns.RcodeFormatError},
+		{"NOTIFY, and much of it", edit(func(b []byte) []byte {
+			b[2] |= dns.OpcodeNotify << 3
+			return append(b, make([]byte, 60_000)...)
+		}), dns.RcodeNotImplemented},
 	} {
 		conn, err := net.Dial("udp4", s.Addrs()[0].String())
 		if err != nil {
@@ -128,7 +152,7 @@ func TestOddMessages(t *testing.T) {
 		}
 		defer conn.Close()
 		// A good question behind shows that the odd one got no answer.
-		last := question("db", "A")
+		last := question("idle", "A")
 		last[0], last[1] = 0xAA, 0x55
 		conn.Write(c.msg)
 		got := -1
@@ -154,6 +178,11 @@ func TestOddMessages(t *testing.T) {
 			t.Errorf("%s: rcode %d, want %d", c.what, got, c.rcode)
 		}
 	}
+}
+
+// padding is an option of that many octets (RFC 7830).
+func padding(n int) []byte {
+	return append([]byte{0, 12, byte((n - 4) >> 8), byte(n - 4)}, make([]byte, n-4)...)
 }
 
 // TestPipelining sends many questions on one connection, the first of which

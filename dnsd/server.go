@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
@@ -345,7 +344,7 @@ func control(option int) func(network, _ string, c syscall.RawConn) error {
 }
 
 func (s *Server) serveUDP(c *net.UDPConn) {
-	in := make([]byte, dns.MaxMsgSize)
+	in := make([]byte, maxQuestion+1) // the kernel cuts a datagram that is longer, and it still shows as too long
 	out := make([]byte, udpSize)
 	beat := s.watch(c.SetReadDeadline)
 	defer beat.stop()

@@ -72,9 +72,14 @@ func (s *Server) prepare(r *response, msg []byte, asker netip.Addr) (forward boo
 			r.Question = []dns.Question{{Name: spelled, Qtype: r.q.qtype, Qclass: r.q.qclass}}
 		}
 	}
-	var m dns.Msg
-	problem := m.Unpack(msg)
-	s.readOPT(r, &m)
+	sound := r.q.readRecords(msg)
+	if r.q.opt {
+		r.opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+		r.opt.SetUDPSize(udpSize)
+		if r.q.do {
+			r.opt.SetDo()
+		}
+	}
 
 	t := s.table.Load()
 	if t == nil {
@@ -89,14 +94,9 @@ func (s *Server) prepare(r *response, msg []byte, asker netip.Addr) (forward boo
 		return false
 	}
 	r.RecursionAvailable = true
-	if rcode := check(&m, msg, named, problem); rcode != dns.RcodeSuccess {
+	if rcode := r.q.check(msg, named, sound); rcode != dns.RcodeSuccess {
 		s.metrics.malformed.Inc()
 		r.Rcode = rcode
-		return false
-	}
-	if r.opt != nil && m.IsEdns0().Version() != 0 {
-		s.metrics.malformed.Inc()
-		r.Rcode = dns.RcodeBadVers
 		return false
 	}
 	q := &r.q
@@ -135,49 +135,23 @@ func (s *Server) ownAnswer(r *response, t *table, asker netip.Addr) (forward boo
 	return false
 }
 
-// readOPT takes over what an OPT record says, if there is one.
-func (s *Server) readOPT(r *response, m *dns.Msg) {
-	o := m.IsEdns0()
-	if o == nil {
-		return
-	}
-	r.q.opt, r.q.do, r.q.size = true, o.Do(), o.UDPSize()
-	r.opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
-	r.opt.SetUDPSize(udpSize)
-	if r.q.do {
-		r.opt.SetDo()
-	}
-}
-
-// check finds what is wrong with a message as a whole.
-func check(m *dns.Msg, msg []byte, named bool, problem error) int {
+// check finds what is wrong with a message as a whole. Sound tells whether its
+// records can be read.
+func (q *query) check(msg []byte, named, sound bool) int {
 	if msg[2]>>3&0x0F != dns.OpcodeQuery {
 		return dns.RcodeNotImplemented
 	}
-	counts := [4]int{len(m.Question), len(m.Answer), len(m.Ns), len(m.Extra)}
-	for i, n := range counts {
-		if n != int(binary.BigEndian.Uint16(msg[4+2*i:])) {
-			return dns.RcodeFormatError // cut short
-		}
-	}
-	opts := 0
-	for _, rr := range m.Extra {
-		if h := rr.Header(); h.Rrtype == dns.TypeOPT {
-			opts++
-			if h.Name != "." { // RFC 6891 section 6.1.2
-				opts++
-			}
-		}
-	}
+	count := func(section int) uint16 { return binary.BigEndian.Uint16(msg[4+2*section:]) }
 	switch {
-	case problem != nil, !named,
-		counts[0] != 1, // RFC 9619
-		counts[1] > 0,
-		counts[2] > 0 && m.Question[0].Qtype != dns.TypeIXFR,
-		counts[3] > 2, // OPT and TSIG
-		opts > 1,
-		m.Question[0].Qtype == dns.TypeNone, m.Question[0].Qtype == dns.TypeOPT:
+	case !sound, !named,
+		count(0) != 1, // RFC 9619
+		count(1) > 0,
+		count(2) > 0 && q.qtype != dns.TypeIXFR,
+		count(3) > 2, // OPT and TSIG
+		q.qtype == dns.TypeNone, q.qtype == dns.TypeOPT:
 		return dns.RcodeFormatError
+	case q.edns != 0:
+		return dns.RcodeBadVers
 	}
 	return dns.RcodeSuccess
 }

@@ -72,10 +72,6 @@ func (c *conn) send(framed []byte) {
 	}
 }
 
-// maxTCPQuestion is the longest question read, in octets. With all its
-// options and padding none comes near it.
-const maxTCPQuestion = 4096
-
 // buffers are for answers over TCP, each with its length in front.
 var buffers = sync.Pool{New: func() any { return new([2 + dns.MaxMsgSize]byte) }}
 
@@ -89,7 +85,7 @@ func (s *Server) serveConn(c *conn, asker netip.Addr) {
 	defer stop()
 
 	r := bufio.NewReader(c)
-	in := make([]byte, maxTCPQuestion)
+	in := make([]byte, maxQuestion)
 	pipelined := make(chan struct{}, maxPipelined)
 	for {
 		c.SetReadDeadline(time.Now().Add(s.idle))

@@ -14,6 +14,9 @@ const (
 	// udpSize is the longest answer over UDP and the size we advertise: it
 	// passes every usual path unfragmented.
 	udpSize = 1232
+	// maxQuestion is the longest question read, in octets, over UDP as over TCP.
+	// With all its options and padding none comes near it.
+	maxQuestion = 4096
 
 	flagQR = 0x80 // in octet 2 of the header
 	flagAA = 0x04
@@ -32,9 +35,10 @@ type query struct {
 	end    int  // of the question section in the message
 	rd     bool // the client wants recursion, …
 	ad, cd bool // … to know whether the answer is validated, … not to have it validated
-	opt    bool // it has an OPT record
+	opt    bool // it has an OPT record, and that says:
 	do     bool
-	size   uint16 // the OPT record's
+	size   uint16
+	edns   uint8 // the version
 }
 
 // readQuestion reads the header's flags and the first question. It reports
@@ -63,7 +67,7 @@ func (q *query) readQuestion(msg []byte) bool {
 // records, with an OPT record of version 0 or nothing behind it. The options
 // in that record are ignored, as all unknown ones are (RFC 6891 section 6.1.2).
 func (q *query) readPlain(msg []byte) bool {
-	if len(msg) < headerSize || msg[2]&^(flagRD|flagTC|flagAA) != 0 || // QR or an opcode
+	if len(msg) < headerSize || len(msg) > maxQuestion || msg[2]&^(flagRD|flagTC|flagAA) != 0 || // QR or an opcode
 		binary.BigEndian.Uint32(msg[4:]) != 1<<16 || // one question, no answer
 		binary.BigEndian.Uint16(msg[8:]) != 0 {
 		return false
@@ -76,14 +80,47 @@ func (q *query) readPlain(msg []byte) bool {
 	if additional == 0 {
 		return len(rest) == 0
 	}
-	if len(rest) < optSize || rest[0] != 0 || binary.BigEndian.Uint16(rest[1:]) != dns.TypeOPT || rest[6] != 0 {
+	return len(rest) >= optSize && rest[0] == 0 && binary.BigEndian.Uint16(rest[1:]) == dns.TypeOPT && q.readOPT(rest) && q.edns == 0
+}
+
+// readRecords walks over the records behind the question and reads only the OPT
+// record. It reports false where the message is too long or cut short, or has a
+// record that cannot be read. It does not allocate, because clients that may not ask
+// get here too: the library would build a whole name for each pointer to one.
+func (q *query) readRecords(msg []byte) bool {
+	if len(msg) > maxQuestion {
 		return false
 	}
-	q.opt = true
-	q.size = binary.BigEndian.Uint16(rest[3:])
-	q.do = rest[7]&0x80 != 0
-	options := rest[optSize:]
-	if len(options) != int(binary.BigEndian.Uint16(rest[9:])) {
+	off := headerSize
+	for range binary.BigEndian.Uint16(msg[4:]) {
+		if off = skipName(msg, off) + 4; off > len(msg) {
+			return false
+		}
+	}
+	before := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
+	for i := range before + int(binary.BigEndian.Uint16(msg[10:])) {
+		start := off
+		if off = skipName(msg, off); off+10 > len(msg) {
+			return false
+		}
+		end := off + 10 + int(binary.BigEndian.Uint16(msg[off+8:]))
+		if end > len(msg) {
+			return false
+		}
+		if i >= before && binary.BigEndian.Uint16(msg[off:]) == dns.TypeOPT {
+			if q.opt || msg[start] != 0 || !q.readOPT(msg[start:end]) { // RFC 6891 sections 6.1.1 and 6.1.2
+				return false
+			}
+		}
+		off = end
+	}
+	return true
+}
+
+// readOPT reads a whole OPT record. It reports false where the options do not fill it.
+func (q *query) readOPT(rr []byte) bool {
+	options := rr[optSize:]
+	if len(options) != int(binary.BigEndian.Uint16(rr[9:])) {
 		return false
 	}
 	for len(options) > 0 {
@@ -96,6 +133,10 @@ func (q *query) readPlain(msg []byte) bool {
 		}
 		options = options[l:]
 	}
+	q.opt = true
+	q.size = binary.BigEndian.Uint16(rr[3:])
+	q.edns = rr[6]
+	q.do = rr[7]&0x80 != 0
 	return true
 }
 
