@@ -21,8 +21,8 @@ func serverCommand(o *options) *cobra.Command {
 		Long: `Choose the hosts that serve the embedded etcd. Three of them go on when one is
 lost; one or two do not. Without the store every host goes on with what it
 knows. Three are chosen by themselves, where there are as many hosts, unless
-the agents run with --servers manual; promote adds further ones. Of no more
-than three, demote is refused then: another would have to be chosen in its place.
+the agents run with --servers manual; promote adds further ones. Of no more than
+three, demote is refused then: another would have to be chosen in its place.
 
 A change takes some seconds, and up to two minutes while the cluster settles.
 It is made by the host itself: interrupting the command does not stop it.`,
