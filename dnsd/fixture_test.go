@@ -103,9 +103,14 @@ func flatOptions() Options {
 	return o
 }
 
-// unstarted is a server that knows world, without sockets.
+// unstarted is a server that knows world, without sockets. For port 0 it has one that is free.
 func unstarted(t testing.TB, o Options) *Server {
 	t.Helper()
+	for i, at := range o.Listen {
+		if at.Port() == 0 {
+			o.Listen[i] = free(t, at.Addr())
+		}
+	}
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -151,11 +156,6 @@ func free(t testing.TB, addr netip.Addr) netip.AddrPort {
 // started is a server that knows world and answers on 127.0.0.1.
 func started(t testing.TB, o Options) *Server {
 	t.Helper()
-	for i, at := range o.Listen {
-		if at.Port() == 0 {
-			o.Listen[i] = free(t, at.Addr())
-		}
-	}
 	s := unstarted(t, o)
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 
 func TestAnAddressAddedLaterIsAnsweredToo(t *testing.T) {
 	s := started(t, options())
-	if err := s.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.9:0")); err != nil {
+	if err := s.Listen(t.Context(), free(t, ip("127.0.0.9"))); err != nil {
 		t.Fatal(err)
 	}
 	at := s.Addrs()[1]
