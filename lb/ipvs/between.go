@@ -187,10 +187,10 @@ func betweenChains(b *lb.Between) []rules.Chain {
 			Table: "raw", Name: "SHOAL-FABRIC-THROUGH", From: []rules.Jump{{From: "PREROUTING"}}, Rules: through,
 		},
 		{
-			// What this host would forward to another one, which cannot tell it from this
-			// host's own, or its containers': the engine masquerades what a container
-			// sends into a tunnel, and a container may send from whichever address it
-			// likes, where reverse paths are not looked at.
+			// What a container sends to another host in the name of a host or of another
+			// container. That host could not tell: the engine masquerades what a container
+			// sends into a tunnel with this host's address, and where reverse paths are
+			// not checked a container may send from any address.
 			Table: "filter", Name: "SHOAL-FABRIC-OUT", From: []rules.Jump{{From: "FORWARD"}}, Rules: out,
 		},
 		restingChain(),

@@ -105,8 +105,9 @@
 // host's link can forge: that of a container counts only if the packet comes by
 // its bridge (set SHOAL-BRIDGES), that of a task only in a reply.
 //
-// Nor does anything of a container's go on to another host in a false name, of which
-// that host could not tell: SHOAL-FABRIC-OUT and SHOAL-FABRIC-THROUGH in between.go.
+// A container cannot pose as a host, or as another container of the mesh, towards other
+// hosts, which could not tell: SHOAL-FABRIC-OUT and SHOAL-FABRIC-THROUGH in between.go
+// drop that.
 //
 // A container on a network that other hosts know nothing of, docker0 say, is
 // masqueraded by Docker when its packets go to a task of another host, and that

@@ -105,11 +105,11 @@
 // and is none of these, is dropped here: an engine may have been made to let it
 // pass.
 //
-// Nothing of this host's containers goes on to another host in a false name: not into
-// that host's tunnel, which the engine's masquerading would give this host's address,
-// nor from a host's address that is not reached by where the packet came in, nor
-// from the address of a container of the mesh that came in elsewhere. The other host
-// could not tell.
+// A container cannot pose as a host, or as another container of the mesh, towards other
+// hosts, which could not tell. What it sends into another host's tunnel is dropped, as
+// the engine would masquerade it with this host's address. So is what is sent there
+// from the address of a host that is reached by another device, and what comes from
+// the address of a container of the mesh by another device than its own.
 //
 // Chains of nftables that others have made are not passed by. One that drops, at
 // whatever priority, drops these packets as well. Where those are the engine's,

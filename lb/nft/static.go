@@ -425,10 +425,10 @@ func (w *surroundings) forward() []rule {
 	return append(append(rs, w.closed()...), rest)
 }
 
-// inOthersName are packets that this host would forward to another one, which cannot
-// tell them from its own or its containers'. What goes into a tunnel is masqueraded
-// by the engine, so that it would come from a host of the cluster; and a container may
-// send from whichever address it likes, where reverse paths are not looked at.
+// inOthersName drops what a container sends to another host in the name of a host or of
+// another container. That host could not tell: the engine masquerades what a container
+// sends into a tunnel with this host's address, and where reverse paths are not checked
+// a container may send from any address.
 func (w *surroundings) inOthersName() (rs []rule) {
 	for _, t := range w.between.Tunnels {
 		rs = append(rs, on("only hosts send into another host's tunnel", outerOf(t), in(dest, hosts), notIn(source, hosts), drop))
