@@ -106,6 +106,12 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcil
 	var again time.Duration
 	claim, release, ps := a.claimer.Claims(s, a.policy)
 	left := len(claim) + len(release)
+	if left > 0 {
+		// The next Snapshot shows it, as a rule. But a host that does not know of the task
+		// yet may release a port just when it is claimed, before any Snapshot was made of
+		// that: then none differs from this one, and nothing would say to claim it again.
+		again = time.Second
+	}
 	carryOut := func(cs []model.PortClaim, do func(context.Context, model.PortClaim) error) (answered bool) {
 		for _, c := range cs {
 			err := do(ctx, c)
@@ -116,7 +122,6 @@ func (a *Agent) publish(ctx context.Context, s *model.Snapshot, _ bool) reconcil
 			if err == nil {
 				continue
 			}
-			again = time.Second
 			if taken := new(model.PortTakenError); !errors.As(err, &taken) { // that one is in the next Snapshot
 				ps = append(ps, model.Problem{Code: model.CodeOf(err, model.Unclassified), Kind: "service", Object: c.Service.String(), Reason: err.Error()})
 			}

@@ -477,6 +477,14 @@ func (one *trouble) try(t *testing.T) {
 	if works == nil {
 		works = func(c *site) error { return at("http://VIP:8000/")(c) }
 	}
+	defer func() {
+		for _, command := range []string{one.ask, "tasks", "problems"} {
+			if t.Failed() && command != "" {
+				out, err := c.n1.TryShoal(strings.Fields(command)...)
+				t.Logf("shoal %s: %v\n%s", command, err, out)
+			}
+		}
+	}()
 	// The engine pauses for up to a minute before it starts what has crashed again.
 	lab.Eventually(t, 3*waitLimit, "it is reached, the remedy followed", func() error { return works(c) })
 }
