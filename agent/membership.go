@@ -55,6 +55,8 @@ type membership struct {
 	// token that was made meanwhile, nor on the first host that comes.
 	door sync.Mutex
 
+	telling sync.Mutex // held by tell
+
 	mu   sync.Mutex
 	live *cluster.Liveness
 	run  context.Context // set while the agent runs
@@ -271,7 +273,11 @@ func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness, lis
 	}
 }
 
+// tell does so by what is known now. Two may call it at a time: the later one tells what is
+// newer.
 func (m *membership) tell(live *cluster.Liveness, lists *lists) {
+	m.telling.Lock()
+	defer m.telling.Unlock()
 	alive := map[string]bool{}
 	for _, p := range live.States() {
 		alive[p.Node] = p.Alive
