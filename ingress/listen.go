@@ -70,7 +70,7 @@ func occupy(k lb.Key, addrs []netip.Addr, pool netip.Prefix, listeners []sockets
 		return false
 	}
 	for _, l := range listeners {
-		if l.Protocol == k.Protocol && l.Addr.Port() == k.Port && !pool.Contains(l.Addr.Addr()) && touches(l.Addr.Addr()) && (counts == nil || counts(l)) {
+		if l.Protocol == k.Protocol && l.Addr.Port() == k.Port && takesIPv4(l) && !pool.Contains(l.Addr.Addr()) && touches(l.Addr.Addr()) && (counts == nil || counts(l)) {
 			return occupant{Listener: l}, true
 		}
 	}
@@ -80,6 +80,13 @@ func occupy(k lb.Key, addrs []netip.Addr, pool netip.Prefix, listeners []sockets
 		}
 	}
 	return occupant{}, false
+}
+
+// takesIPv4 tells whether a listener has clients of IPv4: one of IPv6 alone may be there
+// beside a published port, which has none of IPv6.
+func takesIPv4(l sockets.Listener) bool {
+	a := l.Addr.Addr()
+	return a.Is4() || a.Is4In6() || a.IsUnspecified() && !l.V6Only
 }
 
 // redirect is a rule of others in the nat table that sends a port's packets

@@ -27,6 +27,8 @@ func TestOccupy(t *testing.T) {
 		{name: "nobody"},
 		{name: "everywhere", listeners: listens(model.TCP, "0.0.0.0:80"), want: true},
 		{name: "everywhere, by IPv6", listeners: listens(model.TCP, "[::]:80"), want: true},
+		{name: "everywhere, by IPv6 alone", listeners: []sockets.Listener{{Protocol: model.TCP, Addr: netip.MustParseAddrPort("[::]:80"), V6Only: true}}},
+		{name: "on an address of IPv6", listeners: listens(model.TCP, "[::1]:80")},
 		{name: "on one address", listeners: listens(model.TCP, "127.0.0.53:80"), want: true},
 		{name: "on a VIP", listeners: listens(model.TCP, "10.96.0.10:80")},
 		{name: "another port", listeners: listens(model.TCP, "0.0.0.0:81")},
