@@ -3,6 +3,7 @@ package dockerwatch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -26,6 +27,7 @@ type fakeEngine struct {
 	listeners  map[chan events.Message]chan error
 	images     map[string]string // image's ID -> its labels, as in labelsOf
 	inspected  map[string]int    // container's or image's ID -> how often
+	ahead      time.Duration     // how far its clock is ahead
 
 	dialErr     error
 	listenAfter chan struct{}                        // the engine answers a call for events at once, but listens for them only after this; nil: at once
@@ -49,6 +51,10 @@ func (e *fakeEngine) Events(ctx context.Context, o events.ListOptions) (<-chan e
 	errs := make(chan error, 1)
 	if o.Until != "" {
 		messages := make(chan events.Message)
+		if nanos(o.Since) > nanos(o.Until) {
+			errs <- errors.New("invalid `since` time must be before `until`") // as an engine says it
+			return messages, errs
+		}
 		e.mu.Lock()
 		past := e.between(nanos(o.Since), nanos(o.Until))
 		e.mu.Unlock()
@@ -168,7 +174,7 @@ func (e *fakeEngine) NetworkList(context.Context, network.ListOptions) ([]networ
 
 // happen tells an event of now.
 func (e *fakeEngine) happen(action events.Action, id string, attributes ...string) {
-	m := events.Message{Type: events.ContainerEventType, Action: action, TimeNano: time.Now().UnixNano(),
+	m := events.Message{Type: events.ContainerEventType, Action: action, TimeNano: time.Now().Add(e.ahead).UnixNano(),
 		Actor: events.Actor{ID: id, Attributes: map[string]string{}}}
 	for i := 0; i+1 < len(attributes); i += 2 {
 		m.Actor.Attributes[attributes[i]] = attributes[i+1]

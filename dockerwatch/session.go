@@ -75,8 +75,10 @@ func (w *Watcher) session(ctx context.Context, emit func(model.Local), connected
 	// harm: most make us look again, and those that a later start of the
 	// container has overtaken are let be.
 	since := w.seen.Add(1)
-	if w.seen.IsZero() {
-		since = time.Now().Add(-lookBack)
+	if now := time.Now(); w.seen.IsZero() || since.After(now) {
+		// An engine refuses to tell of the future, which is where the last event lies once
+		// the clock was set back.
+		since, w.seen = now.Add(-lookBack), time.Time{}
 	}
 	stream, err := follow(ctx, engine, since)
 	if err != nil {

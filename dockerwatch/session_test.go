@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -282,4 +283,19 @@ func TestASlowListHoldsUpNoEvent(t *testing.T) {
 	if got := h.locals[len(h.locals)-1]; got != "c:running" {
 		t.Errorf("after the list: %s", got)
 	}
+}
+
+// TestAnEngineIsFollowedOnceTheClockWasSetBack: the last event is then one of the future.
+func TestAnEngineIsFollowedOnceTheClockWasSetBack(t *testing.T) {
+	e := newFakeEngine()
+	e.ahead = time.Hour
+	h := watch(t, e, nil)
+	h.wants("")
+	e.start("a", "service=web")
+	h.wants("a:running")
+	e.ahead = 0
+	e.cut(nil)
+	h.until("it was away", func() bool { return slices.ContainsFunc(h.errs, func(err error) bool { return err != nil }) })
+	e.start("b", "service=web")
+	h.wants("a:running b:running")
 }
