@@ -375,7 +375,11 @@ func (h *host) install() {
 func (s *suite) makeCluster() {
 	a := s.hosts[0]
 	s.allow(startLimit)
+	passing := a.bridgesPass()
 	a.must("systemctl enable --now shoal")
+	if now := a.bridgesPass(); passing == "" && strings.Trim(now, "0\n") != "" {
+		s.fail("with br_netfilter, every bridge of the host passes its packets to iptables, ip6tables or arptables: %q", now)
+	}
 	for _, h := range s.hosts[1:] {
 		var command string
 		s.holds("a gives a token", func() (err error) {
@@ -393,6 +397,12 @@ func (s *suite) makeCluster() {
 	for _, h := range s.hosts {
 		s.holds(h.Name()+" sees every host alive", h.seesAll)
 	}
+}
+
+// bridgesPass tells whether what all bridges forward passes arptables, ip6tables and iptables, a line of 0 or 1 each. It is empty
+// without br_netfilter.
+func (h *host) bridgesPass() string {
+	return h.must("cat /proc/sys/net/bridge/bridge-nf-call-* 2>/dev/null || true")
 }
 
 // seesAll says that the host's agent sees all hosts alive, with a subnet.

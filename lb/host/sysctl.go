@@ -29,6 +29,10 @@ const (
 	everyBridgeFile = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 )
 
+// everyBridges are the like of everyBridge for each family, all of which the module
+// begins with at 1.
+var everyBridges = []string{everyBridge, "net.bridge.bridge-nf-call-ip6tables", "net.bridge.bridge-nf-call-arptables"}
+
 // Netfilter loads br_netfilter, without which no bridge passes packets to
 // netfilter. Loaded, it would pass those of every bridge, bridges of virtual
 // machines among them, unless it is told not to: those of this host's tasks are
@@ -40,7 +44,11 @@ func Netfilter(ctx context.Context) error {
 	if err := kernel.Need(ctx, everyBridgeFile, "br_netfilter"); err != nil {
 		return err
 	}
-	return sysctl.Set(everyBridge, "0")
+	var errs []error
+	for _, name := range everyBridges {
+		errs = append(errs, sysctl.Set(name, "0"))
+	}
+	return errors.Join(errs...)
 }
 
 // Down removes the route of the pool, and puts back the kernel's parameters and
