@@ -85,6 +85,10 @@ func TestNothingIsLostToABackupThatDoesNotKnowIt(t *testing.T) {
 	settled(t, d)
 	d.Close()
 	server.close()
+	d = open(t, "d", again, at(t, server.endpoint)) // it has one more start meanwhile, without etcd
+	d.SetLocal(local())
+	eventually(t, "d goes by what it knew", func() bool { s := d.Snapshot(); return s != nil && is(s) == nil })
+	d.Close()
 	if err := os.RemoveAll(filepath.Join(dir, "etcd")); err != nil {
 		t.Fatal(err)
 	}

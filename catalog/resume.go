@@ -86,8 +86,16 @@ func (c *Catalog) spread(ctx context.Context) {
 // cachePosition is where a run that follows can go on from the records as they are. Its
 // revision is zero where it cannot, as some of them are not etcd's.
 func (c *Catalog) cachePosition() position {
-	if !isClosed(c.listed) || len(c.hostLists)+len(c.lacking)+len(c.unreadable) > 0 {
-		return position{0, c.cluster}
+	at, foreign := position{c.seen, c.cluster}, len(c.hostLists)+len(c.lacking)+len(c.unreadable) > 0
+	switch {
+	case isClosed(c.listed):
+	case c.from != position{}:
+		at = c.from // the last run's, for as long as etcd did not answer in this one
+	default:
+		foreign = true
 	}
-	return position{c.seen, c.cluster}
+	if foreign {
+		at.Revision = 0
+	}
+	return at
 }
