@@ -167,6 +167,7 @@ func (c *Catalog) claimSubnet(ctx context.Context, pool model.Pools, bits int, a
 		if err != nil {
 			return fallback(err)
 		}
+		c.addUnclaimed(held)
 		pick, err := pickSubnet(c.o.Self.Name, attempt, pool, bits, avoid, held)
 		if err != nil {
 			return netip.Prefix{}, 0, err
@@ -193,6 +194,18 @@ func (c *Catalog) claimSubnet(ctx context.Context, pool model.Pools, bits int, a
 		}
 	}
 	return netip.Prefix{}, 0, fmt.Errorf("other hosts were first %d times; try again", claimAttempts)
+}
+
+// addUnclaimed adds the subnets that other hosts say they have: etcd may have been put
+// back to a state from before they claimed them.
+func (c *Catalog) addUnclaimed(held map[netip.Prefix]subnetRecord) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, n := range c.records.nodes {
+		if _, claimed := held[n.Subnet]; !claimed && n.Subnet.IsValid() && name != c.o.Self.Name {
+			held[n.Subnet] = subnetRecord{name, n.Number}
+		}
+	}
 }
 
 // lastSubnet is what this host is known to have, if that is of the pool.

@@ -313,6 +313,30 @@ func TestHostsClaimSubnetsOnceAndKeepThem(t *testing.T) {
 	}
 }
 
+// TestAHostKeepsASubnetWhoseClaimIsLost to a backup from before it claimed it.
+func TestAHostKeepsASubnetWhoseClaimIsLost(t *testing.T) {
+	t.Parallel()
+	server := etcdServer(t, shortDir(t))
+	pool := model.Pools{netip.MustParsePrefix("10.244.0.0/16")}
+	a := open(t, "a", shortDir(t), at(t, server.endpoint), untold)
+	a.SetLocal(local())
+	first, n, err := a.ClaimSubnet(t.Context(), pool, 24, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.SetSelf(func(self *model.Node) { self.Subnet, self.Number = first, n })
+	settled(t, a)
+	if r, err := client(t, server.endpoint).Delete(t.Context(), subnetKey(first)); err != nil || r.Deleted != 1 {
+		t.Fatal(r, err)
+	}
+	b := open(t, "b", shortDir(t), at(t, server.endpoint), untold)
+	b.SetLocal(local())
+	settled(t, b)
+	if second, n, err := b.ClaimSubnet(t.Context(), pool, 24, nil); err != nil || second == first || n != 2 {
+		t.Errorf("b has %s, %d, %v; a has %s", second, n, err, first)
+	}
+}
+
 func TestRemoveNode(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))
@@ -531,7 +555,8 @@ func TestManyHostsThatStartTogetherAllGetASubnet(t *testing.T) {
 	given := map[netip.Prefix]string{}
 	var work sync.WaitGroup
 	for i := range hosts {
-		c := &Catalog{o: Options{Self: model.Node{Name: fmt.Sprintf("host-%d", i)}, cacheAfter: time.Minute}, client: cl}
+		name := fmt.Sprintf("host-%d", i)
+		c := &Catalog{o: Options{Self: model.Node{Name: name}, cacheAfter: time.Minute}, client: cl, records: newRecords(name)}
 		work.Go(func() {
 			p, n, err := c.ClaimSubnet(t.Context(), pool, 24, nil)
 			if err != nil {
