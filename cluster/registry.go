@@ -315,6 +315,16 @@ func (r *Registry) revoke(m memberRecord) revocation {
 	return revocation{m.Node, r.now().UTC().Truncate(time.Second), m.Certs}
 }
 
+// revokeAgain writes revocations that the store has lost.
+func (r *Registry) revokeAgain(ctx context.Context, lost map[string]revocation) error {
+	for key, rev := range lost {
+		if _, err := r.store.Commit(ctx, map[string]int64{revokedRoot + key: 0}, map[string][]byte{revokedRoot + key: encode(rev)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // forgetRevoked deletes the revocations of certificates that have all ended.
 func (r *Registry) forgetRevoked(ctx context.Context) error {
 	all, err := r.revoked(ctx)

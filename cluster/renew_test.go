@@ -142,6 +142,20 @@ func TestARemovedHostIsRefused(t *testing.T) {
 			return err == nil && again.CheckRevoked(second.leaf()) != nil
 		}, func() string { return "after a restart it is accepted" })
 	})
+	t.Run("by a store that was put back to before it was removed", func(t *testing.T) {
+		if _, err := b.store.Commit(t.Context(), nil, map[string][]byte{revokedRoot + second.Key(): nil}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 10*time.Second, func() bool {
+			all, err := b.reg.revoked(t.Context())
+			return err == nil && all[second.Key()].Node == "b"
+		}, func() string { return "its revocation is not in the store again" })
+		for who, id := range map[string]*Identity{"a": b.id, "c": third} {
+			if id.CheckRevoked(second.leaf()) == nil {
+				t.Errorf("%s lets it in", who)
+			}
+		}
+	})
 	t.Run("by etcd, which reads the CRL file", func(t *testing.T) {
 		f := third.Files() // which does not hold the CA's key; it may be promoted any time
 		info := transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA, ClientCertAuth: true, CRLFile: f.CRL}

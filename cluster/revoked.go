@@ -66,13 +66,27 @@ func (id *Identity) WatchRemoved(ctx context.Context, r *Registry) {
 	r.follow(ctx, revokedRoot, func() error {
 		revoked, err := r.revoked(ctx)
 		if err == nil {
-			err = id.setRevoked(revoked)
+			lost := id.addLost(revoked)
+			err = errors.Join(id.setRevoked(revoked), r.revokeAgain(ctx, lost))
 		}
 		if err != nil && ctx.Err() == nil {
 			id.host.Log.Warn("the list of removed hosts may be old", "error", err)
 		}
 		return err
 	})
+}
+
+// addLost adds what this host knows to be revoked and the store does not have, and
+// returns it: a removal is taken back by nobody, but the store may have been put back to
+// a state from before it.
+func (id *Identity) addLost(revoked map[string]revocation) (lost map[string]revocation) {
+	lost = map[string]revocation{}
+	for key, r := range *id.revoked.Load() {
+		if _, has := revoked[key]; !has && id.now().Before(r.ends()) {
+			lost[key], revoked[key] = r, r
+		}
+	}
+	return lost
 }
 
 func (id *Identity) setRevoked(revoked map[string]revocation) error {
