@@ -257,14 +257,12 @@ func (r *Registry) Members(ctx context.Context) ([]Member, error) {
 // Enrol writes down this host as it is now: its address, its certificate,
 // whether it holds the CA's key. To be called when the store can be reached
 // after the start and after [Identity.FetchCA] and [Identity.DropCA]. The first
-// host becomes a member by it; of any other that is none, the error is
+// host becomes a member by it, and so does one whose record was lost with an older
+// store: its certificate says that it was admitted. Of one that was removed the error is
 // [ErrRemoved], and [ErrNameTaken] if its name is another's by now.
 func (r *Registry) Enrol(ctx context.Context, id *Identity) error {
 	err := r.update(ctx, id.Node(), id.Key(), func(m *memberRecord, revision int64) error {
 		if revision == 0 {
-			if !id.HoldsCA() {
-				return ErrRemoved
-			}
 			m.Joined = r.now().UTC().Truncate(time.Second)
 		}
 		m.Addr, m.CA = id.host.Addr, id.HoldsCA()
@@ -495,11 +493,12 @@ func (r *Registry) enrol(ctx context.Context, m Member, cert *x509.Certificate) 
 	return errBusy
 }
 
-// renew writes down a new certificate of a member, and its address.
+// renew writes down a new certificate of a member, and its address. As in [Registry.Enrol],
+// its record may have been lost.
 func (r *Registry) renew(ctx context.Context, node, key string, addr netip.Addr, cert *x509.Certificate) error {
 	return r.update(ctx, node, key, func(m *memberRecord, revision int64) error {
 		if revision == 0 {
-			return ErrRemoved
+			m.Joined = r.now().UTC().Truncate(time.Second)
 		}
 		m.Addr = addr
 		m.addCert(cert, r.now())

@@ -97,6 +97,29 @@ func TestAHostThatMovedGetsACertificateForItsNewAddress(t *testing.T) {
 	wantError(t, err, "which it was not before")
 }
 
+// TestAHostWhoseRecordIsLostIsAMemberAgain: a store was made anew by a host that knew no members, with the same CA.
+func TestAHostWhoseRecordIsLostIsAMemberAgain(t *testing.T) {
+	b := newBench(t)
+	second := b.mustJoin("b", "127.0.1.2")
+	for what, again := range map[string]func() error{
+		"as it starts": func() error { return b.reg.Enrol(t.Context(), second) },
+		"as it renews its certificate": func() error {
+			return second.Renew(t.Context(), b.reg, []netip.AddrPort{b.server.Addr()})
+		},
+	} {
+		if _, err := b.store.Commit(t.Context(), nil, map[string][]byte{membersRoot + "b": nil}); err != nil {
+			t.Fatal(err)
+		}
+		if err := again(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		m, revision, err := b.reg.member(t.Context(), "b")
+		if err != nil || revision == 0 || m.Key != second.Key() || len(m.Certs) == 0 {
+			t.Errorf("%s: its record is %+v, %v", what, m, err)
+		}
+	}
+}
+
 func TestARemovedHostIsRefused(t *testing.T) {
 	b := newBench(t)
 	second := b.mustJoin("b", "127.0.1.2")
