@@ -53,7 +53,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error
 		}
 		asked := time.Now()
 		held, unasked := a.heldEverywhere(ctx, tasks)
-		pause = min(max(minLookPause, lookShare*time.Since(asked)), maxLookPause)
+		pause = min(max(minLookPause, lookShare*time.Since(asked)), maxLookPause, max(time.Until(deadline), 0))
 		s.Held, s.Unasked = held.Connections, unasked
 		if idle++; held != (lb.Held{}) || len(unasked) > 0 {
 			idle = 0
