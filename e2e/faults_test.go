@@ -382,7 +382,7 @@ func (s *suite) fail(format string, args ...any) {
 	s.t.Helper()
 	what := fmt.Sprintf(format, args...)
 	s.timeline = append(s.timeline, s.at(time.Now())+"  FAILED: "+what)
-	s.t.Errorf("seed %d: %s", s.seed, what)
+	s.t.Errorf("FAILED, seed %d: %s", s.seed, what)
 	for _, h := range s.hosts {
 		if p := h.Agent(); p != nil {
 			lines := strings.Split(strings.TrimSpace(p.Output()), "\n")

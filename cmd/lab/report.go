@@ -73,24 +73,32 @@ func report(cmd *exec.Cmd, to io.Writer) (status int, err error) {
 // failures is what the output of Go tests tells of those that failed, with -v and without.
 type failures struct {
 	test   string              // that is running, with -v
-	said   map[string][]string // what tests have said, by the outermost test
+	said   map[string][]saying // what tests have said, by the outermost test
 	failed []string            // in order
 	other  []string            // what failed and is no test
 	after  string              // the test that failed in the last line, of which more may follow; without -v it does
 	more   int                 // how many lines that belong to the last one may follow
 }
 
+// saying is a line of what a test has said.
+type saying struct {
+	line    string
+	verdict bool // it says what failed, or follows such a line
+}
+
 var (
 	testRuns  = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +(\S+)`)
 	testEnds  = regexp.MustCompile(`^( *)--- (FAIL|PASS|SKIP): (\S+)`)
 	testSays  = regexp.MustCompile(`^\s+\S+\.go:\d+: `)
+	verdict   = regexp.MustCompile(`^\s+\S+\.go:\d+: (FAILED|not within )`) // of what logs much; the latter is lab.Eventually's
 	lacks     = regexp.MustCompile(`^lab: this kernel has no `)
 	otherFail = regexp.MustCompile(`^(panic: |fatal error: |FAIL\t|vet: |\S+\.go:\d+:\d+: |make\S*: \*\*\* |not gofmt'ed: |lab: |failed with the data plane)`)
 )
 
-// A test's first words and its last ones are told: what it logs between may be long.
+// A test's first words and its last ones are told, and its verdicts: what it logs between may be long.
 const (
 	firstSaid, lastSaid = 5, 10
+	verdictsSaid        = 20
 	saidWidth           = 400 // characters
 	saidMore            = 3   // lines that follow one, indented
 )
@@ -125,12 +133,13 @@ func (f *failures) read(line string) {
 		of = f.test
 	}
 	if of != "" && testSays.MatchString(line) {
-		f.say(of, line)
+		f.say(of, line, verdict.MatchString(line))
 		f.more = saidMore
 		return
 	}
 	if of != "" && f.more > 0 && strings.HasPrefix(line, "        ") {
-		f.say(of, line)
+		before := f.said[of]
+		f.say(of, line, before[len(before)-1].verdict)
 		f.more--
 		return
 	}
@@ -140,11 +149,11 @@ func (f *failures) read(line string) {
 	}
 }
 
-func (f *failures) say(test, line string) {
+func (f *failures) say(test, line string, verdict bool) {
 	if f.said == nil {
-		f.said = map[string][]string{}
+		f.said = map[string][]saying{}
 	}
-	f.said[test] = append(f.said[test], cut(line))
+	f.said[test] = append(f.said[test], saying{cut(line), verdict})
 }
 
 func cut(line string) string {
@@ -160,13 +169,21 @@ func (f *failures) String() string {
 	for _, name := range f.failed {
 		fmt.Fprintf(&b, "failed: %s\n", name)
 		said := f.said[name]
-		for i, line := range said {
-			switch {
-			case i < firstSaid || i >= len(said)-lastSaid:
-				fmt.Fprintln(&b, line)
-			case i == firstSaid:
-				fmt.Fprintf(&b, "    … %d lines\n", len(said)-firstSaid-lastSaid)
+		left, verdicts := 0, 0
+		for i, s := range said {
+			between := i >= firstSaid && i < len(said)-lastSaid
+			if between && s.verdict {
+				verdicts++
 			}
+			if between && (!s.verdict || verdicts > verdictsSaid) {
+				left++
+				continue
+			}
+			if left > 0 {
+				fmt.Fprintf(&b, "    … %d lines\n", left)
+				left = 0
+			}
+			fmt.Fprintln(&b, s.line)
 		}
 	}
 	for _, line := range f.other {

@@ -43,6 +43,10 @@ ok  	shoal/b	0.1s
 `, "failed: TestA\n    a_test.go:3: in one\n"},
 		"much is said": {"=== RUN   TestA\n" + strings.Repeat("    a_test.go:3: x\n", 20) + "--- FAIL: TestA (0.1s)\n",
 			"failed: TestA\n" + strings.Repeat("    a_test.go:3: x\n", 5) + "    … 5 lines\n" + strings.Repeat("    a_test.go:3: x\n", 10)},
+		"a verdict in between": {"=== RUN   TestA\n" + strings.Repeat("    a_test.go:3: x\n", 8) + "    a_test.go:5: FAILED: y\n        so\n" +
+			strings.Repeat("    a_test.go:3: x\n", 12) + "--- FAIL: TestA (0.1s)\n",
+			"failed: TestA\n" + strings.Repeat("    a_test.go:3: x\n", 5) + "    … 3 lines\n    a_test.go:5: FAILED: y\n        so\n    … 2 lines\n" +
+				strings.Repeat("    a_test.go:3: x\n", 10)},
 		"no test": {"x/y.go:3:4: undefined: z\nmake: *** [Makefile:60: unit] Error 1\n", "x/y.go:3:4: undefined: z\nmake: *** [Makefile:60: unit] Error 1\n"},
 		"a panic": {"=== RUN   TestA\npanic: oh\n\ngoroutine 7 [running]:\n", "panic: oh\n"},
 	} {
