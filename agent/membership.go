@@ -107,14 +107,10 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	m.run, m.work = ctx, g
 	if m.external() {
 		g.Go(func() error { m.id.ShareCA(ctx, m.reg); return nil })
+	} else {
+		g.Go(func() error { m.id.KeepEnrolled(ctx, m.reg); return nil })
 	}
-	g.Go(func() error {
-		if !m.external() {
-			m.enrol(ctx)
-		}
-		m.id.KeepFresh(ctx, m.reg, m.servers)
-		return nil
-	})
+	g.Go(func() error { m.id.KeepFresh(ctx, m.reg, m.servers); return nil })
 	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
 	g.Go(func() error { m.followMembers(ctx); return nil })
 	g.Go(func() error { m.chooseServers(ctx); return nil })
@@ -226,27 +222,6 @@ func (m *membership) open() error {
 	m.work.Go(func() error { m.greetOthers(m.run, live); return nil })
 	m.doors.signal() // this host has more ports now
 	return nil
-}
-
-// enrol enters this host in the list of members, as soon as the store answers.
-func (m *membership) enrol(ctx context.Context) {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := m.reg.Enrol(bounded, m.id)
-		cancel()
-		switch {
-		case err == nil || ctx.Err() != nil:
-			return
-		case errors.Is(err, cluster.ErrRemoved), errors.Is(err, cluster.ErrNameTaken):
-			m.log.Error("this host is not of the cluster any more: stop it, remove its state folder and join again with a new token", "error", err)
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-	}
 }
 
 // watchLives tells the store and the catalog which hosts live.

@@ -120,6 +120,32 @@ func TestAHostWhoseRecordIsLostIsAMemberAgain(t *testing.T) {
 	}
 }
 
+// TestAHostStaysEnrolled: also where the store loses its record while the agent runs.
+func TestAHostStaysEnrolled(t *testing.T) {
+	b := newBench(t)
+	second := b.mustJoin("b", "127.0.1.2")
+	ended := make(chan struct{})
+	b.inBackground(func(ctx context.Context) { second.KeepEnrolled(ctx, b.reg); close(ended) })
+	for range 2 {
+		if _, err := b.store.Commit(t.Context(), nil, map[string][]byte{membersRoot + "b": nil}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 3*time.Second, func() bool {
+			m, revision, err := b.reg.member(t.Context(), "b")
+			return err == nil && revision != 0 && m.Key == second.Key()
+		}, func() string { return "it is no member" })
+	}
+	if err := b.reg.Remove(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(3 * time.Second):
+		t.Error("it goes on although it was removed")
+	}
+	b.wantLog("not of the cluster any more")
+}
+
 func TestARemovedHostIsRefused(t *testing.T) {
 	b := newBench(t)
 	second := b.mustJoin("b", "127.0.1.2")

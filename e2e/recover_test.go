@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"shoal/lab"
 )
@@ -150,4 +152,16 @@ func TestHostsAStoreIsMadeAnewByTheLastOfThreeServers(t *testing.T) {
 		}
 		h.answered("http://"+vip+":8000/", "kept")
 	}
+	lab.Eventually(t, time.Minute, "the host that follows is a member again", func() error { // the lost ones are none
+		out, _ := last.TryShoal("problems", "--local") // they are problems
+		if !strings.Contains(out, "host-not-followed") || !strings.Contains(out, "u1") {
+			return fmt.Errorf("it is not told that others have not followed:\n%s", out)
+		}
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, "host-not-followed") && strings.Contains(line, client.Name()) {
+				return errors.New(line)
+			}
+		}
+		return nil
+	})
 }
