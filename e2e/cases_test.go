@@ -148,7 +148,7 @@ var troubles = []trouble{
 	},
 	{
 		name:  "paused",
-		setUp: func(c *site) { c.n2.run("paused", label("paused", "")); c.n2.Docker("pause", "paused") },
+		setUp: func(c *site) { c.n2.run("paused", label("paused", "")); c.n2.pause("paused") },
 		ask:   "explain paused", says: []string{"paused since"}, do: []string{"docker unpause paused"},
 		mend: func(c *site) { c.n2.Docker("unpause", "paused") },
 	},

@@ -58,7 +58,7 @@ func TestAFullDiskStopsTheStoreAndNothingElse(t *testing.T) {
 		return err
 	})
 	h.answered(url, "first")
-	h.Docker("pause", "first")
+	h.pause("first")
 	h.refused(url)
 	h.Docker("unpause", "first")
 	h.answered(url, "first")

@@ -24,7 +24,7 @@ func (s *suite) do(step faults.Step) (undo func()) {
 		h.Docker("kill", "--signal", "KILL", task.name)
 		return func() { h.Docker("start", task.name); task.healthy() }
 	case faults.TaskFrozen:
-		h.Docker("pause", task.name)
+		h.pause(task.name)
 		return func() { h.Docker("unpause", task.name); task.healthy() } // the engine has it prove that anew
 	case faults.HostCut:
 		h.CutOff()

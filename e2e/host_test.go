@@ -157,6 +157,19 @@ func (h *host) run(name, options string, command ...string) container {
 	return container{h, name}
 }
 
+// pause pauses a container. While processes begin in it all the time, as health checks do on a busy machine, runc does not always succeed in
+// freezing them all, and thaws those that it has.
+func (h *host) pause(name string) {
+	h.t.Helper()
+	lab.Eventually(h.t, waitLimit, name+" is paused", func() error {
+		_, err := h.TryDocker("pause", name)
+		if err != nil && !strings.Contains(err.Error(), "unable to freeze") {
+			h.t.Fatal(err)
+		}
+		return err
+	})
+}
+
 // useDNS are the options of docker run that the daemon.json of docker-config makes unnecessary.
 const useDNS = "--dns " + dnsServer + " --dns-search mesh.internal --dns-opt timeout:1 --dns-opt attempts:5 --dns-opt ndots:1"
 

@@ -27,7 +27,7 @@ func TestContainersAreFollowed(t *testing.T) {
 	}
 	both("moves")
 
-	h.Docker("pause", "moves")
+	h.pause("moves")
 	h.task("moves", "paused")
 	h.answered(url, "steady")
 	if out, err := h.TryShoal("explain", "moves"); code(err) != 1 || !strings.Contains(out, "docker unpause") {

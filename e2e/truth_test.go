@@ -68,7 +68,7 @@ func TestHostsProblemsAreTheClusters(t *testing.T) {
 	n3.run("sick", mesh+"sick --health-cmd false --health-interval 1s --health-retries 1", "sleep", "1000000")
 	n2.run("still", mesh+"still", "sleep", "1000000")
 	n2.task("still", "running")
-	n2.Docker("pause", "still")
+	n2.pause("still")
 	says(n1.listed("labels-invalid", "wrong", "n3"), "shoal.weight")
 	says(n1.listed("task-crashed", "loop", "n2"), "exit code 3", "docker logs loop")
 	says(n1.listed("task-unhealthy", "sick", "n3"), "docker inspect")

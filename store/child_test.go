@@ -151,13 +151,17 @@ func TestAnEtcdThatHangsEndsWithItsAgent(t *testing.T) {
 }
 
 func TestWhatToDoAboutAStoreThatDoesNotStart(t *testing.T) {
-	for reason, says := range map[string]string{
-		"write /var/lib/shoal/etcd/member/snap/db: no space left on device": "free some room",
-		"listen tcp 192.0.2.1:2380: bind: address already in use":           "",
-		"walpb: crc mismatch": "restore a backup",
+	for _, c := range []struct {
+		reason, says string
+		served       bool
+	}{
+		{"write /var/lib/shoal/etcd/member/snap/db: no space left on device", "free some room", false},
+		{"listen tcp 192.0.2.1:2380: bind: address already in use", "", true},
+		{"walpb: crc mismatch", "starts with an empty store", false},
+		{"walpb: crc mismatch", "shoal server recover", true},
 	} {
-		if got := advice(reason); !strings.Contains(got, says) || says == "" && got != "" {
-			t.Errorf("%s: %q, want %q", reason, got, says)
+		if got := advice(c.reason, c.served); !strings.Contains(got, c.says) || c.says == "" && got != "" {
+			t.Errorf("%+v: %q", c, got)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func (s *Store) setEndpoints(change func(*place)) error {
 		p.Servers = others
 		s.found = slices.DeleteFunc(s.found, func(endpoint string) bool { return slices.Contains(others, endpoint) })
 	}
-	save := p.Role != s.place.Role || p.Addr != s.place.Addr || !slices.Equal(p.Servers, s.place.Servers)
+	save := p.Role != s.place.Role || p.Addr != s.place.Addr || p.Promoting != s.place.Promoting || !slices.Equal(p.Servers, s.place.Servers)
 	s.place = p
 	if s.servers[s.o.Node].value != s.record() {
 		select {

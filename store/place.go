@@ -29,6 +29,9 @@ type place struct {
 	Role    Role       `json:"role"`
 	Addr    netip.Addr `json:"addr,omitzero"`     // a server's, as its peers know it
 	Servers []string   `json:"servers,omitempty"` // endpoints of the other hosts' etcds, as last known
+	// Promoting says that its etcd is one of the members, and did not have its vote
+	// when that was last looked at.
+	Promoting bool `json:"promoting,omitzero"`
 }
 
 func placePath(dir string) string { return filepath.Join(dir, "store.json") }

@@ -44,9 +44,17 @@ func (s *Store) Promote(ctx context.Context) (advice string, err error) {
 			return err
 		}
 		advice = adviseVoters(voters)
-		return s.setServer(srv, false, nil)
+		return s.setServer(srv, false, func(pl *place) { pl.Promoting = false })
 	})
 	return advice, err
+}
+
+// Promoting tells whether this host's promotion broke off: its etcd is started with the
+// agent, and has no vote, for all that is known. [Store.Promote] ends it.
+func (s *Store) Promoting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.place.Role == RoleServer && s.place.Promoting
 }
 
 // startLearner starts an etcd that is one of the members, without a vote.
@@ -75,7 +83,7 @@ func (s *Store) startLearner(ctx context.Context) (*server, error) {
 	}
 	// From here on a restart has to start it: once it has a vote, the others may
 	// not be able to do without.
-	if err := s.setServer(srv, true, func(pl *place) { pl.Role, pl.Addr = RoleServer, p.Addr }); err != nil {
+	if err := s.setServer(srv, true, func(pl *place) { pl.Role, pl.Addr, pl.Promoting = RoleServer, p.Addr, true }); err != nil {
 		return nil, errors.Join(err, s.cancelPromotion(srv))
 	}
 	s.supervise(srv)
@@ -182,7 +190,7 @@ func (s *Store) cancelPromotion(srv *server) error {
 
 // becomeClient makes this host, whose member is removed, a client.
 func (s *Store) becomeClient(srv *server) error {
-	err := s.setServer(nil, false, func(pl *place) { pl.Role = RoleClient })
+	err := s.setServer(nil, false, func(pl *place) { pl.Role, pl.Promoting = RoleClient, false })
 	s.stopServer(srv)
 	return errors.Join(err, os.RemoveAll(dataDir(s.o.StateDir)))
 }

@@ -55,6 +55,9 @@ func (s *Store) startServer(r Role, join map[string]string) (*server, error) {
 		MaintainEvery: s.o.maintainEvery}
 	if r == RoleServer {
 		sc.Peers = s.o.Peers
+		if join == nil && !hasData(s.o.StateDir) {
+			return nil, errDataGone(s.o.StateDir)
+		}
 	}
 	return startServer(sc, s.log)
 }
@@ -208,7 +211,7 @@ func (s *Store) restart(ctx context.Context, old *server) error {
 		return err
 	}
 	s.supervise(srv)
-	return s.setServer(srv, false, nil)
+	return s.setServer(srv, s.Promoting(), nil)
 }
 
 // updatePeerURL tells etcd's members this one's address, if it is a new one. It

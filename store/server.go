@@ -62,6 +62,21 @@ type serverConfig struct {
 // dataDir is where etcd keeps its data.
 func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
 
+// hasData tells whether there is an etcd's log in a state folder: without it etcd would
+// begin a new store.
+func hasData(dir string) bool {
+	files, _ := filepath.Glob(filepath.Join(dataDir(dir), "member", "wal", "*.wal")) // the pattern is well formed
+	return len(files) > 0
+}
+
+// errDataGone is why the only server of a cluster does not start without its data: a new
+// store, that is empty, would take from all hosts what they have.
+func errDataGone(dir string) error {
+	return fmt.Errorf("the store's data are gone from %s: put them back, or %s", dataDir(dir), newStore)
+}
+
+const newStore = "restore a backup (shoal store restore), or stop the agent and make a new store of what the hosts know (shoal server recover)"
+
 // socketPath is where clients on this host reach it.
 func socketPath(dir string) string { return filepath.Join(dir, "etcd.sock") }
 
@@ -93,7 +108,7 @@ func startServer(sc serverConfig, log *slog.Logger) (*server, error) {
 		return nil, fmt.Errorf("the store does not start with less than %d MB free on the disk of %s: it has %d", leastRoom/1e6, sc.Dir, free/1e6)
 	}
 	fail := func(err error) error {
-		return fmt.Errorf("start the embedded etcd on %s: %w%s", dataDir(sc.Dir), err, advice(err.Error()))
+		return fmt.Errorf("start the embedded etcd on %s: %w%s", dataDir(sc.Dir), err, advice(err.Error(), sc.Peers != nil))
 	}
 	s := &server{endpoint: socketEndpoint(sc.Dir), started: time.Now(), leads: make(chan struct{}), exited: make(chan struct{})}
 	reports, err := s.spawn(log)
@@ -147,15 +162,19 @@ func DatabaseSize(dir string) (int64, error) {
 }
 
 // advice says what to do about a store that does not start; "": that is in the
-// reason.
-func advice(reason string) string {
+// reason. served says that it is one of a cluster's.
+func advice(reason string, served bool) string {
 	switch {
 	case strings.Contains(reason, unix.ENOSPC.Error()):
 		return "; free some room on that disk: the store starts by itself then"
 	case strings.Contains(reason, "address already in use"), strings.Contains(reason, unix.EACCES.Error()), strings.Contains(reason, unix.EROFS.Error()):
 		return ""
 	}
-	return "; if its data is damaged, restore a backup (shoal store restore), or move that folder away: shoal then starts with an empty store, and services get new VIPs"
+	if served {
+		return "; if its data are damaged, and other hosts serve the store too, move that folder away and restart the agent: it goes on with theirs. " +
+			"If none does, " + newStore
+	}
+	return "; if its data are damaged, restore a backup (shoal store restore), or move that folder away: shoal then starts with an empty store, and services get new VIPs"
 }
 
 // spawn starts the process. Its first file beyond the standard ones is the other

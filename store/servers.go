@@ -67,6 +67,9 @@ func (s *Store) syncServers(ctx context.Context) error {
 	if err := s.writeRecord(ctx); err != nil {
 		return err
 	}
+	if err := s.pruneServers(ctx, r); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	events := s.client.Watch(ctx, serversRoot, clientv3.WithPrefix(), clientv3.WithRev(r.Header.Revision+1))
@@ -156,6 +159,36 @@ func (s *Store) writeRecord(ctx context.Context) error {
 		_, err = s.client.Put(ctx, serverKey(s.o.Node), want)
 	}
 	return err
+}
+
+// pruneServers removes the records of hosts that are no members of etcd: those that a backup
+// has of the servers of its time. A host that serves is listed after it has become a member
+// and until it is none any more, so what was listed before the members were read, and has not
+// changed since, is false. Once a run is enough.
+func (s *Store) pruneServers(ctx context.Context, listed *clientv3.GetResponse) error {
+	if s.pruned || s.Role() != RoleServer {
+		return nil
+	}
+	members, err := s.members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, kv := range listed.Kvs {
+		name := strings.TrimPrefix(string(kv.Key), serversRoot)
+		if name == s.o.Node || slices.ContainsFunc(members, func(m *member) bool { return m.Name == name }) {
+			continue
+		}
+		bounded, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
+		_, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision)).
+			Then(clientv3.OpDelete(string(kv.Key))).Commit()
+		cancel()
+		if err != nil {
+			return err
+		}
+		s.log.Warn("a host is listed as one that serves the store, and does not: it is no more", "host", name)
+	}
+	s.pruned = true
+	return nil
 }
 
 // Servers are the hosts that serve the store, by name, as etcd last told. It makes

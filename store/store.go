@@ -67,6 +67,7 @@ type Store struct {
 	servers  map[string]entry // hosts that serve the store, by name, this one among them: as etcd has them
 	dead     map[string]bool  // hosts that do not answer
 	revision int64            // etcd's, of servers
+	pruned   bool             // see pruneServers; by followServers alone
 }
 
 // Open opens the store. An etcd may be away: the client connects when it is there.
@@ -116,6 +117,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		}
 		if s.server, s.down = s.startServer(s.place.Role, nil); s.down != nil {
 			s.logDown(s.down)
+		} else {
+			s.server.unlisted = s.place.Promoting
 		}
 	}
 	if s.client, err = s.dial(s.endpoints()); err != nil {
@@ -136,6 +139,13 @@ func (s *Store) openPlace() (err error) {
 	o := &s.o
 	if s.place, err = readPlace(o.StateDir); err != nil {
 		return err
+	}
+	if s.place.Role == RoleServer && len(s.place.Servers) > 0 && !hasData(o.StateDir) {
+		// It would begin a second store. What is on the disk stays as it is until the
+		// others answer: the data may be put back.
+		s.log.Error("the data of this host's store are gone: it uses those of the other hosts, and has no vote until it serves the store again, "+
+			"which it does by itself with --servers auto, or by shoal server promote", "folder", dataDir(o.StateDir))
+		s.place.Role, s.place.Promoting = RoleClient, false
 	}
 	before := s.place
 	before.Servers = slices.Clone(before.Servers)
