@@ -229,9 +229,12 @@ func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness, lis
 	go func() {
 		bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
-		_ = live.Judged(bounded) // after three seconds what is known must do
+		judged := live.Judged(bounded) == nil // after three seconds what is known must do
 		m.tell(live, lists)
 		m.setJudged()
+		if judged && !m.storeIsUp(live) {
+			m.catalog.StoreLost()
+		}
 	}()
 	for {
 		select {
@@ -246,6 +249,15 @@ func (m *membership) watchLives(ctx context.Context, live *cluster.Liveness, lis
 			m.tell(live, lists)
 		}
 	}
+}
+
+// storeIsUp tells whether enough of the hosts that serve the store live.
+func (m *membership) storeIsUp(live *cluster.Liveness) bool {
+	dead := map[netip.Addr]bool{}
+	for _, p := range live.States() {
+		dead[p.Addr] = !p.Alive
+	}
+	return m.store.Answerable(func(a netip.Addr) bool { return !dead[a] })
 }
 
 // tell does so by what is known now. Two may call it at a time: the later one tells what is

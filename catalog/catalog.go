@@ -68,13 +68,14 @@ type Catalog struct {
 
 	closing sync.Once
 
-	changed chan struct{} // of capacity 1: the records are not what the Snapshot says
-	unsaved chan struct{} // of capacity 1: etcd may not be what it should
-	relist  chan struct{} // of capacity 1: what was watched may be gone
-	unnamed chan struct{} // of capacity 1: a later run of this host wrote its name over this one's
-	known   chan struct{} // closed once the records hold the cluster's state
-	listed  chan struct{} // closed once that came from etcd
-	localIs chan struct{} // closed once this host's containers are known
+	changed   chan struct{} // of capacity 1: the records are not what the Snapshot says
+	unsaved   chan struct{} // of capacity 1: etcd may not be what it should
+	relist    chan struct{} // of capacity 1: what was watched may be gone
+	unnamed   chan struct{} // of capacity 1: a later run of this host wrote its name over this one's
+	storeLost chan struct{} // of capacity 1: etcd is not going to answer soon
+	known     chan struct{} // closed once the records hold the cluster's state
+	listed    chan struct{} // closed once that came from etcd
+	localIs   chan struct{} // closed once this host's containers are known
 
 	snapshot  atomic.Pointer[model.Snapshot]
 	published atomic.Pointer[time.Time]
@@ -142,6 +143,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		unsaved:    make(chan struct{}, 1),
 		relist:     make(chan struct{}, 1),
 		unnamed:    make(chan struct{}, 1),
+		storeLost:  make(chan struct{}, 1),
 		known:      make(chan struct{}),
 		listed:     make(chan struct{}),
 		localIs:    make(chan struct{}),
@@ -244,6 +246,10 @@ func (c *Catalog) wantContainer(ctr *model.Container) (changed bool) {
 	c.want[key] = fingerprint(value)
 	return !wanted || c.want[key] != before
 }
+
+// StoreLost tells that etcd is not going to answer soon: a catalog that has not reached it since its start goes
+// by the state of the last run at once, where it would wait for some seconds.
+func (c *Catalog) StoreLost() { wake(c.storeLost) }
 
 // LocalKnown is closed once this host's containers are known.
 func (c *Catalog) LocalKnown() <-chan struct{} { return c.localIs }

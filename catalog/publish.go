@@ -33,6 +33,8 @@ func (c *Catalog) publish(ctx context.Context) {
 			continue
 		case <-fallback:
 			c.useCache()
+		case <-c.storeLost:
+			c.useCache()
 		case <-c.changed:
 		}
 		start := time.Now()

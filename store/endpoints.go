@@ -2,6 +2,8 @@ package store
 
 import (
 	"maps"
+	"net/netip"
+	"net/url"
 	"slices"
 )
 
@@ -93,6 +95,31 @@ func (s *Store) SetAlive(alive map[string]bool) {
 	if err := s.setEndpoints(nil); err != nil {
 		s.logUnsaved(err)
 	}
+}
+
+// Answerable tells whether enough of the hosts that serve the store, as this one last knew of them, are up for it to
+// take requests.
+func (s *Store) Answerable(up func(netip.Addr) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.place.Role == RoleAlone || s.place.Role == RoleExternal || len(s.found) > 0 {
+		return true
+	}
+	servers, answer := 0, 0
+	if s.place.Role == RoleServer {
+		servers, answer = 1, 1
+	}
+	for _, endpoint := range s.place.Servers {
+		u, err := url.Parse(endpoint)
+		if err != nil {
+			continue // checked before
+		}
+		servers++
+		if a, err := netip.ParseAddrPort(u.Host); err != nil || up(a.Addr()) {
+			answer++
+		}
+	}
+	return 2*answer > servers || servers == 0
 }
 
 // setEndpoints changes what is remembered of this host's place, if change is

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -40,6 +41,35 @@ func TestChooseEndpoints(t *testing.T) {
 		}
 		if got := strings.Join(choose(tc.own, tc.servers, tc.dead, remembered, tc.found), " "); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+func TestWhetherTheStoreIsAnswerable(t *testing.T) {
+	a, b := "https://192.0.2.1:2379", "https://192.0.2.2:2379"
+	for _, c := range []struct {
+		role    Role
+		servers []string
+		found   []string
+		up      string
+		want    bool
+	}{
+		{RoleAlone, nil, nil, "", true},
+		{RoleExternal, nil, nil, "", true},
+		{RoleServer, nil, nil, "", true},
+		{RoleServer, []string{a}, nil, "192.0.2.1", true},
+		{RoleServer, []string{a}, nil, "", false},
+		{RoleServer, []string{a, b}, nil, "192.0.2.1", true},
+		{RoleServer, []string{a, b}, nil, "", false},
+		{RoleClient, []string{a}, nil, "192.0.2.1", true},
+		{RoleClient, []string{a}, nil, "", false},
+		{RoleClient, []string{a}, []string{b}, "", true},
+		{RoleClient, []string{a, b}, nil, "192.0.2.2", false},
+		{RoleClient, nil, nil, "", true},
+	} {
+		s := &Store{place: place{Role: c.role, Servers: c.servers}, found: c.found}
+		if got := s.Answerable(func(a netip.Addr) bool { return a.String() == c.up }); got != c.want {
+			t.Errorf("%+v: %v", c, got)
 		}
 	}
 }
