@@ -114,6 +114,7 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { m.id.WatchRemoved(ctx, m.reg); return nil })
 	g.Go(func() error { m.followMembers(ctx); return nil })
 	g.Go(func() error { m.chooseServers(ctx); return nil })
+	g.Go(func() error { m.endPromotion(ctx); return nil })
 	g.Go(func() error { m.leadBack(ctx); return nil })
 	g.Go(func() error {
 		select {

@@ -114,6 +114,30 @@ func (m *membership) chooseServers(ctx context.Context) {
 	}
 }
 
+// endPromotion ends what a restart, or a host that did not answer, broke off when this one was made a server of the
+// store: it gets its vote, and the CA's key.
+func (m *membership) endPromotion(ctx context.Context) {
+	for m.store.Role() == store.RoleServer && (m.store.Promoting() || !m.id.HoldsCA()) {
+		again := serversEvery
+		if m.store.Connected() {
+			again = serversRetry
+			err := m.serveToo(ctx)
+			if err == nil {
+				m.log.Info("this host's promotion, which was broken off, is done")
+				return
+			}
+			if ctx.Err() == nil {
+				m.log.Warn("this host's promotion, which was broken off, is not done yet", "error", err, "again", again)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(again):
+		}
+	}
+}
+
 func (m *membership) serveToo(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, roleTime)
 	defer cancel()

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +17,8 @@ import (
 func TestHostsAutoServersAreReplaced(t *testing.T) {
 	l := shared.With(t)
 	m := &members{t: t, outside: l.Outside()}
-	for _, h := range l.Cluster([]string{"s1", "s2", "s3", "s4"}, "--servers", "auto", "--replace-server", "5s") {
+	args := []string{"--servers", "auto", "--replace-server", "5s"}
+	for _, h := range l.Cluster([]string{"s1", "s2", "s3", "s4"}, args...) {
 		m.hosts = append(m.hosts, &host{h, t})
 	}
 	t.Cleanup(m.clear)
@@ -52,4 +54,18 @@ func TestHostsAutoServersAreReplaced(t *testing.T) {
 	if got := second.vip("old"); got != vip {
 		t.Errorf("the VIP of old was %s, and is %s", vip, got)
 	}
+
+	// A server that has lost its data serves the same store again, and begins none of its own.
+	second.KillAgent(syscall.SIGKILL)
+	second.Exec("rm", "-r", filepath.Join(second.Dir(), "state", "etcd"))
+	second.StartAgent(args...)
+	lab.Eventually(t, waitLimit, "s2 has its data again", func() error {
+		_, err := second.TryExec("ls", filepath.Join(second.Dir(), "state", "etcd"))
+		return err
+	})
+	fourth.hasRole("s2", "server")
+	if got := second.vip("old"); got != vip {
+		t.Errorf("the VIP of old was %s, and is %s on the host whose store was lost", vip, got)
+	}
+	second.answered(second.web("new"), "new")
 }
