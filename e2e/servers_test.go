@@ -22,7 +22,7 @@ func TestHostsAutoServersAreReplaced(t *testing.T) {
 		m.hosts = append(m.hosts, &host{h, t})
 	}
 	t.Cleanup(m.clear)
-	first, second, fourth := m.hosts[0], m.hosts[1], m.hosts[3]
+	first, second, third, fourth := m.hosts[0], m.hosts[1], m.hosts[2], m.hosts[3]
 	t.Cleanup(func() {
 		for _, h := range m.hosts[1:] {
 			h.KillAgent(syscall.SIGTERM)
@@ -68,4 +68,13 @@ func TestHostsAutoServersAreReplaced(t *testing.T) {
 		t.Errorf("the VIP of old was %s, and is %s on the host whose store was lost", vip, got)
 	}
 	second.answered(second.web("new"), "new")
+
+	// A promotion that broke off before the host had the CA's key is ended.
+	third.KillAgent(syscall.SIGKILL)
+	third.Exec("rm", filepath.Join(third.Dir(), "state", "cluster", "ca.key"))
+	third.StartAgent(args...)
+	lab.Eventually(t, waitLimit, "s3 admits hosts again", func() error {
+		_, err := third.TryShoal("token", "create")
+		return err
+	})
 }
