@@ -20,6 +20,9 @@ const listPage = 2000 // records a request
 
 var errRelist = errors.New("the records may have been replaced")
 
+// relistRest is how soon after a list another one waits first.
+const relistRest = time.Second
+
 // read keeps the records as etcd has them: it goes on from the state of the last run
 // or lists them once, and watches from there on, through lost connections. It lists
 // again when what it missed is compacted, or when etcd may hold an older state: a
@@ -28,6 +31,7 @@ func (c *Catalog) read(ctx context.Context) {
 	var retry etcd.Backoff
 	var l listing
 	started := false // the records are at a revision to watch from
+	var relisted time.Time
 	for ctx.Err() == nil {
 		var err error
 		if !started {
@@ -43,7 +47,10 @@ func (c *Catalog) read(ctx context.Context) {
 		case errors.Is(err, errRelist), errors.Is(err, rpctypes.ErrCompacted):
 			started, l = false, listing{}
 			c.metrics.relist()
-			continue
+			if time.Since(relisted) < relistRest { // endpoints of two stores, say, which answer in turn
+				retry.Wait(ctx)
+			}
+			relisted = time.Now()
 		case ctx.Err() == nil:
 			c.failed(fmt.Errorf("read the catalog from etcd: %w", err))
 			retry.Wait(ctx)
