@@ -163,7 +163,7 @@ func way(o Options, in inputs, peer model.Node, addrs []transport.Addr, clash bo
 	}
 	for _, t := range o.transports() {
 		var dev string
-		if dev, err = t.Reach(peer, addrs); err != nil {
+		if dev, err = t.Reach(in.self, peer, addrs); err != nil {
 			continue
 		}
 		p.peer, p.by, p.dev = peer, t, dev

@@ -44,6 +44,7 @@ func options(t *testing.T, b Backend) Options {
 func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
 	wg := transport.Addr{Device: "wg0", Addr: addr("10.2.0.1"), Net: prefix("10.2.0.0/24"), MTU: 1420}
 	narrow := transport.Addr{Device: "eth1", Addr: addr("10.1.0.5"), Net: prefix("10.1.0.0/29"), MTU: 1500, Ether: true}
+	other := transport.Addr{Device: "eth1", Addr: addr("10.2.0.1"), Net: prefix("10.2.0.0/24"), MTU: 1500, Ether: true}
 	bridge := transport.Addr{Device: "br-mesh", Addr: addr("10.2.0.1"), Net: prefix("10.2.0.0/16"), MTU: 1450, Ether: true}
 	for _, tt := range []struct {
 		name    string
@@ -52,7 +53,9 @@ func TestEachPeerIsReachedByTheBackendThatFits(t *testing.T) {
 		want    map[string]string // peer -> backend and device, or part of the reason why not
 	}{
 		{"auto", Auto, []transport.Addr{eth0}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
-		{"auto takes the narrowest link", Auto, []transport.Addr{eth0, narrow}, map[string]string{"b": "host-gw eth1", "c": "vxlan shoal.vxlan"}},
+		{"auto takes the link of the card that others know", Auto, []transport.Addr{narrow, eth0}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"auto takes no link of another card", Auto, []transport.Addr{eth0, other}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
+		{"host-gw takes no link of another card", HostGW, []transport.Addr{eth0, other}, map[string]string{"b": "host-gw eth0", "c": "name the address of eth1 with --advertise"}},
 		{"auto takes no link without Ethernet", Auto, []transport.Addr{eth0, wg}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
 		{"a containers' bridge is no link", Auto, []transport.Addr{eth0, bridge}, map[string]string{"b": "host-gw eth0", "c": "vxlan shoal.vxlan"}},
 		{"host-gw", HostGW, []transport.Addr{eth0}, map[string]string{"b": "host-gw eth0", "c": "10.2.0.3 is on no link of this host"}},

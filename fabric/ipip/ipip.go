@@ -34,7 +34,7 @@ func (IPIP) Name() string { return Name }
 func (IPIP) Overhead() int { return overhead }
 
 // Reach implements [transport.Transport].
-func (IPIP) Reach(model.Node, []transport.Addr) (device string, err error) { return Device, nil }
+func (IPIP) Reach(_, _ model.Node, _ []transport.Addr) (device string, err error) { return Device, nil }
 
 // Sender implements [transport.Transport]: there are no Ethernet headers.
 func (IPIP) Sender(model.Node) model.MAC { return model.MAC{} }

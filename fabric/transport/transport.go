@@ -23,9 +23,9 @@ type Transport interface {
 	// Overhead is what it adds to a packet, in octets.
 	Overhead() int
 
-	// Reach is the device by which a peer's packets leave and come in, on a host
+	// Reach is the device by which a peer's packets leave and come in, on host self
 	// with these addresses. The error says why this transport does not reach it.
-	Reach(peer model.Node, addrs []Addr) (device string, err error)
+	Reach(self, peer model.Node, addrs []Addr) (device string, err error)
 
 	// Sender is the Ethernet address that packets of a host come in with; zero:
 	// they have none, and the source of the outer packet tells whose they are.

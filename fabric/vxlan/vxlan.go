@@ -61,7 +61,9 @@ func (VXLAN) Name() string { return Name }
 func (VXLAN) Overhead() int { return overhead }
 
 // Reach implements [transport.Transport].
-func (VXLAN) Reach(model.Node, []transport.Addr) (device string, err error) { return Device, nil }
+func (VXLAN) Reach(_, _ model.Node, _ []transport.Addr) (device string, err error) {
+	return Device, nil
+}
 
 // Sender implements [transport.Transport]: the host's tunnel end.
 func (VXLAN) Sender(host model.Node) model.MAC { return VTEPMAC(host.Addr) }
