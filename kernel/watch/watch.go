@@ -22,10 +22,13 @@ import (
 
 // Interest is what the notifications that count are about.
 type Interest struct {
-	Devices    func(name string) bool // a device comes, goes, or is set up or down
-	Addresses  bool                   // an IPv4 address goes
-	Protocols  []uint8                // a route that has one of these goes
-	Priorities []uint32               // a routing rule that has one of these goes
+	Devices   func(name string) bool // a device comes, goes, or is set up or down
+	Addresses bool                   // an IPv4 address goes
+	// Protocols are those of routes: one that has one of these goes, or may have gone. The kernel takes routes of a device that is set
+	// down, or whose address goes, and tells nobody; what brings their way back is told: a device that is set up, unless it is a
+	// container's (veth), or a new IPv4 address.
+	Protocols  []uint8
+	Priorities []uint32 // a routing rule that has one of these goes
 }
 
 // quietTime is how long notifications are gathered before the signal: whoever
@@ -123,6 +126,9 @@ const (
 	rtMsgLen   = 12
 	fibRuleLen = 12
 
+	ifInfoFlags  = 8  // offset of ifi_flags
+	ifInfoChange = 12 // and of ifi_change, which of them changed
+
 	rtMsgProtocol = 5 // offset of rtm_protocol
 
 	fraPriority = 6 // FRA_PRIORITY
@@ -133,9 +139,12 @@ func (in *Interest) concerns(kind uint16, data []byte) bool {
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		name, ok := Attribute(data, ifInfoLen, unix.IFLA_IFNAME)
-		return ok && in.Devices != nil && in.Devices(strings.TrimRight(string(name), "\x00"))
+		return ok && in.Devices != nil && in.Devices(strings.TrimRight(string(name), "\x00")) ||
+			kind == unix.RTM_NEWLINK && len(in.Protocols) > 0 && setUp(data)
 	case unix.RTM_DELADDR:
 		return in.Addresses
+	case unix.RTM_NEWADDR:
+		return len(in.Protocols) > 0
 	case unix.RTM_DELROUTE:
 		if len(data) < rtMsgLen {
 			return false
@@ -157,6 +166,19 @@ func (in *Interest) concerns(kind uint16, data []byte) bool {
 		}
 	}
 	return false
+}
+
+// setUp tells whether a message says that a device was set up, which is no container's.
+func setUp(data []byte) bool {
+	if len(data) < ifInfoLen || binary.NativeEndian.Uint32(data[ifInfoFlags:])&binary.NativeEndian.Uint32(data[ifInfoChange:])&unix.IFF_UP == 0 {
+		return false
+	}
+	info, ok := Attribute(data, ifInfoLen, unix.IFLA_LINKINFO)
+	if !ok {
+		return true // a network card
+	}
+	kind, _ := Attribute(info, 0, unix.IFLA_INFO_KIND)
+	return strings.TrimRight(string(kind), "\x00") != "veth"
 }
 
 // Attribute finds one among those that follow a message's fixed part.

@@ -61,22 +61,30 @@ func TestChangesOfWhatIsOursAreTold(t *testing.T) {
 	lo, err := netlink.LinkByName("lo")
 	must(err)
 	must(netlink.LinkSetUp(lo))
+	other := bridge("other0")
+	told("a device comes that may have had routes")
+	must(netlink.AddrAdd(other, &netlink.Addr{IPNet: network("192.0.2.1/24")}))
+	told("an address comes")
 
 	// What is others' is not told: the next signal is of what is done after it.
-	other := bridge("other0")
-	must(netlink.AddrAdd(other, &netlink.Addr{IPNet: network("192.0.2.1/24")}))
+	container := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth0"}, PeerName: "veth1"}
+	must(netlink.LinkAdd(container))
+	must(netlink.LinkSetUp(container))
+	must(netlink.LinkSetDown(other))
 	rule := netlink.NewRule()
 	rule.Priority, rule.Table, rule.Mark = 541, 7, 7
 	must(netlink.RuleAdd(rule))
 	must(netlink.RuleDel(rule))
-	must(netlink.RouteAdd(&netlink.Route{LinkIndex: other.Attrs().Index, Dst: network("198.51.100.0/24"), Protocol: 4}))
-	must(netlink.RouteDel(&netlink.Route{LinkIndex: other.Attrs().Index, Dst: network("198.51.100.0/24"), Protocol: 4}))
+	must(netlink.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Dst: network("198.51.100.0/24"), Protocol: 4}))
+	must(netlink.RouteDel(&netlink.Route{LinkIndex: own.Attrs().Index, Dst: network("198.51.100.0/24"), Protocol: 4}))
 	select {
 	case <-changed:
 		t.Error("a change of what is others' was told")
 	case <-time.After(4 * quietTime):
 	}
 
+	must(netlink.LinkSetUp(other))
+	told("a device is set up again")
 	ours := &netlink.Route{LinkIndex: other.Attrs().Index, Dst: network("203.0.113.0/24"), Protocol: 83}
 	must(netlink.RouteAdd(ours))
 	must(netlink.RouteDel(ours))
