@@ -26,7 +26,7 @@ type Interest struct {
 	Addresses bool                   // an IPv4 address goes
 	// Protocols are those of routes: one that has one of these goes, or may have gone. The kernel takes routes of a device that is set
 	// down, or whose address goes, and tells nobody; what brings their way back is told: a device that is set up, unless it is a
-	// container's (veth), or a new IPv4 address.
+	// port of a bridge, as those of containers are, or a new IPv4 address.
 	Protocols  []uint8
 	Priorities []uint32 // a routing rule that has one of these goes
 }
@@ -168,17 +168,13 @@ func (in *Interest) concerns(kind uint16, data []byte) bool {
 	return false
 }
 
-// setUp tells whether a message says that a device was set up, which is no container's.
+// setUp tells whether a message says that a device was set up, which is no port of a bridge.
 func setUp(data []byte) bool {
 	if len(data) < ifInfoLen || binary.NativeEndian.Uint32(data[ifInfoFlags:])&binary.NativeEndian.Uint32(data[ifInfoChange:])&unix.IFF_UP == 0 {
 		return false
 	}
-	info, ok := Attribute(data, ifInfoLen, unix.IFLA_LINKINFO)
-	if !ok {
-		return true // a network card
-	}
-	kind, _ := Attribute(info, 0, unix.IFLA_INFO_KIND)
-	return strings.TrimRight(string(kind), "\x00") != "veth"
+	_, port := Attribute(data, ifInfoLen, unix.IFLA_MASTER)
+	return !port
 }
 
 // Attribute finds one among those that follow a message's fixed part.

@@ -67,7 +67,7 @@ func TestChangesOfWhatIsOursAreTold(t *testing.T) {
 	told("an address comes")
 
 	// What is others' is not told: the next signal is of what is done after it.
-	container := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth0"}, PeerName: "veth1"}
+	container := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth0", MasterIndex: other.Attrs().Index}, PeerName: "veth1"}
 	must(netlink.LinkAdd(container))
 	must(netlink.LinkSetUp(container))
 	must(netlink.LinkSetDown(other))
