@@ -55,13 +55,27 @@ func Excuse(windows []Window, r Request) string {
 			if w.during(r, hostGone) {
 				return "a host was not gone from rotation yet"
 			}
+			if w.closed(r) {
+				return "a host was taken for dead just as it came back"
+			}
 		case HostsApart:
 			if (r.Via == w.Host || r.Via == w.Other) && w.during(r, hostGone) {
 				return "a host was not gone from the other one's rotation yet"
 			}
+			if (r.Via == w.Host || r.Via == w.Other) && w.closed(r) {
+				return "a host was taken for dead by the other one just as it came back"
+			}
 		}
 	}
 	return ""
+}
+
+// aborted is how a client's connection ends that was closed since its task is gone (ECONNABORTED).
+const aborted = "software caused connection abort"
+
+// closed says that a request's connection was closed since a host was found dead: that takes a while, in which it may be back.
+func (w Window) closed(r Request) bool {
+	return strings.Contains(r.Error, aborted) && r.Ended.After(w.Broken) && r.Ended.Before(w.Broken.Add(hostGone))
 }
 
 // during says that a request was under way while things broke or in the first so long after that, by the agent of the host that chose its task, 0: before they were put right.

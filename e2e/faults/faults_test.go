@@ -127,6 +127,11 @@ func TestExcuse(t *testing.T) {
 	request := func(from, via, service string, begun, ended float64) Request {
 		return Request{From: from, Via: via, Service: service, Begun: at(begun), Ended: at(ended), Error: "timeout"}
 	}
+	closed := func(from, via, service string, begun, ended float64) Request {
+		r := request(from, via, service, begun, ended)
+		r.Error = aborted
+		return r
+	}
 	killed := w(Step{Kind: TaskKilled, Host: "f1", Service: "one"}, 10, 15)
 	cut := w(Step{Kind: HostCut, Host: "f1"}, 10, 20)
 	short := w(Step{Kind: HostCut, Host: "f1"}, 10, 11)
@@ -170,6 +175,9 @@ func TestExcuse(t *testing.T) {
 		{"the store is restored", w(Step{Kind: StoreRestored, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"a disk is full", w(Step{Kind: DiskFull, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"a clock is wrong", w(Step{Kind: ClockSkewed, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
+		{"closed as a host that is back is taken for dead", short, closed("f2", "f2", "one", 11.5, 11.7), true},
+		{"closed long after a host is back", short, closed("f2", "f2", "one", 12.9, 13.1), false},
+		{"not closed, with a host that is back", short, request("f2", "f2", "one", 11.5, 11.7), false},
 		{"a link is slow", w(Step{Kind: LinkDelayed, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"an earlier fault of several", append(slices.Clone(killed), w(Step{Kind: AgentKilled, Host: "f2"}, 16, 18)...), request("f2", "f2", "one", 10.5, 15.5), true},
 	} {
