@@ -75,17 +75,21 @@ const aborted = "software caused connection abort"
 
 // closed says that a request's connection was closed since a host was found dead: that takes a while, in which it may be back.
 func (w Window) closed(r Request) bool {
-	return strings.Contains(r.Error, aborted) && r.Ended.After(w.Broken) && r.Ended.Before(w.Broken.Add(hostGone))
+	return strings.Contains(r.Error, aborted) && r.Ended.After(w.Began) && r.Ended.Before(w.seen(r).Add(hostGone))
+}
+
+// seen is when the agent of the host that chose the request's task could see what broke.
+func (w Window) seen(r Request) time.Time {
+	if r.Via == w.Host && w.Restarted.After(w.Broken) {
+		return w.Restarted
+	}
+	return w.Broken
 }
 
 // during says that a request was under way while things broke or in the first so long after that, by the agent of the host that chose its task, 0: before they were put right.
 func (w Window) during(r Request, first time.Duration) bool {
 	until := w.Undone
-	from := w.Broken
-	if r.Via == w.Host && w.Restarted.After(from) {
-		from = w.Restarted
-	}
-	if end := from.Add(first); first > 0 && (until.IsZero() || end.Before(until)) {
+	if end := w.seen(r).Add(first); first > 0 && (until.IsZero() || end.Before(until)) {
 		until = end
 	}
 	return r.Ended.After(w.Began) && (until.IsZero() || r.Begun.Before(until))
