@@ -21,11 +21,15 @@ import (
 const (
 	caLife   = 10 * 365 * 24 * time.Hour
 	certLife = 90 * 24 * time.Hour
-	// Clocks of hosts differ, and a certificate from the future is refused.
+	// Clocks of hosts differ, and a list of revoked certificates from the future is refused.
 	skew = time.Hour
 
 	nodeDomain = ".node.shoal"
 )
+
+// validFrom is from when all certificates are good. Those of a clock that was ahead would else
+// be refused once it is right, and hosts locked out by that.
+var validFrom = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // ServerName is the DNS name in a node's certificate, "NODE.node.shoal". A
 // client that means one host and no other puts it into tls.Config.ServerName;
@@ -58,7 +62,7 @@ func newAuthority(now time.Time) (*authority, error) {
 	t := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: "shoal cluster " + hex.EncodeToString(serial.Bytes())[:8]},
-		NotBefore:             now.Add(-skew),
+		NotBefore:             validFrom,
 		NotAfter:              now.Add(caLife),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -87,7 +91,7 @@ func (a *authority) issue(node string, addr netip.Addr, pub *ecdsa.PublicKey, no
 	t := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: node},
-		NotBefore:    now.Add(-skew),
+		NotBefore:    validFrom,
 		NotAfter:     notAfter,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

@@ -331,7 +331,14 @@ func (id *Identity) CAFingerprint() string { return id.caSum.String() }
 func (id *Identity) Expires() time.Time { return id.leaf().NotAfter }
 
 // RenewalDue is when this host's certificate has to be renewed, which is tried from then on.
-func (id *Identity) RenewalDue() time.Time { return renewalDue(id.leaf()) }
+// One that ends with the CA's is not renewed before: no later one is to be had.
+func (id *Identity) RenewalDue() time.Time {
+	ends := id.Expires()
+	if !ends.Before(id.ca.NotAfter) {
+		return ends
+	}
+	return ends.Add(-renewBefore)
+}
 
 // CAExpires is when the certificate of the cluster's CA ends.
 func (id *Identity) CAExpires() time.Time { return id.ca.NotAfter }

@@ -77,15 +77,14 @@ func coversAddr(c *x509.Certificate, a netip.Addr) bool {
 	})
 }
 
-// renewalDue is when a certificate has a third of its life left.
-func renewalDue(c *x509.Certificate) time.Time {
-	return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3)
-}
+// renewBefore is how long before its end a certificate is renewed: with a third of its life left.
+const renewBefore = certLife / 3
 
-// due tells whether this host should have another certificate.
+// due tells whether this host should have another certificate: its own ends soon, and not with the CA's, or it is of a clock that was ahead,
+// or of another address.
 func (id *Identity) due() bool {
-	c := id.leaf()
-	return !id.now().Before(renewalDue(c)) || !coversAddr(c, id.host.Addr)
+	c, now := id.leaf(), id.now()
+	return !now.Before(id.RenewalDue()) || c.NotAfter.After(now.Add(certLife+skew)) || now.Before(c.NotBefore) || !coversAddr(c, id.host.Addr)
 }
 
 const (
@@ -128,6 +127,8 @@ func (id *Identity) Renew(ctx context.Context, r *Registry, servers []netip.Addr
 		if cert, err = id.reissue(a, id.leaf(), id.host.Addr); err == nil {
 			err = r.renew(ctx, id.Node(), id.Key(), id.host.Addr, cert)
 		}
+	} else if id.Ended() {
+		err = fmt.Errorf("it ended on %s, and the other hosts refuse it: restart the agent with --join and a new token (shoal token create)", id.Expires().Format(time.DateOnly))
 	} else {
 		var answer renewResponse
 		if err = id.askAny(ctx, servers, http.MethodPost, "/v1/renew", encode(renewRequest{id.host.Addr}), &answer); err == nil {

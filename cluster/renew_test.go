@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,9 +67,29 @@ func TestACertificateThatEndedNeedsAToken(t *testing.T) {
 	if _, err := second.Rejoin(t.Context(), []netip.AddrPort{b.server.Addr()}); err == nil {
 		t.Fatal("it came back with a certificate that has ended")
 	}
+	if err := second.Renew(t.Context(), b.reg, []netip.AddrPort{b.server.Addr()}); err == nil || !strings.Contains(err.Error(), "a new token") {
+		t.Errorf("renewed: %v", err)
+	}
 	again, err := b.join(second.host, b.token(0, 1))
 	if err != nil || again.Key() != second.Key() {
 		t.Errorf("with a token: %v", err)
+	}
+}
+
+// TestCertificatesOfAClockThatWasAhead are good once it is right, and are made anew.
+func TestCertificatesOfAClockThatWasAhead(t *testing.T) {
+	b := newBench(t)
+	b.clock.turn(80 * 24 * time.Hour)
+	second := b.mustJoin("b", "127.0.1.2")
+	b.clock.turn(-80 * 24 * time.Hour)
+	if got, err := hello(second.HTTPClient(), b.server.Addr()); got != "200 hello b" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if b.id.due() || !second.due() {
+		t.Errorf("renewal is due: %v, and of the one that is of another time: %v", b.id.due(), second.due())
+	}
+	if err := second.Renew(t.Context(), b.reg, []netip.AddrPort{b.server.Addr()}); err != nil || second.due() {
+		t.Errorf("%v, still due: %v", err, second.due())
 	}
 }
 
