@@ -54,7 +54,7 @@ func (v *inventory) apply(e event, now time.Time) {
 		}
 	case gone:
 		// It may have been started again since, and looked at.
-		if f == nil || !f.started.After(e.at) {
+		if f == nil || !f.startedSince(e.at, now) {
 			v.remove(e.container)
 		}
 	case signaled:
@@ -64,7 +64,7 @@ func (v *inventory) apply(e event, now time.Time) {
 			v.early[e.container] = held[max(0, len(held)-maxEarly):]
 			return
 		}
-		if len(f.services) == 0 || !f.stops(e.signal) || e.at.Before(f.started) {
+		if len(f.services) == 0 || !f.stops(e.signal) || f.startedSince(e.at, now) {
 			return
 		}
 		l, already := v.leaving[f.id]
@@ -78,6 +78,12 @@ func (v *inventory) apply(e event, now time.Time) {
 			v.leaving[f.id] = l
 		}
 	}
+}
+
+// startedSince tells whether a container was started after a time. One that was started
+// in the future was not: the clock was set back since.
+func (f *facts) startedSince(at, now time.Time) bool {
+	return f.started.After(at) && !f.started.After(now)
 }
 
 // end takes in that the first process of a container has ended. It returns
@@ -140,7 +146,7 @@ func (v *inventory) put(f *facts, now time.Time) {
 	v.containers[f.id] = f
 	v.readiness.observe(f, now)
 	v.damped(f, now)
-	if l, ok := v.leaving[f.id]; ok && l.since.Before(f.started) {
+	if l, ok := v.leaving[f.id]; ok && f.startedSince(l.since, now) {
 		delete(v.leaving, f.id)
 	}
 	for _, e := range v.early[f.id] {

@@ -307,15 +307,32 @@ func TestARestartEndsDraining(t *testing.T) {
 	v.apply(signaledAt(time.Second), t0)
 	c.State.StartedAt = t0.Add(2 * time.Second).Format(time.RFC3339Nano)
 	v.see(c, t0.Add(2*time.Second))
-	v.apply(signaledAt(time.Second), t0) // of before the restart
+	v.apply(signaledAt(time.Second), t0.Add(2*time.Second)) // of before the restart
 	if got := v.local().Containers[0].Tasks[0]; got.State != model.Running || !got.Started.Equal(t0.Add(2*time.Second)) {
 		t.Errorf("%+v", got)
 	}
-	v.apply(event{effect: gone, container: "one", at: t0.Add(time.Second)}, t0)
+	v.apply(event{effect: gone, container: "one", at: t0.Add(time.Second)}, t0.Add(2*time.Second))
 	if len(v.local().Containers) != 1 {
 		t.Error("the death of before the restart took it away")
 	}
-	v.apply(event{effect: gone, container: "one", at: t0.Add(3 * time.Second)}, t0)
+	v.apply(event{effect: gone, container: "one", at: t0.Add(3 * time.Second)}, t0.Add(3*time.Second))
+	if len(v.local().Containers) != 0 {
+		t.Error("its death did not take it away")
+	}
+}
+
+// TestStopsAfterTheClockWasSetBack: a container was started in the future, as it seems then, and is told to stop and ends.
+func TestStopsAfterTheClockWasSetBack(t *testing.T) {
+	v := newInventory()
+	c := inspected("one", "service=web", "bridge=172.17.0.2")
+	v.see(c, t0)
+	back := t0.Add(-time.Hour)
+	v.apply(signaledAt(-time.Hour), back)
+	v.see(c, back.Add(time.Second))
+	if got := v.local().Containers[0].Tasks[0]; got.State != model.Draining {
+		t.Errorf("told to stop: %+v", got)
+	}
+	v.apply(event{effect: gone, container: "one", at: back.Add(2 * time.Second)}, back.Add(2*time.Second))
 	if len(v.local().Containers) != 0 {
 		t.Error("its death did not take it away")
 	}
