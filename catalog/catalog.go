@@ -285,26 +285,27 @@ func (c *Catalog) RestoreLocal() bool {
 	return true
 }
 
-// Recorded are the tasks of a container of this host as SetLocal last told them, or,
-// before it did, as they were when they were last written, in etcd or else on disk. The
-// caller must not change them.
-func (c *Catalog) Recorded(id string) []model.Task {
+// Recorded is a container of this host as SetLocal last told it, or, before it did, as it
+// was when it was last written, in etcd or else on disk; false: it is not known. The caller
+// must not change its tasks.
+func (c *Catalog) Recorded(id string) (model.Container, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	node := c.o.Self.Name
 	if c.localKnown {
 		if ctr := c.records.containers[node][id]; ctr != nil {
-			return ctr.Tasks
+			return *ctr, true
 		}
-		return nil
+		return model.Container{}, false
 	}
 	if ctr, there := c.inEtcd[taskKey(node, id)]; there {
-		return ctr.Tasks
+		return ctr, true
 	}
 	if c.cached != nil {
-		return c.cached.containers[model.ContainerKey{Node: node, ID: id}].Tasks
+		ctr, there := c.cached.containers[model.ContainerKey{Node: node, ID: id}]
+		return ctr, there
 	}
-	return nil
+	return model.Container{}, false
 }
 
 // Close stops the catalog. This host's records stay in etcd: an agent that stops

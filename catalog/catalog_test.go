@@ -370,8 +370,12 @@ func TestRestoreLocal(t *testing.T) {
 	a = open(t, "a", dir, kept)
 	recorded := func(when string) {
 		t.Helper()
-		if is := a.Recorded("1"); len(is) != 1 || is[0].State != model.Running || !is[0].Started.Equal(epoch) || a.Recorded("2") != nil {
-			t.Errorf("%s, recorded are %+v, and of no container %+v", when, is, a.Recorded("2"))
+		c, known := a.Recorded("1")
+		if is := c.Tasks; !known || len(is) != 1 || is[0].State != model.Running || !is[0].Started.Equal(epoch) {
+			t.Errorf("%s, recorded are %+v", when, is)
+		}
+		if c, known := a.Recorded("2"); known {
+			t.Errorf("%s, recorded is of no container %+v", when, c)
 		}
 	}
 	recorded("before the engine answers")

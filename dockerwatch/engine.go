@@ -146,6 +146,19 @@ func (s *stream) drain() ([]event, error) {
 	return taken, s.err
 }
 
+// addrsOf are the addresses that a list has of a container.
+func addrsOf(c container.Summary) (addrs []string) {
+	if c.NetworkSettings == nil {
+		return nil
+	}
+	for _, n := range c.NetworkSettings.Networks {
+		if n != nil {
+			addrs = append(addrs, n.IPAddress, n.GlobalIPv6Address)
+		}
+	}
+	return addrs
+}
+
 // outline is what a list says of a container that can change while it runs.
 // While it stays the same, there is no need to inspect the container.
 func outline(c container.Summary) string {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"shoal/model"
@@ -29,6 +30,11 @@ type inventory struct {
 	dampers    map[string]*damper       // container's ID -> how often it came into rotation
 	readiness  *readiness               // nil: every task is ready at once
 	relist     bool                     // the networks are to be listed
+
+	// unseen are containers that run and were not looked at yet, with the addresses that the
+	// engine lists them with: they are as they were recorded.
+	unseen   map[string][]string
+	recorded func(id string) (model.Container, bool) // as it was when the agent last ran
 }
 
 // leave is a container's way out of rotation.
@@ -59,6 +65,11 @@ func (v *inventory) apply(e event, now time.Time) {
 		}
 	case signaled:
 		if f == nil {
+			if e.signal == syscall.SIGTERM || e.signal == syscall.SIGKILL { // whether it is stopped by another is not known
+				if last, _ := v.recorded(e.container); !last.Since.After(e.at) {
+					delete(v.unseen, e.container)
+				}
+			}
 			// It may be one that is about to be looked at.
 			held := append(v.early[e.container], e)
 			v.early[e.container] = held[max(0, len(held)-maxEarly):]
@@ -142,6 +153,7 @@ func (v *inventory) put(f *facts, now time.Time) {
 		return
 	}
 	delete(v.dead, f.id)
+	delete(v.unseen, f.id)
 	f.follows(v.containers[f.id], now)
 	v.containers[f.id] = f
 	v.readiness.observe(f, now)
@@ -162,6 +174,7 @@ func (v *inventory) remove(id string) {
 	delete(v.early, id)
 	delete(v.dead, id)
 	delete(v.stale, id)
+	delete(v.unseen, id)
 	v.readiness.remove(id)
 }
 
@@ -173,6 +186,7 @@ func (v *inventory) keep(ids map[string]bool) {
 	deleteFrom(v.early, other)
 	deleteFrom(v.dead, other)
 	deleteFrom(v.stale, other)
+	deleteFrom(v.unseen, other)
 	v.readiness.keep(other)
 }
 
@@ -211,7 +225,21 @@ func (v *inventory) local() model.Local {
 	for _, id := range slices.Sorted(maps.Keys(v.containers)) {
 		l.Containers = append(l.Containers, v.container(v.containers[id]))
 	}
+	for id, addrs := range v.unseen {
+		// One that was started again has the same address only if nobody else has it.
+		if c, known := v.recorded(id); known && !slices.ContainsFunc(c.Addrs, func(a netip.Addr) bool { return !slices.Contains(addrs, a.String()) }) {
+			l.Containers = append(l.Containers, c)
+		}
+	}
+	slices.SortFunc(l.Containers, func(a, b model.Container) int { return strings.Compare(a.ID, b.ID) })
 	return l
+}
+
+// list takes in that a container runs, which may not have been looked at yet.
+func (v *inventory) list(id string, addrs []string) {
+	if v.containers[id] == nil {
+		v.unseen[id] = addrs
+	}
 }
 
 // container is one container's part in the mesh: all of its tasks, or none and

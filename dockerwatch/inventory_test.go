@@ -35,10 +35,12 @@ func newInventory() *inventory {
 			{ID: "idlan", Name: "lan", Driver: "macvlan"},
 			{ID: "idswarm", Name: "swarm", Driver: "overlay"},
 		}, noAddrs),
-		leaving: map[string]leave{},
-		early:   map[string][]event{},
-		dead:    map[string]time.Time{},
-		stale:   map[string]bool{},
+		leaving:  map[string]leave{},
+		early:    map[string][]event{},
+		dead:     map[string]time.Time{},
+		stale:    map[string]bool{},
+		unseen:   map[string][]string{},
+		recorded: func(string) (c model.Container, known bool) { return c, false },
 	}
 }
 

@@ -202,18 +202,15 @@ func loopbackOnly(listens []sockets.Listener, ports []uint16) string {
 // readiness is which tasks are ready. It does no I/O.
 type readiness struct {
 	limit    time.Duration
-	recorded func(id string) []model.Task // tasks of a container, as they were when the agent last ran
+	recorded func(id string) (model.Container, bool) // a container, as it was when the agent last ran
 	waits    map[string]map[model.ServiceID]*waiting
 }
 
 // newReadiness makes an empty record; nil, for which every task is ready at once, if
 // there is no limit.
-func newReadiness(limit time.Duration, recorded func(id string) []model.Task) *readiness {
+func newReadiness(limit time.Duration, recorded func(id string) (model.Container, bool)) *readiness {
 	if limit == 0 {
 		return nil
-	}
-	if recorded == nil {
-		recorded = func(string) []model.Task { return nil }
 	}
 	return &readiness{limit: limit, recorded: recorded, waits: map[string]map[model.ServiceID]*waiting{}}
 }
@@ -246,7 +243,8 @@ func (r *readiness) observe(f *facts, now time.Time) {
 		if !now.Before(f.pausedAt.Add(r.limit)) {
 			w.entered = f.started
 		}
-		for _, t := range r.recorded(f.id) {
+		last, _ := r.recorded(f.id)
+		for _, t := range last.Tasks {
 			if t.Service == s.id && t.Started.Equal(f.started) && t.State == model.Running {
 				w.entered = t.Since
 			}

@@ -83,7 +83,7 @@ type waiter struct {
 
 func newWaiter(t *testing.T, labels string, recorded ...model.Task) *waiter {
 	v := newInventory()
-	v.readiness = newReadiness(30*time.Second, func(id string) []model.Task { return recorded })
+	v.readiness = newReadiness(30*time.Second, func(id string) (model.Container, bool) { return model.Container{ID: id, Tasks: recorded}, true })
 	return &waiter{t, v, inspected("one", labels, "bridge=172.17.0.2")}
 }
 

@@ -312,6 +312,9 @@ func (s *session) list(ctx context.Context) error {
 	running, images := maps.Clone(s.dirty), map[string]bool{}
 	for _, c := range containers {
 		running[c.ID], images[c.ImageID] = true, true
+		if !s.dirty[c.ID] {
+			s.inventory.list(c.ID, addrsOf(c))
+		}
 		if s.dirty[c.ID] {
 			s.inventory.stale[c.ID] = true
 		} else if now := outline(c); s.outlines[c.ID] != now {

@@ -9,11 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/events"
+
+	"shoal/model"
 )
 
 func TestNothingIsLostBetweenListAndEvents(t *testing.T) {
@@ -54,6 +57,37 @@ func TestAContainerStartedAndToldToStopAtOnceDrains(t *testing.T) {
 	e.happen(events.ActionKill, "a", "signal", "15")
 	close(release)
 	h.wants("a:draining")
+}
+
+// TestAContainerThatCannotBeInspectedStaysAsItWas: when the agent starts, the engine lists it as running, and does not tell more.
+func TestAContainerThatCannotBeInspectedStaysAsItWas(t *testing.T) {
+	e := newFakeEngine()
+	for _, id := range []string{"same", "moved", "stopped", "fine"} {
+		e.run(id, "service=web")
+	}
+	var answers atomic.Bool
+	e.onInspect = func(id string) error {
+		if id != "fine" && !answers.Load() {
+			return errdefs.ErrInternal
+		}
+		return nil
+	}
+	was := func(o *Options) {
+		o.Recorded = func(id string) (model.Container, bool) {
+			a := netip.MustParseAddr("172.17.0.2")
+			if id == "moved" {
+				a = a.Next()
+			}
+			return model.Container{ID: id, Name: id, Addrs: []netip.Addr{a}, Tasks: []model.Task{{Container: id, Name: id, Addr: a, State: model.Running}}}, true
+		}
+	}
+	h := watch(t, e, was)
+	h.wants("fine:running same:running stopped:running")
+	e.happen(events.ActionKill, "stopped", "signal", "15")
+	h.wants("fine:running same:running")
+	h.never("fine:running moved:running same:running stopped:running")
+	answers.Store(true)
+	h.wants("fine:running moved:running same:running stopped:draining")
 }
 
 func TestAnAbsentEngineIsWaitedFor(t *testing.T) {

@@ -51,10 +51,11 @@ type Options struct {
 	// enters rotation without, see package documentation. 0: tasks enter at once.
 	Ready time.Duration
 
-	// Recorded are the tasks of a container here as they were when the agent last ran,
-	// by the container's ID: those that were in rotation stay there. It is called by
-	// Run's goroutine. Nil: none are known.
-	Recorded func(id string) []model.Task
+	// Recorded is a container here as it was when the agent last ran, by its ID; false: it is
+	// not known. Its tasks that were in rotation stay there, also while the engine runs it and
+	// does not answer when it is asked for it. It is called by Run's goroutine. Nil: none is
+	// known.
+	Recorded func(id string) (model.Container, bool)
 
 	Registerer prometheus.Registerer // of metrics; nil: none
 	Health     *health.State         // has Run watched; nil: nobody does
@@ -121,6 +122,9 @@ func New(o Options) (*Watcher, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	if o.Recorded == nil {
+		o.Recorded = func(string) (c model.Container, known bool) { return c, false }
+	}
 	if o.NodeAddr == nil {
 		o.NodeAddr = func() netip.Addr { return netip.Addr{} }
 	}
@@ -144,6 +148,8 @@ func New(o Options) (*Watcher, error) {
 			stale:      map[string]bool{},
 			dampers:    map[string]*damper{},
 			readiness:  newReadiness(o.Ready, o.Recorded),
+			recorded:   o.Recorded,
+			unseen:     map[string][]string{},
 		},
 		rests:    newRests(o.Reached),
 		awake:    stoppedTimer(),
