@@ -17,6 +17,7 @@ import (
 
 	"shoal/e2e/faults"
 	"shoal/lab"
+	"shoal/lab/kernel"
 )
 
 var (
@@ -31,10 +32,11 @@ var (
 const (
 	faultsState = "/run/shoal-state" // a disk of its own on each host
 	faultsDisk  = "256m"
-	agreeLimit  = 10 * time.Second // from when a fault is undone until all hosts agree
-	storeLimit  = 30 * time.Second // until the store answers them all
-	rest        = time.Second      // from when they agree to the next fault
-	silence     = 30 * time.Second // the longest that a load may go without an answer
+	agreeLimit  = 10 * time.Second       // from when a fault is undone until all hosts agree
+	loadPause   = 200 * time.Millisecond // between two requests of each worker of a load
+	storeLimit  = 30 * time.Second       // until the store answers them all
+	rest        = time.Second            // from when they agree to the next fault
+	silence     = 30 * time.Second       // the longest that a load may go without an answer
 )
 
 // suite is a cluster that is broken again and again, and the load on it.
@@ -52,6 +54,10 @@ type suite struct {
 	answered  int
 	excused   map[string]int
 	agreement map[faults.Kind][]time.Duration
+
+	// slow is how many times as long as natively everything may take, and as rarely things are done.
+	slow   time.Duration
+	limits faults.Limits
 }
 
 // suiteTask is a task that has to be in rotation.
@@ -75,7 +81,12 @@ type suiteLoad struct {
 // their kernels, within ten seconds. `make faults` runs it for as long as asked.
 func TestHostsFaults(t *testing.T) {
 	s := &suite{seed: cmp.Or(*faultsSeed, rand.Uint64N(1<<32)), services: []string{"one", "two", "three"},
-		excused: map[string]int{}, agreement: map[faults.Kind][]time.Duration{}}
+		excused: map[string]int{}, agreement: map[faults.Kind][]time.Duration{},
+		slow: 1}
+	if lab.Plane() == kernel.IPVS { // User-Mode Linux has one processor for three hosts, and a tenth of its speed
+		s.slow = 4
+	}
+	s.limits = faults.Limits{TaskGone: s.slow * faults.Native.TaskGone, HostGone: s.slow * faults.Native.HostGone}
 	t.Logf("the seed is %d: make faults SEED=%d FAULTS_TIME=%v", s.seed, s.seed, *faultsTime)
 	s.start(t)
 	c := faults.Cluster{Services: s.services}
@@ -140,17 +151,17 @@ func (s *suite) start(t *testing.T) {
 	for i, service := range s.services {
 		for _, h := range s.hosts {
 			h.hasMesh()
-			s.tasks = append(s.tasks, s.run(service, h, service+"-"+h.Name(), "5s"))
+			s.tasks = append(s.tasks, s.run(service, h, service+"-"+h.Name(), 5*time.Second))
 		}
 		s.vips["default/"+service] = s.hosts[0].vip(service)
 		if i == 0 {
 			s.backup()
 		}
 	}
-	lab.Eventually(t, 2*waitLimit, "all hosts agree", func() error { return s.disagreement() })
+	lab.Eventually(t, 2*s.slow*waitLimit, "all hosts agree", func() error { return s.disagreement() })
 
 	load := func(what string, m *lab.Machine, enter []string, via *host, service, url string) {
-		run := m.LoadIn(enter, "--each", "--timeout", "5s", "--workers", "2", "--interval", "200ms", url)
+		run := m.LoadIn(enter, "--each", "--timeout", (s.slow * 5 * time.Second).String(), "--workers", "2", "--interval", (s.slow * s.slow * loadPause).String(), url)
 		s.loads = append(s.loads, &suiteLoad{Load: run, what: what, from: m.Name(), via: via.Name(), service: service, last: time.Now()})
 	}
 	both := strings.Replace(useDNS, "--dns ", "--dns 10.96.0.11 --dns ", 1)
@@ -193,11 +204,11 @@ func (s *suite) args() []string {
 }
 
 // run starts a task, which is in rotation once it has been found healthy.
-func (s *suite) run(service string, h *host, name, interval string) suiteTask {
+func (s *suite) run(service string, h *host, name string, interval time.Duration) suiteTask {
 	s.t.Helper()
 	h.Docker("run", "-d", "--name", name, "--hostname", name, "--network", meshNetwork, "-l", "shoal.service="+service,
 		"-l", fmt.Sprintf("shoal.publish=%d:8000", 8200+slices.Index(s.services, service)),
-		"--health-cmd", "whoami get http://127.0.0.1:8000/health", "--health-interval", interval, lab.Image)
+		"--health-cmd", "whoami get http://127.0.0.1:8000/health", "--health-interval", (s.slow * interval).String(), lab.Image)
 	return suiteTask{container{h, name}, service}
 }
 
@@ -218,7 +229,7 @@ func (s *suite) step(step faults.Step) {
 		s.windows[at].Restarted = time.Now()
 	}
 	if step.Starts != "" {
-		s.tasks = append(s.tasks, s.run(step.Starts, s.host(step.StartsOn), step.Starts+"-"+step.StartsOn+"-more", "1s"))
+		s.tasks = append(s.tasks, s.run(step.Starts, s.host(step.StartsOn), step.Starts+"-"+step.StartsOn+"-more", time.Second))
 	}
 	<-over
 	undo := s.undo
@@ -247,14 +258,14 @@ func (s *suite) agree(step faults.Step, undone time.Time) {
 	s.t.Helper()
 	var first error
 	var took time.Duration
-	lab.Eventually(s.t, time.Minute+agreeLimit, fmt.Sprintf("seed %d, %v: all hosts agree", s.seed, step), func() error {
+	lab.Eventually(s.t, s.slow*(time.Minute+agreeLimit), fmt.Sprintf("seed %d, %v: all hosts agree", s.seed, step), func() error {
 		err := s.disagreement()
 		if err == nil {
 			took = time.Since(undone).Round(10 * time.Millisecond)
 			time.Sleep(rest)
 			err = s.disagreement()
 		}
-		if took := time.Since(undone); err != nil && took > agreeLimit && first == nil {
+		if took := time.Since(undone); err != nil && took > s.slow*agreeLimit && first == nil {
 			first = err
 			s.fail("%v: after %v the hosts do not agree: %v", step, took.Round(100*time.Millisecond), err)
 		}
@@ -263,7 +274,7 @@ func (s *suite) agree(step faults.Step, undone time.Time) {
 	s.agreement[step.Kind] = append(s.agreement[step.Kind], took)
 	s.note("all hosts agree, after %v", took)
 	for _, h := range s.hosts {
-		lab.Eventually(s.t, storeLimit, fmt.Sprintf("seed %d, %v: the store answers %s", s.seed, step, h.Name()), func() error {
+		lab.Eventually(s.t, s.slow*storeLimit, fmt.Sprintf("seed %d, %v: the store answers %s", s.seed, step, h.Name()), func() error {
 			st, err := ask[status](h, "status")
 			if err == nil && !st.Store.Connected {
 				err = fmt.Errorf("%+v", st.Store)
@@ -271,7 +282,7 @@ func (s *suite) agree(step faults.Step, undone time.Time) {
 			return err
 		})
 	}
-	if took := time.Since(undone).Round(10 * time.Millisecond); took > agreeLimit {
+	if took := time.Since(undone).Round(10 * time.Millisecond); took > s.slow*agreeLimit {
 		s.note("the store answers, after %v", took)
 	}
 }
@@ -356,7 +367,7 @@ func (s *suite) judge(when string) {
 				s.answered++
 				l.last = r.Ended
 			default:
-				why := faults.Excuse(s.windows, r)
+				why := faults.Excuse(s.windows, r, s.limits)
 				if why != "" {
 					s.excused[why]++
 					s.timeline = append(s.timeline, says+r.Error+": excused, "+why)
@@ -366,7 +377,7 @@ func (s *suite) judge(when string) {
 			}
 		}
 		l.seen = len(all)
-		if quiet := time.Since(l.last); quiet > silence {
+		if quiet := time.Since(l.last); quiet > s.slow*silence {
 			bad = append(bad, fmt.Sprintf("%s  no request from %s via %s for %s, %s, has been answered for %v", s.at(time.Now()), l.from, l.via, l.service, l.what, quiet))
 		}
 	}

@@ -31,38 +31,41 @@ type Window struct {
 	Undone    time.Time // after all was put right; zero: not yet
 }
 
-// How long what is broken may stay in the rotation of hosts.
-const (
-	taskGone = time.Second     // a task whose engine tells that it has ended or is paused
-	hostGone = 3 * time.Second // a host that is silent
-)
+// Limits are how long what is broken may stay in the rotation of hosts.
+type Limits struct {
+	TaskGone time.Duration // a task whose engine tells that it has ended or is paused
+	HostGone time.Duration // a host that is silent
+}
+
+// Native are those where each host has the processors of the machine that tests run on.
+var Native = Limits{TaskGone: time.Second, HostGone: 3 * time.Second}
 
 // Excuse says why a failed request may have failed because of one of the faults; "": none of them excuses it.
 //
 // Most faults excuse nothing: packets pass neither agents nor the store nor engines, and what a state folder's disk holds is not
 // asked while there is an agent.
-func Excuse(windows []Window, r Request) string {
+func Excuse(windows []Window, r Request, limits Limits) string {
 	for _, w := range slices.Backward(windows) {
 		switch w.Kind {
 		case TaskKilled, TaskFrozen:
-			if r.Service == w.Service && w.during(r, taskGone) {
+			if r.Service == w.Service && w.during(r, limits.TaskGone) {
 				return "its task was not gone from rotation yet"
 			}
 		case HostCut:
 			if r.Via == w.Host && r.From != w.Host && w.during(r, 0) {
 				return "it was made to a host that was cut off"
 			}
-			if w.during(r, hostGone) {
+			if w.during(r, limits.HostGone) {
 				return "a host was not gone from rotation yet"
 			}
-			if w.closed(r) {
+			if w.closed(r, limits.HostGone) {
 				return "a host was taken for dead just as it came back"
 			}
 		case HostsApart:
-			if (r.Via == w.Host || r.Via == w.Other) && w.during(r, hostGone) {
+			if (r.Via == w.Host || r.Via == w.Other) && w.during(r, limits.HostGone) {
 				return "a host was not gone from the other one's rotation yet"
 			}
-			if (r.Via == w.Host || r.Via == w.Other) && w.closed(r) {
+			if (r.Via == w.Host || r.Via == w.Other) && w.closed(r, limits.HostGone) {
 				return "a host was taken for dead by the other one just as it came back"
 			}
 		}
@@ -74,8 +77,8 @@ func Excuse(windows []Window, r Request) string {
 const aborted = "software caused connection abort"
 
 // closed says that a request's connection was closed since a host was found dead: that takes a while, in which it may be back.
-func (w Window) closed(r Request) bool {
-	return strings.Contains(r.Error, aborted) && r.Ended.After(w.Began) && r.Ended.Before(w.seen(r).Add(hostGone))
+func (w Window) closed(r Request, within time.Duration) bool {
+	return strings.Contains(r.Error, aborted) && r.Ended.After(w.Began) && r.Ended.Before(w.seen(r).Add(within))
 }
 
 // seen is when the agent of the host that chose the request's task could see what broke.

@@ -181,7 +181,7 @@ func TestExcuse(t *testing.T) {
 		{"a link is slow", w(Step{Kind: LinkDelayed, Host: "f1"}, 10, 20), request("f1", "f1", "one", 10, 11), false},
 		{"an earlier fault of several", append(slices.Clone(killed), w(Step{Kind: AgentKilled, Host: "f2"}, 16, 18)...), request("f2", "f2", "one", 10.5, 15.5), true},
 	} {
-		if why := Excuse(c.windows, c.r); (why != "") != c.excused {
+		if why := Excuse(c.windows, c.r, Native); (why != "") != c.excused {
 			t.Errorf("%s: excused by %q, want %v", c.what, why, c.excused)
 		}
 	}
