@@ -106,6 +106,9 @@ func (p *Plane) written(d *draft) {
 // wanted: rules are made only if there are none, and nothing else is removed.
 func (p *Plane) early() error {
 	found, err := p.read()
+	if errors.Is(err, errOtherVersion) {
+		return nil // the first pass writes all of it
+	}
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -137,5 +138,33 @@ func TestNftPrintsEveryChain(t *testing.T) {
 	}
 	if out, err := exec.Command("nft", "-j", "-n", "list", "table", "ip", tableName).Output(); err != nil || !json.Valid(out) {
 		t.Errorf("as JSON: %v: %.1000s", err, out)
+	}
+}
+
+// TestATableOfAnotherVersionStaysUntilTheFirstPass: it carries connections, and nothing takes its place before.
+func TestATableOfAnotherVersionStaysUntilTheFirstPass(t *testing.T) {
+	ownNamespace(t)
+	for _, command := range []string{"add table ip shoal", "add set ip shoal services { type ipv4_addr; }"} {
+		if out, err := exec.Command("nft", command).CombinedOutput(); err != nil {
+			t.Fatalf("nft %s: %v: %s", command, err, out)
+		}
+	}
+	former := func() bool {
+		out, _ := exec.Command("nft", "list", "set", "ip", "shoal", "services").CombinedOutput()
+		return strings.Contains(string(out), "type ipv4_addr\n")
+	}
+	p, err := New(lb.PlaneOptions{Pool: prefix("10.96.0.0/16"), StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := p.Between(t.Context(), some.between); err != nil || !former() {
+		t.Errorf("what passes between hosts: %v; the former table is there: %v", err, former())
+	}
+	if p.Redirects(&lb.Frontend{Key: lb.Key{Protocol: model.TCP, Port: 80}}) {
+		t.Error("a table that is not read redirects a port")
+	}
+	if r := p.Reconcile(t.Context(), lb.Delta{Base: some.base}, true); len(r.Failures) > 0 || former() {
+		t.Errorf("the first pass: %+v; the former table is there: %v", r, former())
 	}
 }

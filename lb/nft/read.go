@@ -1,9 +1,15 @@
 package nft
 
 import (
+	"errors"
+
 	"shoal/kernel"
 	"shoal/lb"
 )
+
+// errOtherVersion says that the table is not as this version makes it. It carries connections
+// all the same: it stays until what takes its place is known.
+var errOtherVersion = errors.New("the table shoal is of another version")
 
 // read lists all that the kernel has of the table but clients' affinity. What is
 // known of frontends is then who has which balancer, by [state.pool].
@@ -18,6 +24,9 @@ func (p *Plane) read() (found *listing, err error) {
 		return nil, err
 	}
 	if s.table && !s.sound() {
+		if !p.begun {
+			return nil, errOtherVersion
+		}
 		p.log.Info("the table shoal is of another version: made anew")
 		p.lib.DelTable(table)
 		kernel.Wrote("nftables", 1)
