@@ -17,7 +17,6 @@ import (
 
 	"shoal/e2e/faults"
 	"shoal/lab"
-	"shoal/lab/kernel"
 )
 
 var (
@@ -55,8 +54,7 @@ type suite struct {
 	excused   map[string]int
 	agreement map[faults.Kind][]time.Duration
 
-	// slow is how many times as long as natively everything may take, and as rarely things are done.
-	slow   time.Duration
+	slow   time.Duration // see slowness
 	limits faults.Limits
 }
 
@@ -82,10 +80,7 @@ type suiteLoad struct {
 func TestHostsFaults(t *testing.T) {
 	s := &suite{seed: cmp.Or(*faultsSeed, rand.Uint64N(1<<32)), services: []string{"one", "two", "three"},
 		excused: map[string]int{}, agreement: map[faults.Kind][]time.Duration{},
-		slow: 1}
-	if lab.Plane() == kernel.IPVS { // User-Mode Linux has one processor for three hosts, and a tenth of its speed
-		s.slow = 4
-	}
+		slow: slowness()}
 	s.limits = faults.Limits{TaskGone: s.slow * faults.Native.TaskGone, HostGone: s.slow * faults.Native.HostGone}
 	t.Logf("the seed is %d: make faults SEED=%d FAULTS_TIME=%v", s.seed, s.seed, *faultsTime)
 	s.start(t)

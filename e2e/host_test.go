@@ -20,11 +20,20 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shoal/lab"
+	"shoal/lab/kernel"
 	"shoal/lab/traffic"
 )
 
 // waitLimit is how long a test waits for what takes milliseconds on a quiet machine, and seconds on one whose processors others use fully.
 const waitLimit = time.Minute
+
+// slowness is how many times as long as natively things may take, and as rarely a load does something.
+func slowness() time.Duration {
+	if lab.Plane() == kernel.IPVS {
+		return 4 // User-Mode Linux has one processor for three hosts, and a tenth of its speed
+	}
+	return 1
+}
 
 // dnsServer is where agents answer names unless told otherwise.
 const dnsServer = "10.96.0.10"

@@ -52,16 +52,18 @@ func (m *members) changeHands() bool {
 	b.Docker("create", "--name", "taker", "--hostname", "taker", "--network", "mesh", "--ip", addr, "-l", "shoal.service=other",
 		"-l", "shoal.publish=8001:8000", lab.Image, "whoami", "serve", "--http", "8000", "--udp", "9000")
 
+	slow := slowness()
+	interval := (20 * slow * slow * time.Millisecond).String()
 	const ownAddress = "a container by the task's address"
 	loads := map[string]*lab.Load{
-		"a container by the VIP":             c.LoadIn(asker.enter(false), "--timeout", "1s", "--interval", "20ms", "http://"+vip+":8000/"),
-		"the host by the VIP":                c.Load("--timeout", "1s", "--interval", "20ms", "http://"+vip+":8000/"),
-		ownAddress:                           c.LoadIn(asker.enter(false), "--timeout", "1s", "--interval", "20ms", "http://"+addr+":8000/"),
-		"a client outside by its own port":   m.outside.Load("--timeout", "1s", "--interval", "20ms", fmt.Sprintf("http://%v:8000/", c.Addr())),
-		"a container's datagrams by the VIP": c.LoadIn(asker.enter(false), "--timeout", "300ms", "--interval", "20ms", "udp://"+vip+":9000"),
-		"steady senders by the VIP":          c.LoadIn(asker.enter(false), "--keep", "--workers", "4", "--timeout", "300ms", "udp://"+vip+":9000"),
+		"a container by the VIP":             c.LoadIn(asker.enter(false), "--timeout", "1s", "--interval", interval, "http://"+vip+":8000/"),
+		"the host by the VIP":                c.Load("--timeout", "1s", "--interval", interval, "http://"+vip+":8000/"),
+		ownAddress:                           c.LoadIn(asker.enter(false), "--timeout", "1s", "--interval", interval, "http://"+addr+":8000/"),
+		"a client outside by its own port":   m.outside.Load("--timeout", "1s", "--interval", interval, fmt.Sprintf("http://%v:8000/", c.Addr())),
+		"a container's datagrams by the VIP": c.LoadIn(asker.enter(false), "--timeout", "300ms", "--interval", interval, "udp://"+vip+":9000"),
+		"steady senders by the VIP":          c.LoadIn(asker.enter(false), "--keep", "--workers", "4", "--timeout", "300ms", "--interval", (20 * (slow*slow - 1) * time.Millisecond).String(), "udp://"+vip+":9000"),
 	}
-	others := a.Load("--timeout", "5s", "--interval", "20ms", "http://"+a.vip("other")+":8000/")
+	others := a.Load("--timeout", "5s", "--interval", interval, "http://"+a.vip("other")+":8000/")
 	for _, l := range loads {
 		l.Await(20)
 	}
@@ -77,7 +79,7 @@ func (m *members) changeHands() bool {
 	signal(syscall.SIGSTOP)
 	died := time.Now()
 	follows := make(chan struct{})
-	time.AfterFunc(followTime, func() {
+	time.AfterFunc(slow*followTime, func() {
 		defer close(follows)
 		signal(syscall.SIGCONT)
 	})
@@ -108,7 +110,7 @@ func (m *members) changeHands() bool {
 		ofWeb[who] = l.Stop()
 	}
 	t.Logf("the address had changed hands after %v, and the other host knew after %v", took, followed)
-	if took > followTime*3/4 || followed > 3*time.Second {
+	if took > slow*followTime*3/4 || followed > slow*3*time.Second {
 		return false
 	}
 
