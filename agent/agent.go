@@ -464,7 +464,7 @@ func (a *Agent) watch(ctx context.Context) error {
 	})
 }
 
-// recorded are the tasks of a container of this host as the last run of the agent knew them.
+// recorded is a container of this host as the last run of the agent knew it.
 func (a *Agent) recorded(id string) (model.Container, bool) { return a.catalog.Recorded(id) }
 
 // reached tells whether there are other hosts, and they reach an address of a

@@ -8,8 +8,8 @@ import (
 	"shoal/model"
 )
 
-// mostSkew is how much a host's clock may differ from the others'. Certificates allow for
-// an hour; logs, events and the times in shoal's lists are hard to read before.
+// mostSkew is how much a host's clock may differ from the others'. Logs, events and the times in
+// shoal's lists are hard to read beyond it; certificates allow for a month.
 const mostSkew = 5 * time.Second
 
 // clockProblems tell whose clocks differ from most hosts', by the time in their answers: it

@@ -102,10 +102,15 @@ func (m *membership) promote(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return advice, m.holdCA(ctx)
+}
+
+// holdCA gets the CA's key for a host that serves the store.
+func (m *membership) holdCA(ctx context.Context) error {
 	if err := m.id.FetchCA(ctx, m.servers()); err != nil {
-		return "", fmt.Errorf("%s serves the store now, but was not given the CA's key, so that it cannot admit hosts: %w; run the command again", m.config.Node, err)
+		return fmt.Errorf("%s serves the store now, but was not given the CA's key yet, so that it cannot admit hosts: %w; it is tried again", m.config.Node, err)
 	}
-	return advice, m.reg.Enrol(ctx, m.id)
+	return m.reg.Enrol(ctx, m.id)
 }
 
 // demote makes this host a client of the store again.

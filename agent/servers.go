@@ -115,25 +115,29 @@ func (m *membership) chooseServers(ctx context.Context) {
 }
 
 // endPromotion ends what a restart, or a host that did not answer, broke off when this one was made a server of the
-// store: it gets its vote, and the CA's key.
+// store: it gets its vote, and the CA's key. It goes on until ctx ends.
 func (m *membership) endPromotion(ctx context.Context) {
-	for m.store.Role() == store.RoleServer && (m.store.Promoting() || !m.id.HoldsCA()) {
-		again := serversEvery
-		if m.store.Connected() {
-			again = serversRetry
-			err := m.serveToo(ctx)
-			if err == nil {
-				m.log.Info("this host's promotion, which was broken off, is done")
-				return
-			}
-			if ctx.Err() == nil {
-				m.log.Warn("this host's promotion, which was broken off, is not done yet", "error", err, "again", again)
-			}
-		}
+	tick := time.NewTicker(serversEvery)
+	defer tick.Stop()
+	var notBefore time.Time
+	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(again):
+		case now := <-tick.C:
+			if m.store.Role() != store.RoleServer || !m.store.Promoting() && m.id.HoldsCA() || !m.store.Connected() || now.Before(notBefore) {
+				continue
+			}
+		}
+		bounded, cancel := context.WithTimeout(ctx, roleTime)
+		err := m.store.EndPromotion(bounded)
+		if err == nil && m.store.Role() == store.RoleServer {
+			err = m.holdCA(bounded)
+		}
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			m.log.Warn("this host's promotion, which was broken off, is not done yet", "error", err, "again", serversRetry)
+			notBefore = time.Now().Add(serversRetry)
 		}
 	}
 }

@@ -294,6 +294,10 @@ func (id *Identity) KeepEnrolled(ctx context.Context, r *Registry) {
 		default:
 			id.host.Log.Debug("this host is not known to be a member yet", "error", err)
 		}
+		select { // two hosts of one identity may change the record in turn
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
 		return err
 	})
 }

@@ -84,11 +84,15 @@ const renewBefore = certLife / 3
 // or of another address.
 func (id *Identity) due() bool {
 	c, now := id.leaf(), id.now()
-	return !now.Before(id.RenewalDue()) || c.NotAfter.After(now.Add(certLife+skew)) || now.Before(c.NotBefore) || !coversAddr(c, id.host.Addr)
+	if now.Before(validFrom) {
+		return false // a clock that was never set: what it has is better
+	}
+	return !now.Before(id.RenewalDue()) || c.NotAfter.After(now.Add(certLife+skew)) || !coversAddr(c, id.host.Addr)
 }
 
 const (
 	renewCheck = 10 * time.Minute // how often it is seen whether renewal is due
+	renewAgain = 24 * time.Hour   // how soon a certificate is renewed that was just made
 
 	// After a failure. A host that moved waits for its certificate: until then
 	// others cannot speak to it.
@@ -109,6 +113,9 @@ func (id *Identity) KeepFresh(ctx context.Context, r *Registry, servers func() [
 				wait, retry = retry, min(2*retry, renewRetryLast)
 			} else {
 				retry = renewRetryFirst
+				if id.due() { // the clock of the host that issued it differs from this one's
+					wait = renewAgain
+				}
 			}
 		}
 		select {

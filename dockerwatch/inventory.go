@@ -65,10 +65,8 @@ func (v *inventory) apply(e event, now time.Time) {
 		}
 	case signaled:
 		if f == nil {
-			if e.signal == syscall.SIGTERM || e.signal == syscall.SIGKILL { // whether it is stopped by another is not known
-				if last, _ := v.recorded(e.container); !last.Since.After(e.at) {
-					delete(v.unseen, e.container)
-				}
+			if v.ends(e) {
+				delete(v.unseen, e.container)
 			}
 			// It may be one that is about to be looked at.
 			held := append(v.early[e.container], e)
@@ -92,9 +90,9 @@ func (v *inventory) apply(e event, now time.Time) {
 }
 
 // startedSince tells whether a container was started after a time. One that was started
-// in the future was not: the clock was set back since.
+// in the future was not started after a time that has passed: the clock was set back in between.
 func (f *facts) startedSince(at, now time.Time) bool {
-	return f.started.After(at) && !f.started.After(now)
+	return f.started.After(at) && (at.After(now) || !f.started.After(now))
 }
 
 // end takes in that the first process of a container has ended. It returns
@@ -228,6 +226,7 @@ func (v *inventory) local() model.Local {
 	for id, addrs := range v.unseen {
 		// One that was started again has the same address only if nobody else has it.
 		if c, known := v.recorded(id); known && !slices.ContainsFunc(c.Addrs, func(a netip.Addr) bool { return !slices.Contains(addrs, a.String()) }) {
+			c.Tasks = slices.Clone(c.Tasks) // their states may change
 			l.Containers = append(l.Containers, c)
 		}
 	}
@@ -235,9 +234,16 @@ func (v *inventory) local() model.Local {
 	return l
 }
 
+// ends tells whether a signal is one that ends a container which was not looked at, in the
+// life in which it was recorded. By which other signal it is stopped is not known.
+func (v *inventory) ends(e event) bool {
+	last, _ := v.recorded(e.container)
+	return (e.signal == syscall.SIGTERM || e.signal == syscall.SIGKILL) && !last.Since.After(e.at)
+}
+
 // list takes in that a container runs, which may not have been looked at yet.
 func (v *inventory) list(id string, addrs []string) {
-	if v.containers[id] == nil {
+	if v.containers[id] == nil && !slices.ContainsFunc(v.early[id], v.ends) {
 		v.unseen[id] = addrs
 	}
 }

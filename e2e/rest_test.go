@@ -79,7 +79,7 @@ func (m *members) changeHands() bool {
 	signal(syscall.SIGSTOP)
 	died := time.Now()
 	follows := make(chan struct{})
-	time.AfterFunc(slow*followTime, func() {
+	time.AfterFunc(followTime, func() {
 		defer close(follows)
 		signal(syscall.SIGCONT)
 	})
@@ -110,7 +110,7 @@ func (m *members) changeHands() bool {
 		ofWeb[who] = l.Stop()
 	}
 	t.Logf("the address had changed hands after %v, and the other host knew after %v", took, followed)
-	if took > slow*followTime*3/4 || followed > slow*3*time.Second {
+	if took > followTime*3/4 || followed > 3*time.Second {
 		return false
 	}
 

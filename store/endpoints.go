@@ -136,7 +136,8 @@ func (s *Store) setEndpoints(change func(*place)) error {
 	if change != nil {
 		change(&p)
 	}
-	if others := slices.Sorted(maps.Values(s.others())); len(others) > 0 {
+	listed := p.Role == RoleServer && s.server != nil && !s.server.unlisted && s.servers != nil // it knows all there are
+	if others := slices.Sorted(maps.Values(s.others())); len(others) > 0 || listed {
 		p.Servers = others
 		s.found = slices.DeleteFunc(s.found, func(endpoint string) bool { return slices.Contains(others, endpoint) })
 	}

@@ -14,7 +14,10 @@ import (
 func TestAServerWithoutItsDataBeginsNoSecondStore(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
+	cl.checked = true
 	h := cl.three()
+	d := cl.start("d", cl.join("a"))
+	settled(t, d)
 	h[2].Close()
 	if err := os.RemoveAll(dataDir(cl.dirs["c"])); err != nil {
 		t.Fatal(err)
@@ -25,10 +28,15 @@ func TestAServerWithoutItsDataBeginsNoSecondStore(t *testing.T) {
 	if s := c.Health(); s.Role != RoleClient || s.Embedded {
 		t.Errorf("status %+v", s)
 	}
+	hasVoters(t, h[0], "a b")
+	if _, err := d.Promote(t.Context()); err != nil { // etcd adds no member beyond those that are up
+		t.Fatal(err)
+	}
+	hasVoters(t, h[0], "a b d")
 	if _, err := c.Promote(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	hasVoters(t, h[0], "a b c")
+	hasVoters(t, h[0], "a b c d")
 }
 
 // TestTheOnlyServerWithoutItsDataBeginsNoNewStore: its hosts would lose what they have. What is put back is used.
@@ -78,7 +86,7 @@ func TestAPromotionThatARestartBrokeOffIsEnded(t *testing.T) {
 	if !b.Promoting() || slices.Contains(a.Servers(), "b") {
 		t.Errorf("promoting %v, listed %v", b.Promoting(), a.Servers())
 	}
-	if _, err := b.Promote(t.Context()); err != nil {
+	if err := b.EndPromotion(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	hasVoters(t, a, "a b")

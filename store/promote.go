@@ -21,10 +21,20 @@ var (
 // its etcd as a learner first, so that the others need not wait for it, and
 // gives it the vote once it has caught up. The advice is not empty if a number
 // of voters is the result that is not a good one.
-func (s *Store) Promote(ctx context.Context) (advice string, err error) {
+func (s *Store) Promote(ctx context.Context) (advice string, err error) { return s.promote(ctx, false) }
+
+// EndPromotion is [Store.Promote] on a host whose promotion broke off. On any other it does nothing.
+func (s *Store) EndPromotion(ctx context.Context) error {
+	_, err := s.promote(ctx, true)
+	return err
+}
+
+func (s *Store) promote(ctx context.Context, begun bool) (advice string, err error) {
 	err = s.changeRole(ctx, "promote node "+s.o.Node, func(ctx context.Context) error {
 		r, srv := s.role()
 		switch {
+		case begun && (!s.Promoting() || srv == nil):
+			return nil
 		case r == RoleExternal:
 			return errExternal
 		case r == RoleAlone:
@@ -50,7 +60,7 @@ func (s *Store) Promote(ctx context.Context) (advice string, err error) {
 }
 
 // Promoting tells whether this host's promotion broke off: its etcd is started with the
-// agent, and has no vote, for all that is known. [Store.Promote] ends it.
+// agent, and has no vote, for all that is known. [Store.EndPromotion] ends it.
 func (s *Store) Promoting() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -56,7 +56,10 @@ func (s *Store) startServer(r Role, join map[string]string) (*server, error) {
 	if r == RoleServer {
 		sc.Peers = s.o.Peers
 		if join == nil && !hasData(s.o.StateDir) {
-			return nil, errDataGone(s.o.StateDir)
+			s.mu.Lock()
+			alone := len(s.place.Servers) == 0
+			s.mu.Unlock()
+			return nil, errDataGone(s.o.StateDir, alone)
 		}
 	}
 	return startServer(sc, s.log)

@@ -69,10 +69,13 @@ func hasData(dir string) bool {
 	return len(files) > 0
 }
 
-// errDataGone is why the only server of a cluster does not start without its data: a new
-// store, that is empty, would take from all hosts what they have.
-func errDataGone(dir string) error {
-	return fmt.Errorf("the store's data are gone from %s: put them back, or %s", dataDir(dir), newStore)
+// errDataGone is why a server of a cluster does not start without its data: a new store, that is
+// empty, would take from all hosts what they have, if it was alone, or be a second one.
+func errDataGone(dir string, alone bool) error {
+	if !alone {
+		return fmt.Errorf("the store's data are gone from %s: restart the agent, it goes on with those of the other hosts that serve the store", dataDir(dir))
+	}
+	return fmt.Errorf("the store's data are gone from %s: stop the agent and put them back, or %s", dataDir(dir), newStore)
 }
 
 const newStore = "restore a backup (shoal store restore), or stop the agent and make a new store of what the hosts know (shoal server recover)"
@@ -171,8 +174,8 @@ func advice(reason string, served bool) string {
 		return ""
 	}
 	if served {
-		return "; if its data are damaged, and other hosts serve the store too, move that folder away and restart the agent: it goes on with theirs. " +
-			"If none does, " + newStore
+		return "; if its data are damaged, and two other hosts serve the store too, move that folder away and restart the agent: it goes on with theirs. " +
+			"If fewer do, " + newStore
 	}
 	return "; if its data are damaged, restore a backup (shoal store restore), or move that folder away: shoal then starts with an empty store, and services get new VIPs"
 }

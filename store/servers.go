@@ -64,6 +64,9 @@ func (s *Store) syncServers(ctx context.Context) error {
 	if err := s.setEndpoints(nil); err != nil {
 		s.logUnsaved(err)
 	}
+	if err := s.giveUpVote(ctx); err != nil {
+		return err
+	}
 	if err := s.writeRecord(ctx); err != nil {
 		return err
 	}
@@ -161,6 +164,34 @@ func (s *Store) writeRecord(ctx context.Context) error {
 	return err
 }
 
+// giveUpVote removes the member of a host whose data are gone: while it is one, no other host takes its place,
+// as etcd adds none beyond those that are up. It is done before the host's record goes, by which others
+// know whose vote there is to take.
+func (s *Store) giveUpVote(ctx context.Context) error {
+	if !s.dataGone {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*etcd.RequestTimeout)
+	defer cancel()
+	err := s.changeRole(ctx, "give up the vote of this host, whose data are gone", func(ctx context.Context) error {
+		if r, _ := s.role(); r != RoleClient {
+			return nil // it serves again
+		}
+		u := s.o.Peers.peerURL()
+		if err := s.removeLeftovers(ctx, u.String()); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		p := s.place
+		s.mu.Unlock()
+		return p.write(s.o.StateDir)
+	})
+	if err == nil {
+		s.dataGone = false
+	}
+	return err
+}
+
 // pruneServers removes the records of hosts that are no members of etcd: those that a backup
 // has of the servers of its time. A host that serves is listed after it has become a member
 // and until it is none any more, so what was listed before the members were read, and has not
@@ -179,11 +210,14 @@ func (s *Store) pruneServers(ctx context.Context, listed *clientv3.GetResponse) 
 			continue
 		}
 		bounded, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
-		_, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision)).
+		r, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision)).
 			Then(clientv3.OpDelete(string(kv.Key))).Commit()
 		cancel()
 		if err != nil {
 			return err
+		}
+		if !r.Succeeded {
+			return errors.New("the list of servers has changed") // it is read again
 		}
 		s.log.Warn("a host is listed as one that serves the store, and does not: it is no more", "host", name)
 	}

@@ -68,6 +68,7 @@ type Store struct {
 	dead     map[string]bool  // hosts that do not answer
 	revision int64            // etcd's, of servers
 	pruned   bool             // see pruneServers; by followServers alone
+	dataGone bool             // see giveUpVote; likewise
 }
 
 // Open opens the store. An etcd may be away: the client connects when it is there.
@@ -145,8 +146,9 @@ func (s *Store) openPlace() (err error) {
 		// others answer: the data may be put back.
 		s.log.Error("the data of this host's store are gone: it uses those of the other hosts, and has no vote until it serves the store again, "+
 			"which it does by itself with --servers auto, or by shoal server promote", "folder", dataDir(o.StateDir))
-		s.place.Role, s.place.Promoting = RoleClient, false
+		s.place.Role, s.place.Promoting, s.dataGone = RoleClient, false, true
 	}
+	s.pruned = s.place.Role != RoleServer
 	before := s.place
 	before.Servers = slices.Clone(before.Servers)
 	if s.place.Role == "" {

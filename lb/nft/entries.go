@@ -107,6 +107,9 @@ func (f *frontend) services() (keys [][]byte) {
 // readKey reads an address, a protocol and a port.
 func readKey(k string) (a netip.Addr, p model.Protocol, port uint16) {
 	b := []byte(k)
+	if len(b) < 10 {
+		return a, p, port // of a table of another version
+	}
 	return netip.AddrFrom4([4]byte(b)), model.Protocol(b[4]), binary.BigEndian.Uint16(b[8:])
 }
 

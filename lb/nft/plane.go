@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -200,7 +201,9 @@ func (p *Plane) Redirects(f *lb.Frontend) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.have.taken == nil {
-		if _, err := p.read(); err != nil {
+		if _, err := p.read(); errors.Is(err, errOtherVersion) {
+			p.have.taken = map[string]bool{}
+		} else if err != nil {
 			return false
 		}
 	}
