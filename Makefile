@@ -112,9 +112,13 @@ clock:
 	printf '{"Replace": {"%s": "%s", "%s": "%s"}}\n' $$src/time.go $(CURDIR)/bin/clock/time.go.txt $$src/skew.go $(CURDIR)/lab/clock/skew.go.txt >bin/clock/overlay.json
 	$(GO) build -overlay bin/clock/overlay.json -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal-clock ./cmd/shoal
 
+# What hosts are upgraded to by a test: another version, which has other BPF maps.
+OTHER_VERSION := 0.0.1-other
+
 .PHONY: tests
 tests: tools clock bin/firewalld bin/caddy bin/prometheus # what runs in the lab
 	@mkdir -p bin/kernel
+	$(GO) build -trimpath -ldflags '$(LDFLAGS) -X main.version=$(OTHER_VERSION) -X shoal/lb/socket.layout=v0' -o bin/shoal-other ./cmd/shoal
 	$(GO) test -c -tags e2e -o bin/e2e.test ./e2e
 	for p in $(ALL_KERNEL); do $(GO) test -c -tags e2e -o bin/kernel/$$(basename $$p).test ./$$p || exit 1; done
 

@@ -69,10 +69,14 @@ func TestHostsTraceGoesOverAllHostsOnTheWay(t *testing.T) {
 		})
 	}
 	plane, vip, addr := thePlane(), n1.vip("web"), web.addr()
+	leads := "connect() leads it: "
+	if !lab.SocketBalancing() {
+		leads = "the data plane"
+	}
 
 	end := []string{"route n2 " + addr + " dev ", "route n2 neighbour ", "container n2 web-n2", "container n2 default/web, running"}
 	way := func(node string) []string {
-		return append([]string{"name " + node + " " + vip, "VIP " + node + " local", plane.front + " " + node + " " + plane.service, "backend " + node + " web-n2 on n2", "task n2 web-n2 on n2: in rotation", "route " + node + " host-gw to host n2"}, end...)
+		return append([]string{"name " + node + " " + vip, "VIP " + node + " local", "path " + node + " " + leads, plane.front + " " + node + " " + plane.service, "backend " + node + " web-n2 on n2", "task n2 web-n2 on n2: in rotation", "route " + node + " host-gw to host n2"}, end...)
 	}
 	for _, name := range []string{"web", "default/web", "_http._tcp.web"} {
 		e := n1.passes(way("n1"), name)

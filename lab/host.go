@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,7 +175,7 @@ func (h *Host) StartAgent(args ...string) {
 		h.t.Fatalf("%s: its agent runs already", h.name)
 	}
 	h.args = slices.Clone(args)
-	program := []string{"shoal"}
+	program := []string{cmp.Or(h.program, "shoal")}
 	if h.clock != nil {
 		program = []string{"env", h.clock.Env(), clock.Program}
 	}
@@ -195,6 +196,13 @@ func (h *Host) StartAgent(args ...string) {
 	if err != nil {
 		h.t.Fatalf("%s: its agent does not answer: %v\n%s", h.name, err, end(h.agent.Output()))
 	}
+}
+
+// Program has the host's agents be of another program than shoal, by its name, from their next start on; "": shoal.
+func (h *Host) Program(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.program = name
 }
 
 // Skew has the host's agent, and its store, see a time of day that is wrong by so much, in whole seconds. Before an agent's first

@@ -36,11 +36,12 @@ type machine struct {
 	room   *room
 	group  *os.File // the control group of its processes, nil where there is no version 2 hierarchy
 
-	mu     sync.Mutex
-	engine *Process
-	agent  *Process
-	args   []string     // the agent's
-	clock  *clock.Clock // of the agent; nil: the machine's own
+	mu      sync.Mutex
+	engine  *Process
+	agent   *Process
+	args    []string     // the agent's
+	program string       // the agent's; "": shoal
+	clock   *clock.Clock // of the agent; nil: the machine's own
 }
 
 // addMachine makes a machine whose address is the n-th of a wire.

@@ -22,6 +22,17 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 			t.Errorf("got %v, %v, %v, want %s", got, found, err, v)
 		}
 	}
+	// Who has the former one open reads it to its end: it is not written to.
+	former := filepath.Join(dir, "former")
+	if err := os.Link(path, former); err != nil {
+		t.Fatal(err)
+	}
+	if err := Save(path, map[string]string{"a": "third"}); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := Load(former, &got); !found || err != nil || got["a"] != "short" {
+		t.Errorf("the former file holds %v, %v, %v", got, found, err)
+	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
