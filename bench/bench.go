@@ -28,7 +28,7 @@ type bench struct {
 
 // Options are about a run.
 type Options struct {
-	Part  string // "plane", "host", "cluster", "socket" or "swarm", "" for all
+	Part  string // "plane", "host", "rest", "cluster", "socket" or "swarm", "" for all
 	Quick bool   // a few rounds only: to see that it works
 }
 
@@ -77,6 +77,7 @@ type section struct {
 var parts = []section{
 	{"plane", (*bench).dataPlane},
 	{"host", (*bench).oneHost},
+	{"rest", (*bench).restingHost},
 	{"cluster", (*bench).manyHosts},
 	{"socket", (*bench).sockets},
 	{"swarm", (*bench).swarms},

@@ -22,8 +22,8 @@ import (
 // waitLimit is how long the bench waits for what takes a second on a quiet machine.
 const waitLimit = 5 * time.Minute
 
-// planeAlone has an agent lead nobody in connect(): what the other parts than socket measure is the
-// data plane.
+// planeAlone has an agent lead nobody in connect(): what the other parts than socket and rest measure
+// is the data plane.
 var planeAlone = []string{"--socket-balancing", "off"}
 
 // site is a host with an agent, and what is needed to look at it without

@@ -40,13 +40,9 @@ var vipAims = aims{kept: 0.97, once: 0.93, bulk: 0.95}
 
 // oneHost measures what there is to one host.
 func (b *bench) oneHost() {
-	w := newWorld(b)
-	rest := map[int]rest{}
+	w := newWorld(b, planeAlone...)
 	for _, n := range []int{1, 1_000, 10_000} {
 		w.fill(n)
-		if n != 1_000 {
-			rest[n] = w.rest()
-		}
 		b.add(w.throughVIP(n))
 		if n == 1 {
 			b.add([]Row{w.client.straightAfter(w.web, webAddr, straightPace)})
@@ -60,16 +56,25 @@ func (b *bench) oneHost() {
 	}
 	b.add(w.flatness())
 	b.add(w.dns())
-	b.add(w.agent(rest[1], rest[10_000]))
 	b.add(w.restarts())
-	b.add(w.full(rest[1]))
 	b.add(w.rules()) // the last: it ends the agent
 }
 
-func newWorld(b *bench) *world {
+// restingHost measures what an agent takes that was started with no settings, while nothing happens.
+func (b *bench) restingHost() {
+	w := newWorld(b)
+	w.fill(1)
+	one := w.rest()
+	w.fill(10_000)
+	b.add(w.agent(one, w.rest()))
+	b.add(w.full(one))
+}
+
+// newWorld makes a host whose agent is started with args.
+func newWorld(b *bench, args ...string) *world {
 	b.Logf("a host with an engine and an agent")
 	host := lab.New(b).Host("a")
-	host.StartAgent(planeAlone...)
+	host.StartAgent(args...)
 	w := &world{site: newSite(b, host), contests: map[int]contest{}}
 	var err error
 	w.etcd, err = clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + filepath.Join(host.Dir(), "state", "etcd.sock")}})
