@@ -463,3 +463,33 @@ func TestASocketThatThereIsNoRoomToRememberIsLeftToThePlaneBehind(t *testing.T) 
 	first.close()
 	f.answers(1, vip+":80")
 }
+
+// TestWhatOthersBreakIsFoundInShares: where the maps have more than a pass looks at, the next one goes on; what is written meanwhile
+// is not taken for broken.
+func TestWhatOthersBreakIsFoundInShares(t *testing.T) {
+	f := newFixture(t)
+	usual := auditShare
+	auditShare = 1 // a batch of one map
+	t.Cleanup(func() { auditShare = usual })
+	f.pass(true, some()...)
+	kept := front("443/tcp", "rr").Key
+	gone := slotKey{f.table.entries[kept].filling, 1}
+	f.pass(true, some()...) // services
+	if err := f.maps.remove("slots", gone); err != nil {
+		t.Fatal(err)
+	}
+	passes := 0
+	for ; f.table.entries[kept].filling == gone.Filling && passes < 10; passes++ {
+		f.pass(true, some()...)
+	}
+	if passes < 2 || passes > 5 {
+		t.Errorf("what was broken was written again after %d passes", passes)
+	}
+	for i := range 7 { // in all states of a round
+		f.pass(false, front("443/tcp", "rr"))
+		f.pass(false, some()...)
+		if n := writes(func() { f.pass(true, some()...) }); n != 0 {
+			t.Errorf("%d: a pass made %d writes", i, n)
+		}
+	}
+}

@@ -204,10 +204,13 @@ func (p *Plane) before(d *lb.Delta, full bool, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	left := p.take(d)
+	first := !p.begun
 	p.begun = true
 	due := p.failing.Due(now)
-	if full || p.table.entries == nil || slices.Contains(due, programsPart) {
+	if first || p.table.entries == nil || slices.Contains(due, programsPart) {
 		p.failing.Put(programsPart, p.repair(), now)
+	} else if full {
+		p.failing.Put(programsPart, p.look(), now)
 	}
 	for _, o := range due {
 		if o != programsPart {
@@ -313,6 +316,31 @@ func (p *Plane) touchAll() {
 
 // repair reads the kernel back. What differs there is written as if it were new.
 func (p *Plane) repair() error {
+	if err := p.ensure(); err != nil {
+		return err
+	}
+	err := p.table.read(true)
+	p.touchAll()
+	for k := range p.table.entries {
+		p.pending[k] = true
+	}
+	return err
+}
+
+// look compares a share of the kernel with what was written there.
+func (p *Plane) look() error {
+	if err := p.ensure(); err != nil {
+		return err
+	}
+	broken, err := p.table.compare()
+	for _, k := range broken {
+		p.pending[k] = true
+	}
+	return err
+}
+
+// ensure has programs and pins there.
+func (p *Plane) ensure() error {
 	if err := prepare(p.opts.Pins); err != nil {
 		return err
 	}
@@ -323,12 +351,7 @@ func (p *Plane) repair() error {
 		logVerifier(p.log, err)
 		return err
 	}
-	err := p.table.read(true)
-	p.touchAll()
-	for k := range p.table.entries {
-		p.pending[k] = true
-	}
-	return err
+	return nil
 }
 
 func sorted[V any](m map[lb.Key]V) []lb.Key { return slices.SortedFunc(maps.Keys(m), lb.Key.Compare) }

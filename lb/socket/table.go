@@ -16,6 +16,9 @@ type table struct {
 	fillings map[uint32]bool // of slots, in use
 	filling  uint32          // the last that was given out
 	free     uint32          // no number below is free
+
+	owners map[uint32]lb.Key // of fillings
+	audit  audit
 }
 
 // entry is what they have of one.
@@ -24,12 +27,16 @@ type entry struct {
 	number, filling uint32
 	broken          bool // something of it is not as it was written
 	shared          bool // its number is another's too
+
+	since uint32 // in which round of the audit it was written
+	seen  int    // how much of it this round has found
 }
 
 // read takes in what the maps have; with clean, it deletes what belongs to no
 // frontend: a process was killed while it wrote.
 func (t *table) read(clean bool) error {
-	n := &table{maps: t.maps, entries: map[lb.Key]*entry{}, numbers: map[uint32]bool{}, fillings: map[uint32]bool{}, filling: t.filling}
+	n := &table{maps: t.maps, entries: map[lb.Key]*entry{}, numbers: map[uint32]bool{}, fillings: map[uint32]bool{}, filling: t.filling,
+		owners: map[uint32]lb.Key{}, audit: audit{round: 1}}
 	orphans, err := n.list()
 	if err != nil {
 		return err
@@ -61,6 +68,7 @@ func (t *table) list() (orphans []func() error, err error) {
 		t.numbers[s.Frontend] = true
 		if s.Slots > 0 {
 			t.fillings[s.Filling], byFilling[s.Filling], vips[e] = true, e, k.VIP
+			t.owners[s.Filling] = k.key()
 			t.filling = max(t.filling, s.Filling)
 		}
 	}); err != nil {
@@ -113,7 +121,7 @@ func (t *table) put(k lb.Key, w wanted) error {
 	if old != nil && !old.broken && old.equal(&w) {
 		return nil
 	}
-	e := &entry{wanted: w}
+	e := &entry{wanted: w, since: t.audit.current()}
 	var err error
 	if old != nil && !old.shared {
 		e.number = old.number
@@ -134,6 +142,9 @@ func (t *table) put(k lb.Key, w wanted) error {
 	}
 	t.entries[k] = e
 	t.numbers[e.number] = true
+	if e.filling != 0 {
+		t.owners[e.filling] = k
+	}
 	if old != nil {
 		return t.drop(old, e)
 	}
@@ -216,6 +227,7 @@ func (t *table) erase(e *entry) error {
 		}
 	}
 	delete(t.fillings, e.filling)
+	delete(t.owners, e.filling)
 	return errors.Join(errs...)
 }
 
