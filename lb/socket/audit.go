@@ -14,7 +14,7 @@ import (
 // auditShare is how many entries of the maps a full pass compares with the table at the most. It goes
 // on where the one before ended: what others break is found within as many passes as it takes to
 // go round, and a pass takes no longer the more services there are.
-var auditShare = 16 << 10
+var auditShare = 4 << 10
 
 // audit is how far the round has come in which the maps are compared with the table.
 type audit struct {
