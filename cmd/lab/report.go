@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -75,9 +76,16 @@ type failures struct {
 	test   string              // that is running, with -v
 	said   map[string][]saying // what tests have said, by the outermost test
 	failed []string            // in order
+	kept   []failure           // those before, of tests that have run again since
 	other  []string            // what failed and is no test
 	after  string              // the test that failed in the last line, of which more may follow; without -v it does
 	more   int                 // how many lines that belong to the last one may follow
+}
+
+// failure is what a test said that failed.
+type failure struct {
+	test string
+	said []saying
 }
 
 // saying is a line of what a test has said.
@@ -112,6 +120,11 @@ func (f *failures) read(line string) {
 	line = strings.TrimSuffix(line, "\r")
 	if m := testRuns.FindStringSubmatch(line); m != nil {
 		f.test, f.after, f.more = outermost(m[1]), "", 0
+		if slices.Contains(f.failed, f.test) && strings.HasPrefix(line, "=== RUN") && m[1] == f.test { // it runs again, elsewhere
+			f.kept = append(f.kept, failure{f.test, f.said[f.test]})
+			f.failed = slices.DeleteFunc(f.failed, func(name string) bool { return name == f.test })
+			delete(f.said, f.test)
+		}
 		return
 	}
 	if m := testEnds.FindStringSubmatch(line); m != nil {
@@ -166,9 +179,13 @@ func cut(line string) string {
 // String tells what failed; "": nothing that is known of.
 func (f *failures) String() string {
 	var b strings.Builder
+	all := f.kept
 	for _, name := range f.failed {
-		fmt.Fprintf(&b, "failed: %s\n", name)
-		said := f.said[name]
+		all = append(all, failure{name, f.said[name]})
+	}
+	for _, one := range all {
+		fmt.Fprintf(&b, "failed: %s\n", one.test)
+		said := one.said
 		left, verdicts := 0, 0
 		for i, s := range said {
 			between := i >= firstSaid && i < len(said)-lastSaid

@@ -47,6 +47,8 @@ ok  	shoal/b	0.1s
 			strings.Repeat("    a_test.go:3: x\n", 12) + "--- FAIL: TestA (0.1s)\n",
 			"failed: TestA\n" + strings.Repeat("    a_test.go:3: x\n", 5) + "    … 3 lines\n    a_test.go:5: FAILED: y\n        so\n    … 2 lines\n" +
 				strings.Repeat("    a_test.go:3: x\n", 10)},
+		"a test that passes elsewhere": {"=== RUN   TestA\n    a_test.go:3: x\n--- FAIL: TestA (0.1s)\n=== RUN   TestA\n    a_test.go:4: y\n--- PASS: TestA (0.1s)\n",
+			"failed: TestA\n    a_test.go:3: x\n"},
 		"no test": {"x/y.go:3:4: undefined: z\nmake: *** [Makefile:60: unit] Error 1\n", "x/y.go:3:4: undefined: z\nmake: *** [Makefile:60: unit] Error 1\n"},
 		"a panic": {"=== RUN   TestA\npanic: oh\n\ngoroutine 7 [running]:\n", "panic: oh\n"},
 	} {
