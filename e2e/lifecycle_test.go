@@ -138,22 +138,22 @@ func TestDraining(t *testing.T) {
 		return n
 	}
 
-	atLeaver := func(proto string) {
+	atLeaver := func(proto string, most int) {
 		t.Helper()
-		lab.Eventually(t, waitLimit, "one of two is at the leaver by "+proto, func() error {
-			if n := entries(proto); n != 1 {
+		lab.Eventually(t, waitLimit, "of two one is at the leaver by "+proto, func() error {
+			if n := entries(proto); n < 1 || n > most {
 				return fmt.Errorf("%d are", n)
 			}
 			return nil
 		})
 	}
 	sender := h.Load("--keep", "--workers", "2", "--timeout", "500ms", "udp://"+vip+":9000")
-	atLeaver("udp")
+	atLeaver("udp", 2) // a sender whose first datagram is refused takes another turn: the server may not be there yet
 	var slow []*lab.Process // last, as these requests end by themselves
 	for range 2 {
 		slow = append(slow, h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=30s"))
 	}
-	atLeaver("tcp")
+	atLeaver("tcp", 1)
 	stop := h.Start("docker", "stop", "--time", "60", "leaver")
 	h.task("leaver", "draining")
 	h.answered(url, "stayer") // the agent has told before the kernel has it, and the engine has told the container before both
