@@ -275,33 +275,6 @@ func (r *Registry) Enrol(ctx context.Context, id *Identity) error {
 	return nil
 }
 
-// KeepEnrolled does what [Registry.Enrol] does now, and again whenever the store may have
-// lost this host's record: it was put back to an earlier state, or made anew at the same
-// address. It returns when ctx ends, or when this host is not of the cluster any more,
-// which is logged.
-func (id *Identity) KeepEnrolled(ctx context.Context, r *Registry) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	r.follow(ctx, membersRoot+id.Node(), func() error {
-		bounded, cancel := context.WithTimeout(ctx, again)
-		defer cancel()
-		err := r.Enrol(bounded, id)
-		switch {
-		case err == nil || ctx.Err() != nil:
-		case errors.Is(err, ErrRemoved), errors.Is(err, ErrNameTaken):
-			id.host.Log.Error("this host is not of the cluster any more: stop it, remove its state folder and join again with a new token", "error", err)
-			stop()
-		default:
-			id.host.Log.Debug("this host is not known to be a member yet", "error", err)
-		}
-		select { // two hosts of one identity may change the record in turn
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-		return err
-	})
-}
-
 // Remove takes a node out of the cluster: its name is free, its key refused by
 // every host from the moment it hears of it. Of a node that is no member the
 // error is [ErrRemoved].

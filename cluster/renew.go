@@ -77,6 +77,33 @@ func coversAddr(c *x509.Certificate, a netip.Addr) bool {
 	})
 }
 
+// KeepEnrolled does what [Registry.Enrol] does now, and again whenever the store may have
+// lost this host's record: it was put back to an earlier state, or made anew at the same
+// address. It returns when ctx ends, or when this host is not of the cluster any more,
+// which is logged.
+func (id *Identity) KeepEnrolled(ctx context.Context, r *Registry) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r.follow(ctx, membersRoot+id.Node(), func() error {
+		bounded, cancel := context.WithTimeout(ctx, again)
+		defer cancel()
+		err := r.Enrol(bounded, id)
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, ErrRemoved), errors.Is(err, ErrNameTaken):
+			id.host.Log.Error("this host is not of the cluster any more: stop it, remove its state folder and join again with a new token", "error", err)
+			stop()
+		default:
+			id.host.Log.Debug("this host is not known to be a member yet", "error", err)
+		}
+		select { // two hosts of one identity may change the record in turn
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+		return err
+	})
+}
+
 // renewBefore is how long before its end a certificate is renewed: with a third of its life left.
 const renewBefore = certLife / 3
 
