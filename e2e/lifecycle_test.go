@@ -148,7 +148,7 @@ func TestDraining(t *testing.T) {
 		})
 	}
 	sender := h.Load("--keep", "--workers", "2", "--timeout", "500ms", "udp://"+vip+":9000")
-	atLeaver("udp", 2) // a sender whose first datagram is refused takes another turn: the server may not be there yet
+	atLeaver("udp", 2)      // a sender whose first datagram is refused takes another turn: the server may not be there yet
 	var slow []*lab.Process // last, as these requests end by themselves
 	for range 2 {
 		slow = append(slow, h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=30s"))
