@@ -264,12 +264,17 @@ func (h *Host) Engine() *Process {
 	return h.engine
 }
 
-// logsOnFailure has the ends of the host's logs told if the test fails.
+// logsOnFailure has the ends of the host's logs told if the test fails, and how its agent and its engine ended if they have.
 func (h *Host) logsOnFailure() {
 	t, m := h.t, h.machine
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
+		}
+		for name, p := range map[string]*Process{"agent": h.Agent(), "engine": h.Engine()} {
+			if p != nil && !p.running() {
+				t.Logf("%s's %s has ended: %v", m.name, name, p.err)
+			}
 		}
 		for _, name := range []string{"agent.log", "dockerd.log"} {
 			if b, err := os.ReadFile(filepath.Join(m.dir, name)); err == nil {

@@ -79,7 +79,7 @@ type failures struct {
 	kept   []failure           // those before, of tests that have run again since
 	other  []string            // what failed and is no test
 	after  string              // the test that failed in the last line, of which more may follow; without -v it does
-	more   int                 // how many lines that belong to the last one may follow
+	open   bool                // lines that belong to the last saying may follow
 }
 
 // failure is what a test said that failed.
@@ -88,10 +88,10 @@ type failure struct {
 	said []saying
 }
 
-// saying is a line of what a test has said.
+// saying is what a test has said at once.
 type saying struct {
-	line    string
-	verdict bool // it says what failed, or follows such a line
+	lines   []string
+	verdict bool // it says what failed
 }
 
 var (
@@ -105,10 +105,10 @@ var (
 
 // A test's first words and its last ones are told, and its verdicts: what it logs between may be long.
 const (
-	firstSaid, lastSaid = 5, 10
-	verdictsSaid        = 20
-	saidWidth           = 400 // characters
-	saidMore            = 3   // lines that follow one, indented
+	firstSaid, lastSaid   = 5, 10
+	verdictsSaid          = 20
+	saidWidth             = 400  // characters
+	firstLines, lastLines = 4, 8 // of what it says at once: how it ends tells most, if it is a log
 )
 
 func outermost(test string) string {
@@ -119,7 +119,7 @@ func outermost(test string) string {
 func (f *failures) read(line string) {
 	line = strings.TrimSuffix(line, "\r")
 	if m := testRuns.FindStringSubmatch(line); m != nil {
-		f.test, f.after, f.more = outermost(m[1]), "", 0
+		f.test, f.after, f.open = outermost(m[1]), "", false
 		if slices.Contains(f.failed, f.test) && strings.HasPrefix(line, "=== RUN") && m[1] == f.test { // it runs again, elsewhere
 			f.kept = append(f.kept, failure{f.test, f.said[f.test]})
 			f.failed = slices.DeleteFunc(f.failed, func(name string) bool { return name == f.test })
@@ -129,7 +129,7 @@ func (f *failures) read(line string) {
 	}
 	if m := testEnds.FindStringSubmatch(line); m != nil {
 		name := outermost(m[3])
-		f.after, f.more = "", 0
+		f.after, f.open = "", false
 		switch {
 		case m[2] == "FAIL":
 			f.after = name
@@ -146,27 +146,22 @@ func (f *failures) read(line string) {
 		of = f.test
 	}
 	if of != "" && testSays.MatchString(line) {
-		f.say(of, line, verdict.MatchString(line))
-		f.more = saidMore
+		if f.said == nil {
+			f.said = map[string][]saying{}
+		}
+		f.said[of] = append(f.said[of], saying{[]string{cut(line)}, verdict.MatchString(line)})
+		f.open = true
 		return
 	}
-	if of != "" && f.more > 0 && strings.HasPrefix(line, "        ") {
-		before := f.said[of]
-		f.say(of, line, before[len(before)-1].verdict)
-		f.more--
+	if of != "" && f.open && strings.HasPrefix(line, "        ") {
+		last := &f.said[of][len(f.said[of])-1]
+		last.lines = append(last.lines, cut(line))
 		return
 	}
-	f.more = 0
+	f.open = false
 	if otherFail.MatchString(line) && !lacks.MatchString(line) {
 		f.other = append(f.other, cut(line))
 	}
-}
-
-func (f *failures) say(test, line string, verdict bool) {
-	if f.said == nil {
-		f.said = map[string][]saying{}
-	}
-	f.said[test] = append(f.said[test], saying{cut(line), verdict})
 }
 
 func cut(line string) string {
@@ -187,20 +182,29 @@ func (f *failures) String() string {
 		fmt.Fprintf(&b, "failed: %s\n", one.test)
 		said := one.said
 		left, verdicts := 0, 0
+		tell := func(line string) {
+			if left > 0 {
+				fmt.Fprintf(&b, "    … %d lines\n", left)
+				left = 0
+			}
+			fmt.Fprintln(&b, line)
+		}
 		for i, s := range said {
 			between := i >= firstSaid && i < len(said)-lastSaid
 			if between && s.verdict {
 				verdicts++
 			}
 			if between && (!s.verdict || verdicts > verdictsSaid) {
-				left++
+				left += len(s.lines)
 				continue
 			}
-			if left > 0 {
-				fmt.Fprintf(&b, "    … %d lines\n", left)
-				left = 0
+			for j, line := range s.lines {
+				if j >= firstLines && j < len(s.lines)-lastLines {
+					left++
+					continue
+				}
+				tell(line)
 			}
-			fmt.Fprintln(&b, s.line)
 		}
 	}
 	for _, line := range f.other {

@@ -21,11 +21,20 @@ func TestFailures(t *testing.T) {
         2
         3
         4
+        5
+        6
+        7
+        8
+        9
+        10
+        11
+        12
+        13
 --- FAIL: TestB (18.87s)
 FAIL
 lab: this kernel has no sctp, which was left out of: TestB
 lab: run x: exit status 1
-`, "failed: TestB\n    b_test.go:7: it is 1,\n        want 2\n    host.go:268: the end of n1's docker:\n        1\n        2\n        3\nlab: run x: exit status 1\n"},
+`, "failed: TestB\n    b_test.go:7: it is 1,\n        want 2\n    host.go:268: the end of n1's docker:\n        1\n        2\n        3\n    … 2 lines\n        6\n        7\n        8\n        9\n        10\n        11\n        12\n        13\nlab: run x: exit status 1\n"},
 		"without -v": {`--- FAIL: TestA (0.00s)
     --- FAIL: TestA/x (0.00s)
         a_test.go:9: wrong
