@@ -145,10 +145,11 @@ func (v *inventory) lookup(ref string) (*facts, error) {
 	return found, nil
 }
 
-// put takes in a running container, or one that the engine holds for running.
-func (v *inventory) put(f *facts, now time.Time) {
+// put takes in a running container. It returns false if that is one which only the engine
+// holds for running: its first process has ended.
+func (v *inventory) put(f *facts, now time.Time) bool {
 	if died, ok := v.dead[f.id]; ok && died.Equal(f.started) {
-		return
+		return false
 	}
 	delete(v.dead, f.id)
 	delete(v.unseen, f.id)
@@ -163,6 +164,7 @@ func (v *inventory) put(f *facts, now time.Time) {
 		v.apply(e, now)
 	}
 	delete(v.early, f.id)
+	return true
 }
 
 // remove forgets a container.

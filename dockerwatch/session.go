@@ -415,8 +415,9 @@ func (s *session) takeAnswer(a answer) error {
 		s.failed[a.id] = true
 	default:
 		if f := factsOf(a.container, a.image, v.limits, now); f != nil {
-			v.put(f, now)
-			s.probes.begin(v.probesOf(v.containers[f.id]))
+			if v.put(f, now) {
+				s.probes.begin(v.probesOf(f))
+			}
 		} else {
 			v.remove(a.id)
 		}

@@ -186,6 +186,29 @@ func TestAnAnswerThatAnEventHasOvertakenIsDropped(t *testing.T) {
 	h.never("brief:running next:running")
 }
 
+// TestAnAnswerThatAnEndHasOvertakenIsDropped: the first process has ended, and the engine, asked before, says that it runs.
+func TestAnAnswerThatAnEndHasOvertakenIsDropped(t *testing.T) {
+	e := newFakeEngine()
+	e.run("a", "service=web")
+	h := watch(t, e, func(o *Options) { o.Ready = time.Minute })
+	h.until("it is looked at", func() bool { return len(h.last.Containers) == 1 })
+	began := h.last.Containers[0].Since
+	ended := make(chan struct{})
+	e.onInspectd = func(_ context.Context, id string) {
+		if id == "a" {
+			<-ended
+		}
+	}
+	e.happen(events.ActionUpdate, "a")
+	h.until("the question", func() bool { e.mu.Lock(); defer e.mu.Unlock(); return e.inspected["a"] == 2 })
+	h.w.exits.ended <- life{"a", began}
+	h.wants("")
+	close(ended)
+	e.start("next", "service=web")
+	h.wants("next:running")
+	h.never("a:running next:running")
+}
+
 func TestAContainerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
 	e := newFakeEngine()
 	failures := 1
