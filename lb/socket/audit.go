@@ -67,10 +67,10 @@ func (t *table) compare() (broken []lb.Key, err error) {
 			})
 		case "slots":
 			n, done, err = batch(t, name, func(k slotKey, s slot) {
-				switch of, has := t.owners[k.Filling]; {
+				switch of, has := t.fillings[k.Filling]; {
 				case !has || int(k.Index) >= len(t.entries[of].slots):
 					drop(name, k)
-				case s.VIP != of.VIP.As4() || addrPort(s.Addr, s.Port) != t.entries[of].slots[k.Index]:
+				case s.VIP != of.VIP.As4() || s.To != t.entries[of].slots[k.Index]:
 					note(of, t.entries[of])
 				default:
 					t.entries[of].seen++
@@ -78,8 +78,8 @@ func (t *table) compare() (broken []lb.Key, err error) {
 			})
 		case "backends":
 			n, done, err = batch(t, name, func(k backendKey, _ uint32) {
-				of, has := t.owners[k.Filling]
-				if !has || t.entries[of].affinity == 0 || !slices.Contains(t.entries[of].slots, addrPort(k.Addr, k.Port)) {
+				of, has := t.fillings[k.Filling]
+				if !has || t.entries[of].affinity == 0 || !slices.Contains(t.entries[of].slots, k.To) {
 					drop(name, k)
 					return
 				}
@@ -120,12 +120,12 @@ func (t *table) begin() {
 }
 
 // parts is how many entries of the maps a frontend has.
-func (e *entry) parts() int {
+func (e *entry) parts() uint32 {
 	n := 1 + len(e.slots)
 	if e.affinity > 0 {
 		n += len(e.backends())
 	}
-	return n
+	return uint32(n)
 }
 
 // batch visits the next entries of a map. What changes meanwhile may be among them or not.

@@ -160,7 +160,7 @@ func TestWhatIsNotLed(t *testing.T) {
 	// An entry that is used again for another service looks like this for a moment.
 	others := [4]byte{10, 96, 9, 9}
 	t.Run("a slot of another service", func(t *testing.T) {
-		if err := f.maps.set("slots", slotKey{f.table.entries[k].filling, 0}, slot{VIP: others, Addr: taskAddrs["one"].As4()}); err != nil {
+		if err := f.maps.set("slots", slotKey{f.table.entries[k].filling, 0}, slot{VIP: others, To: target{Addr: taskAddrs["one"].As4()}}); err != nil {
 			t.Fatal(err)
 		}
 		f.notLed(unix.SOCK_STREAM, vip+":80")

@@ -47,20 +47,26 @@ const (
 
 type slotKey struct{ Filling, Index uint32 }
 
-// slot is a task. VIP and Addr are read in one access.
-type slot struct {
-	VIP  [4]byte // whose slot it is
+// target is where a slot leads. The zero value is none.
+type target struct {
 	Addr [4]byte
 	Port [2]byte // 0: the one that the client connects to
-	_    [6]byte
+}
+
+func targetOf(a netip.AddrPort) target { return target{a.Addr().As4(), port(a.Port())} }
+
+// slot is a task. VIP and To.Addr are read in one access.
+type slot struct {
+	VIP [4]byte // whose slot it is
+	To  target
+	_   [6]byte
 }
 
 // backendKey is there for each task that a service with affinity has in its
 // slots. Its value is not read.
 type backendKey struct {
 	Filling uint32
-	Addr    [4]byte
-	Port    [2]byte // as in the slot
+	To      target
 	_       [2]byte
 }
 

@@ -312,13 +312,13 @@ func TestWhatOthersBreakIsRepaired(t *testing.T) {
 		"an entry deleted": func() error { return f.maps.remove("services", keyOf(front("0/tcp", "rr").Key)) },
 		"slots deleted":    func() error { return f.maps.remove("slots", slotKey{f.table.entries[kept].filling, 1}) },
 		"another task": func() error {
-			return f.maps.set("slots", slotKey{f.table.entries[kept].filling, 1}, slot{VIP: kept.VIP.As4(), Addr: [4]byte{127, 9, 9, 9}})
+			return f.maps.set("slots", slotKey{f.table.entries[kept].filling, 1}, slot{VIP: kept.VIP.As4(), To: target{Addr: [4]byte{127, 9, 9, 9}}})
 		},
 		"another service's": func() error {
 			return f.maps.set("slots", slotKey{f.table.entries[kept].filling, 1}, slot{VIP: [4]byte{1, 2, 3, 4}})
 		},
 		"backends deleted": func() error {
-			return f.maps.remove("backends", f.table.entries[kept].backend(some()[2].Backends[0].Addr))
+			return f.maps.remove("backends", backendKey{Filling: f.table.entries[kept].filling, To: targetOf(some()[2].Backends[0].Addr)})
 		},
 		"an entry of others": func() error {
 			return f.maps.set("services", serviceKey{VIP: [4]byte{10, 96, 9, 9}, Protocol: protoTCP}, service{Frontend: 77})

@@ -75,7 +75,7 @@ func (p *Plane) proveTo(k lb.Key, client, kind int) error {
 			return fmt.Errorf("listen on 127.0.0.1: %w", err)
 		}
 	}
-	if err := p.table.put(k, wanted{slots: []netip.AddrPort{addrPortOf(at)}}); err != nil {
+	if err := p.table.put(k, wanted{slots: []target{targetOf(addrPortOf(at))}}); err != nil {
 		return err
 	}
 	return proveBy(client, server, k.Protocol)

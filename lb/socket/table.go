@@ -3,7 +3,7 @@ package socket
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"slices"
 
 	"shoal/lb"
 )
@@ -12,13 +12,12 @@ import (
 type table struct {
 	maps     *kernelMaps
 	entries  map[lb.Key]*entry
-	numbers  map[uint32]bool // of frontends, in use
-	fillings map[uint32]bool // of slots, in use
-	filling  uint32          // the last that was given out
-	free     uint32          // no number below is free
+	numbers  map[uint32]bool   // of frontends, in use
+	fillings map[uint32]lb.Key // of slots, in use: whose they are
+	filling  uint32            // the last that was given out
+	free     uint32            // no number below is free
 
-	owners map[uint32]lb.Key // of fillings
-	audit  audit
+	audit audit
 }
 
 // entry is what they have of one.
@@ -29,14 +28,14 @@ type entry struct {
 	shared          bool // its number is another's too
 
 	since uint32 // in which round of the audit it was written
-	seen  int    // how much of it this round has found
+	seen  uint32 // how much of it this round has found
 }
 
 // read takes in what the maps have; with clean, it deletes what belongs to no
 // frontend: a process was killed while it wrote.
 func (t *table) read(clean bool) error {
-	n := &table{maps: t.maps, entries: map[lb.Key]*entry{}, numbers: map[uint32]bool{}, fillings: map[uint32]bool{}, filling: t.filling,
-		owners: map[uint32]lb.Key{}, audit: audit{round: 1}}
+	n := &table{maps: t.maps, entries: map[lb.Key]*entry{}, numbers: map[uint32]bool{}, fillings: map[uint32]lb.Key{}, filling: t.filling,
+		audit: audit{round: 1}}
 	orphans, err := n.list()
 	if err != nil {
 		return err
@@ -60,15 +59,15 @@ func (t *table) list() (orphans []func() error, err error) {
 	if err := list(t.maps, "services", func(k serviceKey, s service) {
 		e := &entry{wanted: s.decode(), number: s.Frontend, filling: s.Filling}
 		e.shared = t.numbers[s.Frontend]
-		e.broken = e.shared || s.VIP != k.VIP || s.Slots > 0 && t.fillings[s.Filling] || s.Slots > maxSlots
+		_, taken := t.fillings[s.Filling]
+		e.broken = e.shared || s.VIP != k.VIP || s.Slots > 0 && taken || s.Slots > maxSlots
 		if !e.broken {
-			e.slots = make([]netip.AddrPort, s.Slots)
+			e.slots = make([]target, s.Slots)
 		}
 		t.entries[k.key()] = e
 		t.numbers[s.Frontend] = true
 		if s.Slots > 0 {
-			t.fillings[s.Filling], byFilling[s.Filling], vips[e] = true, e, k.VIP
-			t.owners[s.Filling] = k.key()
+			t.fillings[s.Filling], byFilling[s.Filling], vips[e] = k.key(), e, k.VIP
 			t.filling = max(t.filling, s.Filling)
 		}
 	}); err != nil {
@@ -84,29 +83,29 @@ func (t *table) list() (orphans []func() error, err error) {
 			orphan("slots", k)
 			t.filling = max(t.filling, k.Filling)
 		case s.VIP == vips[e]:
-			e.slots[k.Index] = addrPort(s.Addr, s.Port)
+			e.slots[k.Index] = s.To
 		}
 	}); err != nil {
 		return nil, err
 	}
-	found := map[*entry]map[netip.AddrPort]bool{}
+	found := map[*entry]map[target]bool{}
 	if err := list(t.maps, "backends", func(k backendKey, _ uint32) {
-		e, b := byFilling[k.Filling], addrPort(k.Addr, k.Port)
-		if e == nil || e.affinity == 0 || !e.backends()[b] {
+		e := byFilling[k.Filling]
+		if e == nil || e.affinity == 0 || !slices.Contains(e.slots, k.To) {
 			orphan("backends", k)
 			t.filling = max(t.filling, k.Filling)
 			return
 		}
 		if found[e] == nil {
-			found[e] = map[netip.AddrPort]bool{}
+			found[e] = map[target]bool{}
 		}
-		found[e][b] = true
+		found[e][k.To] = true
 	}); err != nil {
 		return nil, err
 	}
 	for _, e := range t.entries {
 		bs := e.backends()
-		if bs[netip.AddrPort{}] || e.affinity > 0 && len(found[e]) != len(bs) {
+		if bs[target{}] || e.affinity > 0 && len(found[e]) != len(bs) {
 			e.broken = true
 		}
 	}
@@ -129,7 +128,7 @@ func (t *table) put(k lb.Key, w wanted) error {
 		return err
 	}
 	if len(w.slots) > 0 {
-		e.filling = t.fill()
+		e.filling = t.fill(k)
 	}
 	err = t.write(k, e)
 	if err == nil {
@@ -142,9 +141,6 @@ func (t *table) put(k lb.Key, w wanted) error {
 	}
 	t.entries[k] = e
 	t.numbers[e.number] = true
-	if e.filling != 0 {
-		t.owners[e.filling] = k
-	}
 	if old != nil {
 		return t.drop(old, e)
 	}
@@ -195,22 +191,18 @@ func (t *table) drop(old, new *entry) error {
 func (t *table) write(k lb.Key, e *entry) error {
 	vip := k.VIP.As4()
 	for i, s := range e.slots {
-		if err := t.maps.set("slots", slotKey{e.filling, uint32(i)}, slot{VIP: vip, Addr: s.Addr().As4(), Port: port(s.Port())}); err != nil {
+		if err := t.maps.set("slots", slotKey{e.filling, uint32(i)}, slot{VIP: vip, To: s}); err != nil {
 			return err
 		}
 	}
 	if e.affinity > 0 {
 		for b := range e.backends() {
-			if err := t.maps.set("backends", e.backend(b), uint32(1)); err != nil {
+			if err := t.maps.set("backends", backendKey{Filling: e.filling, To: b}, uint32(1)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-func (e *entry) backend(b netip.AddrPort) backendKey {
-	return backendKey{Filling: e.filling, Addr: b.Addr().As4(), Port: port(b.Port())}
 }
 
 // erase deletes an entry's slots. What cannot be deleted is found by a full pass.
@@ -221,13 +213,10 @@ func (t *table) erase(e *entry) error {
 	}
 	if e.affinity > 0 {
 		for b := range e.backends() {
-			if b.IsValid() {
-				errs = append(errs, t.maps.remove("backends", e.backend(b)))
-			}
+			errs = append(errs, t.maps.remove("backends", backendKey{Filling: e.filling, To: b}))
 		}
 	}
 	delete(t.fillings, e.filling)
-	delete(t.owners, e.filling)
 	return errors.Join(errs...)
 }
 
@@ -251,11 +240,13 @@ func (t *table) number() (uint32, error) {
 	return t.free, nil
 }
 
-// fill is a filling that no entry has.
-func (t *table) fill() uint32 {
-	for t.filling++; t.filling == 0 || t.fillings[t.filling]; {
+// fill is a filling that no entry had, for one of that frontend.
+func (t *table) fill(k lb.Key) uint32 {
+	for {
 		t.filling++
+		if _, taken := t.fillings[t.filling]; t.filling != 0 && !taken {
+			t.fillings[t.filling] = k
+			return t.filling
+		}
 	}
-	t.fillings[t.filling] = true
-	return t.filling
 }

@@ -16,10 +16,10 @@ import (
 // wanted is what the maps are to say of a frontend. Without slots the data plane
 // behind carries it.
 type wanted struct {
-	slots    []netip.AddrPort // port 0: the client's
-	hash     bool             // a client's slot is that of its hash; else slots are chosen in turn
+	slots    []target
 	affinity time.Duration
 	salt     uint32 // of the hash
+	hash     bool   // a client's slot is that of its hash; else slots are chosen in turn
 }
 
 func (w *wanted) equal(o *wanted) bool {
@@ -27,8 +27,8 @@ func (w *wanted) equal(o *wanted) bool {
 }
 
 // backends are the tasks in the slots.
-func (w *wanted) backends() map[netip.AddrPort]bool {
-	bs := map[netip.AddrPort]bool{}
+func (w *wanted) backends() map[target]bool {
+	bs := map[target]bool{}
 	for _, s := range w.slots {
 		bs[s] = true
 	}
@@ -73,8 +73,10 @@ func (w *surroundings) want(f *lb.Frontend) (v wanted, why string) {
 		return v, hostNetwork
 	}
 	v.affinity = f.Affinity
-	for _, i := range slots.Fill(scheduler, f.Backends) {
-		v.slots = append(v.slots, f.Backends[i].Addr)
+	filled := slots.Fill(scheduler, f.Backends)
+	v.slots = make([]target, len(filled))
+	for at, i := range filled {
+		v.slots[at] = targetOf(f.Backends[i].Addr)
 	}
 	switch scheduler {
 	case "dh":
@@ -102,10 +104,10 @@ func destinationHash(k lb.Key) uint32 {
 // the data plane does not know yet.
 func (v *wanted) first(w *wanted) wanted {
 	old, new := v.backends(), w.backends()
-	if !slices.ContainsFunc(slices.Collect(maps.Keys(new)), func(b netip.AddrPort) bool { return !old[b] }) {
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(new)), func(b target) bool { return !old[b] }) {
 		return *w
 	}
 	f := *v
-	f.slots = slices.DeleteFunc(slices.Clone(v.slots), func(b netip.AddrPort) bool { return !new[b] })
+	f.slots = slices.DeleteFunc(slices.Clone(v.slots), func(b target) bool { return !new[b] })
 	return f
 }

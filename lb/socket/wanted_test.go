@@ -30,7 +30,7 @@ func frontOf(scheduler string, weights map[string]int) *lb.Frontend {
 
 func names(w wanted) (s string) {
 	for _, b := range w.slots {
-		s += " " + b.String()
+		s += " " + addrPort(b.Addr, b.Port).String()
 	}
 	return strings.TrimSpace(s)
 }
@@ -108,7 +108,7 @@ func TestWhichFrontendsAreInTheMaps(t *testing.T) {
 func TestNobodyIsLedToWhomThePlaneBehindDoesNotKnow(t *testing.T) {
 	slots := func(s string) (w wanted) {
 		for _, a := range strings.Fields(s) {
-			w.slots = append(w.slots, at(a))
+			w.slots = append(w.slots, targetOf(at(a)))
 		}
 		return w
 	}
