@@ -209,7 +209,7 @@ demo-shell: deps tools ## a prompt in a running lab of three hosts, to look arou
 
 .PHONY: bench
 bench: PLANE := auto
-bench: deps tools ## measure, and print a table (PLANE=ipvs or nftables, PART=plane, host, rest, cluster, socket or swarm, QUICK=1: a few rounds, VM=trixie: in a virtual machine)
+bench: deps tools $(if $(PART)$(VM),,costs) ## measure, and print a table (PLANE=ipvs or nftables, PART=plane, host, rest, cluster, socket or swarm, QUICK=1: a few rounds, VM=trixie: in a virtual machine)
 	$(GO) build -trimpath -o bin/ ./cmd/bench
 	@$(LAB) --timeout 60m -- bin/bench $(if $(PART),-part $(PART)) $(if $(QUICK),-quick)
 

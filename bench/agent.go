@@ -255,3 +255,39 @@ func (b *bench) status(pid int, field string) int {
 	b.must(field+" of a process", err)
 	return kB << 10
 }
+
+// changeCost measures how much of a processor's time the agent takes for a change of one task on another host: all that it does
+// from the store's word to the kernel and DNS, and what follows from it in its other parts. What it takes at rest is taken off.
+func (w *world) changeCost() Row {
+	const pause, changes = 40 * time.Millisecond, 500
+	w.Logf("the cost of a change, %s × %d tasks", services(w.fakes+1), manyTasks)
+	all := w.withStore(w.host.Agent().Pid())
+	spent := func() (agent, store time.Duration) {
+		agent = w.processorTime(all[0])
+		return agent, w.processorTime(all[1:]...)
+	}
+	n := changes
+	if w.quick {
+		n /= 10
+	}
+	took := map[bool][2]time.Duration{}
+	for _, change := range []bool{false, true} {
+		agent, store := spent()
+		tick := time.NewTicker(pause)
+		for i := range n {
+			if change {
+				_, err := w.etcd.Do(context.Background(), w.putFake(i, 0, model.Paused))
+				w.must("write a task into the store", err)
+			}
+			<-tick.C
+		}
+		tick.Stop()
+		nextAgent, nextStore := spent()
+		took[change] = [2]time.Duration{nextAgent - agent, nextStore - store}
+	}
+	each := func(which int) time.Duration { return (took[true][which] - took[false][which]) / time.Duration(n) }
+	ours, store := us(each(0))/1e3, us(each(1))/1e3
+	return Row{What: fmt.Sprintf("agent, %s × %d tasks: processor time of one task's change, mean of %d", services(w.fakes+1), manyTasks, n),
+		Shoal: fmt.Sprintf("%.2f ms", ours), Against: fmt.Sprintf("%.2f ms, its store's", store), Ratio: exactly(ours / store),
+		Aim: "≤ 2 ms without its store", Met: each(0) <= 2*time.Millisecond}
+}

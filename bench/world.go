@@ -68,6 +68,7 @@ func (b *bench) restingHost() {
 	w.fill(10_000)
 	b.add(w.agent(one, w.rest()))
 	b.add(w.full(one))
+	b.add([]Row{w.changeCost()})
 }
 
 // newWorld makes a host whose agent is started with args.

@@ -30,6 +30,15 @@ func (m *Maker) PutNode(n model.Node) { m.r.putNode(n) }
 // PutContainer adds a container of any host, or changes it.
 func (m *Maker) PutContainer(c model.Container) { m.r.putContainer(c) }
 
+// ReadContainer is PutContainer, by the container's record in etcd (JSON).
+func (m *Maker) ReadContainer(node, id string, record []byte) error {
+	e, err := decode(taskKey(node, id), record)
+	if err == nil {
+		m.r.putContainer(*e.container)
+	}
+	return err
+}
+
 // DeleteContainer takes one out.
 func (m *Maker) DeleteContainer(node, id string) { m.r.deleteContainer(node, id) }
 
