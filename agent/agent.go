@@ -165,20 +165,15 @@ func run(ctx context.Context, c Config, w *addrWatch, version string, sv *superv
 	door.Ready(api.Handler(a.backend()))
 	sv.waitsFor("the engine, and to know which hosts are alive")
 	if c.MetricsAddr != "" {
-		l, err := net.Listen("tcp", c.MetricsAddr)
-		if err != nil {
-			return badSetting("--metrics-addr: %w", err)
-		}
+		metrics := a.metricsHandler()
 		g.Go(func() error {
-			return serveMetrics(ctx, l, c.MetricsWebConfig, a.metricsHandler(), a.alive, a.ready, log.With("part", "metrics"))
+			return a.listening(ctx, "metrics-addr", c.MetricsAddr, func(ctx context.Context, l net.Listener) error {
+				return serveMetrics(ctx, l, c.MetricsWebConfig, metrics, a.alive, a.ready, log.With("part", "metrics"))
+			})
 		})
 	}
 	if a.page != nil {
-		l, err := net.Listen("tcp", c.UIAddr)
-		if err != nil {
-			return badSetting("--ui-addr: %w", err)
-		}
-		g.Go(func() error { return a.serveUI(ctx, l) })
+		g.Go(func() error { return a.listening(ctx, "ui-addr", c.UIAddr, a.serveUI) })
 	}
 	if c.TellManagers {
 		tellManagers(ctx, g, log)

@@ -60,9 +60,16 @@ func check(ctx context.Context, c *Config, noaddr error, planes planesByName) []
 	f := preflight.Gather(ctx, o)
 	_, f.Unled = socketGroup(c)
 	f.Address, f.VIPs, f.Containers = noaddr, c.Pool, c.SubnetPool
-	for _, err := range []error{checkOverlap(c.Pool), fabric.CheckPool(c.SubnetPool, meshBridge)} {
+	for _, look := range []func() (overlap, err error){
+		func() (overlap, err error) { return checkOverlap(c.Pool) },
+		func() (overlap, err error) { return fabric.CheckPool(c.SubnetPool, meshBridge) },
+	} {
+		overlap, err := look()
+		if overlap != nil {
+			f.Overlap = append(f.Overlap, overlap)
+		}
 		if err != nil {
-			f.Overlap = append(f.Overlap, err)
+			f.OverlapUnknown = append(f.OverlapUnknown, err)
 		}
 	}
 	return preflight.Judge(f)

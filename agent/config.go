@@ -167,6 +167,9 @@ func (c *Config) checkNode() error {
 	if err := model.CheckLabel(c.Node); err != nil {
 		return badSetting("--node: %w", err)
 	}
+	if c.Advertise.IsValid() && !c.Advertise.Is4() {
+		return badSetting("--advertise %s: hosts reach each other by IPv4: name an IPv4 address of this host", c.Advertise)
+	}
 	return nil
 }
 

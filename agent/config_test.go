@@ -44,6 +44,7 @@ func TestConfigCheckRefusesWhatCannotWork(t *testing.T) {
 		"relative cgroup":     {func(c *Config) { c.SocketCgroup = "unified/a" }, "absolute"},
 		"no cgroup":           {func(c *Config) { c.SocketCgroup = "/proc" }, "--socket-cgroup: /proc is no control group"},
 		"an unused cgroup":    {func(c *Config) { c.SocketBalancing, c.SocketCgroup = "off", "/proc" }, ""},
+		"another family":      {func(c *Config) { c.Advertise = netip.MustParseAddr("2001:db8::1") }, "--advertise 2001:db8::1"},
 		"metrics address":     {func(c *Config) { c.MetricsAddr = "localhost" }, "--metrics-addr"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/fabric"
+	"shoal/kernel"
 	"shoal/model"
 )
 
@@ -19,9 +20,9 @@ import (
 // that is up, no bridge and none of shoal's own. It tells whether there is a
 // default route.
 func hostAddr() (addr netip.Addr, byDefault bool, err error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := routesOf(unix.RT_TABLE_MAIN)
 	if err != nil {
-		return netip.Addr{}, false, fmt.Errorf("list routes: %w", err)
+		return netip.Addr{}, false, err
 	}
 	var viaDefault, other netip.Addr
 	for _, r := range routes {
@@ -39,7 +40,7 @@ func hostAddr() (addr netip.Addr, byDefault bool, err error) {
 			viaDefault = a
 		}
 	}
-	links, err := netlink.LinkList()
+	links, err := kernel.Dump(netlink.LinkList)
 	if err != nil {
 		return netip.Addr{}, false, fmt.Errorf("list devices: %w", err)
 	}
@@ -62,7 +63,7 @@ func hostAddr() (addr netip.Addr, byDefault bool, err error) {
 }
 
 func firstAddr(l netlink.Link) (netip.Addr, bool) {
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+	addrs, err := kernel.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
 	if err != nil {
 		return netip.Addr{}, false
 	}
@@ -75,16 +76,27 @@ func firstAddr(l netlink.Link) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+// routesOf are those of a table of routes; of 0, those of all.
+func routesOf(table int) ([]netlink.Route, error) {
+	routes, err := kernel.Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return routes, nil
+}
+
 // checkOverlap refuses a pool that the host already routes somewhere else,
 // naming the route. The pool's own local route, left by a former run, is fine.
-func checkOverlap(pool netip.Prefix) error {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+func checkOverlap(pool netip.Prefix) (overlap, err error) {
+	routes, err := routesOf(0)
 	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
+		return nil, err
 	}
-	local, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	local, err := routesOf(unix.RT_TABLE_LOCAL)
 	if err != nil {
-		return fmt.Errorf("list local routes: %w", err)
+		return nil, err
 	}
 	for _, r := range append(routes, local...) {
 		dst, ok := prefixOf(r)
@@ -98,18 +110,18 @@ func checkOverlap(pool netip.Prefix) error {
 		if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
 			dev = l.Attrs().Name
 		}
-		return badSetting("the VIP pool %s overlaps %s, which this host routes to %s: choose another with --pool and --dns", pool, dst, dev)
+		return badSetting("the VIP pool %s overlaps %s, which this host routes to %s: choose another with --pool and --dns", pool, dst, dev), nil
 	}
-	return nil
+	return nil, nil
 }
 
 // hostPrefixes are the prefixes that this host routes within the pool of
 // subnets, but for those on the bridge that is the mesh's own and those that
 // the fabric made.
 func hostPrefixes(pool model.Pools, bridge string) ([]netip.Prefix, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	routes, err := routesOf(0)
 	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
+		return nil, err
 	}
 	own := -1
 	if l, err := netlink.LinkByName(bridge); err == nil {

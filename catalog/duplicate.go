@@ -24,6 +24,9 @@ import (
 // round trips between agents and etcd.
 const objection = 1500 * time.Millisecond
 
+// clockAhead is by how much another run's clock may be ahead of this one's: a record that says more was not written by a run.
+const clockAhead = 24 * time.Hour
+
 // agentRecord says which run of a host writes its records.
 type agentRecord struct {
 	Run   string     `json:"run"`
@@ -60,7 +63,7 @@ func (c *Catalog) claimName(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.run.Since = time.Now().UTC()
-	if !c.run.Since.After(old.Since) { // by another clock
+	if ahead := old.Since.Sub(c.run.Since); ahead >= 0 && ahead < clockAhead { // by another clock
 		c.run.Since = old.Since.Add(time.Millisecond)
 	}
 	c.mu.Unlock()

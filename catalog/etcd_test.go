@@ -392,6 +392,21 @@ func TestRestoredBackupIsTakenInWhole(t *testing.T) {
 	}
 }
 
+// A record that no run of an agent wrote says that one starts in the far future: a time after it could not be written.
+func TestARunOfTheFarFutureIsPassedOver(t *testing.T) {
+	t.Parallel()
+	server := etcdServer(t, shortDir(t))
+	if _, err := client(t, server.endpoint).Put(t.Context(), agentKey("a"), `{"run":"boot-0","since":"9999-12-31T23:59:59.9999Z"}`); err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, "a", shortDir(t), at(t, server.endpoint), func(o *Options) { o.Run = "boot-1" })
+	a.SetLocal(local(ctr("a", "1", "10.0.0.1", "web")))
+	settled(t, a)
+	if got := tasks(a, "web"); got != "a/1" {
+		t.Errorf("tasks %q", got)
+	}
+}
+
 // A machine is cloned: two agents have the same name and, but for their boot,
 // the same state.
 func TestTheLaterOfTwoHostsWithOneNameStopsWriting(t *testing.T) {

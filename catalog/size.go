@@ -34,7 +34,10 @@ func atMost(c *model.Container) int {
 	}
 	for i := range c.Tasks {
 		t := &c.Tasks[i]
-		n += fixed + text(t.Node) + text(t.Container) + text(t.Name) + port*(len(t.Spec.Ports)+len(t.Spec.Publish))
+		n += fixed + text(t.Node) + text(t.Container) + text(t.Name)
+		if t.Spec != nil { // a record of another version may lack it
+			n += port * (len(t.Spec.Ports) + len(t.Spec.Publish))
+		}
 	}
 	return n
 }

@@ -22,6 +22,15 @@ func publishing(id string, ports int) model.Container {
 	return c
 }
 
+// TestARecordThatLacksWhatItsServiceIs: of another version, or of somebody who writes into the store.
+func TestARecordThatLacksWhatItsServiceIs(t *testing.T) {
+	c := ctr("a", "1", "10.0.0.1", "web")
+	c.Tasks[0].Spec = nil
+	if b := bounded(c); b.Problem != "" || len(b.Tasks) != 1 {
+		t.Errorf("it is %+v", b)
+	}
+}
+
 func TestARecordThatIsTooLargeIsAProblem(t *testing.T) {
 	t.Parallel()
 	a := open(t, "a", shortDir(t))

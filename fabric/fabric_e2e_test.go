@@ -483,13 +483,13 @@ func TestInspectTellsWhatTheKernelDoes(t *testing.T) {
 		if err != nil || card.Name != "eth0" || card.MTU != 1500 || card.MAC == (model.MAC{}) || card.Prefixes[0] != prefix("10.1.0.1/24") {
 			t.Errorf("NIC: %+v, %v", card, err)
 		}
-		if err := CheckPool(model.Pools{prefix("10.244.0.0/16")}, "br-mesh"); err != nil {
+		if overlap, err := CheckPool(model.Pools{prefix("10.244.0.0/16")}, "br-mesh"); overlap != nil || err != nil {
 			t.Error(err)
 		}
-		if err := CheckPool(model.Pools{prefix("10.244.0.0/16")}); err == nil || !strings.Contains(err.Error(), "10.244.1.0/24, which this host routes to br-mesh") {
+		if err, _ := CheckPool(model.Pools{prefix("10.244.0.0/16")}); err == nil || !strings.Contains(err.Error(), "10.244.1.0/24, which this host routes to br-mesh") {
 			t.Errorf("pool on a bridge: %v", err)
 		}
-		if err := CheckPool(model.Pools{prefix("10.0.0.0/8")}, "br-mesh"); err == nil || !strings.Contains(err.Error(), "10.1.0.0/24") {
+		if err, _ := CheckPool(model.Pools{prefix("10.0.0.0/8")}, "br-mesh"); err == nil || !strings.Contains(err.Error(), "10.1.0.0/24") {
 			t.Errorf("pool over a link: %v", err)
 		}
 		return nil

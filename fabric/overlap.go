@@ -32,14 +32,14 @@ func shadowed(self, peer model.Node, networks []model.Network) error {
 // routes elsewhere, naming the route. What the fabric routes itself is fine,
 // and so are the routes of the named devices: the bridges of the containers'
 // own networks.
-func CheckPool(pool model.Pools, bridges ...string) error {
+func CheckPool(pool model.Pools, bridges ...string) (overlap, err error) {
 	routes, err := listRoutes()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	names, err := deviceNames()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, r := range routes {
 		dst := prefixOf(r.Dst)
@@ -47,10 +47,10 @@ func CheckPool(pool model.Pools, bridges ...string) error {
 			continue
 		}
 		if dev := names[r.LinkIndex]; !slices.Contains(bridges, dev) {
-			return fmt.Errorf("the pool %s of containers' subnets overlaps %s, which this host routes to %s: choose another pool", pool, dst, dev)
+			return fmt.Errorf("the pool %s of containers' subnets overlaps %s, which this host routes to %s: choose another pool", pool, dst, dev), nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func listRoutes() ([]netlink.Route, error) {

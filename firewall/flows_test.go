@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 func testHost() *Host {
@@ -58,6 +59,13 @@ func TestAFindingSaysWhatToAdd(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestAddressesOfAnotherFamilyAreNotKnown(t *testing.T) {
+	p := Packet{Src: netip.MustParseAddr("2001:db8::1"), Dst: netip.MustParseAddr("192.168.1.12"), Protocol: unix.IPPROTO_TCP}
+	if v := p.payload(expr.PayloadBaseNetworkHeader, 12, 4); v.known {
+		t.Errorf("the source of a packet by IPv6 is %v", v)
 	}
 }
 

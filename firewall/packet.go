@@ -70,7 +70,7 @@ func (p *Packet) payload(base expr.PayloadBase, offset, length uint32) value {
 	switch {
 	case base == expr.PayloadBaseNetworkHeader && offset == 9 && length == 1:
 		return known([]byte{p.Protocol})
-	case base == expr.PayloadBaseNetworkHeader && offset >= 12 && offset+length <= 20:
+	case base == expr.PayloadBaseNetworkHeader && offset >= 12 && offset+length <= 20 && p.Src.Is4() && p.Dst.Is4():
 		src, dst := p.Src.As4(), p.Dst.As4()
 		addrs := append(src[:], dst[:]...)
 		return known(addrs[offset-12 : offset-12+length])

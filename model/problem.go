@@ -98,6 +98,7 @@ const (
 	EngineUnreachable Code = "engine-unreachable"    // the container engine does not answer
 	StoreUnreachable  Code = "store-unreachable"     // etcd does not answer
 	DNSListenFailed   Code = "dns-listen-failed"     // the DNS server cannot listen on an address
+	ListenFailed      Code = "listen-failed"         // metrics or the web page cannot be served on the address named for them
 	DNSPortTaken      Code = "dns-port-taken"        // notice: another process has port 53, and the DNS server answers on another
 	KernelReadFailed  Code = "kernel-read-failed"    // the kernel's tables cannot be read
 	KernelWriteFailed Code = "kernel-write-failed"   // the kernel refuses an entry

@@ -24,8 +24,9 @@ type Facts struct {
 	VIPs       netip.Prefix // the pool of VIPs
 	Containers model.Pools  // those of containers
 
-	Address error   // why no address of this host is known; nil: it is
-	Overlap []error // what overlaps the pools of addresses
+	Address        error   // why no address of this host is known; nil: it is
+	Overlap        []error // what overlaps the pools of addresses
+	OverlapUnknown []error // why that could not be found out
 
 	Ports []Port // those that shoal listens on and somebody else has
 

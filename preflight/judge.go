@@ -192,6 +192,9 @@ func addresses(f *Facts) (found []Finding) {
 	for _, err := range f.Overlap {
 		found = append(found, Finding{Level: Cannot, Found: err.Error()})
 	}
+	for _, err := range f.OverlapUnknown {
+		found = append(found, Finding{Level: Warning, Found: fmt.Sprintf("whether the pools overlap what this host routes is not known: %v", err), Do: "run shoal check again"})
+	}
 	if len(found) == 0 {
 		return ok("the pools overlap nothing that this host routes")
 	}

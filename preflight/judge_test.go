@@ -61,6 +61,7 @@ func TestEachFactIsJudged(t *testing.T) {
 		{"another of its chains", func(f *Facts) { f.Drops = []Chain{{"ip", "mine", "fwd", "forward"}} }, "firewalls", Warning, "ip mine fwd ip daddr 10.244.0.0/16 accept; .*saddr 10.244.0.0/16 accept"},
 		{"ufw", func(f *Facts) { f.UFW = true }, "firewalls", OK, "ufw"},
 		{"no address", func(f *Facts) { f.Address = errors.New("name one with --advertise") }, "addresses", Cannot, "--advertise"},
+		{"routes that cannot be read", func(f *Facts) { f.OverlapUnknown = []error{errors.New("list routes: dump interrupted")} }, "addresses", Warning, "dump interrupted"},
 		{"an overlap", func(f *Facts) { f.Overlap = []error{errors.New("10.96.0.0/16 overlaps 10.0.0.0/8")} }, "addresses", Cannot, "10.0.0.0/8"},
 		{"port 53 is taken", func(f *Facts) {
 			f.Ports = []Port{{model.UDP, netip.MustParseAddrPort("10.96.0.10:53"), "dnsmasq (pid 612) listens on 0.0.0.0:53", true}}

@@ -84,6 +84,8 @@ func (s *Store) serve(ctx context.Context) error {
 		return errors.New("this host uses the stores of others; run: shoal server promote " + s.o.Node)
 	case r == RoleExternal:
 		return errExternal
+	case srv == nil:
+		return errStarting
 	}
 	p := s.o.Peers
 	if err := p.check(); err != nil {

@@ -236,9 +236,9 @@ func again(fd int, cookie uint64, peer Peer, led func(uint64) netip.AddrPort) er
 	if at, err := nameOf(unix.Getpeername(fd)); err != nil || at != peer.Named && at != peer.Real {
 		return ErrElsewhere
 	}
-	own, err := nameOf(unix.Getsockname(fd))
+	own, err := ownName(fd)
 	if err != nil {
-		return fmt.Errorf("ask for its own address: %w", err)
+		return err
 	}
 	kernel.Wrote("socket", 1)
 	if err := unix.Connect(fd, sockaddrOf(domain, peer.Named)); err != nil {
@@ -257,6 +257,19 @@ func again(fd int, cookie uint64, peer Peer, led func(uint64) netip.AddrPort) er
 		return nil
 	}
 	return rebase(fd, domain, own, peer.Named)
+}
+
+// ownName is a socket's own IPv4 address, and its port. One that has no such address is not
+// connected by IPv4 any more: its process has it, too, and may connect it at any time.
+func ownName(fd int) (netip.AddrPort, error) {
+	own, err := nameOf(unix.Getsockname(fd))
+	switch {
+	case err != nil:
+		return own, fmt.Errorf("ask for its own address: %w", err)
+	case !own.Addr().Is4():
+		return own, ErrElsewhere
+	}
+	return own, nil
 }
 
 // datagramDomain is AF_INET or AF_INET6, of a UDP socket.

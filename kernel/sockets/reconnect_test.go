@@ -27,6 +27,24 @@ func TestWhatAnAnswerSaysOfCopying(t *testing.T) {
 	}
 }
 
+// TestASocketWithoutIPv4IsNobodysToConnect: its process disconnects it, or connects it by IPv6, while it is looked at.
+func TestASocketWithoutIPv4IsNobodysToConnect(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if own, err := ownName(fd); !errors.Is(err, ErrElsewhere) {
+		t.Errorf("its own address is %v, %v", own, err)
+	}
+	if err := unix.Connect(fd, sockaddrOf(unix.AF_INET6, netip.MustParseAddrPort("127.0.0.1:9"))); err != nil {
+		t.Fatal(err)
+	}
+	if own, err := ownName(fd); err != nil || own.Addr() != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("connected by IPv4, its own address is %v, %v", own, err)
+	}
+}
+
 func TestWhenASocketNeedsAnotherAddress(t *testing.T) {
 	own, other, third := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("203.0.113.1")
 	for what, c := range map[string]struct {

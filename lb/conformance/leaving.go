@@ -16,6 +16,7 @@ import (
 var leavingTests = []test{
 	{"ADrainingTaskFinishesWhatItHoldsAndGetsNoMore", draining, false},
 	{"ADrainWaitsForTheAnswerToAClientThatHasClosedItsEnd", halfClosedDrain, false},
+	{"NobodyHoldsATaskWithoutIPv4", heldWithoutIPv4, false},
 	{"AnIdleDrainingTaskLeavesBeforeItsDeadline", idleDrain, false},
 	{"ADrainEndsAtItsDeadline", drainDeadline, false},
 	{"AnUnhealthyTaskKeepsWhatItHas", unhealthy, false},
@@ -55,6 +56,15 @@ func (w *world) held(h *host, task string) (held lb.Held) {
 	w.t.Helper()
 	h.must(w.t, func() (err error) { held, err = h.dp.Held(w.names[task].addr); return err })
 	return held
+}
+
+// heldWithoutIPv4 asks who holds connections to a task that has an IPv6 address alone: nobody is led there, and that is no error.
+func heldWithoutIPv4(t *testing.T, w *world) {
+	var held lb.Held
+	w.a.must(t, func() (err error) { held, err = w.a.dp.Held(netip.MustParseAddr("2001:db8::1")); return err })
+	if held != (lb.Held{}) {
+		t.Errorf("connections to an IPv6 address: %+v", held)
+	}
 }
 
 func draining(t *testing.T, w *world) {

@@ -176,7 +176,7 @@ func addPeer(fronts []lb.FrontView, entries map[lb.Key]service, to *peer) {
 // open, to what the plane behind has.
 func (p *Plane) Held(task netip.Addr) (lb.Held, error) {
 	h, err := p.next.Held(task)
-	if err != nil {
+	if err != nil || !task.Is4() {
 		return h, err
 	}
 	a := task.As4()
