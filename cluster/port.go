@@ -34,6 +34,7 @@ type gossipPort struct {
 	packets chan *memberlist.Packet
 	conns   chan net.Conn
 	ended   chan struct{}
+	end     sync.Once
 	work    sync.WaitGroup
 }
 
@@ -203,11 +204,13 @@ func (g *gossipPort) DialAddressTimeout(a memberlist.Address, timeout time.Durat
 	return &stream{Conn: s, left: maxGossipMessage, close: func() {}}, nil
 }
 
-// Shutdown closes the port. Connections that are greeted end by their deadline.
-func (g *gossipPort) Shutdown() error {
-	close(g.ended)
-	err := errors.Join(g.tcp.Close(), g.udp.Close())
-	g.work.Wait()
+// Shutdown closes the port, once. Connections that are greeted end by their deadline.
+func (g *gossipPort) Shutdown() (err error) {
+	g.end.Do(func() {
+		close(g.ended)
+		err = errors.Join(g.tcp.Close(), g.udp.Close())
+		g.work.Wait()
+	})
 	return err
 }
 
