@@ -12,6 +12,8 @@ import (
 
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
+
+	"shoal/internal/statefile"
 )
 
 // Dump reads all of the store, as it is at one moment. It is for [Restore].
@@ -57,15 +59,16 @@ func Restore(dir, node, file string, role Role) (err error) {
 			return fmt.Errorf("%s is there already: move the folder %s away first", path, dir)
 		}
 	}
-	// It becomes the store's by its name, once it is whole.
+	// It becomes the store's by its name, once it is whole. The mark comes first and the
+	// place last: by the one without the other it is known that this broke off.
 	part := filepath.Join(dir, "etcd.restored")
 	if err := restoreSnapshot(file, part, node); err != nil {
 		return err
 	}
-	if err := os.Rename(part, dataDir(dir)); err != nil {
+	if err := statefile.Write(restoredPath(dir), nil); err != nil {
 		return err
 	}
-	if err := os.WriteFile(restoredPath(dir), nil, 0o600); err != nil {
+	if err := statefile.Rename(part, dataDir(dir)); err != nil {
 		return err
 	}
 	return place{Role: role}.write(dir)

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -41,6 +42,51 @@ func TestTwoStoresOfOneBackupAreTwoClusters(t *testing.T) {
 			seen[id] = true
 		}
 	}
+}
+
+// TestARestoreThatBrokeOffIsNotTakenForAStore: the mark is there before the data are, and the agent does not start until
+// the place is there too.
+func TestARestoreThatBrokeOffIsNotTakenForAStore(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "snapshot")
+	s := open(t, "a", shortDir(t))
+	r, err := s.Dump(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err == nil {
+		err = os.WriteFile(file, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := shortDir(t)
+	if err := os.Symlink("nowhere", dataDir(dir)); err != nil { // a folder cannot take its name
+		t.Fatal(err)
+	}
+	if err := Restore(dir, "a", file, RoleServer); err == nil {
+		t.Error("the data have no name, and there is no error")
+	}
+	if !WasRestored(dir) {
+		t.Error("the data would have been there before the mark")
+	}
+	if err := os.Remove(dataDir(dir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, join := range [][]string{nil, {"https://10.0.0.1:2379"}} {
+		s, err := Open(t.Context(), Options{Node: "a", StateDir: dir, Join: join})
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "broke off") || !strings.Contains(err.Error(), dir) {
+			t.Errorf("the agent starts with what a restore left that broke off: %v", err)
+		}
+	}
+	if err := Restore(dir, "a", file, RoleAlone); err != nil { // nothing is in its way yet
+		t.Fatal(err)
+	}
+	open(t, "a", dir)
 }
 
 // clusterID is that of a store, in which there is a key.

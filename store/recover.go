@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"shoal/internal/statefile"
 	"shoal/store/etcd"
 )
 
@@ -102,7 +103,7 @@ func (r *Recovery) Finish() error {
 	if err := setAside(r.dir); err != nil {
 		return err
 	}
-	if err := os.Rename(madeDir(r.dir), dataDir(r.dir)); err != nil {
+	if err := statefile.Rename(madeDir(r.dir), dataDir(r.dir)); err != nil {
 		return err
 	}
 	if err := (place{Role: RoleServer}).write(r.dir); err != nil {
@@ -112,15 +113,16 @@ func (r *Recovery) Finish() error {
 }
 
 // setAside keeps the data of an etcd that is given up, in place of those of an
-// earlier time.
+// earlier time. Where there are none, those of an earlier time stay: a recovery that
+// broke off may just have put them there.
 func setAside(dir string) error {
+	if _, err := os.Lstat(dataDir(dir)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	if err := os.RemoveAll(oldDataDir(dir)); err != nil {
 		return err
 	}
-	if err := os.Rename(dataDir(dir), oldDataDir(dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return statefile.Rename(dataDir(dir), oldDataDir(dir))
 }
 
 // Close lets others use the state folder.

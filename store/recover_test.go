@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -112,6 +114,37 @@ func TestAStoreIsMadeAnewOfWhatAHostKnew(t *testing.T) {
 			follows(t, c, b)
 		})
 	}
+}
+
+// TestARecoveryThatIsRunAgainKeepsTheFormerData: the first broke off when it had put them aside.
+func TestARecoveryThatIsRunAgainKeepsTheFormerData(t *testing.T) {
+	dir := t.TempDir()
+	holds := func(folder, want string) {
+		t.Helper()
+		if got, err := os.ReadFile(filepath.Join(folder, "data")); err != nil || string(got) != want {
+			t.Errorf("%s holds %q, want %q; error %v", folder, got, want, err)
+		}
+	}
+	put := func(folder, content string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(folder, 0o700), os.WriteFile(filepath.Join(folder, "data"), []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(oldDataDir(dir), "of an earlier time")
+	put(dataDir(dir), "former")
+	for range 2 {
+		if err := setAside(dir); err != nil {
+			t.Fatal(err)
+		}
+		holds(oldDataDir(dir), "former")
+	}
+	put(madeDir(dir), "new")
+	if err := (&Recovery{dir: dir}).Finish(); err != nil {
+		t.Fatal(err)
+	}
+	holds(oldDataDir(dir), "former")
+	holds(dataDir(dir), "new")
 }
 
 func TestAHostWithoutACluster(t *testing.T) {

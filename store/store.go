@@ -152,6 +152,9 @@ func (s *Store) openPlace() (err error) {
 	before := s.place
 	before.Servers = slices.Clone(before.Servers)
 	if s.place.Role == "" {
+		if WasRestored(o.StateDir) {
+			return fmt.Errorf("a restore of the store broke off in %s: move that folder away, and restore again", o.StateDir)
+		}
 		s.place.Role = RoleAlone
 		if len(o.Join) > 0 {
 			if _, err := os.Stat(dataDir(o.StateDir)); err == nil {
