@@ -12,9 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"shoal/internal/connlimit"
+	"shoal/internal/statefile"
 )
 
 // A cluster that lost its CA's key with its store goes on under a new CA. A host
@@ -61,15 +60,39 @@ func JoinBeside(ctx context.Context, h Host, server netip.AddrPort, token string
 	return w, err
 }
 
-// Change makes the identity beside the host's own its own. The former one is kept.
+// Change makes the identity beside the host's own its own. The former one is kept: it
+// has its name for that before the change, as without it the other hosts would not know
+// this one, wherever the change breaks off.
 func Change(h Host) error {
+	if err := keepFormer(h); err != nil {
+		return fmt.Errorf("keep the former identity: %w", err)
+	}
+	if err := statefile.Exchange(besideDir(h.Dir), h.Dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(besideDir(h.Dir))
+}
+
+// keepFormer makes the host's identity its former one too. Its files are never written
+// to, only replaced, so that links are as good as copies.
+func keepFormer(h Host) error {
+	part := formerDir(h.Dir) + ".part"
+	if err := errors.Join(os.RemoveAll(part), os.Mkdir(part, 0o700)); err != nil {
+		return err
+	}
+	files, err := os.ReadDir(h.Dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.Link(filepath.Join(h.Dir, f.Name()), filepath.Join(part, f.Name())); err != nil {
+			return err
+		}
+	}
 	if err := os.RemoveAll(formerDir(h.Dir)); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, besideDir(h.Dir), unix.AT_FDCWD, h.Dir, unix.RENAME_EXCHANGE); err != nil {
-		return fmt.Errorf("exchange %s and %s: %w", besideDir(h.Dir), h.Dir, err)
-	}
-	return os.Rename(besideDir(h.Dir), formerDir(h.Dir))
+	return statefile.Rename(part, formerDir(h.Dir))
 }
 
 // LastAddr is the address that the host's certificate is for.

@@ -54,3 +54,34 @@ func TestAHostChangesToTheIdentityBesideItsOwn(t *testing.T) {
 		t.Errorf("a change that failed left another: %v", err)
 	}
 }
+
+// TestAChangeThatBreaksOffLeavesTheFormerIdentity: without it the other hosts would not know the one that changed.
+func TestAChangeThatBreaksOffLeavesTheFormerIdentity(t *testing.T) {
+	h := Host{Dir: filepath.Join(t.TempDir(), "cluster"), Node: "a", Addr: netip.MustParseAddr("127.0.0.1")}
+	old, err := Create(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Change(h); err == nil { // with nothing beside, it ends just before the exchange
+		t.Fatal("it changed to one that is not there")
+	}
+	if id, err := Load(h); err != nil || id.Key() != old.Key() {
+		t.Errorf("the host is another: %v", err)
+	}
+	if former, err := Former(h); err != nil || former.Key() != old.Key() {
+		t.Errorf("before the exchange the former identity has no place of its own: %v", err)
+	}
+	// It is run again.
+	if err := errors.Join(CreateBeside(h), Change(h)); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := Load(h); err != nil || id.CAFingerprint() == old.CAFingerprint() {
+		t.Errorf("it did not change: %v", err)
+	}
+	if former, err := Former(h); err != nil || former.Key() != old.Key() || !former.HoldsCA() {
+		t.Errorf("the former identity is another, or not whole: %v", err)
+	}
+	if left, err := filepath.Glob(h.Dir + "*"); err != nil || len(left) != 2 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
