@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"shoal/internal/statefile"
 	"shoal/model"
 )
 
@@ -147,7 +148,7 @@ func (f *cacheFile) replace(all []cacheLine, at position) error {
 	}
 	f.nodes, f.published, f.lines = map[string]model.Node{}, map[port]model.ServiceID{}, 0
 	if err = f.write(file, slices.Concat([]cacheLine{f.header(position{})}, all, []cacheLine{f.header(at)})); err == nil {
-		err = os.Rename(file.Name(), f.path)
+		err = statefile.Rename(file.Name(), f.path)
 	}
 	if err != nil {
 		return errors.Join(err, file.Close())

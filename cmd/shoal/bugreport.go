@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"shoal/internal/statefile"
 )
 
 // How long a report may take, and one part of it.
@@ -79,7 +81,7 @@ and addresses of hosts, services and containers.`,
 				return err
 			}
 			var err error
-			if r.Bytes, err = writeWhole(file, func(w io.Writer) error { return writeReport(w, file, now, r.Parts) }); err != nil {
+			if r.Bytes, err = statefile.WriteBy(file, func(w io.Writer) error { return writeReport(w, file, now, r.Parts) }); err != nil {
 				return fmt.Errorf("write the report %s: %w", file, err)
 			}
 			return o.show(cmd.OutOrStdout(), r, func(w io.Writer) { r.print(w) })

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +12,7 @@ import (
 
 	"shoal/agent"
 	"shoal/backup"
+	"shoal/internal/statefile"
 )
 
 func storeCommand(o *options) *cobra.Command {
@@ -39,7 +39,7 @@ func backupCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			size, err := writeWhole(args[0], func(f io.Writer) error {
+			size, err := statefile.WriteBy(args[0], func(f io.Writer) error {
 				w, err := backup.Seal(f, words)
 				if err != nil {
 					return err
@@ -59,26 +59,6 @@ func backupCommand(o *options) *cobra.Command {
 	}
 	secret.declare(cmd)
 	return cmd
-}
-
-// writeWhole writes a file of root's under its name only once it is whole.
-func writeWhole(name string, write func(io.Writer) error) (size int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*") // of mode 0600
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(f.Name())
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if info, serr := f.Stat(); serr == nil {
-		size = info.Size()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return 0, err
-	}
-	return size, os.Rename(f.Name(), name)
 }
 
 func restoreCommand(o *options) *cobra.Command {
