@@ -3,11 +3,13 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"shoal/model"
@@ -161,4 +163,65 @@ func TestAListGoesOnAfterAnError(t *testing.T) {
 	if listed.Load() != 4 {
 		t.Errorf("%d pages were read, one of them twice: want 4", listed.Load())
 	}
+}
+
+// TestHostsThatStartTogetherReadEverythingAtDifferentTimes: those that have a state to go by meanwhile, over a time that
+// grows with the cluster and has an end.
+func TestHostsThatStartTogetherReadEverythingAtDifferentTimes(t *testing.T) {
+	const starts = 300
+	for name, test := range map[string]struct {
+		nodes  int
+		change func(*Catalog)
+		within time.Duration
+	}{
+		"two hosts":                       {2, nil, 2 * spreadPerNode},
+		"a hundred hosts":                 {100, nil, 100 * spreadPerNode},
+		"more than the most":              {5000, nil, spreadMost},
+		"nothing is known meanwhile":      {100, func(c *Catalog) { c.known = make(chan struct{}) }, 0},
+		"it was read, and has to be anew": {100, func(c *Catalog) { close(c.listed) }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				nodes := map[string]model.Node{}
+				for i := range test.nodes {
+					nodes[fmt.Sprint("n", i)] = model.Node{}
+				}
+				soonest, latest := time.Hour, time.Duration(0)
+				for range starts {
+					c := before("a")
+					c.records.nodes = maps.Clone(nodes)
+					c.known, c.advance = make(chan struct{}), make(chan struct{})
+					close(c.known)
+					if test.change != nil {
+						test.change(c)
+					}
+					begun := time.Now()
+					if err := c.list(t.Context(), &listing{whole: true, revision: 1, cluster: 1}); err != nil { // etcd takes no time
+						t.Fatal(err)
+					}
+					took := time.Since(begun)
+					soonest, latest = min(soonest, took), max(latest, took)
+				}
+				if latest > test.within || soonest > test.within/10 || latest < test.within-test.within/10 {
+					t.Errorf("the first of %d reads everything after %v and the last after %v, want them all over %v", starts, soonest, latest, test.within)
+				}
+			})
+		})
+	}
+	t.Run("the agent ends meanwhile", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			c := before("a")
+			c.known = make(chan struct{})
+			close(c.known)
+			for i := range 5000 {
+				c.records.nodes[fmt.Sprint("n", i)] = model.Node{}
+			}
+			begun := time.Now()
+			if c.spread(ctx); time.Since(begun) > 0 {
+				t.Errorf("it waits %v all the same", time.Since(begun))
+			}
+		})
+	})
 }
