@@ -39,3 +39,50 @@ func TestWhatIsWrongWithTheStoreIsToldWithWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+// TestAStoreWithoutAQuorumTellsWhichHostsItLacks: how many of which hosts it needs, which of them are dead, what to do, and
+// what goes on meanwhile.
+func TestAStoreWithoutAQuorumTellsWhichHostsItLacks(t *testing.T) {
+	serving := func(alive, dead string) (all []candidate) {
+		for _, name := range strings.Fields(dead) {
+			all = append(all, candidate{name: name, serves: true})
+		}
+		for _, name := range strings.Fields(alive) {
+			all = append(all, candidate{name: name, serves: true, alive: true})
+		}
+		return all
+	}
+	lost := []string{"if they are lost for good", "shoal store restore", "shoal server recover"}
+	reached := []string{"enough are alive", "systemctl status shoal", "TCP 2379 and 2380"}
+	for name, test := range map[string]struct {
+		health storeHealth
+		says   []string
+		not    []string
+	}{
+		"two of three are dead":      {storeHealth{servers: serving("b", "c a")}, append(lost, "needs 2 of the hosts that serve it (a, b, c)", "these are dead: a, c."), reached},
+		"the only one is dead":       {storeHealth{servers: serving("", "a")}, append(lost, "needs 1 of the hosts that serve it (a)", "these are dead: a."), reached},
+		"one of two is dead":         {storeHealth{servers: serving("a", "b")}, append(lost, "needs 2 of the hosts that serve it (a, b)", "these are dead: b."), reached},
+		"three of five are dead":     {storeHealth{servers: serving("a e", "b c d")}, append(lost, "needs 3 of the hosts that serve it (a, b, c, d, e)", "these are dead: b, c, d."), reached},
+		"one of three is dead":       {storeHealth{servers: serving("a c", "b")}, append(reached, "needs 2 of the hosts that serve it (a, b, c)"), lost},
+		"all are alive":              {storeHealth{servers: serving("a b c", "")}, append(reached, "needs 2 of the hosts that serve it (a, b, c)"), lost},
+		"nobody knows who serves it": {storeHealth{}, []string{"see by shoal nodes", "start them", "of three, two have to be alive"}, append(lost, "needs")},
+		"it is one of the user's":    {storeHealth{external: true}, []string{"it is one of yours: start it", "--etcd"}, append(lost, "shoal nodes", "needs")},
+	} {
+		test.health.away, test.health.free = true, lowDisk
+		ps := test.health.problems("n")
+		if len(ps) != 1 || ps[0].Code != model.StoreUnreachable || ps[0].Object != "etcd" || ps[0].Node != "n" {
+			t.Errorf("%s: %+v", name, ps)
+			continue
+		}
+		for _, part := range append(test.says, "all that is known stays in use", "new VIPs, newly published ports and hosts that join wait", "shoal status has the error") {
+			if !strings.Contains(ps[0].Reason, part) {
+				t.Errorf("%s: it does not say %q: %s", name, part, ps[0].Reason)
+			}
+		}
+		for _, part := range test.not {
+			if strings.Contains(ps[0].Reason, part) {
+				t.Errorf("%s: it says %q: %s", name, part, ps[0].Reason)
+			}
+		}
+	}
+}
