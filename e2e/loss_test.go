@@ -141,28 +141,61 @@ func (h *host) balances(service string, tasks map[string]container) {
 // rotation waits until the agent has just those tasks of a service of the default stack in rotation.
 func (h *host) rotation(service string, limit time.Duration, names ...string) {
 	h.t.Helper()
-	slices.Sort(names)
-	lab.Eventually(h.t, limit, fmt.Sprintf("%s has %v in rotation", h.Name(), names), func() error {
-		all, err := ask[[]task](h, "tasks")
-		if err != nil {
-			return err
+	lab.Eventually(h.t, limit, fmt.Sprintf("%s has %v in rotation", h.Name(), names), func() error { return h.rotates(service, names) })
+}
+
+// rotates tells what is wrong where the agent has others than those tasks of a service of the default stack in rotation.
+func (h *host) rotates(service string, names []string) error {
+	all, err := ask[[]task](h, "tasks")
+	if err != nil {
+		return err
+	}
+	var in []string
+	for _, t := range all {
+		if t.Service == "default/"+service && t.State == "running" {
+			in = append(in, t.Name)
 		}
-		var in []string
-		for _, t := range all {
-			if t.Service == "default/"+service && t.State == "running" {
-				in = append(in, t.Name)
+	}
+	slices.Sort(in)
+	if want := slices.Sorted(slices.Values(names)); !slices.Equal(in, want) {
+		return fmt.Errorf("%s has %v in rotation, want %v: %+v", h.Name(), in, want, all)
+	}
+	return nil
+}
+
+// followed are how long after a moment each host has just those tasks of a service in rotation, which it waits for.
+func (m *members) followed(service string, since time.Time, by []*host, names ...string) map[string]time.Duration {
+	m.t.Helper()
+	took := map[string]time.Duration{}
+	lab.Eventually(m.t, waitLimit, fmt.Sprintf("%v are in rotation everywhere", names), func() (err error) {
+		for _, h := range by {
+			if took[h.Name()] > 0 {
+				continue
 			}
+			if herr := h.rotates(service, names); herr != nil {
+				err = errors.Join(err, herr)
+				continue
+			}
+			took[h.Name()] = time.Since(since)
 		}
-		slices.Sort(in)
-		if !slices.Equal(in, names) {
-			return fmt.Errorf("it has %v: %+v", in, all)
-		}
-		return nil
+		return err
 	})
+	return took
+}
+
+// moment is one of those that the engine notes of a container.
+func moment(t *testing.T, stamp string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339Nano, stamp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
 
 // TestHostsTheStoreIsGone: without etcd every host goes on with the last state, by VIP, by name and by published port; an
-// agent restarts with it, containers come and go, which the hosts tell each other; all is put right when etcd is back.
+// agent restarts with it, containers come and go, which the hosts tell each other; all is put right when etcd is back. What
+// starts, dies or drains on any host whose agent runs is followed by all the others within two seconds.
 func TestHostsTheStoreIsGone(t *testing.T) {
 	m := cluster(t, "host-gw")
 	a, b, c := m.hosts[0], m.hosts[1], m.hosts[2]
@@ -171,9 +204,19 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 	all := []string{"web-n1", "web-n2", "web-n3"}
 	asker := b.run("asker", "--network mesh "+useDNS, "sleep", "1000000")
 
+	data := filepath.Join(a.Dir(), "state", "etcd")
 	a.KillAgent(syscall.SIGKILL) // the store goes with it; its containers live
+	putBack := func() {
+		if _, err := a.TryShoal("status"); code(err) != 2 {
+			a.KillAgent(syscall.SIGTERM)
+		}
+		a.Exec("mv", data+".away", data)
+		a.StartAgent(clusterArgs...)
+	}
 	t.Cleanup(func() {
-		if _, err := a.TryShoal("status"); code(err) == 2 {
+		if exists(data + ".away") {
+			putBack()
+		} else if _, err := a.TryShoal("status"); code(err) == 2 {
 			a.StartAgent(clusterArgs...)
 		}
 	})
@@ -187,16 +230,31 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 	for _, h := range m.hosts {
 		serve(h, all...)
 	}
-	// What starts, dies and drains on a host is known to the others within two seconds; so is who has an address now.
-	var told []time.Duration
-	known := func(names ...string) {
+	// So is who has an address now.
+	var longest time.Duration
+	var figures []string
+	known := func(what string, since time.Time, by []*host, names ...string) {
 		t.Helper()
-		at := time.Now()
-		c.rotation("web", waitLimit, names...)
-		told = append(told, time.Since(at))
+		for name, took := range m.followed("web", since, by, names...) {
+			longest = max(longest, took)
+			figures = append(figures, fmt.Sprintf("%s was followed by %s after %v", what, name, took.Round(time.Millisecond)))
+		}
+	}
+	drains := func(h *host, name string, by []*host, names ...string) {
+		t.Helper()
+		stopped := make(chan struct{})
+		since := time.Now()
+		go func() {
+			defer close(stopped)
+			if out, err := h.TryShoal("stop", name); err != nil {
+				t.Errorf("shoal stop: %v %s", err, out)
+			}
+		}()
+		known(name+" draining on "+h.Name(), since, by, names...)
+		<-stopped
 	}
 	b.run("late-n2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000 -l shoal.drain=20s")
-	known(append(all, "late-n2")...)
+	known("late-n2 starting on n2", moment(t, container{b, "late-n2"}.inspect().State.StartedAt), []*host{c}, append(all, "late-n2")...)
 	for _, h := range []*host{b, c} {
 		serve(h, append(all, "late-n2")...)
 	}
@@ -209,23 +267,10 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 	address := containers["web-n2"].addr()
 	b.Docker("rm", "-f", "web-n2")
 	b.run("taker", "--network mesh --ip "+address+" -l shoal.service=other")
-	known("web-n1", "web-n3", "late-n2")
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		if out, err := b.TryShoal("stop", "late-n2"); err != nil {
-			t.Errorf("shoal stop: %v %s", err, out)
-		}
-	}()
-	b.rotation("web", waitLimit, "web-n1", "web-n3")
-	known("web-n1", "web-n3")
-	<-stopped
+	c.rotation("web", 2*inTime, "web-n1", "web-n3", "late-n2") // two commands took their time
+	drains(b, "late-n2", []*host{c}, "web-n1", "web-n3")
 	b.run("later-n2", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
-	known("web-n1", "web-n3", "later-n2")
-	t.Logf("what came, died, drained and came on n2 was known to n3 after %v", told)
-	if slices.Sort(told); told[len(told)/2] > 2*time.Second {
-		t.Errorf("without etcd, changes are known to other hosts after %v", told)
-	}
+	known("later-n2 starting on n2", moment(t, container{b, "later-n2"}.inspect().State.StartedAt), []*host{c}, "web-n1", "web-n3", "later-n2")
 	c.RestartAgent() // all it had besides its cache is with the others
 	for _, h := range []*host{b, c} {
 		serve(h, "web-n1", "web-n3", "later-n2")
@@ -237,9 +282,47 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 		t.Errorf("the VIP was %s, is %s", vip, got)
 	}
 
+	// The first host's agent is back, and its store is not: it begins no other.
+	a.Exec("mv", data, data+".away")
 	a.StartAgent(clusterArgs...)
+	a.listed("store-down", "etcd", "n1")
+	now := []string{"web-n1", "web-n3", "later-n2"}
+	for _, h := range m.hosts {
+		h.rotation("web", waitLimit, now...)
+	}
+	for i, name := range []string{"web-n1", "later-n2", "web-n3"} {
+		h := m.hosts[i]
+		task := container{h, name}
+		var others []*host
+		for _, other := range m.hosts {
+			if other != h {
+				others = append(others, other)
+			}
+		}
+		rest := slices.DeleteFunc(slices.Clone(now), func(other string) bool { return other == name })
+		starts := func() {
+			t.Helper()
+			h.Docker("start", name)
+			known(name+" starting on "+h.Name(), moment(t, task.inspect().State.StartedAt), others, now...)
+		}
+		h.Docker("kill", name)
+		known(name+" dying on "+h.Name(), moment(t, task.inspect().State.FinishedAt), others, rest...)
+		starts()
+		drains(h, name, others, rest...)
+		starts()
+	}
+	for _, h := range m.hosts {
+		serve(h, now...)
+	}
+	const most = 2 * time.Second
+	t.Logf("without etcd, the longest took %v:\n%s", longest, strings.Join(figures, "\n"))
+	if longest > most {
+		t.Errorf("without etcd, a change is followed by another host after %v, want at most %v:\n%s", longest, most, strings.Join(figures, "\n"))
+	}
+
+	putBack()
 	m.settled()
-	m.served("web", "web-n1", "web-n3", "later-n2")
+	m.served("web", now...)
 }
 
 // TestHostsARollingReplacementLosesNothing: one after the other, tasks are started anew, waited for and stopped, with requests
