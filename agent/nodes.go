@@ -23,6 +23,10 @@ func (m *membership) nodes(ctx context.Context) ([]api.NodeView, error) {
 		for _, st := range members {
 			roles[st.Node] = map[bool]string{true: "server", false: "learner"}[st.Voter]
 		}
+	} else if !external { // without the store, as it last told: who is to be started again
+		for _, name := range m.store.Servers() {
+			roles[name] = "server"
+		}
 	}
 	states := map[string]cluster.PeerState{}
 	m.mu.Lock()
@@ -42,7 +46,7 @@ func (m *membership) nodes(ctx context.Context) ([]api.NodeView, error) {
 	views := []api.NodeView{}
 	for _, n := range s.Nodes {
 		v := api.NodeView{Node: n, Alive: n.Alive, Tasks: tasks[n.Name], Role: roles[n.Name]}
-		if v.Role == "" && !external {
+		if v.Role == "" && !external && len(roles) > 0 {
 			v.Role = "client"
 		}
 		if n.Name == m.config.Node {

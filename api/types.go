@@ -99,7 +99,7 @@ type NodeView struct {
 	Alive  bool     `json:"alive"`
 	Reason string   `json:"reason,omitempty"` // why this host thinks so
 	RTT    Duration `json:"rtt,omitempty"`
-	Role   string   `json:"role"` // in the embedded etcd: "server", "learner", "client"; "" with an external one
+	Role   string   `json:"role"` // in the embedded etcd: "server", "learner", "client"; "" with an external one, and while it is not known
 	Tasks  int      `json:"tasks"`
 
 	Transport string `json:"transport,omitempty"` // how its containers are reached: "host-gw", "vxlan", "ipip"; "": they are not, or it is this host

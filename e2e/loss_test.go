@@ -258,6 +258,15 @@ func TestHostsTheStoreIsGone(t *testing.T) {
 	for _, h := range []*host{b, c} {
 		serve(h, append(all, "late-n2")...)
 	}
+	nodes, err := ask[[]struct{ Name, Role string }](b, "nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes { // who is to be started
+		if want := map[bool]string{true: "server", false: "client"}[n.Name == "n1"]; n.Role != want {
+			t.Errorf("without the store, %s is a %s, want %s", n.Name, n.Role, want)
+		}
+	}
 	b.RestartAgent()
 	lab.Eventually(t, waitLimit, "the agent goes by the state of its last run", func() error {
 		_, err := b.TryShoal("tasks")
