@@ -25,7 +25,13 @@ type seriesBound struct {
 
 	mu     sync.Mutex // held by who calls what follows
 	own    map[model.ServiceID]bool
-	others map[*prometheus.Desc]*tally
+	others map[counter]*tally
+}
+
+// counter is what is counted of each service: a metric, or the series of it that have a label.
+type counter struct {
+	desc *prometheus.Desc
+	via  string // the label's value; "": it has none
 }
 
 // tally adds up what the counters of other services grew by.
@@ -35,7 +41,7 @@ type tally struct {
 }
 
 func newSeriesBound(limit int) *seriesBound {
-	return &seriesBound{limit: limit, own: map[model.ServiceID]bool{}, others: map[*prometheus.Desc]*tally{}}
+	return &seriesBound{limit: limit, own: map[model.ServiceID]bool{}, others: map[counter]*tally{}}
 }
 
 // admit takes in which services there are now, in order.
@@ -67,13 +73,13 @@ func (b *seriesBound) name(id model.ServiceID) model.ServiceID {
 
 // sum is what to show of a counter: the services with series of their own, and
 // the growth of all others in one series, which does not fall when one of them goes.
-func (b *seriesBound) sum(d *prometheus.Desc, counts map[model.ServiceID]uint64) map[model.ServiceID]uint64 {
+func (b *seriesBound) sum(c counter, counts map[model.ServiceID]uint64) map[model.ServiceID]uint64 {
 	shown := make(map[model.ServiceID]uint64, min(len(counts), b.limit+1))
 	last := map[model.ServiceID]uint64{}
-	others := b.others[d]
+	others := b.others[c]
 	if others == nil {
 		others = &tally{}
-		b.others[d] = others
+		b.others[c] = others
 	}
 	for id, n := range counts {
 		if b.own[id] {

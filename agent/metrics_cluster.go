@@ -9,6 +9,7 @@ import (
 
 	"shoal/cluster"
 	"shoal/lb/host"
+	"shoal/lb/socket"
 	"shoal/model"
 	"shoal/store"
 )
@@ -124,13 +125,17 @@ var (
 		nil, nil)
 	trackedLimitDesc = prometheus.NewDesc("shoal_conntrack_entries_limit", "Connections that the kernel tracks at most: it drops new ones beyond.",
 		nil, nil)
+	socketMapDesc = prometheus.NewDesc("shoal_socket_map_entries", "Entries of the BPF maps that balancing in connect() needs, by map: services, slots, backends, affinity or peers.",
+		[]string{"map"}, nil)
+	socketMapLimitDesc = prometheus.NewDesc("shoal_socket_map_entries_limit", "Entries that such a BPF map holds at most.",
+		[]string{"map"}, nil)
 )
 
 // hostMetrics are what this host is, and what ails it.
 type hostMetrics struct{ a *Agent }
 
 func (*hostMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyDesc, problemsDesc, planeDesc, vipsDesc, poolDesc, trackedDesc, trackedLimitDesc} {
+	for _, d := range []*prometheus.Desc{readyDesc, problemsDesc, planeDesc, vipsDesc, poolDesc, trackedDesc, trackedLimitDesc, socketMapDesc, socketMapLimitDesc} {
 		ch <- d
 	}
 }
@@ -159,6 +164,21 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 	if entries, limit, err := host.Tracked(); err == nil && limit > 0 {
 		gaugeOf(ch, trackedDesc, entries)
 		gaugeOf(ch, trackedLimitDesc, limit)
+	}
+	if a.plane.led != nil {
+		sizes, err := a.plane.led.Sizes()
+		if err != nil {
+			ch <- prometheus.NewInvalidMetric(socketMapDesc, err)
+		}
+		collectSocketMaps(ch, sizes)
+	}
+}
+
+// collectSocketMaps tells how much of the maps is in use that connect() is led by.
+func collectSocketMaps(ch chan<- prometheus.Metric, sizes []socket.Size) {
+	for _, s := range sizes {
+		gaugeOf(ch, socketMapDesc, s.Entries, s.Map)
+		gaugeOf(ch, socketMapLimitDesc, s.Limit, s.Map)
 	}
 }
 

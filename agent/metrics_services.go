@@ -18,8 +18,8 @@ var (
 		serviceLabels, nil)
 	rotationDesc = prometheus.NewDesc("shoal_service_tasks_in_rotation", "Tasks of the whole cluster to which this host gives new connections, by service.",
 		serviceLabels, nil)
-	connectionsDesc = prometheus.NewDesc("shoal_service_connections_total", "Connections that were made to a service's VIP on this host.",
-		serviceLabels, nil)
+	connectionsDesc = prometheus.NewDesc("shoal_service_connections_total", "Connections that were made to a service's VIP on this host, by what chose the task: connect (led in connect()) or plane (the data plane).",
+		[]string{"stack", "service", "via"}, nil)
 	publishedDesc = prometheus.NewDesc("shoal_service_published_connections_total", "Connections that were made to a service's published ports on this host.",
 		serviceLabels, nil)
 	bytesInDesc = prometheus.NewDesc("shoal_service_received_bytes_total", "Bytes that clients sent to a service by its VIP and the data plane; only IPVS counts them.",
@@ -60,7 +60,7 @@ func (m *serviceMetrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.NewInvalidMetric(connectionsDesc, err)
 		return
 	}
-	m.collectTraffic(ch, stats)
+	m.collectTraffic(ch, stats, m.a.plane.led != nil)
 }
 
 // collectTasks tells how many tasks each service has.
@@ -104,18 +104,20 @@ func (m *serviceMetrics) collectTasks(ch chan<- prometheus.Metric, s *model.Snap
 	}
 }
 
-// collectTraffic tells what was counted of each service.
-func (m *serviceMetrics) collectTraffic(ch chan<- prometheus.Metric, stats []lb.ServiceStats) {
+// collectTraffic tells what was counted of each service. Where nothing is led in connect(), there are
+// no series of that.
+func (m *serviceMetrics) collectTraffic(ch chan<- prometheus.Metric, stats []lb.ServiceStats, leads bool) {
 	bytes := slices.ContainsFunc(stats, func(s lb.ServiceStats) bool { return s.BytesIn+s.BytesOut > 0 })
 	for _, counter := range []struct {
-		desc  *prometheus.Desc
+		counter
 		is    bool
 		value func(lb.ServiceStats) uint64
 	}{
-		{connectionsDesc, true, func(s lb.ServiceStats) uint64 { return s.Connections }},
-		{publishedDesc, true, func(s lb.ServiceStats) uint64 { return s.Published.Connections }},
-		{bytesInDesc, bytes, func(s lb.ServiceStats) uint64 { return s.BytesIn }},
-		{bytesOutDesc, bytes, func(s lb.ServiceStats) uint64 { return s.BytesOut }},
+		{counter{connectionsDesc, "connect"}, leads, func(s lb.ServiceStats) uint64 { return s.Led }},
+		{counter{connectionsDesc, "plane"}, true, func(s lb.ServiceStats) uint64 { return s.Connections - s.Led }},
+		{counter{publishedDesc, ""}, true, func(s lb.ServiceStats) uint64 { return s.Published.Connections }},
+		{counter{bytesInDesc, ""}, bytes, func(s lb.ServiceStats) uint64 { return s.BytesIn }},
+		{counter{bytesOutDesc, ""}, bytes, func(s lb.ServiceStats) uint64 { return s.BytesOut }},
 	} {
 		if !counter.is {
 			continue
@@ -124,8 +126,12 @@ func (m *serviceMetrics) collectTraffic(ch chan<- prometheus.Metric, stats []lb.
 		for _, s := range stats {
 			counts[s.Service] = counter.value(s)
 		}
-		for id, n := range m.bound.sum(counter.desc, counts) {
-			ch <- prometheus.MustNewConstMetric(counter.desc, prometheus.CounterValue, float64(n), id.Stack, id.Name)
+		for id, n := range m.bound.sum(counter.counter, counts) {
+			labels := []string{id.Stack, id.Name}
+			if counter.via != "" {
+				labels = append(labels, counter.via)
+			}
+			ch <- prometheus.MustNewConstMetric(counter.desc, prometheus.CounterValue, float64(n), labels...)
 		}
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"shoal/cluster"
 	"shoal/dnsd"
 	"shoal/dockerwatch"
+	"shoal/lb"
+	"shoal/lb/socket"
 	"shoal/model"
 )
 
@@ -37,7 +39,7 @@ func services(names ...string) (all []*model.Service) {
 
 func TestTheNumberOfSeriesIsBounded(t *testing.T) {
 	b := newSeriesBound(2)
-	d := prometheus.NewDesc("x", "x", nil, nil)
+	d := counter{prometheus.NewDesc("x", "x", nil, nil), ""}
 	other := otherServices
 	for _, step := range []struct {
 		what   string
@@ -123,6 +125,46 @@ func TestTasksAreCountedByServiceAndState(t *testing.T) {
 	}
 }
 
+func TestConnectionsAreCountedByWhatChoseTheTask(t *testing.T) {
+	made := func(name string, connections, led, published uint64) lb.ServiceStats {
+		return lb.ServiceStats{Service: id(name), Stats: lb.Stats{Connections: connections, Led: led}, Published: lb.Stats{Connections: published}}
+	}
+	m := &serviceMetrics{bound: newSeriesBound(1)}
+	m.bound.admit(services("a", "b", "c"))
+	for _, tt := range []struct {
+		what  string
+		leads bool
+		stats []lb.ServiceStats
+		want  []string
+	}{
+		{"led in connect(), some", true, []lb.ServiceStats{made("a", 10, 7, 2), made("b", 5, 5, 0), made("c", 3, 1, 0)}, []string{
+			"shoal_service_connections_total service=_other stack=_other via=connect 6",
+			"shoal_service_connections_total service=_other stack=_other via=plane 2",
+			"shoal_service_connections_total service=a stack=s via=connect 7",
+			"shoal_service_connections_total service=a stack=s via=plane 3",
+			"shoal_service_published_connections_total service=_other stack=_other 0",
+			"shoal_service_published_connections_total service=a stack=s 2",
+		}},
+		{"not one service of the others is there", true, []lb.ServiceStats{made("a", 11, 7, 2)}, []string{
+			"shoal_service_connections_total service=_other stack=_other via=connect 6",
+			"shoal_service_connections_total service=_other stack=_other via=plane 2",
+			"shoal_service_connections_total service=a stack=s via=connect 7",
+			"shoal_service_connections_total service=a stack=s via=plane 4",
+			"shoal_service_published_connections_total service=a stack=s 2",
+		}},
+		{"nothing is led", false, []lb.ServiceStats{made("a", 12, 0, 2)}, []string{
+			"shoal_service_connections_total service=_other stack=_other via=plane 2",
+			"shoal_service_connections_total service=a stack=s via=plane 12",
+			"shoal_service_published_connections_total service=a stack=s 2",
+		}},
+	} {
+		got := collected(t, func(ch chan<- prometheus.Metric) { m.collectTraffic(ch, tt.stats, tt.leads) })
+		if diff := gocmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s: %s", tt.what, diff)
+		}
+	}
+}
+
 func TestDeadHostsAreAmongThoseThatHaveSeries(t *testing.T) {
 	var peers []cluster.PeerState
 	for n := range maxNodeSeries + 50 {
@@ -137,6 +179,19 @@ func TestDeadHostsAreAmongThoseThatHaveSeries(t *testing.T) {
 		if !slices.Contains(got, want) {
 			t.Errorf("%s is missing", want)
 		}
+	}
+}
+
+func TestTheSizesOfMapsAreTold(t *testing.T) {
+	got := collected(t, func(ch chan<- prometheus.Metric) {
+		collectSocketMaps(ch, []socket.Size{{Map: "services", Entries: 3, Limit: 100}, {Map: "peers", Entries: 0, Limit: 1000}})
+	})
+	want := []string{
+		"shoal_socket_map_entries map=peers 0", "shoal_socket_map_entries map=services 3",
+		"shoal_socket_map_entries_limit map=peers 1000", "shoal_socket_map_entries_limit map=services 100",
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"shoal/lb/host"
 	"shoal/lb/ipvs"
 	"shoal/lb/nft"
+	"shoal/lb/socket"
 )
 
 // kind is a data plane that there is.
@@ -67,8 +68,9 @@ type plane struct {
 	why    string // it was chosen
 	others []kind // what a former run may have left behind
 
-	socketGroup string // whose connections are led in connect(), the folder of a control group; "": nobody's
-	socketWhy   string // why not, or what is not done for them
+	led         *socket.Plane // DataPlane, where it leads connections in connect(); else nil
+	socketGroup string        // whose connections are led in connect(), the folder of a control group; "": nobody's
+	socketWhy   string        // why not, or what is not done for them
 }
 
 // openPlane opens the data plane that is named, or the first that this kernel

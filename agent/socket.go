@@ -58,7 +58,7 @@ func (p *plane) leadSockets(c *Config, o lb.PlaneOptions, log *slog.Logger) erro
 		p.socketWhy = socketLacks()
 		var led *socket.Plane
 		if led, err = socket.New(options); err == nil {
-			p.DataPlane, p.socketGroup = led, group
+			p.DataPlane, p.led, p.socketGroup = led, led, group
 			log.Info("connections to VIPs are led in connect()", "cgroup", group, "lacks", p.socketWhy)
 			return nil
 		}

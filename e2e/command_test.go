@@ -311,14 +311,19 @@ func TestMetrics(t *testing.T) {
 	h.answered(url, "counted")
 	before := h.metrics()
 	h.load("--count", "25", url)
-	h.load("--count", "25", "udp://"+h.vip("counted")+":9000") // by the data plane, which counts bytes
+	h.load("--count", "25", "udp://"+h.vip("counted")+":9000") // where the data plane carries these, it counts bytes
 	for range 3 {
 		h.client().dig("counted.mesh.internal")
 	}
+	via := func(carrier string) string {
+		return fmt.Sprintf(`shoal_service_connections_total{service="counted",stack="default",via="%s"}`, carrier)
+	}
 	grown := map[string]float64{
-		`shoal_service_connections_total{service="counted",stack="default"}`: 50,
-		`shoal_dns_queries_total{kind="own"}`:                                3,
-		`shoal_dns_responses_total{rcode="NOERROR"}`:                         3,
+		`shoal_dns_queries_total{kind="own"}`:        3,
+		`shoal_dns_responses_total{rcode="NOERROR"}`: 3,
+	}
+	if lab.SocketBalancing() {
+		grown[via("connect")] = 25 // by TCP; the kernel may lead no UDP
 	}
 	if thePlane().counts {
 		grown[`shoal_service_received_bytes_total{service="counted",stack="default"}`] = 25 * 30
@@ -333,8 +338,23 @@ func TestMetrics(t *testing.T) {
 				return fmt.Errorf("%s grew by %v, want %v", name, got, want)
 			}
 		}
+		if got := after[via("connect")] - before[via("connect")] + after[via("plane")] - before[via("plane")]; got < 50 {
+			return fmt.Errorf("%v connections were counted, want 50", got)
+		}
 		return nil
 	})
+	if _, leads := sum(after, "shoal_socket_map_entries"); leads != lab.SocketBalancing() {
+		t.Errorf("the sizes of connect()'s maps are told: %v", leads)
+	}
+	if lab.SocketBalancing() {
+		for name, least := range map[string]float64{"services": 2, "slots": 2, "backends": 0, "affinity": 0, "peers": 0} {
+			size, there := after[`shoal_socket_map_entries{map="`+name+`"}`]
+			limit := after[`shoal_socket_map_entries_limit{map="`+name+`"}`]
+			if !there || size < least || size >= limit {
+				t.Errorf("the map %s has %v entries of %v, there: %v; want %v at least", name, size, limit, there, least)
+			}
+		}
+	}
 	for _, name := range []string{"shoal_build_info", "shoal_tasks", "shoal_reconcile_duration_seconds_count", "shoal_kernel_writes_total", "shoal_snapshot_revision", "process_resident_memory_bytes"} {
 		if v, found := sum(after, name); !found || v <= 0 {
 			t.Errorf("%s: %v, there: %v", name, v, found)

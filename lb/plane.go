@@ -137,14 +137,15 @@ func (h Held) Add(o Held) Held { return Held{h.Connections + o.Connections, h.Op
 // leaves them zero.
 type Stats struct {
 	Connections                              uint64
+	Led                                      uint64 // of Connections: those that were led in connect(), past the plane
 	PacketsIn, PacketsOut, BytesIn, BytesOut uint64
 }
 
 // Add adds what was counted of another frontend.
 func (s Stats) Add(o Stats) Stats {
 	return Stats{
-		Connections: s.Connections + o.Connections,
-		PacketsIn:   s.PacketsIn + o.PacketsIn, PacketsOut: s.PacketsOut + o.PacketsOut,
+		Connections: s.Connections + o.Connections, Led: s.Led + o.Led,
+		PacketsIn: s.PacketsIn + o.PacketsIn, PacketsOut: s.PacketsOut + o.PacketsOut,
 		BytesIn: s.BytesIn + o.BytesIn, BytesOut: s.BytesOut + o.BytesOut,
 	}
 }

@@ -208,6 +208,7 @@ func (p *Plane) Stats() (map[lb.Key]lb.Stats, error) {
 		}
 		s := all[k]
 		s.Connections += n
+		s.Led += n
 		all[k] = s
 	}
 	return all, nil

@@ -4,12 +4,15 @@ package socket
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"shoal/lab/wait"
 	"shoal/lb"
 	"shoal/model"
 )
@@ -23,7 +26,7 @@ func TestWhatIsLedIsSeenAndCounted(t *testing.T) {
 	f.answers(2, vip+":80")
 
 	stats, err := f.Stats()
-	if want := (lb.Stats{Connections: 8, BytesIn: 7}); err != nil || stats[k] != want {
+	if want := (lb.Stats{Connections: 8, Led: 3, BytesIn: 7}); err != nil || stats[k] != want {
 		t.Errorf("counted: %+v, %v; want %+v", stats[k], err, want)
 	}
 	held := func() lb.Held {
@@ -95,4 +98,66 @@ func TestWhatIsMissingIsSeen(t *testing.T) {
 	if programs, _ := look(); programs.OK || strings.Count(programs.Evidence, "nothing is pinned") != len(hooks) {
 		t.Errorf("programs are missing: %+v", programs)
 	}
+}
+
+// TestTheSizesOfMapsAreThoseOfTheKernel lists every map, and compares.
+func TestTheSizesOfMapsAreThoseOfTheKernel(t *testing.T) {
+	f := newFixture(t)
+	keeping := front("8080/tcp", "rr", "one", "two", "three")
+	keeping.Affinity = time.Minute
+	f.pass(true, front("0/tcp", "rr", "one", "two"), keeping)
+	sizes := func() map[string]int {
+		t.Helper()
+		all, err := f.Sizes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries := map[string]int{}
+		for _, s := range all {
+			entries[s.Map] = s.Entries
+			if want := specs()[s.Map].MaxEntries; s.Limit != int(want) {
+				t.Errorf("the limit of %s is %d, want %d", s.Map, s.Limit, want)
+			}
+		}
+		return entries
+	}
+	listed := func() map[string]int {
+		t.Helper()
+		n := map[string]int{}
+		for name, err := range map[string]error{
+			"services": list(f.maps, "services", func(serviceKey, service) { n["services"]++ }),
+			"slots":    list(f.maps, "slots", func(slotKey, slot) { n["slots"]++ }),
+			"backends": list(f.maps, "backends", func(backendKey, uint32) { n["backends"]++ }),
+			"affinity": list(f.maps, "affinity", func(clientKey, kept) { n["affinity"]++ }),
+			"peers":    list(f.maps, "peers", func(uint64, peer) { n["peers"]++ }),
+		} {
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			n[name] += 0
+		}
+		return n
+	}
+	want := func(what string, want map[string]int) {
+		t.Helper()
+		var got map[string]int
+		defer func() {
+			if t.Failed() {
+				t.Logf("%s: %v, want %v", what, got, want)
+			}
+		}()
+		// What the programs write is counted once in a while.
+		wait.For(t, 5*time.Second, what, func() bool { got = sizes(); return maps.Equal(got, want) })
+		if l := listed(); !maps.Equal(l, want) {
+			t.Errorf("%s: the kernel has %v", what, l)
+		}
+	}
+	want("nobody has connected", map[string]int{"services": 2, "slots": 5, "backends": 3, "affinity": 0, "peers": 0})
+	one, two := f.hold(unix.SOCK_STREAM, vip+":80", "one"), f.hold(unix.SOCK_STREAM, vip+":8080", "one")
+	want("two have", map[string]int{"services": 2, "slots": 5, "backends": 3, "affinity": 1, "peers": 2})
+	one.close()
+	two.close()
+	want("both have ended", map[string]int{"services": 2, "slots": 5, "backends": 3, "affinity": 1, "peers": 0})
+	f.pass(false, front("0/tcp", "rr", "three"), keeping)
+	want("there are fewer tasks", map[string]int{"services": 2, "slots": 4, "backends": 3, "affinity": 1, "peers": 0})
 }

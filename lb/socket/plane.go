@@ -63,6 +63,8 @@ type Plane struct {
 	closer   *closer
 	closed   sync.Once
 
+	counted counted
+
 	passing sync.Mutex // held for a whole pass
 	mu      sync.Mutex // held for what follows, not while next has its turn
 
