@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"shoal/kernel/cgroups"
 	"shoal/kernel/sockets"
 	"shoal/lb"
@@ -24,7 +26,10 @@ const (
 )
 
 // socketPins is where the programs and maps are that balance in connect().
-const socketPins = "/sys/fs/bpf/shoal"
+const socketPins = bpfFolder + "/shoal"
+
+// bpfFolder is where the BPF file system is mounted.
+const bpfFolder = "/sys/fs/bpf"
 
 // checkSocket reports a bad --socket-balancing or --socket-cgroup.
 func checkSocket(c *Config) error {
@@ -55,9 +60,9 @@ func (p *plane) leadSockets(c *Config, o lb.PlaneOptions, log *slog.Logger) erro
 		o.Log = log.With("part", "socket")
 		options := socketOptions(o.Log)
 		options.PlaneOptions, options.Next, options.Cgroup = o, p.DataPlane, group
-		p.socketWhy = socketLacks()
 		var led *socket.Plane
 		if led, err = socket.New(options); err == nil {
+			p.socketWhy = socketLacks()
 			p.DataPlane, p.led, p.socketGroup = led, led, group
 			log.Info("connections to VIPs are led in connect()", "cgroup", group, "lacks", p.socketWhy)
 			return nil
@@ -103,7 +108,7 @@ func socketOptions(log *slog.Logger) socket.Options {
 	return o
 }
 
-// socketLacks is what of that the kernel does not let be done, and what follows from it; "": nothing.
+// socketLacks is what of that cannot be done here, and what follows from it; "": nothing.
 func socketLacks() string {
 	var lacks []string
 	if err := sockets.CanDestroy(); err != nil {
@@ -112,7 +117,17 @@ func socketLacks() string {
 	if err := sockets.CanReconnect(); err != nil {
 		lacks = append(lacks, "UDP is left to the data plane, as sockets could not follow their service: "+err.Error())
 	}
+	if private(bpfFolder, "/proc/1/root"+bpfFolder) {
+		lacks = append(lacks, "it ends with this agent: "+bpfFolder+" is not the host's, as in a container that has its own; mount the host's there, where the BPF file system has to be (mount -t bpf bpf "+bpfFolder+")")
+	}
 	return strings.Join(lacks, "; ")
+}
+
+// private tells whether a folder of this process is on another file system than that of the host's first process.
+// Where that one cannot be looked at, it is not known, and passes for the same.
+func private(own, first string) bool {
+	var a, b unix.Stat_t
+	return unix.Stat(own, &a) == nil && unix.Stat(first, &b) == nil && a.Dev != b.Dev
 }
 
 // downSockets removes what leads connections in connect().

@@ -279,3 +279,44 @@ func TestAClientInANestedControlGroup(t *testing.T) {
 		t.Errorf("explain does not say whom connect() leads:\n%s", e)
 	}
 }
+
+// TestPinsThatAreTheAgentsOwn: an agent whose BPF file system is its own, as in a container that lacks the host's, leads clients as long
+// as it lives, and says so.
+func TestPinsThatAreTheAgentsOwn(t *testing.T) {
+	if !lab.SocketBalancing() {
+		t.Skip("this run is about the data plane alone")
+	}
+	h := home(t)
+	task := h.run("brief", "-l shoal.service=brief")
+	client := h.client()
+	vip := h.vip("brief")
+	h.answered(h.web("brief"), "brief")
+	h.KillAgent(syscall.SIGKILL)
+	h.Exec("rm", "-r", "/sys/fs/bpf/shoal") // what is attached by links that are not pinned is detached
+	const ends = "it ends with this agent: /sys/fs/bpf is not the host's"
+
+	p := h.Start("unshare", "--mount", "sh", "-c", `mount -t bpf own /sys/fs/bpf && exec shoal agent "$@"`, "agent",
+		"--node", h.Name(), "--state-dir", filepath.Join(h.Dir(), "state"), "--run-dir", filepath.Dir(h.AgentSocket()),
+		"--docker-host", "unix://"+h.DockerSocket(), "--servers", "manual")
+	h.ready()
+	h.answered(h.web("brief"), "brief")
+	if s := h.Shoal("status"); !strings.Contains(s, "in the control group "+h.Cgroup()) || !strings.Contains(s, ends) {
+		t.Errorf("status does not say that connect() leads clients for as long as the agent lives:\n%s", s)
+	}
+	if led, _ := h.path(client.enter(true), client.enter(false), vip, task.addr()); led != 1 {
+		t.Error("nobody is led")
+	}
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Wait(waitLimit) // by which signal it ended
+	if _, through := h.path(client.enter(true), client.enter(false), vip, task.addr()); through != 1 {
+		t.Error("clients are led without the agent")
+	}
+
+	h.StartAgent()
+	h.ready()
+	if s := h.Shoal("status"); !strings.Contains(s, "in the control group "+h.Cgroup()) || strings.Contains(s, ends) {
+		t.Errorf("with the host's pins again, status says:\n%s", s)
+	}
+}

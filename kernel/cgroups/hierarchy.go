@@ -15,7 +15,7 @@ import (
 // ErrNoHierarchy says that no version 2 hierarchy is mounted. It can be mounted
 // beside those of version 1: systemd's hybrid mode does so at
 // /sys/fs/cgroup/unified.
-var ErrNoHierarchy = errors.New("no version 2 hierarchy of control groups is mounted: boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
+var ErrNoHierarchy = errors.New("no version 2 hierarchy of control groups is mounted: boot with systemd.unified_cgroup_hierarchy=1, mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified, or, in a container, mount the host's /sys/fs/cgroup")
 
 // Hierarchy is the version 2 hierarchy as this process sees it.
 type Hierarchy struct {
