@@ -142,6 +142,10 @@ func TestHostsTheAgentRunsAsAContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	balancing := "auto"
+	if !lab.SocketBalancing() {
+		balancing = "off"
+	}
 	override := filepath.Join(h.Dir(), "override.yaml")
 	if err := os.WriteFile(override, []byte(fmt.Sprintf(`
 services:
@@ -153,8 +157,9 @@ services:
       SHOAL_STATE_DIR: %[2]s
       SHOAL_RUN_DIR: %[6]s
       SHOAL_SOCKET_CGROUP: %[5]s
+      SHOAL_SOCKET_BALANCING: "%[7]s"
     volumes: ["%[1]s:%[1]s:ro", "%[2]s:%[2]s", "%[6]s:%[6]s"]
-`, filepath.Dir(iptables), state, dnsServer, lab.Plane(), h.Cgroup(), filepath.Dir(h.AgentSocket()))), 0o644); err != nil {
+`, filepath.Dir(iptables), state, dnsServer, lab.Plane(), h.Cgroup(), filepath.Dir(h.AgentSocket()), balancing)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	file, err := filepath.Abs("../compose/agent/compose.yaml")
@@ -162,7 +167,8 @@ services:
 		t.Fatal(err)
 	}
 	startResolver(t, shared.With(t).Outside(), map[string]string{"www.example.net.": "203.0.113.5"})
-	project{h, "shoal", []string{file, override}}.start()
+	agent := project{h, "shoal", []string{file, override}}
+	agent.start()
 	asked := func() error {
 		out, err := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status")
 		if code(err) == 1 && strings.Contains(out, "connected") { // it answers, and has something to say
@@ -181,14 +187,57 @@ services:
 		}
 	}
 	h.hasMesh()
-	h.run("web-1", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
+	web := h.run("web-1", "--network mesh -l shoal.service=web -l shoal.publish=8000:8000")
 	h.answered("http://127.0.0.1:8000/", "web-1")
+	client := h.client()
+	carried := func(when string, leads bool, says string) {
+		t.Helper()
+		if out, _ := h.TryDocker("exec", "shoal_agent_1", "/shoal/shoal", "status"); !strings.Contains(out, says) {
+			t.Errorf("%s, status says nothing of %q:\n%s", when, says, out)
+		}
+		ledBefore, throughBefore := h.madeTo("web")
+		led, through := h.path(client.enter(true), client.enter(false), h.vip("web"), web.addr())
+		if (led == 1) != leads {
+			t.Errorf("%s, a client in a container has %d connections to the task and %d to the VIP", when, led, through)
+		}
+		lab.Eventually(t, waitLimit, when+", it is counted as what it is", func() error {
+			ledNow, throughNow := h.madeTo("web")
+			if int(ledNow-ledBefore) != led || int(throughNow-throughBefore) != through {
+				return fmt.Errorf("%v more were led in connect(), and %v more were the data plane's", ledNow-ledBefore, throughNow-throughBefore)
+			}
+			return nil
+		})
+	}
+	says := "in the control group " + h.Cgroup()
+	if !lab.SocketBalancing() {
+		says = "--socket-balancing says so"
+	}
+	carried("begun", lab.SocketBalancing(), says)
 	if got := h.Exec("dig", "+short", "@"+dnsServer, "www.example.net"); strings.TrimSpace(got) != "203.0.113.5" {
 		t.Errorf("www.example.net is %q: the host's resolver was not asked", got)
 	}
 	h.Docker("restart", "shoal_agent_1")
 	h.answered("http://127.0.0.1:8000/", "web-1")
 	lab.Eventually(t, waitLimit, "the agent in the container is back", asked)
+	carried("begun again", lab.SocketBalancing(), says)
+	if !lab.SocketBalancing() {
+		return
+	}
+
+	// A container that sees no control groups cannot lead anybody. It says so, and the data plane carries all.
+	blind, none := filepath.Join(h.Dir(), "blind.yaml"), filepath.Join(h.Dir(), "none")
+	if err := errors.Join(os.Mkdir(none, 0o755), os.WriteFile(blind, fmt.Appendf(nil, `
+services:
+  agent:
+    environment: {SHOAL_SOCKET_CGROUP: ""}
+    volumes: ["%s:/sys/fs/cgroup"]
+`, none), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	project{h, "shoal", append(agent.files, blind)}.compose("up", "-d")
+	lab.Eventually(t, waitLimit, "the agent in a container without control groups answers", asked)
+	h.answered("http://"+h.vip("web")+":8000/", "web-1")
+	carried("without control groups", false, "leads nobody to a task: no version 2 hierarchy of control groups is mounted")
 }
 
 // TestHostsComposeReplacesWithoutLoss: plain docker compose scales a service and replaces its containers, and a plain docker stop takes
