@@ -256,8 +256,9 @@ func (b *bench) status(pid int, field string) int {
 	return kB << 10
 }
 
-// changeCost measures how much of a processor's time the agent takes for a change of one task on another host: all that it does
-// from the store's word to the kernel and DNS, and what follows from it in its other parts. What it takes at rest is taken off.
+// changeCost measures how much of a processor's time the whole agent takes for a change of one task on another host, from the store's
+// word on: what the kernel does of it and what Go's collector takes are in it. What it takes at rest is taken off. What of it the aim
+// of 2 ms is for, [shoal/bench/costs] measures: what the catalog and those who take Snapshots do.
 func (w *world) changeCost() Row {
 	const pause, changes = 40 * time.Millisecond, 500
 	w.Logf("the cost of a change, %s × %d tasks", services(w.fakes+1), manyTasks)
@@ -288,6 +289,5 @@ func (w *world) changeCost() Row {
 	each := func(which int) time.Duration { return (took[true][which] - took[false][which]) / time.Duration(n) }
 	ours, store := us(each(0))/1e3, us(each(1))/1e3
 	return Row{What: fmt.Sprintf("agent, %s × %d tasks: processor time of one task's change, mean of %d", services(w.fakes+1), manyTasks, n),
-		Shoal: fmt.Sprintf("%.2f ms", ours), Against: fmt.Sprintf("%.2f ms, its store's", store), Ratio: exactly(ours / store),
-		Aim: "≤ 2 ms without its store", Met: each(0) <= 2*time.Millisecond}
+		Shoal: fmt.Sprintf("%.2f ms", ours), Against: fmt.Sprintf("%.2f ms, its store's", store), Ratio: exactly(ours / store)}
 }

@@ -227,10 +227,13 @@ func rigNode(name string, number uint16) model.Node {
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(number), 0}), 24)}
 }
 
-// snapshot is a cluster with n services, all on another host.
+// snapshot is a cluster with n services, all on other hosts.
 func (r *rig) snapshot(n int) *model.Snapshot {
 	self := rigNode("a", 1)
-	s := &model.Snapshot{Self: self, Nodes: []model.Node{self, rigNode(fakeNode, 2)}}
+	s := &model.Snapshot{Self: self, Nodes: []model.Node{self}}
+	for i := range fakeNodes {
+		s.Nodes = append(s.Nodes, rigNode(fakeNode(i), uint16(2+i)))
+	}
 	for i := range n {
 		svc := &model.Service{ID: fakeID(i), VIP: fakeVIP(i)}
 		for task := range fakeTasks {

@@ -15,8 +15,11 @@ import (
 	"shoal/model"
 )
 
-// fakeNode is the host that the services without containers are said to be on.
-const fakeNode = "elsewhere"
+// fakeNodes is on how many hosts the services without containers are said to be.
+const fakeNodes = 100
+
+// fakeNode is the host of the i-th of them.
+func fakeNode(i int) string { return fmt.Sprintf("elsewhere-%02d", i%fakeNodes) }
 
 // fakeTasks is how many tasks each of those services has, and manyTasks how many it has in the end.
 const (
@@ -32,9 +35,9 @@ func fake(i, task int, state model.State) model.Container {
 	id := fmt.Sprintf("s%05d-%d", i, task)
 	addr := fakeAddr(i, task)
 	return model.Container{
-		ID: id, Name: id, Node: fakeNode, Stack: model.DefaultStack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
+		ID: id, Name: id, Node: fakeNode(i), Stack: model.DefaultStack, Addrs: []netip.Addr{addr}, Since: time.Unix(1, 0),
 		Tasks: []model.Task{{
-			Service: fakeID(i), Node: fakeNode, Container: id, Name: id, Addr: addr, State: state,
+			Service: fakeID(i), Node: fakeNode(i), Container: id, Name: id, Addr: addr, State: state,
 			Since: time.Unix(1, 0), Started: time.Unix(1, 0), Weight: 1,
 			Spec: &model.Spec{Mode: model.ModeVIP, Scheduler: "rr"},
 		}},
@@ -133,7 +136,7 @@ func (w *world) awaitFakes() {
 
 func (w *world) putFake(i, task int, state model.State) clientv3.Op {
 	c := fake(i, task, state)
-	return w.put("tasks/"+fakeNode+"/"+c.ID, c)
+	return w.put("tasks/"+c.Node+"/"+c.ID, c)
 }
 
 func (w *world) put(key string, value any) clientv3.Op {
