@@ -12,15 +12,16 @@ import (
 // TestTheAgentKeepsWithinTheMemoryOfItsControlGroup: Go's collector of the agent is told of a part of what its control group may have.
 func TestTheAgentKeepsWithinTheMemoryOfItsControlGroup(t *testing.T) {
 	h := on(t, "limited")
-	const limit = 300 << 20 // bytes
-	const begins = `#!/bin/sh -e
+	const limit = 1 << 30 // bytes: in its group are its store too, what both have read of files, and maps of the kernel
+	group := "limited-" + filepath.Base(filepath.Dir(h.Dir()))
+	begins := `#!/bin/sh -e
 if [ -d /sys/fs/cgroup/memory ]; then
-	group=/sys/fs/cgroup/memory/limited bound=memory.limit_in_bytes
+	group=/sys/fs/cgroup/memory/` + group + ` bound=memory.limit_in_bytes
 else
-	group=$(sed -n 's,^0::,/sys/fs/cgroup,p' /proc/self/cgroup)-limited bound=memory.max
+	group=$(sed -n 's,^0::,/sys/fs/cgroup,p' /proc/self/cgroup)-` + group + ` bound=memory.max
 fi
 mkdir -p $group
-echo 314572800 >$group/$bound
+echo 1073741824 >$group/$bound
 echo $$ >$group/cgroup.procs
 exec shoal "$@"
 `
@@ -29,7 +30,11 @@ exec shoal "$@"
 		t.Fatal(err)
 	}
 	h.Program(script)
-	t.Cleanup(func() { h.KillAgent(syscall.SIGTERM); h.Program("") })
+	t.Cleanup(func() {
+		h.KillAgent(syscall.SIGTERM)
+		h.Program("")
+		h.Exec("sh", "-c", "rmdir /sys/fs/cgroup/memory/"+group+" || rmdir /sys/fs/cgroup$(sed -n s,^0::,,p /proc/self/cgroup)-"+group)
+	})
 	h.StartAgent()
 	h.ready()
 	// What else it needs than Go's heap, and its store, have the rest: see shoal/internal/memory.
