@@ -20,7 +20,7 @@ import (
 // that is up, no bridge and none of shoal's own. It tells whether there is a
 // default route.
 func hostAddr() (addr netip.Addr, byDefault bool, err error) {
-	routes, err := routesOf(unix.RT_TABLE_MAIN)
+	routes, err := kernel.Routes(unix.RT_TABLE_MAIN)
 	if err != nil {
 		return netip.Addr{}, false, err
 	}
@@ -76,25 +76,14 @@ func firstAddr(l netlink.Link) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// routesOf are those of a table of routes; of 0, those of all.
-func routesOf(table int) ([]netlink.Route, error) {
-	routes, err := kernel.Dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	return routes, nil
-}
-
 // checkOverlap refuses a pool that the host already routes somewhere else,
 // naming the route. The pool's own local route, left by a former run, is fine.
 func checkOverlap(pool netip.Prefix) (overlap, err error) {
-	routes, err := routesOf(0)
+	routes, err := kernel.Routes(0)
 	if err != nil {
 		return nil, err
 	}
-	local, err := routesOf(unix.RT_TABLE_LOCAL)
+	local, err := kernel.Routes(unix.RT_TABLE_LOCAL)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +108,7 @@ func checkOverlap(pool netip.Prefix) (overlap, err error) {
 // subnets, but for those on the bridge that is the mesh's own and those that
 // the fabric made.
 func hostPrefixes(pool model.Pools, bridge string) ([]netip.Prefix, error) {
-	routes, err := routesOf(0)
+	routes, err := kernel.Routes(0)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -21,7 +22,7 @@ else
 	group=$(sed -n 's,^0::,/sys/fs/cgroup,p' /proc/self/cgroup)-` + group + ` bound=memory.max
 fi
 mkdir -p $group
-echo 1073741824 >$group/$bound
+echo ` + fmt.Sprint(limit) + ` >$group/$bound
 echo $$ >$group/cgroup.procs
 exec shoal "$@"
 `

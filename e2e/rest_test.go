@@ -190,8 +190,8 @@ func TestHostsAnAddressChangesHandsBehindACut(t *testing.T) {
 	})
 }
 
-// notByTheNewOwner ends who asks for web by its VIP or its port: the address's new owner answered none of them. Some of the
-// tasks that are in rotation did, if there are any.
+// notByTheNewOwner ends who asks for web by its VIP or its port: the address's new owner answered none of them, and each of the
+// tasks that are named answered all of them now and then.
 func (h *hands) notByTheNewOwner(tasks ...string) {
 	h.t.Helper()
 	h.ofWeb[ownAddress].Stop() // it asks for whoever is there

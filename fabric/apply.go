@@ -44,7 +44,7 @@ func read(tunnels map[string]transport.Tunnel) (found, error) {
 			return found{}, err
 		}
 	}
-	routes, err := listRoutes()
+	routes, err := kernel.Routes(unix.RT_TABLE_MAIN)
 	if err != nil {
 		return found{}, err
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"shoal/kernel"
@@ -33,7 +32,7 @@ func shadowed(self, peer model.Node, networks []model.Network) error {
 // and so are the routes of the named devices: the bridges of the containers'
 // own networks.
 func CheckPool(pool model.Pools, bridges ...string) (overlap, err error) {
-	routes, err := listRoutes()
+	routes, err := kernel.Routes(unix.RT_TABLE_MAIN)
 	if err != nil {
 		return nil, err
 	}
@@ -51,14 +50,4 @@ func CheckPool(pool model.Pools, bridges ...string) (overlap, err error) {
 		}
 	}
 	return nil, nil
-}
-
-func listRoutes() ([]netlink.Route, error) {
-	routes, err := kernel.Dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	return routes, nil
 }

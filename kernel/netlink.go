@@ -20,6 +20,17 @@ func Dump[T any](list func() ([]T, error)) (found []T, err error) {
 	return found, err
 }
 
+// Routes are the IPv4 routes of a table; of 0 (RT_TABLE_UNSPEC), those of all tables.
+func Routes(table int) ([]netlink.Route, error) {
+	routes, err := Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return routes, nil
+}
+
 // RouteTo asks the kernel for the route that it would take to an address, for
 // packets with a mark if that is not 0; nil: none, or one that refuses. It is
 // one answer, where a listing could be a million routes.

@@ -13,22 +13,11 @@ import (
 // What hosts go by are the cluster ID and the revision: those of two stores from one backup overlap.
 func TestTwoStoresOfOneBackupAreTwoClusters(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "snapshot")
 	s := open(t, "a", shortDir(t))
 	if _, err := s.Client().Put(t.Context(), "key", "value"); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.Dump(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(r)
-	if err == nil {
-		err = os.WriteFile(file, b, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := dumped(t, s.Store)
 	seen := map[uint64]bool{clusterID(t, s.Store): true}
 	for range 2 {
 		dir := shortDir(t)
@@ -48,19 +37,7 @@ func TestTwoStoresOfOneBackupAreTwoClusters(t *testing.T) {
 // the place is there too.
 func TestARestoreThatBrokeOffIsNotTakenForAStore(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "snapshot")
-	s := open(t, "a", shortDir(t))
-	r, err := s.Dump(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(r)
-	if err == nil {
-		err = os.WriteFile(file, b, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := dumped(t, open(t, "a", shortDir(t)).Store)
 	dir := shortDir(t)
 	if err := os.Symlink("nowhere", dataDir(dir)); err != nil { // a folder cannot take its name
 		t.Fatal(err)
@@ -87,6 +64,24 @@ func TestARestoreThatBrokeOffIsNotTakenForAStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(t, "a", dir)
+}
+
+// dumped is a file with all of a store.
+func dumped(t *testing.T, s *Store) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "snapshot")
+	r, err := s.Dump(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err == nil {
+		err = os.WriteFile(file, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // clusterID is that of a store, in which there is a key.
