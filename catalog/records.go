@@ -170,14 +170,14 @@ func (r *records) markReach(node string) {
 
 // view is a task as this host sees it: itself, or another one.
 func (r *records) view(t *model.Task) *model.Task {
-	seen := *t
-	if since, dead := r.dead[t.Node]; dead {
-		seen.State, seen.Since = model.Lost, since
+	state, since := model.Unreached, t.Since
+	if died, dead := r.dead[t.Node]; dead {
+		state, since = model.Lost, died
 	} else if r.reached(t.Node, t.Addr) {
 		return t
-	} else {
-		seen.State = model.Unreached
 	}
+	seen := *t // here, so that the many that are as they are cost no memory
+	seen.State, seen.Since = state, since
 	return &seen
 }
 
@@ -206,22 +206,21 @@ func (r *records) viewContainer(c *model.Container) *model.Container {
 	return cmp.Or(seen, c)
 }
 
-// putContainer tells whether the container was not there, or not like this.
+// putContainer puts a copy of a container, and tells whether it was not there, or not like this.
 func (r *records) putContainer(ctr model.Container) bool {
-	r.share(&ctr)
-	old := r.containers[ctr.Node][ctr.ID]
-	if ctr.Node != r.self {
-		noteDrains(&ctr, old, time.Now().UTC())
+	c := r.compact(&ctr)
+	old := r.containers[c.Node][c.ID]
+	if c.Node != r.self {
+		noteDrains(c, old, time.Now().UTC())
 	}
 	if old != nil {
-		if old.Equal(&ctr) {
+		if old.Equal(c) {
 			return false
 		}
 		r.unlink(old)
-	} else if r.containers[ctr.Node] == nil {
-		r.containers[ctr.Node] = map[string]*model.Container{}
+	} else if r.containers[c.Node] == nil {
+		r.containers[c.Node] = map[string]*model.Container{}
 	}
-	c := &ctr
 	r.containers[c.Node][c.ID] = c
 	r.changes.containers[model.ContainerKey{Node: c.Node, ID: c.ID}] = struct{}{}
 	r.uncached.containers[model.ContainerKey{Node: c.Node, ID: c.ID}] = struct{}{}
@@ -239,9 +238,21 @@ func (r *records) putContainer(ctr model.Container) bool {
 	return true
 }
 
-// share has a container use the strings and Specs that others have: of a hundred thousand
-// tasks most are alike, and each record that is read has its own.
-func (r *records) share(c *model.Container) {
+// compact copies a container into as few pieces of memory as there can be: one, and one of its strings, where it has one task
+// and one address, as most have. It uses the strings and Specs that others have. A hundred thousand records that are kept as
+// they were read would lie between what else reading left, and would hold that memory.
+func (r *records) compact(ctr *model.Container) *model.Container {
+	room := new(struct {
+		container model.Container
+		tasks     [1]model.Task
+		addrs     [1]netip.Addr
+	})
+	c := &room.container
+	*c = *ctr
+	c.Tasks = append(room.tasks[:0:1], ctr.Tasks...)
+	c.Addrs = append(room.addrs[:0:1], ctr.Addrs...)
+	both := c.ID + c.Name
+	c.ID, c.Name = both[:len(c.ID)], both[len(c.ID):]
 	intern := func(s *string) { *s = unique.Make(*s).Value() }
 	intern(&c.Node)
 	intern(&c.Stack)
@@ -251,10 +262,12 @@ func (r *records) share(c *model.Container) {
 		if t.Name == c.Name {
 			t.Name = c.Name
 		}
+		t.State = unique.Make(t.State).Value()
 		intern(&t.Service.Stack)
 		intern(&t.Service.Name)
 		t.Spec = r.specLike(t)
 	}
+	return c
 }
 
 // specLike is the Spec of another task of the service if that is the same, else the task's own.

@@ -193,6 +193,7 @@ func publications(t *model.Task) map[Key]publication {
 type builder struct {
 	f           Frontend
 	preferLocal bool
+	most        int // backends there can be
 }
 
 func newBuilder(k Key, s *model.Service) *builder {
@@ -201,8 +202,9 @@ func newBuilder(k Key, s *model.Service) *builder {
 		scheduler = "rr"
 	}
 	return &builder{
-		f:           Frontend{Key: k, Service: s.ID, Scheduler: scheduler, Affinity: wholeSeconds(s.Spec.Affinity), Backends: make([]Backend, 0, len(s.Tasks))},
+		f:           Frontend{Key: k, Service: s.ID, Scheduler: scheduler, Affinity: wholeSeconds(s.Spec.Affinity)},
 		preferLocal: s.Spec.PreferLocal,
+		most:        len(s.Tasks),
 	}
 }
 
@@ -236,6 +238,9 @@ func (b *builder) add(t *model.Task, port uint16, local bool) {
 			}
 			return
 		}
+	}
+	if b.f.Backends == nil { // most of those that are begun have none
+		b.f.Backends = make([]Backend, 0, b.most)
 	}
 	b.f.Backends = append(b.f.Backends, n)
 }
