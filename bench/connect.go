@@ -129,8 +129,8 @@ func (b *bench) newConnector(n int) *connector {
 	}
 	b.enterGroup(r.group)
 	r.start()
-	r.pass(r.snapshot(n), true)
-	r.verify(n)
+	r.pass(r.snapshot(n, fakeTasks), true)
+	r.verify(n, fakeTasks)
 	b.must("listen for all tasks", r.do(r.listen))
 	c := &caller{bench: b, thread: r.thread}
 	path{c, netip.Addr{}, netip.AddrPortFrom(fakeVIP(n-1), port)}.mustLead(fakeAddr(n-1, 0), fakeAddr(n-1, 1))

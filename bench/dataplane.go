@@ -55,29 +55,45 @@ func (p *timedPlane) Reconcile(ctx context.Context, d lb.Delta, full bool) lb.Re
 // Snapshot to the kernel.
 func (b *bench) dataPlane() {
 	const n = 10_000
-	r := newRig(b)
-	all := r.snapshot(n)
+	b.emptyPlane(n, fakeTasks)
+	for _, tasks := range []int{fakeTasks, manyTasks} {
+		r := newRig(b)
+		r.start()
+		r.pass(r.snapshot(n, tasks), false)
+		r.verify(n, tasks)
+		b.changes(r, n, tasks)
+		b.unchangedRestart(r, n, tasks)
+		r.must("remove all that the data plane has in the kernel", r.end())
+	}
+}
 
+func planeLabel(n, tasks int) string {
+	return fmt.Sprintf("data plane, %s × %d tasks", services(n), tasks)
+}
+
+// emptyPlane measures how long n services take where there is none.
+func (b *bench) emptyPlane(n, tasks int) {
 	b.Logf("data plane alone: %d services from empty", n)
 	var empty, decided []float64
 	for range max(1, b.rounds/5) {
 		// A namespace each: IPVS keeps destinations that were removed for two minutes, and
 		// looks through all of them for each that is added (ip_vs_trash_get_dest).
-		r.must("remove all that the data plane has in the kernel", r.end())
-		r = newRig(b)
+		r := newRig(b)
 		r.start()
-		whole, plane := r.pass(r.snapshot(0), true)
+		whole, plane := r.pass(r.snapshot(0, tasks), true)
 		b.Logf("with no service: %v, the data plane %v", whole, plane)
-		whole, plane = r.pass(all, false)
+		whole, plane = r.pass(r.snapshot(n, tasks), false)
 		b.Logf("from empty: %v, the data plane %v", whole, plane)
 		empty, decided = append(empty, whole.Seconds()), append(decided, plane.Seconds())
+		r.must("remove all that the data plane has in the kernel", r.end())
 	}
-	label := fmt.Sprintf("data plane, %s × %d tasks", services(n), fakeTasks)
-	b.add([]Row{Row{What: label + " from empty: Snapshot to kernel", Shoal: quartiles("%.2f", " s", empty),
+	b.add([]Row{Row{What: planeLabel(n, tasks) + " from empty: Snapshot to kernel", Shoal: quartiles("%.2f", " s", empty),
 		Against: quartiles("%.2f", " s", decided) + " of it the data plane"}.within(emptyAim, seconds(empty))})
-	r.verify(n)
+}
 
-	b.Logf("data plane alone: one change")
+// changes measures what one change takes among n services.
+func (b *bench) changes(r *rig, n, tasks int) {
+	b.Logf("data plane alone: one change, %d tasks each", tasks)
 	var change, plane []float64
 	for i := range 25 * b.rounds { // so many that the 99th percentile is not one change
 		before := kernel.Total()
@@ -88,14 +104,18 @@ func (b *bench) dataPlane() {
 		change, plane = append(change, us(whole)/1e3), append(plane, us(part)/1e3)
 		time.Sleep(apart)
 	}
+	label := planeLabel(n, tasks)
 	b.add([]Row{
 		Row{What: fmt.Sprintf("%s: one change, Snapshot to kernel, p50 of %d", label, len(change)), Shoal: quartiles("%.2f", " ms", change),
 			Against: quartiles("%.2f", " ms", plane) + " of it the data plane"}.within(changeAim, seconds(change)/1e3),
 		Row{What: fmt.Sprintf("%s: one change, Snapshot to kernel, p99", label), Shoal: fmt.Sprintf("%.2f ms", percentile(change, 99)),
 			Against: fmt.Sprintf("%.2f ms of it the data plane", percentile(plane, 99))}.within(changeAim, time.Duration(1e6*percentile(change, 99))),
 	})
+}
 
-	b.Logf("data plane alone: unchanged restart")
+// unchangedRestart measures a start that finds all as it is to be.
+func (b *bench) unchangedRestart(r *rig, n, tasks int) {
+	b.Logf("data plane alone: unchanged restart, %d tasks each", tasks)
 	var restart []float64
 	writes := 0
 	for range max(1, b.rounds/5) {
@@ -105,7 +125,7 @@ func (b *bench) dataPlane() {
 		writes += kernel.Total() - before
 		restart = append(restart, whole.Seconds())
 	}
-	b.add([]Row{{What: label + ": unchanged restart, writes to the kernel", Shoal: fmt.Sprintf("%d writes, in %s", writes, quartiles("%.2f", " s", restart)),
+	b.add([]Row{{What: planeLabel(n, tasks) + ": unchanged restart, writes to the kernel", Shoal: fmt.Sprintf("%d writes, in %s", writes, quartiles("%.2f", " s", restart)),
 		Aim: "0", Met: writes == 0}})
 }
 
@@ -197,8 +217,8 @@ func (r *rig) pass(s *model.Snapshot, full bool) (whole, plane time.Duration) {
 	return whole, r.plane.took
 }
 
-// verify checks that the kernel has n services: a pass that did nothing would be quick.
-func (r *rig) verify(n int) {
+// verify checks that the kernel has n services of as many tasks: a pass that did nothing would be quick.
+func (r *rig) verify(n, tasks int) {
 	r.must("look into the kernel", r.do(func() error {
 		k, err := thePlane().look()
 		if err != nil {
@@ -215,8 +235,8 @@ func (r *rig) verify(n int) {
 			}
 		}
 		got, err := k.rotation(fakeVIP(n - 1))
-		if err == nil && got != fakeTasks {
-			err = fmt.Errorf("%s has %d backends in rotation, not %d", fakeID(n-1), got, fakeTasks)
+		if err == nil && got != tasks {
+			err = fmt.Errorf("%s has %d backends in rotation, not %d", fakeID(n-1), got, tasks)
 		}
 		return err
 	}))
@@ -227,8 +247,8 @@ func rigNode(name string, number uint16) model.Node {
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(number), 0}), 24)}
 }
 
-// snapshot is a cluster with n services, all on other hosts.
-func (r *rig) snapshot(n int) *model.Snapshot {
+// snapshot is a cluster with n services of as many tasks, all on other hosts.
+func (r *rig) snapshot(n, tasks int) *model.Snapshot {
 	self := rigNode("a", 1)
 	s := &model.Snapshot{Self: self, Nodes: []model.Node{self}}
 	for i := range fakeNodes {
@@ -236,7 +256,7 @@ func (r *rig) snapshot(n int) *model.Snapshot {
 	}
 	for i := range n {
 		svc := &model.Service{ID: fakeID(i), VIP: fakeVIP(i)}
-		for task := range fakeTasks {
+		for task := range tasks {
 			svc.Tasks = append(svc.Tasks, &fake(i, task, model.Running).Tasks[0])
 		}
 		svc.Spec = *svc.Tasks[0].Spec

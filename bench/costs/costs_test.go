@@ -31,7 +31,7 @@ type kernel struct{ lb.DataPlane }
 func (kernel) Scheduler(name string) string                            { return name }
 func (kernel) Reconcile(context.Context, lb.Delta, bool) (r lb.Result) { return r }
 func (kernel) Redirects(*lb.Frontend) bool                             { return true }
-func (kernel) Stats() (map[lb.Key]lb.Stats, error)                     { return nil, nil }
+func (kernel) Stats(func(lb.Key, lb.Stats)) error                      { return nil }
 func (kernel) Changed() <-chan struct{}                                { return nil }
 func (kernel) Between(context.Context, lb.Between) (bool, error)       { return false, nil }
 
