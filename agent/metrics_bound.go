@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"iter"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,8 +40,12 @@ type counter struct {
 // tally adds up what the counters of other services grew by.
 type tally struct {
 	total uint64
-	last  map[model.ServiceID]uint64
+	round uint64 // how often it was added to
+	last  map[model.ServiceID]reading
 }
+
+// reading is what a counter was, and the round in which it was read.
+type reading struct{ value, round uint64 }
 
 func newSeriesBound(limit int) *seriesBound {
 	return &seriesBound{limit: limit, own: map[model.ServiceID]bool{}, others: map[counter]*tally{}}
@@ -46,12 +53,8 @@ func newSeriesBound(limit int) *seriesBound {
 
 // admit takes in which services there are now, in order.
 func (b *seriesBound) admit(services []*model.Service) {
-	there := make(map[model.ServiceID]bool, len(services))
-	for _, s := range services {
-		there[s.ID] = true
-	}
 	for id := range b.own {
-		if !there[id] {
+		if _, there := slices.BinarySearchFunc(services, id, func(s *model.Service, id model.ServiceID) int { return s.ID.Compare(id) }); !there {
 			delete(b.own, id)
 		}
 	}
@@ -73,28 +76,32 @@ func (b *seriesBound) name(id model.ServiceID) model.ServiceID {
 
 // sum is what to show of a counter: the services with series of their own, and
 // the growth of all others in one series, which does not fall when one of them goes.
-func (b *seriesBound) sum(c counter, counts map[model.ServiceID]uint64) map[model.ServiceID]uint64 {
-	shown := make(map[model.ServiceID]uint64, min(len(counts), b.limit+1))
-	last := map[model.ServiceID]uint64{}
+func (b *seriesBound) sum(c counter, counts iter.Seq2[model.ServiceID, uint64]) map[model.ServiceID]uint64 {
+	shown := map[model.ServiceID]uint64{}
 	others := b.others[c]
 	if others == nil {
-		others = &tally{}
+		others = &tally{last: map[model.ServiceID]reading{}}
 		b.others[c] = others
 	}
+	others.round++
+	there := 0
 	for id, n := range counts {
 		if b.own[id] {
 			shown[id] = n
 			continue
 		}
-		if was := others.last[id]; n >= was {
+		if was := others.last[id].value; n >= was {
 			others.total += n - was
 		} else { // it was made anew
 			others.total += n
 		}
-		last[id] = n
+		others.last[id] = reading{n, others.round}
+		there++
 	}
-	others.last = last
-	if others.total > 0 || len(last) > 0 {
+	if len(others.last) > there {
+		maps.DeleteFunc(others.last, func(_ model.ServiceID, r reading) bool { return r.round < others.round })
+	}
+	if others.total > 0 || there > 0 {
 		shown[otherServices] = others.total
 	}
 	return shown

@@ -111,20 +111,23 @@ func (m *serviceMetrics) collectTraffic(ch chan<- prometheus.Metric, stats []lb.
 	for _, counter := range []struct {
 		counter
 		is    bool
-		value func(lb.ServiceStats) uint64
+		value func(*lb.ServiceStats) uint64
 	}{
-		{counter{connectionsDesc, "connect"}, leads, func(s lb.ServiceStats) uint64 { return s.Led }},
-		{counter{connectionsDesc, "plane"}, true, func(s lb.ServiceStats) uint64 { return s.Connections - s.Led }},
-		{counter{publishedDesc, ""}, true, func(s lb.ServiceStats) uint64 { return s.Published.Connections }},
-		{counter{bytesInDesc, ""}, bytes, func(s lb.ServiceStats) uint64 { return s.BytesIn }},
-		{counter{bytesOutDesc, ""}, bytes, func(s lb.ServiceStats) uint64 { return s.BytesOut }},
+		{counter{connectionsDesc, "connect"}, leads, func(s *lb.ServiceStats) uint64 { return s.Led }},
+		{counter{connectionsDesc, "plane"}, true, func(s *lb.ServiceStats) uint64 { return s.Connections - s.Led }},
+		{counter{publishedDesc, ""}, true, func(s *lb.ServiceStats) uint64 { return s.Published.Connections }},
+		{counter{bytesInDesc, ""}, bytes, func(s *lb.ServiceStats) uint64 { return s.BytesIn }},
+		{counter{bytesOutDesc, ""}, bytes, func(s *lb.ServiceStats) uint64 { return s.BytesOut }},
 	} {
 		if !counter.is {
 			continue
 		}
-		counts := make(map[model.ServiceID]uint64, len(stats))
-		for _, s := range stats {
-			counts[s.Service] = counter.value(s)
+		counts := func(yield func(model.ServiceID, uint64) bool) {
+			for i := range stats {
+				if !yield(stats[i].Service, counter.value(&stats[i])) {
+					return
+				}
+			}
 		}
 		for id, n := range m.bound.sum(counter.counter, counts) {
 			labels := []string{id.Stack, id.Name}

@@ -56,8 +56,9 @@ type DataPlane interface {
 	// Held reads what the plane still has to do with a task, by its address.
 	Held(task netip.Addr) (Held, error)
 
-	// Stats reads what was counted of each frontend since it was made.
-	Stats() (map[Key]Stats, error)
+	// Stats visits what was counted of each frontend since it was made. It may visit one
+	// more than once: the sum counts. Visit does not call the plane or its balancer.
+	Stats(visit func(Key, Stats)) error
 
 	// Changed is signalled when the kernel tells that somebody else changed what
 	// is the plane's: a full pass is due. Nil: it is not told.

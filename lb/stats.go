@@ -16,34 +16,31 @@ type ServiceStats struct {
 	Published Stats      // not among the others
 }
 
-// Stats reads the counters of all services, by service.
+// Stats reads the counters of all services, by service. It takes little memory however many
+// there are, as it is called for each scrape of metrics.
 func (b *Balancer) Stats() ([]ServiceStats, error) {
-	counted, err := b.plane.Stats()
-	if err != nil {
-		return nil, err
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	sums := map[model.ServiceID]*ServiceStats{}
-	for k, s := range counted {
+	all := make([]ServiceStats, 0, len(b.parts))
+	at := make(map[model.ServiceID]int, len(b.parts))
+	err := b.plane.Stats(func(k Key, s Stats) {
 		f := b.applied[k]
 		if f == nil || f.Service == dnsPeersID {
-			continue
+			return
 		}
-		sum := sums[f.Service]
-		if sum == nil {
-			sum = &ServiceStats{Service: f.Service}
-			sums[f.Service] = sum
+		i, known := at[f.Service]
+		if !known {
+			i = len(all)
+			all, at[f.Service] = append(all, ServiceStats{Service: f.Service}), i
 		}
-		if k.Published() {
+		if sum := &all[i]; k.Published() {
 			sum.Published = sum.Published.Add(s)
 		} else {
 			sum.VIP, sum.Stats = k.VIP, sum.Stats.Add(s)
 		}
-	}
-	all := make([]ServiceStats, 0, len(sums))
-	for _, s := range sums {
-		all = append(all, *s)
+	})
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(all, func(a, b ServiceStats) int { return a.Service.Compare(b.Service) })
 	return all, nil

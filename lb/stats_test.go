@@ -16,7 +16,12 @@ type counter struct {
 	counted map[Key]Stats
 }
 
-func (c counter) Stats() (map[Key]Stats, error) { return c.counted, nil }
+func (c counter) Stats(visit func(Key, Stats)) error {
+	for k, s := range c.counted {
+		visit(k, s)
+	}
+	return nil
+}
 
 func TestWhatIsCountedOfAServiceIsSummedByVIPAndByPublishedPort(t *testing.T) {
 	id := func(name string) model.ServiceID { return model.ServiceID{Stack: "shop", Name: name} }

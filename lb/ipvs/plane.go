@@ -220,26 +220,25 @@ func (p *Plane) held(task netip.Addr) (held lb.Held, look []*ipvs.Handle, err er
 
 // Stats reads the counters of virtual services. The kernel brings them up to date
 // every two seconds.
-func (p *Plane) Stats() (map[lb.Key]lb.Stats, error) {
+func (p *Plane) Stats(visit func(lb.Key, lb.Stats)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := map[lb.Key]lb.Stats{}
 	for _, s := range []*space{p.host, p.box} {
 		if s.table.ipvs == nil {
 			continue
 		}
 		found, err := s.table.ipvs.Stats()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for mark, c := range found {
 			if k, known := s.marks.key(mark); known && s.ours(mark) {
-				all[k] = lb.Stats{
+				visit(k, lb.Stats{
 					Connections: uint64(c.Connections), PacketsIn: uint64(c.PacketsIn), PacketsOut: uint64(c.PacketsOut),
 					BytesIn: c.BytesIn, BytesOut: c.BytesOut,
-				}
+				})
 			}
 		}
 	}
-	return all, nil
+	return nil
 }

@@ -249,16 +249,15 @@ func (p *Plane) Client(addr netip.Addr) (lb.ClientView, error) {
 	return v, err
 }
 
-// Stats reads what was counted of each frontend: its connections. The kernel
+// Stats visits what was counted of each frontend: its connections. The kernel
 // counts the packets that found the service, which are the first of each.
-func (p *Plane) Stats() (map[lb.Key]lb.Stats, error) {
+func (p *Plane) Stats(visit func(lb.Key, lb.Stats)) error {
 	c, err := open()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.Close()
-	all := map[lb.Key]lb.Stats{}
-	err = listed(c, services, func(e entry) {
+	return listed(c, services, func(e entry) {
 		addr, proto, port := readKey(e.key)
 		k := lb.Key{VIP: addr, Protocol: proto, Port: port}
 		switch {
@@ -267,9 +266,6 @@ func (p *Plane) Stats() (map[lb.Key]lb.Stats, error) {
 		case port == 0 && proto == model.SCTP:
 			k.Protocol = model.TCP
 		}
-		s := all[k]
-		s.Connections += e.packets
-		all[k] = s
+		visit(k, lb.Stats{Connections: e.packets})
 	})
-	return all, err
 }

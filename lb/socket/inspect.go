@@ -190,26 +190,20 @@ func (p *Plane) Held(task netip.Addr) (lb.Held, error) {
 }
 
 // Stats adds the connections that were led to what the plane behind counts.
-func (p *Plane) Stats() (map[lb.Key]lb.Stats, error) {
-	all, err := p.next.Stats()
-	if err != nil {
-		return nil, err
+func (p *Plane) Stats(visit func(lb.Key, lb.Stats)) error {
+	if err := p.next.Stats(visit); err != nil {
+		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	numbers := map[lb.Key]uint32{}
-	if err := list(p.maps, "services", func(k serviceKey, s service) { numbers[k.key()] = s.Frontend }); err != nil {
-		return nil, err
-	}
-	for k, number := range numbers {
-		n, err := p.count(number)
+	var failed error
+	err := list(p.maps, "services", func(k serviceKey, s service) {
+		n, err := p.count(s.Frontend)
 		if err != nil {
-			return nil, err
+			failed = err
+			return
 		}
-		s := all[k]
-		s.Connections += n
-		s.Led += n
-		all[k] = s
-	}
-	return all, nil
+		visit(k.key(), lb.Stats{Connections: n, Led: n})
+	})
+	return cmp.Or(err, failed)
 }

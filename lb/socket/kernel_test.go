@@ -321,10 +321,15 @@ func (b *behind) Reconcile(_ context.Context, d lb.Delta, _ bool) lb.Result {
 	}
 	return lb.Result{More: b.more}
 }
-func (b *behind) Held(netip.Addr) (lb.Held, error)    { return lb.Held{Connections: 1, Open: true}, nil }
-func (b *behind) Stats() (map[lb.Key]lb.Stats, error) { return b.stats, nil }
-func (b *behind) Changed() <-chan struct{}            { return nil }
-func (b *behind) Close()                              {}
+func (b *behind) Held(netip.Addr) (lb.Held, error) { return lb.Held{Connections: 1, Open: true}, nil }
+func (b *behind) Stats(visit func(lb.Key, lb.Stats)) error {
+	for k, s := range b.stats {
+		visit(k, s)
+	}
+	return nil
+}
+func (b *behind) Changed() <-chan struct{} { return nil }
+func (b *behind) Close()                   {}
 func (b *behind) Inspect(_ context.Context, k lb.Key) (*lb.View, error) {
 	if k.Published() {
 		return &lb.View{}, nil
