@@ -61,12 +61,18 @@ func (h *host) madeTo(service string) (led, through float64) {
 	return via("connect"), via("plane")
 }
 
-// TestConnectLeadsToATask: who connects to a VIP is connected to a task, and thinks it is the VIP; without it, the data plane
-// does the same.
-func TestConnectLeadsToATask(t *testing.T) {
+// needsSocketBalancing leaves a test out of a run that is about the data plane alone.
+func needsSocketBalancing(t *testing.T) {
+	t.Helper()
 	if !lab.SocketBalancing() {
 		t.Skip("this run is about the data plane alone")
 	}
+}
+
+// TestConnectLeadsToATask: who connects to a VIP is connected to a task, and thinks it is the VIP; without it, the data plane
+// does the same.
+func TestConnectLeadsToATask(t *testing.T) {
+	needsSocketBalancing(t)
 	h := home(t)
 	task := h.run("led-1", "-l shoal.service=led -l shoal.ports=80:8000")
 	client := h.client()
@@ -135,9 +141,7 @@ func TestConnectLeadsToATask(t *testing.T) {
 
 // TestConnectionsToAKilledTaskAreClosed: a client that waits for an answer is told that there will be none.
 func TestConnectionsToAKilledTaskAreClosed(t *testing.T) {
-	if !lab.SocketBalancing() {
-		t.Skip("this run is about the data plane alone")
-	}
+	needsSocketBalancing(t)
 	lab.Needs(t, "sock_destroy")
 	h := home(t)
 	victim := h.run("victim", "-l shoal.service=mortal -l shoal.drain=1s")
@@ -179,9 +183,7 @@ func TestConnectionsToAKilledTaskAreClosed(t *testing.T) {
 
 // TestAContainerOutsideOfTheControlGroup is carried by the data plane, and named.
 func TestAContainerOutsideOfTheControlGroup(t *testing.T) {
-	if !lab.SocketBalancing() {
-		t.Skip("this run is about the data plane alone")
-	}
+	needsSocketBalancing(t)
 	h := home(t)
 	h.run("within", "-l shoal.service=within")
 	url := h.web("within")
@@ -215,9 +217,7 @@ func TestAContainerOutsideOfTheControlGroup(t *testing.T) {
 // somewhere else, and its network is behind that container's. It is led if its group is below the one that the programs are
 // attached to, however deep; else the data plane carries it.
 func TestAClientInANestedControlGroup(t *testing.T) {
-	if !lab.SocketBalancing() {
-		t.Skip("this run is about the data plane alone")
-	}
+	needsSocketBalancing(t)
 	h := home(t)
 	task := h.run("nested", "-l shoal.service=nested")
 	outer := h.run("outer", useDNS, "sleep", "1000000")
@@ -283,9 +283,7 @@ func TestAClientInANestedControlGroup(t *testing.T) {
 // TestPinsThatAreTheAgentsOwn: an agent whose BPF file system is its own, as in a container that lacks the host's, leads clients as long
 // as it lives, and says so.
 func TestPinsThatAreTheAgentsOwn(t *testing.T) {
-	if !lab.SocketBalancing() {
-		t.Skip("this run is about the data plane alone")
-	}
+	needsSocketBalancing(t)
 	h := home(t)
 	task := h.run("brief", "-l shoal.service=brief")
 	client := h.client()
