@@ -59,7 +59,7 @@ func (b *bench) dataPlane() {
 	for _, tasks := range []int{fakeTasks, manyTasks} {
 		r := newRig(b)
 		r.start()
-		r.pass(r.snapshot(n, tasks), false)
+		r.pass(r.snapshot(n, tasks), true)
 		r.verify(n, tasks)
 		b.changes(r, n, tasks)
 		b.unchangedRestart(r, n, tasks)

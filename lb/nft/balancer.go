@@ -53,6 +53,12 @@ type balancer struct {
 // lanes is how many there are for frontends that are alike.
 const lanes = 64
 
+// laneSlots is how many slots there may be for a change to make a lane: for each
+// chain that begins to use a map the kernel walks through all of the map
+// (nf_tables_bind_set), 45 ms at a hundred thousand entries. A start makes all lanes,
+// as there is nothing in the map yet, or they are there.
+const laneSlots = 10_000
+
 // closed is of frontends that have no live backend: what is sent there keeps its
 // destination, and is refused by the rules for input.
 func closed(f form) balancer {
@@ -208,6 +214,7 @@ type pool struct {
 	users   map[balancer]int
 	taken   map[uint16]bool
 	former  map[balancer]uint16 // numbers that are used again, if they are free
+	slots   int                 // of all frontends
 }
 
 func newPool() *pool {
@@ -255,8 +262,8 @@ func (p *pool) unused() (gone []numbered) {
 }
 
 // pick is the balancer for a frontend that has that one now: the same, if it
-// will do.
-func (p *pool) pick(f *lb.Frontend, slots int, now balancer) balancer {
+// will do. Start is whether that is part of a start.
+func (p *pool) pick(f *lb.Frontend, slots int, now balancer, start bool) balancer {
 	b := balancer{form: formOf(f.Key), scheduler: scheduler(f.Scheduler), slots: slots, affinity: f.Affinity}
 	if slots == 0 {
 		return closed(b.form)
@@ -268,7 +275,7 @@ func (p *pool) pick(f *lb.Frontend, slots int, now balancer) balancer {
 	if b == now {
 		return now
 	}
-	for b.lane = 1; b.lane <= lanes; b.lane++ {
+	for b.lane = 1; b.lane <= lanes && (start || p.slots <= laneSlots); b.lane++ {
 		if p.users[b] == 0 {
 			return b
 		}

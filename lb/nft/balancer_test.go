@@ -51,7 +51,7 @@ func TestALaneIsOneFrontendsOwnWhileThereAreAny(t *testing.T) {
 	}
 	var first balancer
 	for i := range lanes {
-		b := p.pick(f(i, "rr"), 2, balancer{})
+		b := p.pick(f(i, "rr"), 2, balancer{}, false)
 		if b.lane != i+1 {
 			t.Fatalf("frontend %d has lane %d", i, b.lane)
 		}
@@ -59,25 +59,35 @@ func TestALaneIsOneFrontendsOwnWhileThereAreAny(t *testing.T) {
 			first = b
 		}
 	}
-	if b := p.pick(f(100, "rr"), 2, balancer{}); b.lane != 0 {
+	if b := p.pick(f(100, "rr"), 2, balancer{}, false); b.lane != 0 {
 		t.Errorf("one too many has lane %d", b.lane)
 	}
-	if b := p.pick(f(0, "rr"), 2, first); b != first {
+	if b := p.pick(f(0, "rr"), 2, first, false); b != first {
 		t.Errorf("one that has a lane is given %+v", b)
 	}
-	if b := p.pick(f(0, "rr"), 3, first); b.lane != 1 || b.slots != 3 {
+	if b := p.pick(f(0, "rr"), 3, first, false); b.lane != 1 || b.slots != 3 {
 		t.Errorf("with another task it is given %+v", b)
 	}
 	p.use(first, -1)
-	if b := p.pick(f(100, "rr"), 2, balancer{}); b != first {
+	if b := p.pick(f(100, "rr"), 2, balancer{}, false); b != first {
 		t.Errorf("a lane that is free again is not used: %+v", b)
 	}
-	for _, b := range []balancer{p.pick(f(1, "rr"), 1, balancer{}), p.pick(f(1, "sh"), 251, balancer{})} {
+	p.slots = laneSlots + 1
+	if b := p.pick(f(100, "rr"), 2, balancer{}, false); b.lane != 0 {
+		t.Errorf("a change makes lane %d among many slots", b.lane)
+	}
+	if b := p.pick(f(0, "rr"), 2, balancer{lane: 7, form: ofTCP, scheduler: "rr", slots: 2}, false); b.lane != 7 {
+		t.Errorf("among many slots one that has a lane is given %+v", b)
+	}
+	if b := p.pick(f(100, "rr"), 2, balancer{}, true); b != first {
+		t.Errorf("a start makes no lane among many slots: %+v", b)
+	}
+	for _, b := range []balancer{p.pick(f(1, "rr"), 1, balancer{}, false), p.pick(f(1, "sh"), 251, balancer{}, false)} {
 		if b.lane != 0 {
 			t.Errorf("a lane for %s with %d slots", b.scheduler, b.slots)
 		}
 	}
-	if b := p.pick(f(1, "rr"), 0, first); b != closed(ofTCP) {
+	if b := p.pick(f(1, "rr"), 0, first, false); b != closed(ofTCP) {
 		t.Errorf("without a live backend: %+v", b)
 	}
 	gone := p.unused()

@@ -106,8 +106,9 @@ func (p *Plane) drawFrontends(d *draft, now time.Time) {
 		if f != nil {
 			n := &frontend{Frontend: f, backends: p.effective(f, o, d.found, now)}
 			n.slots = lbslots.Fill(scheduler(f.Scheduler), n.backends)
-			n.balancer = pool.pick(f, len(n.slots), had[k])
+			n.balancer = pool.pick(f, len(n.slots), had[k], d.found != nil)
 			pool.use(n.balancer, 1)
+			pool.slots += len(n.slots)
 			own, shared := n.entriesOf(pool.numbers[n.balancer])
 			d.want.merge(own)
 			d.shared.merge(shared, 1)
@@ -118,6 +119,7 @@ func (p *Plane) drawFrontends(d *draft, now time.Time) {
 			d.old.merge(own)
 			d.shared.merge(shared, -1)
 			pool.use(o.balancer, -1)
+			pool.slots -= len(o.slots)
 		}
 		// Of a port that somebody else has here, other hosts' connections come to
 		// this one's tasks all the same.

@@ -167,11 +167,13 @@ type reaper struct {
 	busy    bool
 }
 
-// gathering is how long those who leave are gathered.
-const gathering = 100 * time.Millisecond
+// Those who leave are gathered for so long, and then, while there are more, longer and
+// longer: a look through the kernel's table takes it 1 to 8 ms however little is in it,
+// and whoever needs that processor waits meanwhile.
+const firstGathering, lastGathering = 100 * time.Millisecond, time.Second
 
 func (p *Plane) reapLater() {
-	for {
+	for gathering := firstGathering; ; gathering = min(2*gathering, lastGathering) {
 		select {
 		case <-time.After(gathering):
 		case <-p.closing:
