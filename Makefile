@@ -158,11 +158,16 @@ test: deps tools ## run all tests
 # starts processes all the time is slowed down by its like, on virtual machines without nested paging to a third, on each processor.
 .PHONY: all-tests
 all-tests: unit alerts tests
-	@( failed=; $(call test-plane,ipvs) || failed=yes; $(call test-plane,nftables,off) || failed=yes; [ -z "$$failed" ] ) >bin/beside.log 2>&1 & beside=$$!; \
-	echo "== IPVS, and nftables without connect(), are tested beside what follows; what they print comes after it, and is in bin/beside.log"; \
+	@echo "== IPVS, and nftables without connect(), are tested beside what follows; what they print comes after it, and is in bin/beside.log"; \
+	setsid make --no-print-directory tests-beside >bin/beside.log 2>&1 & beside=$$!; \
+	trap 'kill -- -$$beside; exit 130' INT TERM HUP; \
 	failed=; $(call test-plane,nftables) || failed=yes; \
-	tail -n +1 -f --pid=$$beside bin/beside.log; wait $$beside || failed=yes; \
+	wait $$beside || failed=yes; cat bin/beside.log; \
 	[ -z "$$failed" ]
+
+.PHONY: tests-beside
+tests-beside:
+	@failed=; $(call test-plane,ipvs) || failed=yes; $(call test-plane,nftables,off) || failed=yes; [ -z "$$failed" ]
 
 # A run that failed is made again with its SEED.
 .PHONY: faults

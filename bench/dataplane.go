@@ -97,7 +97,7 @@ func (b *bench) changes(r *rig, n, tasks int) {
 	var change, plane []float64
 	for i := range 25 * b.rounds { // so many that the 99th percentile is not one change
 		before := kernel.Total()
-		whole, part := r.pass(r.changed(i%n, i/n%2 == 0), false)
+		whole, part := r.pass(r.changed(i/2%n, i%2 == 0), false)
 		if kernel.Total() == before {
 			r.must("change a task", errors.New("nothing was written to the kernel"))
 		}

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -20,11 +21,12 @@ type ServiceStats struct {
 // there are, as it is called for each scrape of metrics.
 func (b *Balancer) Stats() ([]ServiceStats, error) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := make([]ServiceStats, 0, len(b.parts))
-	at := make(map[model.ServiceID]int, len(b.parts))
+	applied, services := maps.Clone(b.applied), len(b.parts) // changes need not wait for the kernel to list its counters
+	b.mu.Unlock()
+	all := make([]ServiceStats, 0, services)
+	at := make(map[model.ServiceID]int, services)
 	err := b.plane.Stats(func(k Key, s Stats) {
-		f := b.applied[k]
+		f := applied[k]
 		if f == nil || f.Service == dnsPeersID {
 			return
 		}

@@ -53,11 +53,12 @@ type balancer struct {
 // lanes is how many there are for frontends that are alike.
 const lanes = 64
 
-// laneSlots is how many slots there may be for a change to make a lane: for each
-// chain that begins to use a map the kernel walks through all of the map
-// (nf_tables_bind_set), 45 ms at a hundred thousand entries. A start makes all lanes,
-// as there is nothing in the map yet, or they are there.
-const laneSlots = 10_000
+// fewSlots is how many slots there may be for a change to make a lane, and to remove
+// a balancer that it leaves without users: for each chain that begins to use a map
+// the kernel walks through all of the map (nf_tables_bind_set), 45 ms at a hundred
+// thousand entries. Where all is written anew lanes are made all the same: at a start
+// there is nothing in the map.
+const fewSlots = 10_000
 
 // closed is of frontends that have no live backend: what is sent there keeps its
 // destination, and is refused by the rules for input.
@@ -248,8 +249,11 @@ type numbered struct {
 	number uint16
 }
 
-// unused drops the balancers that nobody uses.
+// unused drops the balancers that nobody uses, unless there are many slots.
 func (p *pool) unused() (gone []numbered) {
+	if p.slots > fewSlots {
+		return nil
+	}
 	for b, n := range p.numbers {
 		if p.users[b] == 0 {
 			gone = append(gone, numbered{b, n})
@@ -262,8 +266,8 @@ func (p *pool) unused() (gone []numbered) {
 }
 
 // pick is the balancer for a frontend that has that one now: the same, if it
-// will do. Start is whether that is part of a start.
-func (p *pool) pick(f *lb.Frontend, slots int, now balancer, start bool) balancer {
+// will do. Whole is whether all is written anew.
+func (p *pool) pick(f *lb.Frontend, slots int, now balancer, whole bool) balancer {
 	b := balancer{form: formOf(f.Key), scheduler: scheduler(f.Scheduler), slots: slots, affinity: f.Affinity}
 	if slots == 0 {
 		return closed(b.form)
@@ -275,8 +279,9 @@ func (p *pool) pick(f *lb.Frontend, slots int, now balancer, start bool) balance
 	if b == now {
 		return now
 	}
-	for b.lane = 1; b.lane <= lanes && (start || p.slots <= laneSlots); b.lane++ {
-		if p.users[b] == 0 {
+	make := whole || p.slots <= fewSlots
+	for b.lane = 1; b.lane <= lanes; b.lane++ {
+		if _, made := p.numbers[b]; p.users[b] == 0 && (made || make) {
 			return b
 		}
 	}

@@ -72,16 +72,23 @@ func TestALaneIsOneFrontendsOwnWhileThereAreAny(t *testing.T) {
 	if b := p.pick(f(100, "rr"), 2, balancer{}, false); b != first {
 		t.Errorf("a lane that is free again is not used: %+v", b)
 	}
-	p.slots = laneSlots + 1
-	if b := p.pick(f(100, "rr"), 2, balancer{}, false); b.lane != 0 {
+	p.slots = fewSlots + 1
+	if b := p.pick(f(100, "rr"), 3, balancer{}, false); b.lane != 0 {
 		t.Errorf("a change makes lane %d among many slots", b.lane)
 	}
-	if b := p.pick(f(0, "rr"), 2, balancer{lane: 7, form: ofTCP, scheduler: "rr", slots: 2}, false); b.lane != 7 {
+	if b := p.pick(f(100, "rr"), 2, balancer{}, false); b != first {
+		t.Errorf("among many slots a lane that nobody uses is not used: %+v", b)
+	}
+	if b := p.pick(f(0, "rr"), 3, balancer{lane: 7, form: ofTCP, scheduler: "rr", slots: 3}, false); b.lane != 7 {
 		t.Errorf("among many slots one that has a lane is given %+v", b)
 	}
-	if b := p.pick(f(100, "rr"), 2, balancer{}, true); b != first {
-		t.Errorf("a start makes no lane among many slots: %+v", b)
+	if b := p.pick(f(100, "rr"), 3, balancer{}, true); b.lane != 1 {
+		t.Errorf("no lane is made where all is written anew: %+v", b)
 	}
+	if gone := p.unused(); len(gone) > 0 {
+		t.Errorf("among many slots %+v is removed", gone)
+	}
+	p.slots = fewSlots
 	for _, b := range []balancer{p.pick(f(1, "rr"), 1, balancer{}, false), p.pick(f(1, "sh"), 251, balancer{}, false)} {
 		if b.lane != 0 {
 			t.Errorf("a lane for %s with %d slots", b.scheduler, b.slots)

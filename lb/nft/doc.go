@@ -44,9 +44,9 @@
 // What is taken in turn needs a counter, and a rule has one. If frontends shared
 // it, a client that calls two services in turn would have the same task of each
 // every time. So each frontend has a lane for itself, 64 of them for frontends
-// that are alike; those beyond share a balancer that takes slots at random, and so
-// do those that change while there are very many slots. The lane is part of the
-// chain's name, and stays with the frontend over a restart.
+// that are alike; those beyond share a balancer that takes slots at random. Among
+// very many slots a change makes no lane, and takes one that is there and free. The
+// lane is part of the chain's name, and stays with the frontend over a restart.
 //
 // # Affinity
 //
