@@ -138,16 +138,10 @@ LONG := ^TestConformance$$/^WhatOthersBreakIsRepaired$$|^TestWhatOthersBreakAmon
 # What of several hosts is run once more where nothing is led in connect(): those that look how VIPs are reached.
 UNLED := ^TestHosts(AHostIsLost|AStackIsScaled|ThreeTiers|WhoReaches)
 
-E2E-ipvs     := -test.run '$(PACKETS)'
-E2E-nftables :=
-
-# The tests of a data plane; with "off", of the data plane alone, without anything that is led in connect().
-define test-plane
-( echo "== $1$(if $2, without connect())"; began=$$(date +%s); failed=; \
-	$(if $2,,$(call run-kernel,$1,,$(if $(filter ipvs,$1),$(LONG))) || failed=yes;) \
-	$(call run-e2e,$1,$(if $2,-test.run '$(UNLED)',$(E2E-$1)),$2) || failed=yes; \
-	echo "== $1$(if $2, without connect()): what runs in the lab took $$((($$(date +%s) - began) / 60)) min"; \
-	[ -z "$$failed" ] || { echo "failed with the data plane: $1$(if $2, without connect())"; false; } )
+# A part of the tests has a name and a command. It is told how long it took, and whether it failed.
+define part
+( echo "== $1"; began=$$(date +%s); failed=; $2 || failed=yes; echo "== $1: took $$((($$(date +%s) - began) / 60)) min"; \
+	[ -z "$$failed" ] || { echo "failed: $1"; false; } )
 endef
 
 .PHONY: test
@@ -158,16 +152,23 @@ test: deps tools ## run all tests
 # starts processes all the time is slowed down by its like, on virtual machines without nested paging to a third, on each processor.
 .PHONY: all-tests
 all-tests: unit alerts tests
-	@echo "== IPVS, and nftables without connect(), are tested beside what follows; what they print comes after it, and is in bin/beside.log"; \
+	@echo "== IPVS, and one host with nftables, are tested beside what follows; what they print comes after it, and is in bin/beside.log"; \
 	setsid make --no-print-directory tests-beside >bin/beside.log 2>&1 & beside=$$!; \
 	trap 'kill -- -$$beside; exit 130' INT TERM HUP; \
-	failed=; $(call test-plane,nftables) || failed=yes; \
+	failed=; \
+	$(call part,nftables: packages,$(call run-kernel,nftables)) || failed=yes; \
+	$(call part,nftables: several hosts,$(call run-e2e,nftables,-test.run '^TestHosts')) || failed=yes; \
 	wait $$beside || failed=yes; cat bin/beside.log; \
 	[ -z "$$failed" ]
 
 .PHONY: tests-beside
 tests-beside:
-	@failed=; $(call test-plane,ipvs) || failed=yes; $(call test-plane,nftables,off) || failed=yes; [ -z "$$failed" ]
+	@failed=; \
+	$(call part,IPVS: packages,$(call run-kernel,ipvs,,$(LONG))) || failed=yes; \
+	$(call part,IPVS: packets,$(call run-e2e,ipvs,-test.run '$(PACKETS)')) || failed=yes; \
+	$(call part,nftables: one host,$(call run-e2e,nftables,-test.skip '^TestHosts')) || failed=yes; \
+	$(call part,nftables without connect(),$(call run-e2e,nftables,-test.run '$(UNLED)',off)) || failed=yes; \
+	[ -z "$$failed" ]
 
 # A run that failed is made again with its SEED.
 .PHONY: faults

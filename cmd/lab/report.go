@@ -100,7 +100,7 @@ var (
 	testSays  = regexp.MustCompile(`^\s+\S+\.go:\d+: `)
 	verdict   = regexp.MustCompile(`^\s+\S+\.go:\d+: (FAILED|not within )`) // of what logs much; the latter is lab.Eventually's
 	lacks     = regexp.MustCompile(`^lab: this kernel has no `)
-	otherFail = regexp.MustCompile(`^(panic: |fatal error: |FAIL\t|vet: |\S+\.go:\d+:\d+: |make\S*: \*\*\* |not gofmt'ed: |lab: |failed with the data plane)`)
+	otherFail = regexp.MustCompile(`^(panic: |fatal error: |FAIL\t|vet: |\S+\.go:\d+:\d+: |make\S*: \*\*\* |not gofmt'ed: |lab: |failed: \w)`)
 )
 
 // A test's first words and its last ones are told, and its verdicts: what it logs between may be long.
