@@ -20,11 +20,12 @@ func reportCommand(status *int) *cobra.Command {
 		Short: "Run a command that runs Go tests, and say again at its end which failed, and what they said",
 		Long: `Run a command that runs Go tests. What it prints is passed on, its standard output and its
 standard error as one. If it fails, what failed is printed once more at the end, where it is
-found. The command's exit status is lab's own.`,
+found. The command's exit status is lab's own. A signal that ends lab ends all that it started.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			cmd := exec.CommandContext(c.Context(), args[0], args[1:]...)
-			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) } // with all that it started
 			*status, err = report(cmd, os.Stdout)
 			return err
 		},
