@@ -73,7 +73,7 @@ KERNEL-ipvs     := kernel/ipset kernel/rules kernel/bridge kernel/watch kernel/s
 KERNEL-nftables := kernel/rules kernel/bridge kernel/watch kernel/sockets kernel/cgroups kernel/conntrack ingress lb/nft lb/socket dockerwatch
 KERNEL-auto      = $(KERNEL-ipvs)
 KERNEL           = $(KERNEL-$(PLANE))
-ALL_KERNEL       = $(sort $(KERNEL-ipvs) $(KERNEL-nftables))
+ALL_KERNEL       = $(sort $(KERNEL) $(KERNEL-ipvs) $(KERNEL-nftables))
 
 # These take a data plane; run-kernel packages and what to leave out; run-e2e what of the tests to run, and whether nothing is to be led
 # in connect().
@@ -150,6 +150,7 @@ test: deps tools ## run all tests
 
 # Two labs at a time: with nftables tests wait more than they work, and User-Mode Linux takes one processor. More are no quicker: what
 # starts processes all the time is slowed down by its like, on virtual machines without nested paging to a third, on each processor.
+# The second lab is in a session of its own, to be ended as one. It is started by "make", as what names $$(MAKE) runs even with -n.
 .PHONY: all-tests
 all-tests: unit alerts tests
 	@echo "== IPVS, and one host with nftables, are tested beside what follows; what they print comes after it, and is in bin/beside.log"; \

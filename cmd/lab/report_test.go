@@ -2,9 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestFailures(t *testing.T) {
@@ -98,5 +103,27 @@ func TestReport(t *testing.T) {
 				t.Errorf("%d, %v, %q; want %d and %q", status, err, out.String(), c.status, c.want)
 			}
 		})
+	}
+}
+
+// TestASignalEndsAllThatWasStarted, not only the command itself: else what it started would hold its output open.
+func TestASignalEndsAllThatWasStarted(t *testing.T) {
+	started := filepath.Join(t.TempDir(), "started")
+	if err := syscall.Mkfifo(started, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	c := reportCommand(new(int))
+	c.SetArgs([]string{"--", "sh", "-c", `sh -c 'echo >"$0"; exec sleep 30' "$0"; true`, started})
+	ended := make(chan error, 1)
+	go func() { ended <- c.ExecuteContext(ctx) }()
+	if _, err := os.ReadFile(started); err != nil { // waits for it
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("what the command started goes on")
 	}
 }

@@ -279,9 +279,9 @@ func (p *pool) pick(f *lb.Frontend, slots int, now balancer, whole bool) balance
 	if b == now {
 		return now
 	}
-	make := whole || p.slots <= fewSlots
+	mayMake := whole || p.slots <= fewSlots
 	for b.lane = 1; b.lane <= lanes; b.lane++ {
-		if _, made := p.numbers[b]; p.users[b] == 0 && (made || make) {
+		if _, made := p.numbers[b]; p.users[b] == 0 && (made || mayMake) {
 			return b
 		}
 	}
