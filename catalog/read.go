@@ -224,6 +224,8 @@ func (c *Catalog) watch(ctx context.Context, healthy func()) error {
 	events := c.client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify())
 	for {
 		select {
+		case <-ctx.Done(): // the client closes events only once it has a connection
+			return ctx.Err()
 		case <-c.relist:
 			return errRelist
 		case <-late:

@@ -64,7 +64,7 @@ func choose(own string, servers map[string]string, dead map[string]bool, remembe
 	return chosen
 }
 
-// Found tells a client further endpoints of servers, which another host named:
+// Found tells the client further endpoints of servers, which another host or etcd named:
 // the servers may have moved while this host could not read of it. What etcd
 // says of them counts again as soon as it is read there.
 func (s *Store) Found(endpoints []string) error {

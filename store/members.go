@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"shoal/model"
 	"shoal/store/etcd"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -22,7 +25,7 @@ const (
 	memberPause = 250 * time.Millisecond
 	// maxUnanswered is how often a change of members may remain without an
 	// answer: raft drops one that is proposed before the one before it is
-	// applied, and tells nobody.
+	// applied, and tells nobody; see also isUnanswered.
 	maxUnanswered = 3
 )
 
@@ -34,10 +37,12 @@ func (s *Store) changeMembers(ctx context.Context, f func(ctx context.Context) e
 		rctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
 		err := f(rctx)
 		cancel()
-		if isTimeout(err) {
+		passes := isTransient(err)
+		if !passes && isUnanswered(err) {
+			passes = true
 			unanswered++
 		}
-		if err == nil || !isTransient(err) && !isTimeout(err) || unanswered == maxUnanswered {
+		if err == nil || !passes || unanswered == maxUnanswered {
 			return etcd.Unreachable(err)
 		}
 		select {
@@ -62,6 +67,12 @@ func isTransient(err error) bool {
 		}
 	}
 	return false
+}
+
+// isUnanswered tells whether a request may have been done all the same. An etcd
+// that it reached may have stopped before it answered, as one does that is removed.
+func isUnanswered(err error) bool {
+	return isTimeout(err) || errors.Is(etcd.Unreachable(err), model.ErrAway)
 }
 
 func isTimeout(err error) bool {
@@ -92,6 +103,19 @@ func (s *Store) members(ctx context.Context) ([]*member, error) {
 		return nil, etcd.Unreachable(err)
 	}
 	return r.Members, nil
+}
+
+// endpointOf is where a member takes requests, by where the others reach it; "" where
+// that is no address.
+func endpointOf(m *member) string {
+	for _, peer := range m.PeerURLs {
+		if u, err := url.Parse(peer); err == nil {
+			if at, err := netip.ParseAddrPort(u.Host); err == nil {
+				return Endpoint(at.Addr())
+			}
+		}
+	}
+	return ""
 }
 
 // HasVote tells whether a host has a vote in the embedded etcd, as a quorum knows.

@@ -226,9 +226,14 @@ func (s *Store) Demote(ctx context.Context) (advice string, err error) {
 			return err
 		}
 		var others []uint64 // voters
+		var endpoints []string
 		for _, m := range members {
-			if !m.IsLearner && m.ID != srv.id() {
-				others = append(others, m.ID)
+			if m.IsLearner || m.ID == srv.id() {
+				continue
+			}
+			others = append(others, m.ID)
+			if endpoint := endpointOf(m); endpoint != "" {
+				endpoints = append(endpoints, endpoint)
 			}
 		}
 		if len(others) == 0 {
@@ -237,7 +242,8 @@ func (s *Store) Demote(ctx context.Context) (advice string, err error) {
 		if err := srv.moveLeader(ctx, others); err != nil {
 			return err
 		}
-		if err := s.setServer(srv, true, nil); err != nil {
+		// The list of servers may not have all of them yet, and this host's own is no help from here on.
+		if err := errors.Join(s.Found(endpoints), s.setServer(srv, true, nil)); err != nil {
 			return errors.Join(err, s.setServer(srv, false, nil))
 		}
 		srv.quiet.Store(true)

@@ -249,6 +249,30 @@ func TestPromoteAndDemote(t *testing.T) {
 	}
 }
 
+// TestADemotedHostAsksTheOtherVoters, also those that it has not read of yet.
+func TestADemotedHostAsksTheOtherVoters(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a := cl.start("a")
+	if err := a.Serve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := cl.start("b", cl.join("a"))
+	settled(t, b)
+	if _, err := b.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b has read of both", func() bool { return len(b.Servers()) == 2 })
+	b.mu.Lock()
+	delete(b.servers, "a")
+	b.place.Servers = nil
+	b.mu.Unlock()
+	if _, err := b.Demote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	follows(t, b, a)
+}
+
 // TestARemovedServerIsAskedHowItIs: its etcd serves on for up to a second, and panics when it is asked then.
 func TestARemovedServerIsAskedHowItIs(t *testing.T) {
 	t.Parallel()
