@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -9,12 +10,16 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"shoal/model"
+	"shoal/store/etcd"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 )
 
 func TestTwoHostsNeverClaimOneAddressTwice(t *testing.T) {
@@ -469,5 +474,56 @@ func TestTheLaterOfTwoHostsWithOneNameStopsWriting(t *testing.T) {
 	case ps := <-ofFirst:
 		t.Errorf("the first one reports %+v", ps)
 	default:
+	}
+}
+
+// stuck is a watch whose request finds no connection. gRPC sends it once it has one, unless its context ends.
+type stuck struct {
+	grpc.ClientStream
+	sends chan<- struct{}
+}
+
+func (s stuck) SendMsg(any) error {
+	select {
+	case s.sends <- struct{}{}:
+	default:
+	}
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
+// TestItClosesThoughItsWatchFindsNoEtcd: it may go on with its watch just as the etcd goes away.
+func TestItClosesThoughItsWatchFindsNoEtcd(t *testing.T) {
+	t.Parallel()
+	sends := make(chan struct{}, 1)
+	var watches atomic.Int32
+	endpoint := etcdServer(t, shortDir(t)).endpoint
+	client, err := etcd.Dial([]string{endpoint}, nil, grpc.WithChainStreamInterceptor(
+		func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			s, err := streamer(ctx, desc, cc, method, opts...)
+			if err != nil || method != etcdserverpb.Watch_Watch_FullMethodName || watches.Add(1) == 1 {
+				return s, err
+			}
+			return stuck{s, sends}, nil
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	a := open(t, "a", shortDir(t), func(o *Options) { o.Client = client })
+	a.SetLocal(local())
+	settled(t, a)
+	client.Drop(endpoint)
+	<-sends
+	closed := make(chan struct{})
+	go func() {
+		a.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("it is not closed")
+		client.Close() // ends the watch
 	}
 }
