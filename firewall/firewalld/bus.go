@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -21,13 +22,37 @@ const (
 type bus struct{ c *dbus.Conn }
 
 // open connects to the system's bus, and has what firewalld tells sent to the
-// channel.
+// channel. The context, and openTime, bound that, but not the connection.
 func open(ctx context.Context, told chan<- *dbus.Signal) (*bus, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	life, end := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, end)
+	b, err := openFor(life, ctx, told)
+	if !stop() && err == nil { // it ended just then
+		b.close()
+		err = ctx.Err()
+	}
+	if err != nil {
+		end()
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("the system's D-Bus does not answer: %w", ctx.Err())
+		}
+		return nil, err
+	}
+	return b, nil
+}
+
+// openTime is the longest that D-Bus may take for its greetings.
+const openTime = 5 * time.Second
+
+// openFor is open, of a connection that ends with the first context.
+func openFor(life, ctx context.Context, told chan<- *dbus.Signal) (*bus, error) {
 	at := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")
 	if at == "" {
 		at = "unix:path=/run/dbus/system_bus_socket" // the library's /var/run is not in every container
 	}
-	c, err := dbus.Connect(at, dbus.WithContext(ctx))
+	c, err := dbus.Connect(at, dbus.WithContext(life))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the system's D-Bus: %w", err)
 	}
@@ -35,8 +60,8 @@ func open(ctx context.Context, told chan<- *dbus.Signal) (*bus, error) {
 		return &bus{c}, nil
 	}
 	err = errors.Join(
-		c.AddMatchSignal(dbus.WithMatchInterface(name), dbus.WithMatchMember("Reloaded")),
-		c.AddMatchSignal(dbus.WithMatchSender("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, name)))
+		c.AddMatchSignalContext(ctx, dbus.WithMatchInterface(name), dbus.WithMatchMember("Reloaded")),
+		c.AddMatchSignalContext(ctx, dbus.WithMatchSender("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, name)))
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("listen to firewalld on D-Bus: %w", err)

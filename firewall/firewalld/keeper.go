@@ -69,19 +69,23 @@ func (k *Keeper) signal() {
 	}
 }
 
-// connect connects to D-Bus if it is there and that is not done yet.
-func (k *Keeper) connect() (*bus, error) {
+// connect connects to D-Bus if it is there and that is not done yet. Nobody else waits
+// while it does not answer.
+func (k *Keeper) connect(ctx context.Context) (*bus, error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.bus != nil && k.bus.c.Connected() {
-		return k.bus, nil
+	b := k.bus
+	k.mu.Unlock()
+	if b != nil && b.c.Connected() {
+		return b, nil
 	}
 	told := make(chan *dbus.Signal, 16)
-	b, err := open(context.Background(), told)
+	b, err := open(ctx, told)
 	if err != nil {
 		return nil, err
 	}
+	k.mu.Lock()
 	k.bus = b
+	k.mu.Unlock()
 	go func() { // until the connection ends, which closes the channel
 		for range told {
 			k.signal()
@@ -105,7 +109,10 @@ func (k *Keeper) Close() {
 func (k *Keeper) Keep(ctx context.Context, devices []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	b, err := k.connect()
+	b, err := k.connect(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
 	if err != nil {
 		return nil // without D-Bus there is no firewalld, or none that can be reached from here
 	}
