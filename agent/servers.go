@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -105,7 +106,7 @@ func (m *membership) chooseServers(ctx context.Context) {
 			err = m.serveToo(ctx)
 		case remove != "":
 			m.log.Warn("a host that serves the store is lost; another takes its place", "host", remove, "after", m.config.ReplaceServer)
-			err = m.store.RemoveServer(ctx, remove)
+			err = m.store.RemoveServer(ctx, remove, netip.Addr{}) // it was listed, so its name is known
 		}
 		if err != nil && ctx.Err() == nil {
 			m.log.Warn("the hosts that serve the store are not as they should be", "error", err, "again", serversRetry)

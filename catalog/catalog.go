@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -40,9 +41,9 @@ type Options struct {
 	// writing to the store for good.
 	Report func([]model.Problem)
 
-	// RemoveServer takes the vote of a host in the store before RemoveNode
-	// forgets the host; nil: hosts do not serve the store.
-	RemoveServer func(ctx context.Context, node string) error
+	// RemoveServer takes the vote of a host in the store, last known at the address, before
+	// RemoveNode forgets the host; nil: hosts do not serve the store.
+	RemoveServer func(ctx context.Context, node string, addr netip.Addr) error
 
 	// Applies says that [Catalog.Applied] is called: other hosts are told of a task that comes into
 	// rotation after that. If not, they are told at once.

@@ -86,14 +86,14 @@ func (c *Catalog) removeNode(ctx context.Context, name string, agentStopped bool
 		return errors.New("etcd was not reached yet; see: shoal status")
 	}
 	c.mu.Lock()
-	_, known := c.records.nodes[name]
+	kept, known := c.records.nodes[name]
 	_, dead := c.records.dead[name]
 	c.mu.Unlock()
 	if known && !dead && !agentStopped {
 		return errors.New("it is alive; stop its agent first (shoal agent, or its container or unit), and wait some seconds")
 	}
 	if c.o.RemoveServer != nil {
-		if err := c.o.RemoveServer(ctx, name); err != nil {
+		if err := c.o.RemoveServer(ctx, name, kept.Addr); err != nil {
 			return err
 		}
 	}

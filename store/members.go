@@ -16,6 +16,8 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/raft/v3"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -29,7 +31,7 @@ const (
 	maxUnanswered = 3
 )
 
-// changeMembers makes a change of etcd's members, again and again while etcd
+// changeMembers makes a change of etcd's members, or of their list, again and again while etcd
 // refuses it for a reason that passes. It may have been done, unanswered, when
 // it is done again.
 func (s *Store) changeMembers(ctx context.Context, f func(ctx context.Context) error) error {
@@ -72,7 +74,8 @@ func isTransient(err error) bool {
 // isUnanswered tells whether a request may have been done all the same. An etcd
 // that it reached may have stopped before it answered, as one does that is removed.
 func isUnanswered(err error) bool {
-	return isTimeout(err) || errors.Is(etcd.Unreachable(err), model.ErrAway)
+	stopped := status.Convert(err).Message() == raft.ErrStopped.Error() // which etcd does not translate
+	return isTimeout(err) || stopped || errors.Is(etcd.Unreachable(err), model.ErrAway)
 }
 
 func isTimeout(err error) bool {
@@ -131,9 +134,11 @@ func hasVote(members []*member, node string) bool {
 	return slices.ContainsFunc(members, func(m *member) bool { return m.Name == node && !m.IsLearner })
 }
 
-// RemoveServer takes a host that is gone for good from the list of servers, and
-// then its vote. It does nothing for a host that did not serve.
-func (s *Store) RemoveServer(ctx context.Context, node string) error {
+// RemoveServer takes the vote of a host that is gone for good, and then its place in the
+// list of servers. In that order: where the second is not done, the host is listed
+// on, and who looks for lost servers comes back to it. It does nothing for a host that did
+// not serve. A member that never told its name is the host's if it is at that address.
+func (s *Store) RemoveServer(ctx context.Context, node string, addr netip.Addr) error {
 	if s.Role() == RoleExternal {
 		return nil
 	}
@@ -141,17 +146,14 @@ func (s *Store) RemoveServer(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.unlist(ctx, node); err != nil {
-		return err
-	}
 	for _, m := range members {
-		if m.Name == node {
+		if m.Name == node || m.Name == "" && addr.IsValid() && endpointOf(m) == Endpoint(addr) {
 			if err := s.removeMember(ctx, m.ID); err != nil {
 				return fmt.Errorf("take its vote in the store: %w", err)
 			}
 		}
 	}
-	return nil
+	return s.unlist(ctx, node)
 }
 
 // Member is a host that serves the store.

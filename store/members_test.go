@@ -8,6 +8,8 @@ import (
 	"shoal/model"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // TestAChangeOfMembersIsAskedForAgain, also if a removal ended the etcd that it reached, so that nobody answers.
@@ -22,6 +24,7 @@ func TestAChangeOfMembersIsAskedForAgain(t *testing.T) {
 		"done":                          {[]error{nil}, 1, nil},
 		"refused":                       {[]error{refused}, 1, refused},
 		"it stopped before it answered": {[]error{rpctypes.ErrStopped, nil}, 2, nil},
+		"its raft stopped":              {[]error{status.Error(codes.Unknown, "raft: stopped"), nil}, 2, nil},
 		"a member is not healthy yet":   {[]error{rpctypes.ErrUnhealthy, rpctypes.ErrUnhealthy, rpctypes.ErrUnhealthy, nil}, 4, nil},
 		"nobody answers":                {[]error{rpctypes.ErrTimeout, rpctypes.ErrStopped, context.DeadlineExceeded}, 3, model.ErrAway},
 	} {

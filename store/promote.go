@@ -80,16 +80,18 @@ func (s *Store) startLearner(ctx context.Context) (*server, error) {
 	if err := os.RemoveAll(dataDir(s.o.StateDir)); err != nil {
 		return nil, err
 	}
-	id, join, err := s.addLearner(ctx, u.String())
-	if err != nil {
-		return nil, err
+	var srv *server
+	join, err := s.addLearner(ctx, u.String())
+	if err == nil {
+		srv, err = s.startServer(RoleServer, join)
 	}
-	srv, err := s.startServer(RoleServer, join)
-	if err != nil {
-		rctx, cancel := context.WithTimeout(s.run, etcd.RequestTimeout)
+	if err != nil { // it may have been added all the same, and no other host can be promoted beside one without a vote
+		rctx, cancel := context.WithTimeout(s.run, 3*etcd.RequestTimeout)
 		defer cancel()
-		_, rerr := s.client.MemberRemove(rctx, id)
-		return nil, errors.Join(err, rerr, os.RemoveAll(dataDir(s.o.StateDir)))
+		if rerr := s.removeLeftovers(rctx, u.String()); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("its member may be left, promote it again: %w", rerr))
+		}
+		return nil, errors.Join(err, os.RemoveAll(dataDir(s.o.StateDir)))
 	}
 	// From here on a restart has to start it: once it has a vote, the others may
 	// not be able to do without.
@@ -121,9 +123,8 @@ func (s *Store) removeLeftovers(ctx context.Context, peer string) error {
 	return nil
 }
 
-// addLearner makes this host a member, and returns its ID and the peer URLs of
-// all, by name.
-func (s *Store) addLearner(ctx context.Context, peer string) (id uint64, join map[string]string, err error) {
+// addLearner makes this host a member, and returns the peer URLs of all, by name.
+func (s *Store) addLearner(ctx context.Context, peer string) (join map[string]string, err error) {
 	if err := s.changeMembers(ctx, func(ctx context.Context) error {
 		_, err := s.client.MemberAddAsLearner(ctx, []string{peer})
 		switch {
@@ -134,22 +135,22 @@ func (s *Store) addLearner(ctx context.Context, peer string) (id uint64, join ma
 		}
 		return err
 	}); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	members, err := s.members(ctx)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	join = map[string]string{}
 	for _, m := range members {
 		if slices.Contains(m.PeerURLs, peer) {
-			id, m.Name = m.ID, s.o.Node
+			m.Name = s.o.Node
 		}
 		if m.Name != "" {
 			join[m.Name] = m.PeerURLs[0]
 		}
 	}
-	return id, join, nil
+	return join, nil
 }
 
 // giveVote gives this host's etcd its vote as soon as it has caught up, and

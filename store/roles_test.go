@@ -273,6 +273,56 @@ func TestADemotedHostAsksTheOtherVoters(t *testing.T) {
 	follows(t, b, a)
 }
 
+// TestALostServerIsListedForAsLongAsItHasItsVote: where its removal breaks off, nobody would come back to it otherwise.
+func TestALostServerIsListedForAsLongAsItHasItsVote(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	h := cl.three()
+	a, c := h[0], h[2]
+	c.Close()
+	unlisted := a.client.Watch(t.Context(), serverKey("c"), clientv3.WithCreatedNotify())
+	if r := <-unlisted; !r.Created {
+		t.Fatalf("watch: %v", r.Err())
+	}
+	removed := make(chan error, 1)
+	go func() { removed <- a.RemoveServer(t.Context(), "c", netip.Addr{}) }()
+	if r := <-unlisted; r.Err() != nil || len(r.Events) != 1 || r.Events[0].Type != clientv3.EventTypeDelete {
+		t.Fatalf("watch: %v %v", r.Events, r.Err())
+	}
+	if has, err := a.HasVote(t.Context(), "c"); has || err != nil {
+		t.Errorf("it is listed no more, and has a vote: %t, %v", has, err)
+	}
+	if err := <-removed; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAHostWhosePromotionItDidNotLiveToSeeIsRemoved: its member never told its name, and etcd takes no other one without a vote.
+func TestAHostWhosePromotionItDidNotLiveToSeeIsRemoved(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a := cl.start("a")
+	if err := a.Serve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, a)
+	peer := (&Peers{Addr: cl.addr("d")}).peerURL()
+	if _, err := a.client.MemberAddAsLearner(t.Context(), []string{peer.String()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		node string
+		left int
+	}{{"e", 2}, {"d", 1}} {
+		if err := a.RemoveServer(t.Context(), step.node, cl.addr(step.node)); err != nil {
+			t.Fatal(err)
+		}
+		if members, err := a.members(t.Context()); len(members) != step.left || err != nil {
+			t.Errorf("%s is removed: %d members, want %d; %v", step.node, len(members), step.left, err)
+		}
+	}
+}
+
 // TestARemovedServerIsAskedHowItIs: its etcd serves on for up to a second, and panics when it is asked then.
 func TestARemovedServerIsAskedHowItIs(t *testing.T) {
 	t.Parallel()
@@ -281,7 +331,7 @@ func TestARemovedServerIsAskedHowItIs(t *testing.T) {
 	a, c := h[0], h[2]
 	endpoint := c.server.endpoint
 	removed := make(chan error, 1)
-	go func() { removed <- a.RemoveServer(t.Context(), "c") }()
+	go func() { removed <- a.RemoveServer(t.Context(), "c", netip.Addr{}) }()
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		_, err := c.status(ctx, endpoint)

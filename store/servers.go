@@ -236,10 +236,11 @@ func (s *Store) Servers() []string {
 // unlist removes another host's record. This host's client leaves that host at
 // once.
 func (s *Store) unlist(ctx context.Context, node string) error {
-	ctx, cancel := context.WithTimeout(ctx, etcd.RequestTimeout)
-	defer cancel()
-	if _, err := s.client.Delete(ctx, serverKey(node)); err != nil {
-		return etcd.Unreachable(err)
+	if err := s.changeMembers(ctx, func(ctx context.Context) error { // who was removed may be asked, and stops just then
+		_, err := s.client.Delete(ctx, serverKey(node))
+		return err
+	}); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	delete(s.servers, node)
