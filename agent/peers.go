@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"syscall"
 	"time"
 
 	"shoal/api"
@@ -99,10 +101,15 @@ func (m *membership) setRole(ctx context.Context, node, role string) (a api.Role
 	ctx, cancel := context.WithTimeout(ctx, roleTime+answerTime)
 	defer cancel()
 	err = m.ask(ctx, http.MethodPost, addr, "/v1/role/"+role, &a)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("host %s did not say within %s what came of it, and may go on: see shoal nodes, and its agent's log", node, roleTime+answerTime)
+	if isCutOff(err) {
+		err = fmt.Errorf("host %s did not say what came of it, and may go on: see shoal nodes, and its agent's log: %w", node, err)
 	}
 	return a, err
+}
+
+// isCutOff tells whether another agent may have begun what it was asked for, though it did not answer.
+func isCutOff(err error) bool {
+	return slices.ContainsFunc([]error{context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // held is what a host's balancers still have to do with a task.

@@ -22,6 +22,9 @@ const (
 	lookShare    = 10 // pauses are as long as that many looks
 )
 
+// putBackTime is how long an engine may take to be followed again, for a container to be put back in rotation.
+const putBackTime = 30 * time.Second
+
 // stop takes a container out of every rotation, waits until every living host
 // has taken it out and none holds a connection to it, or its drain time is over,
 // and stops it. A client that has gone away meanwhile (ctx) puts it back.
@@ -46,9 +49,7 @@ func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error
 	for idle := 0; len(tasks) > 0; {
 		select {
 		case <-ctx.Done():
-			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			return nil, errors.Join(fmt.Errorf("stop %s: given up, it is in rotation again: %w", container, ctx.Err()), a.watcher.Undrain(bounded, container))
+			return nil, a.putBack(ctx, container, fmt.Errorf("stop container %s: given up: %w", container, ctx.Err()))
 		case <-time.After(pause):
 		}
 		asked := time.Now()
@@ -65,7 +66,21 @@ func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error
 		}
 	}
 	s.Drained = api.Duration(time.Since(start))
-	return s, a.watcher.Stop(ctx, container)
+	if err := a.watcher.Stop(ctx, container); err != nil {
+		return nil, a.putBack(ctx, container, err)
+	}
+	return s, nil
+}
+
+// putBack puts a container that was not stopped, and why, back in rotation, unless it was told
+// to stop all the same. The error says how it is.
+func (a *Agent) putBack(ctx context.Context, container string, why error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTime)
+	defer cancel()
+	if err := a.watcher.Undrain(ctx, container); err != nil {
+		return errors.Join(why, err)
+	}
+	return fmt.Errorf("%w; it is in rotation again", why)
 }
 
 // heldEverywhere is what all living hosts still have to do with tasks, and

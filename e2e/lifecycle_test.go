@@ -226,6 +226,34 @@ func TestDrainEndsAtItsDeadline(t *testing.T) {
 	_ = slow.Signal(syscall.SIGKILL)
 }
 
+// TestATaskThatTheEngineDoesNotStopIsInRotationAgain: nobody else would take it back before the time for its stop is over.
+func TestATaskThatTheEngineDoesNotStopIsInRotationAgain(t *testing.T) {
+	h := home(t)
+	kept := h.run("kept", "-l shoal.service=kept -l shoal.drain=60s")
+	url := h.web("kept")
+	h.answered(url, "kept")
+	slow := h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=5s")
+	addr := netip.MustParseAddr(kept.addr())
+	lab.Eventually(t, waitLimit, "the request is in hand", func() error {
+		if n, err := h.Connections("tcp", addr); err != nil || n != 1 {
+			return fmt.Errorf("%d connections, %w", n, err)
+		}
+		return nil
+	})
+	stop := h.Start("shoal", "stop", "kept")
+	h.task("kept", "draining")
+	h.Exec("mv", "/run/docker.sock", "/run/docker.away") // whoever is connected stays so
+	defer h.Exec("mv", "/run/docker.away", "/run/docker.sock")
+	if err := slow.Wait(waitLimit); err != nil {
+		t.Errorf("the request in hand: %v\n%s", err, slow.Output())
+	}
+	if err := stop.Wait(waitLimit); err == nil || !strings.Contains(stop.Output(), "it is in rotation again") {
+		t.Errorf("stop without an engine: %v\n%s", err, stop.Output())
+	}
+	h.task("kept", "running")
+	h.answered(url, "kept")
+}
+
 // TestPlacesOfTasks is tasks that are not simply on a network of their own, and one of two services.
 func TestPlacesOfTasks(t *testing.T) {
 	h := home(t)
