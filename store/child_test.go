@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,7 +26,7 @@ func TestAnEtcdThatDiesIsStartedAgain(t *testing.T) {
 	settled(t, a)
 	for range 2 {
 		_, srv := a.role()
-		if err := unix.Kill(srv.pid, unix.SIGKILL); err != nil {
+		if err := unix.Kill(srv.process.Pid, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "another one runs", func() bool {
@@ -113,7 +115,7 @@ func TestAnEtcdThatHangsEndsWithItsAgent(t *testing.T) {
 	const dir = "SHOAL_TEST_AGENT"
 	if at := os.Getenv(dir); at != "" { // the agent
 		_, srv := open(t, "a", at).role()
-		if err := os.WriteFile(filepath.Join(at, "pid"), []byte(strconv.Itoa(srv.pid)), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(at, "pid"), []byte(strconv.Itoa(srv.process.Pid)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		select {}
@@ -164,4 +166,46 @@ func TestWhatToDoAboutAStoreThatDoesNotStart(t *testing.T) {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
+}
+
+// TestAnEtcdThatHangsInItsStartHoldsNobodyUp: it waits without end for a database that another process has locked.
+func TestAnEtcdThatHangsInItsStartHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	a := open(t, "a", dir)
+	a.SetLocal(local())
+	settled(t, a)
+	a.Close()
+	database, err := os.OpenFile(filepath.Join(dataDir(dir), "member", "snap", "db"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close()
+	if err := unix.Flock(int(database.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	opened := make(chan error, 1)
+	go func() {
+		s, err := Open(ctx, a.o)
+		if err == nil {
+			err = s.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("opened: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for its etcd after its context has ended")
+	}
+	if err := unix.Flock(int(database.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, "a", dir)
+	again.SetLocal(local())
+	settled(t, again)
 }

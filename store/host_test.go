@@ -124,7 +124,7 @@ func at(endpoint string) func(*Options) {
 // etcdServer starts an etcd that is no host's.
 func etcdServer(t *testing.T, dir string, peers *Peers) *server {
 	t.Helper()
-	s, err := startServer(serverConfig{Dir: dir, Name: "etcd", Peers: peers, Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s, err := startServer(t.Context(), serverConfig{Dir: dir, Name: "etcd", Peers: peers, Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func (s *Store) startLearner(ctx context.Context) (*server, error) {
 	var srv *server
 	join, err := s.addLearner(ctx, u.String())
 	if err == nil {
-		srv, err = s.startServer(RoleServer, join)
+		srv, err = s.startServer(s.run, RoleServer, join)
 	}
 	if err != nil { // it may have been added all the same, and no other host can be promoted beside one without a vote
 		rctx, cancel := context.WithTimeout(s.run, 3*etcd.RequestTimeout)

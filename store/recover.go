@@ -68,7 +68,7 @@ func (r *Recovery) Make(ctx context.Context, fill func(context.Context, *etcd.Cl
 
 // write runs an etcd for as long as it is filled, and saves what it then holds.
 func (r *Recovery) write(ctx context.Context, fill func(context.Context, *etcd.Client) error, snapshot string, log *slog.Logger) error {
-	srv, err := startServer(serverConfig{Dir: workDir(r.dir), Name: r.node}, log)
+	srv, err := startServer(ctx, serverConfig{Dir: workDir(r.dir), Name: r.node}, log)
 	if err != nil {
 		return err
 	}

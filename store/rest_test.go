@@ -47,9 +47,9 @@ func TestALoneStoreIsQuietAtRest(t *testing.T) {
 	const most, seconds = 100, 4
 	var got int64
 	for range 3 { // now and then there is something to do
-		before := sleeps(t, a.server.pid)
+		before := sleeps(t, a.server.process.Pid)
 		time.Sleep(seconds * time.Second) // nothing is waited for: this is the time measured
-		if got = (sleeps(t, a.server.pid) - before) / seconds; got <= most {
+		if got = (sleeps(t, a.server.process.Pid) - before) / seconds; got <= most {
 			t.Logf("%d sleeps a second", got)
 			return
 		}
@@ -65,7 +65,7 @@ func TestALoneStoreElectsItselfAtOnce(t *testing.T) {
 	fastest := time.Hour
 	for range starts {
 		began := time.Now()
-		s, err := startServer(serverConfig{Dir: dir, Name: "a", Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		s, err := startServer(t.Context(), serverConfig{Dir: dir, Name: "a", Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +88,7 @@ func TestALoneStoreElectsItselfAtOnce(t *testing.T) {
 func TestFilesThatAProgramStillHoldsAreWaitedFor(t *testing.T) {
 	dir := shortDir(t)
 	start := func() *server {
-		s, err := startServer(serverConfig{Dir: dir, Name: "a", Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		s, err := startServer(t.Context(), serverConfig{Dir: dir, Name: "a", Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestFilesThatAProgramStillHoldsAreWaitedFor(t *testing.T) {
 func TestALoneStoreWithAHistoryStartsAgain(t *testing.T) {
 	dir := shortDir(t)
 	for start := range 12 {
-		s, err := startServer(serverConfig{Dir: dir, Name: "a", Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		s, err := startServer(t.Context(), serverConfig{Dir: dir, Name: "a", Unsynced: true}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

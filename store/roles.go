@@ -50,7 +50,7 @@ func (s *Store) setServer(srv *server, unlisted bool, change func(*place)) error
 	return s.setEndpoints(change)
 }
 
-func (s *Store) startServer(r Role, join map[string]string) (*server, error) {
+func (s *Store) startServer(ctx context.Context, r Role, join map[string]string) (*server, error) {
 	sc := serverConfig{Dir: s.o.StateDir, Name: s.o.Node, Join: join, Unchecked: s.o.unchecked, Unsynced: s.o.unsynced, Quota: s.o.quota,
 		MaintainEvery: s.o.maintainEvery}
 	if r == RoleServer {
@@ -62,7 +62,7 @@ func (s *Store) startServer(r Role, join map[string]string) (*server, error) {
 			return nil, errDataGone(s.o.StateDir, alone)
 		}
 	}
-	return startServer(sc, s.log)
+	return startServer(ctx, sc, s.log)
 }
 
 var errExternal = errors.New("the store is an etcd of yours, which shoal does not run; change its members by its own means")
@@ -99,10 +99,10 @@ func (s *Store) serve(ctx context.Context) error {
 	}
 	old := srv
 	s.stopServer(old)
-	srv, err := s.startServer(RoleServer, nil)
+	srv, err := s.startServer(s.run, RoleServer, nil)
 	if err != nil {
 		// As it was; the address its peers would use is of no use, and no harm.
-		again, startErr := s.startServer(RoleAlone, nil)
+		again, startErr := s.startServer(s.run, RoleAlone, nil)
 		if startErr == nil {
 			s.supervise(again)
 		} else {
@@ -211,7 +211,7 @@ func (s *Store) restart(ctx context.Context, old *server) error {
 			return s.becomeClient(old)
 		}
 	}
-	srv, err := s.startServer(r, nil)
+	srv, err := s.startServer(s.run, r, nil)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ import (
 type server struct {
 	endpoint string // of its unix socket, for clients
 	member   uint64 // its ID
-	pid      int
+	process  *os.Process
 	started  time.Time
 	unlisted bool        // clients are not sent to it: it has no vote yet, or is about to leave
 	quiet    atomic.Bool // it is about to end: what it logs of that is no news
@@ -102,8 +102,9 @@ const closeTime = 20 * time.Second
 
 // startServer starts etcd. It is reached through the socket Dir/etcd.sock, and
 // by other hosts if there are any: a voter alone needs no address for peers.
-// It does not wait until a leader is elected; clients do.
-func startServer(sc serverConfig, log *slog.Logger) (*server, error) {
+// It does not wait until a leader is elected; clients do. The context bounds the start: etcd waits
+// without end for files that another process has locked, and for a disk that hangs.
+func startServer(ctx context.Context, sc serverConfig, log *slog.Logger) (*server, error) {
 	if err := checkSocket(sc.Dir); err != nil {
 		return nil, err
 	}
@@ -122,8 +123,14 @@ func startServer(sc serverConfig, log *slog.Logger) (*server, error) {
 		return nil, fail(err)
 	}
 	var first report
-	if err := reports.Decode(&first); err != nil {
-		<-s.exited // that is why there is none
+	given := context.AfterFunc(ctx, func() { s.process.Kill() }) // one that has ended is no error to us
+	err = reports.Decode(&first)
+	given()
+	if err != nil {
+		<-s.exited // that is why there is no report
+		if ctx.Err() != nil {
+			return nil, fail(fmt.Errorf("it had not started: %w", ctx.Err()))
+		}
 		return nil, fail(errors.New(cmp.Or(s.why, err.Error())))
 	}
 	if first.Failed != "" {
@@ -201,7 +208,7 @@ func (s *server) spawn(log *slog.Logger) (*json.Decoder, error) {
 		defer runtime.UnlockOSThread()
 		process, logged, err := startChild(theirs)
 		if err == nil {
-			s.pid = process.Process.Pid
+			s.process = process.Process
 		}
 		if started <- err; err != nil {
 			return
@@ -347,6 +354,6 @@ func (s *server) close() {
 		case <-time.After(closeTime):
 		}
 	}
-	unix.Kill(s.pid, unix.SIGKILL) // it is not waited for before exited is closed, so the number is its own
+	s.process.Kill() // one that has ended by now is no error
 	<-s.exited
 }

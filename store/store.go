@@ -116,7 +116,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		if err := checkSocket(o.StateDir); err != nil {
 			return nil, err
 		}
-		if s.server, s.down = s.startServer(s.place.Role, nil); s.down != nil {
+		if s.server, s.down = s.startServer(ctx, s.place.Role, nil); ctx.Err() != nil {
+			return nil, errors.Join(ctx.Err(), s.down)
+		} else if s.down != nil {
 			s.logDown(s.down)
 		} else {
 			s.server.unlisted = s.place.Promoting
