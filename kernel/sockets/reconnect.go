@@ -104,7 +104,7 @@ func reconnectIn(ctx context.Context, peers map[uint64]Peer, led func(uint64) ne
 		r.left[s.cookie], r.inodes[s.inode] = true, true
 	}
 	if len(r.left) > 0 {
-		walked := r.walk(ctx)
+		walked := r.walk(ctx, processShare)
 		err = errors.Join(err, walked)
 		for cookie := range r.left {
 			if walked == nil {
@@ -154,26 +154,43 @@ func list(ctx context.Context, peers map[uint64]Peer, each func(context.Context,
 	return all, errors.Join(append(failed, err, ctx.Err())...)
 }
 
-// walk looks through the open files of all processes for sockets with the inodes.
-func (r *reconnecting) walk(ctx context.Context) error {
+// processShare is how long a walk stays with the open files of one process before it has been to all: one with
+// millions of them keeps nobody else's sockets from being found.
+const processShare = 200 * time.Millisecond
+
+// walk looks through the open files of all processes for sockets with the inodes. Those that take longer
+// than their share come last.
+func (r *reconnecting) walk(ctx context.Context, share time.Duration) error {
 	pids, err := processes()
 	if err != nil {
 		return err
 	}
+	var slow []int
 	for _, pid := range pids {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if r.process(ctx, pid); len(r.left) == 0 {
+		listing, end := context.WithTimeout(ctx, share)
+		r.process(ctx, listing, pid)
+		if listing.Err() != nil {
+			slow = append(slow, pid)
+		}
+		end()
+		if len(r.left) == 0 {
 			return nil
 		}
 	}
-	return nil
+	for _, pid := range slow {
+		if r.process(ctx, ctx, pid); len(r.left) == 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
 }
 
-// process looks through the open files of one process.
-func (r *reconnecting) process(ctx context.Context, pid int) {
-	openSockets(ctx, pid, r.inodes, func(file int, inode uint32) (more bool) {
+// process looks through the open files of one process, until listing ends.
+func (r *reconnecting) process(ctx, listing context.Context, pid int) {
+	openSockets(listing, pid, r.inodes, func(file int, inode uint32) (more bool) {
 		ours, err := r.file(ctx, pid, file)
 		if errors.Is(err, ErrBusy) {
 			r.failed = err

@@ -45,6 +45,37 @@ func TestASocketWithoutIPv4IsNobodysToConnect(t *testing.T) {
 	}
 }
 
+// TestAWalkComesBackToProcessesThatTakeLong, which all do whose share is nothing.
+func TestAWalkComesBackToProcessesThatTakeLong(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	at := netip.MustParseAddrPort("127.0.0.1:9")
+	if err := unix.Connect(fd, sockaddrOf(unix.AF_INET, at)); err != nil {
+		t.Fatal(err)
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file unix.Stat_t
+	if err := unix.Fstat(fd, &file); err != nil {
+		t.Fatal(err)
+	}
+	r := &reconnecting{
+		peers: map[uint64]Peer{cookie: {Named: at, Real: at}}, led: func(uint64) netip.AddrPort { return at },
+		left: map[uint64]bool{cookie: true}, inodes: map[uint32]bool{uint32(file.Ino): true}, found: map[uint64]error{},
+	}
+	if err := r.walk(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err, found := r.found[cookie]; !found || err != nil {
+		t.Errorf("found %t, %v", found, err)
+	}
+}
+
 func TestWhenASocketNeedsAnotherAddress(t *testing.T) {
 	own, other, third := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("203.0.113.1")
 	for what, c := range map[string]struct {

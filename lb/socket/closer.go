@@ -3,7 +3,6 @@ package socket
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -27,6 +26,10 @@ const closingTries = 3
 // walkLimit is how long a look for sockets may take: one for TCP, one for UDP.
 const walkLimit = 20 * time.Second
 
+// lookAgain is when sockets that were not found are looked for once more, before they count as ended. A
+// connect() that the program has led, and whose thread has not gone on since, is in no table yet.
+const lookAgain = time.Second
+
 // closer closes the connections to tasks that are gone for good, and connects UDP
 // sockets to another task, outside of passes: finding a socket may take a walk through
 // every network namespace and the open files of every process.
@@ -37,6 +40,7 @@ type closer struct {
 	done  sync.WaitGroup
 
 	looked map[uint64]peer // of the last look: those of [leaving.unanswered]
+	missed map[uint64]peer // of the last look: those that may not have been found
 }
 
 func newCloser(p *Plane) *closer {
@@ -103,22 +107,54 @@ func (c *closer) close(ctx context.Context) (next time.Duration, err error) {
 	if err != nil {
 		return next, err
 	}
-	unmoved, err := c.move(ctx, l.move)
-	maps.Copy(l.close, unmoved)
-	if c.plane.opts.Destroy == nil {
+	missed := map[uint64]peer{}
+	defer func() {
+		if c.missed = missed; len(missed) > 0 && (next == 0 || next > lookAgain) {
+			next = lookAgain
+		}
+	}()
+	// What is known to be closed, or was not found twice, is forgotten.
+	done := func(all bool, sockets map[uint64]peer) error {
+		gone := map[uint64]peer{}
+		for cookie, to := range sockets {
+			if was, twice := c.missed[cookie]; all || twice && was == to {
+				gone[cookie] = to
+			} else {
+				missed[cookie] = to
+			}
+		}
+		return c.plane.forget(gone)
+	}
+	var closing error
+	if c.plane.opts.Destroy != nil {
+		closing = c.destroyLeaving(ctx, l, done)
+	}
+	unmoved, unfound, err := c.move(ctx, l.move)
+	err = errors.Join(closing, err, done(false, unfound))
+	if c.plane.opts.Destroy == nil || len(unmoved) == 0 {
 		return next, err
 	}
+	all, closing := c.destroy(ctx, inStates(unmoved, sockets.Connected))
+	if closing == nil {
+		closing = done(all, unmoved)
+	}
+	return next, errors.Join(err, closing)
+}
+
+// destroyLeaving closes those that are to be closed, and those that wait for a first answer.
+func (c *closer) destroyLeaving(ctx context.Context, l leaving, done func(all bool, sockets map[uint64]peer) error) error {
 	cookies := inStates(l.close, sockets.Connected)
 	for cookie, to := range l.unanswered {
 		if c.looked[cookie] != to { // one that was answered stays so
 			cookies[cookie] = sockets.Connecting
 		}
 	}
-	if closing := c.destroy(ctx, cookies); closing != nil {
-		return next, errors.Join(err, closing)
+	all, err := c.destroy(ctx, cookies)
+	if err != nil {
+		return err
 	}
 	c.looked = l.unanswered
-	return next, errors.Join(err, c.plane.forget(l.close))
+	return done(all, l.close)
 }
 
 // leavers finds them, and tells when there will be more.
@@ -149,10 +185,10 @@ func (p *Plane) leavers(now time.Time) (l leaving, next time.Duration, err error
 	return l, next, err
 }
 
-// destroy closes sockets. Some may have ended by themselves.
-func (c *closer) destroy(ctx context.Context, cookies map[uint64]sockets.States) error {
+// destroy closes sockets, and tells whether all were found. Some may have ended by themselves.
+func (c *closer) destroy(ctx context.Context, cookies map[uint64]sockets.States) (all bool, err error) {
 	if len(cookies) == 0 {
-		return nil
+		return true, nil
 	}
 	ctx, end := context.WithTimeout(ctx, walkLimit)
 	defer end()
@@ -160,7 +196,7 @@ func (c *closer) destroy(ctx context.Context, cookies map[uint64]sockets.States)
 	if closed > 0 {
 		c.plane.log.Info("connections to tasks that are gone were closed", "connections", closed)
 	}
-	return err
+	return closed >= len(cookies), err
 }
 
 func destroyAll(ctx context.Context, opts Options, cookies map[uint64]sockets.States) (closed int, err error) {

@@ -19,6 +19,9 @@ import "github.com/cilium/ebpf/asm"
 // BPF_ATOMIC's fetch would prevent that, and needs Linux 5.12.
 func (c *code) connect(f family) {
 	c.put(asm.Mov.Reg(ctx, asm.R1))
+	// A socket that connects anew is not where it was any more, whatever it connects to.
+	c.cookie()
+	c.remove("peers", atCookie)
 	c.onlyMapped(f, "leave")
 	c.destination(f)
 	// Before Linux 6.4 the verifier wants set what keep reads, whether or not it does.
@@ -27,10 +30,6 @@ func (c *code) connect(f family) {
 		asm.StoreMem(asm.R10, atClient, asm.R1, asm.DWord),
 		asm.StoreMem(asm.R10, atClient+8, asm.R1, asm.DWord),
 	)
-	// A socket that connects anew is not where it was any more.
-	c.cookie()
-	c.remove("peers", atCookie)
-
 	c.put(asm.Mov.Imm(tries, 2))
 	c.label("again")
 	c.service()

@@ -317,4 +317,18 @@ func TestASocketIsForgottenWithItsConnection(t *testing.T) {
 		t.Errorf("%d sockets are remembered, and the one that connected elsewhere has the peer %s; want none, %s", n, at, elsewhere)
 	}
 	udp.close()
+
+	beyond, err := f.connect(unix.AF_INET6, unix.SOCK_DGRAM, vip+":80", netip.Addr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer beyond.close()
+	if n := peers() - before; n != 1 {
+		t.Errorf("%d sockets are remembered, want 1", n)
+	}
+	// Whether IPv6 has a way there or not.
+	_ = unix.Connect(beyond.fd, sockaddr(unix.AF_INET6, netip.MustParseAddrPort("[::1]:80")))
+	if n := peers() - before; n != 0 {
+		t.Errorf("%d sockets are remembered after one connected by IPv6, want none", n)
+	}
 }

@@ -28,6 +28,9 @@ func Down(opts Options) error {
 		putBack(opts, folder)
 	}
 	errs = append(errs, detach(opts.Pins))
+	if err := errors.Join(errs...); err != nil {
+		return err // programs that stay go on leading by the maps, which can be reached by their pins alone
+	}
 	for _, folder := range folders {
 		errs = append(errs, dropMaps(folder))
 	}

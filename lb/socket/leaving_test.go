@@ -248,8 +248,11 @@ func TestASocketThatWasOverlookedIsClosed(t *testing.T) {
 			if calls++; calls == 1 {
 				return 0, errors.New("not now")
 			}
-			one := cookies
 			if calls == 2 {
+				return 0, nil // as of one whose connect() was led, and has not gone on
+			}
+			one := cookies
+			if calls == 3 {
 				one = map[uint64]sockets.States{}
 				for cookie, states := range cookies {
 					if one[cookie] = states; len(one) == 1 {

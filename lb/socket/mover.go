@@ -18,10 +18,10 @@ var errStillLed = errors.New("connected UDP sockets are led to tasks that have l
 // move connects UDP sockets to their VIPs again: the programs lead them to a task in
 // rotation, or leave them to the plane behind if there is none, which then serves them
 // as long as they live. It returns those that could not be connected, for which there is
-// nothing left but to close them.
-func (c *closer) move(ctx context.Context, leaving map[uint64]peer) (unmoved map[uint64]peer, err error) {
+// nothing left but to close them, and those that were not found.
+func (c *closer) move(ctx context.Context, leaving map[uint64]peer) (unmoved, unfound map[uint64]peer, err error) {
 	if len(leaving) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	p := c.plane
 	ctx, end := context.WithTimeout(ctx, walkLimit)
@@ -37,7 +37,7 @@ func (c *closer) move(ctx context.Context, leaving map[uint64]peer) (unmoved map
 	case len(m.failed) > 0:
 		p.log.Warn("connected UDP sockets of tasks that left could not be moved, and are closed", "sockets", len(m.failed), "error", m.why)
 	}
-	return m.failed, errors.Join(err, p.forget(m.ended), p.stillLed(m.moved))
+	return m.failed, m.unfound, errors.Join(err, p.forget(m.elsewhere), p.stillLed(m.moved))
 }
 
 // led is where the programs led a socket; invalid: nowhere.
@@ -75,17 +75,18 @@ type movement struct {
 	opts Options
 	led  func(cookie uint64) netip.AddrPort
 
-	moved  map[uint64]peer
-	ended  map[uint64]peer // are not there any more, or are connected to what their process wanted since
-	failed map[uint64]peer
-	why    error // the first that failed did
-	busy   error // why there are others that are to be looked at again
+	moved     map[uint64]peer
+	elsewhere map[uint64]peer // are connected to what their process wanted since
+	unfound   map[uint64]peer // are not there any more, or not yet
+	failed    map[uint64]peer
+	why       error // the first that failed did
+	busy      error // why there are others that are to be looked at again
 }
 
 // run connects them. With an error it is not known what became of those that are in none
 // of the results.
 func (m *movement) run(ctx context.Context, leaving map[uint64]peer) error {
-	m.moved, m.ended, m.failed = map[uint64]peer{}, map[uint64]peer{}, map[uint64]peer{}
+	m.moved, m.elsewhere, m.unfound, m.failed = map[uint64]peer{}, map[uint64]peer{}, map[uint64]peer{}, map[uint64]peer{}
 	left := make(map[uint64]sockets.Peer, len(leaving))
 	for cookie, to := range leaving {
 		left[cookie] = sockets.Peer{Named: to.vip(), Real: to.task()}
@@ -104,7 +105,7 @@ func (m *movement) run(ctx context.Context, leaving map[uint64]peer) error {
 		}
 	}
 	for cookie := range left {
-		m.ended[cookie] = leaving[cookie]
+		m.unfound[cookie] = leaving[cookie]
 	}
 	return m.busy
 }
@@ -115,7 +116,7 @@ func (m *movement) sort(cookie uint64, to peer, failed error) {
 	case failed == nil:
 		m.moved[cookie] = to
 	case errors.Is(failed, sockets.ErrElsewhere):
-		m.ended[cookie] = to
+		m.elsewhere[cookie] = to
 	case errors.Is(failed, sockets.ErrBusy): // to close it would hang as well
 		m.busy = failed
 	default:

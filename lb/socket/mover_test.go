@@ -20,18 +20,18 @@ func TestWhatBecomesOfSocketsThatAreToMove(t *testing.T) {
 		err   error
 	}
 	for what, c := range map[string]struct {
-		calls                []call // the last one is repeated
-		moved, ended, failed []uint64
-		err                  error
+		calls                             []call // the last one is repeated
+		moved, elsewhere, unfound, failed []uint64
+		err                               error
 	}{
-		"all at once":            {[]call{{found: map[uint64]error{1: nil, 2: nil}}}, []uint64{1, 2}, nil, nil, nil},
-		"one is overlooked":      {[]call{{found: map[uint64]error{1: nil}}, {found: map[uint64]error{2: nil}}}, []uint64{1, 2}, nil, nil, nil},
-		"one has ended":          {[]call{{found: map[uint64]error{1: nil}}, {}}, []uint64{1}, []uint64{2}, nil, nil},
-		"one is elsewhere":       {[]call{{found: map[uint64]error{1: nil, 2: fmt.Errorf("so: %w", sockets.ErrElsewhere)}}}, []uint64{1}, []uint64{2}, nil, nil},
-		"one cannot be":          {[]call{{found: map[uint64]error{1: nil, 2: no}}}, []uint64{1}, nil, []uint64{2}, nil},
-		"one hangs":              {[]call{{found: map[uint64]error{1: nil, 2: sockets.ErrBusy}}}, []uint64{1}, nil, nil, sockets.ErrBusy},
-		"there is no more time":  {[]call{{found: map[uint64]error{1: nil}, err: no}}, []uint64{1}, nil, nil, no},
-		"nothing could be found": {[]call{{err: no}}, nil, nil, nil, no},
+		"all at once":            {[]call{{found: map[uint64]error{1: nil, 2: nil}}}, []uint64{1, 2}, nil, nil, nil, nil},
+		"one is overlooked":      {[]call{{found: map[uint64]error{1: nil}}, {found: map[uint64]error{2: nil}}}, []uint64{1, 2}, nil, nil, nil, nil},
+		"one has ended":          {[]call{{found: map[uint64]error{1: nil}}, {}}, []uint64{1}, nil, []uint64{2}, nil, nil},
+		"one is elsewhere":       {[]call{{found: map[uint64]error{1: nil, 2: fmt.Errorf("so: %w", sockets.ErrElsewhere)}}}, []uint64{1}, []uint64{2}, nil, nil, nil},
+		"one cannot be":          {[]call{{found: map[uint64]error{1: nil, 2: no}}}, []uint64{1}, nil, nil, []uint64{2}, nil},
+		"one hangs":              {[]call{{found: map[uint64]error{1: nil, 2: sockets.ErrBusy}}}, []uint64{1}, nil, nil, nil, sockets.ErrBusy},
+		"there is no more time":  {[]call{{found: map[uint64]error{1: nil}, err: no}}, []uint64{1}, nil, nil, nil, no},
+		"nothing could be found": {[]call{{err: no}}, nil, nil, nil, nil, no},
 	} {
 		m := movement{opts: Options{Reconnect: func(context.Context, map[uint64]sockets.Peer, func(uint64) netip.AddrPort) (map[uint64]error, error) {
 			now := c.calls[0]
@@ -47,7 +47,7 @@ func TestWhatBecomesOfSocketsThatAreToMove(t *testing.T) {
 		for name, is := range map[string]struct {
 			got  map[uint64]peer
 			want []uint64
-		}{"moved": {m.moved, c.moved}, "ended": {m.ended, c.ended}, "failed": {m.failed, c.failed}} {
+		}{"moved": {m.moved, c.moved}, "elsewhere": {m.elsewhere, c.elsewhere}, "unfound": {m.unfound, c.unfound}, "failed": {m.failed, c.failed}} {
 			if got := slices.Sorted(maps.Keys(is.got)); !slices.Equal(got, is.want) {
 				t.Errorf("%s: %s are %v, want %v", what, name, got, is.want)
 			}

@@ -125,10 +125,11 @@ func (p *Plane) open() (err error) {
 	p.table = table{maps: p.maps}
 	p.programs = &programs{cgroup: p.opts.Cgroup, number: number, pins: p.opts.Pins, udp: p.around.udp, maps: p.maps}
 	changed, err := p.programs.ensure()
-	if err != nil || !changed {
+	if err != nil {
 		return err
 	}
-	if err := dropOtherLayouts(p.opts); err != nil {
+	// Also where nothing changed: the agent that changed it may have been killed before this.
+	if err := dropOtherLayouts(p.opts); err != nil || !changed {
 		return err
 	}
 	if err := p.table.read(false); err != nil {

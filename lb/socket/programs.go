@@ -206,6 +206,9 @@ func dropPinned(pin string) error {
 
 // openLink opens a pinned link; nil: there is none.
 func openLink(pin string) (link.Link, *link.Info, error) {
+	if _, err := os.Lstat(pin); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil // where bpf() is forbidden, too
+	}
 	l, err := link.LoadPinnedLink(pin, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
