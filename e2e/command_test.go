@@ -311,7 +311,7 @@ func TestMetrics(t *testing.T) {
 	h.answered(url, "counted")
 	before := h.metrics()
 	h.load("--count", "25", url)
-	h.load("--count", "25", "udp://"+h.vip("counted")+":9000") // where the data plane carries these, it counts bytes
+	h.load("--count", "25", "udp://"+h.vip("counted")+":9000") // where the data plane carries these, IPVS counts bytes
 	for range 3 {
 		h.client().dig("counted.mesh.internal")
 	}
@@ -322,10 +322,10 @@ func TestMetrics(t *testing.T) {
 		`shoal_dns_queries_total{kind="own"}`:        3,
 		`shoal_dns_responses_total{rcode="NOERROR"}`: 3,
 	}
-	if lab.SocketBalancing() {
+	switch {
+	case lab.SocketBalancing():
 		grown[via("connect")] = 25 // by TCP; the kernel may lead no UDP
-	}
-	if thePlane().counts {
+	case thePlane().counts:
 		grown[`shoal_service_received_bytes_total{service="counted",stack="default"}`] = 25 * 30
 		grown[`shoal_service_sent_bytes_total{service="counted",stack="default"}`] = 25 * 30
 	}
