@@ -242,8 +242,9 @@ func TestATaskThatTheEngineDoesNotStopIsInRotationAgain(t *testing.T) {
 	})
 	stop := h.Start("shoal", "stop", "kept")
 	h.task("kept", "draining")
-	h.Exec("mv", "/run/docker.sock", "/run/docker.away") // whoever is connected stays so
-	defer h.Exec("mv", "/run/docker.away", "/run/docker.sock")
+	socket := h.DockerSocket()
+	h.Exec("mv", socket, socket+".away") // whoever is connected stays so
+	defer h.Exec("mv", socket+".away", socket)
 	if err := slow.Wait(waitLimit); err != nil {
 		t.Errorf("the request in hand: %v\n%s", err, slow.Output())
 	}
