@@ -75,6 +75,9 @@
 // once, so that the client tries again and comes to another task. By a data plane that
 // would be so without an error; here the socket is the task's already.
 //
+// A socket that is in no table of the kernel when it is looked for has ended, or its connect() was
+// led and has not gone on since. It is looked for once more, a second later, before it is forgotten.
+//
 // UDP knows no such end: a flow through a data plane moves to another task as soon as its
 // own leaves the rotation, and drains or not, the client need not know. So do sockets that
 // are led. They are connected to their VIP once more ([Options.Reconnect]), in the place of
