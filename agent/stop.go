@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"shoal/api"
+	"shoal/dockerwatch"
 	"shoal/lb"
 	"shoal/model"
 )
@@ -22,7 +23,7 @@ const (
 	lookShare    = 10 // pauses are as long as that many looks
 )
 
-// putBackTime is how long an engine may take to be followed again, for a container to be put back in rotation.
+// putBackTime is how long an engine may take to be followed again, for a container's drain to be ended.
 const putBackTime = 30 * time.Second
 
 // stop takes a container out of every rotation, waits until every living host
@@ -66,21 +67,25 @@ func (a *Agent) stop(ctx context.Context, container string) (*api.Stopped, error
 		}
 	}
 	s.Drained = api.Duration(time.Since(start))
-	if err := a.watcher.Stop(ctx, container); err != nil {
-		return nil, a.putBack(ctx, container, err)
+	err = a.watcher.Stop(ctx, container)
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	if len(s.Tasks) > 0 && !errors.Is(err, dockerwatch.ErrUnknown) {
+		err = a.putBack(ctx, container, err)
+	}
+	return nil, err
 }
 
-// putBack puts a container that was not stopped, and why, back in rotation, unless it was told
-// to stop all the same. The error says how it is.
+// putBack ends the drain of a container that was not stopped, for the reason given, unless it was told to
+// stop all the same. The error says how it is.
 func (a *Agent) putBack(ctx context.Context, container string, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTime)
 	defer cancel()
 	if err := a.watcher.Undrain(ctx, container); err != nil {
 		return errors.Join(why, err)
 	}
-	return fmt.Errorf("%w; it is in rotation again", why)
+	return fmt.Errorf("%w; it does not drain any more", why)
 }
 
 // heldEverywhere is what all living hosts still have to do with tasks, and

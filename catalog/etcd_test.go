@@ -514,7 +514,11 @@ func TestItClosesThoughItsWatchFindsNoEtcd(t *testing.T) {
 	a.SetLocal(local())
 	settled(t, a)
 	client.Drop(endpoint)
-	<-sends
+	select {
+	case <-sends:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it does not watch again")
+	}
 	closed := make(chan struct{})
 	go func() {
 		a.Close()

@@ -82,7 +82,7 @@ func (w *Watcher) Stop(ctx context.Context, name string) error {
 	defer docker.Close()
 	err = docker.ContainerStop(ctx, name, container.StopOptions{})
 	if errdefs.IsNotFound(err) {
-		err = errUnknown
+		err = ErrUnknown
 	}
 	if err != nil {
 		return fmt.Errorf("stop container %s: %w", name, err)
@@ -90,7 +90,8 @@ func (w *Watcher) Stop(ctx context.Context, name string) error {
 	return nil
 }
 
-var errUnknown = errors.New("no such container runs on this host: docker ps lists those that do")
+// ErrUnknown says that a container is not known, or does not run any more.
+var ErrUnknown = errors.New("no such container runs on this host: docker ps lists those that do")
 
 // command is something to do to the inventory in Run's goroutine.
 type command struct {

@@ -113,10 +113,10 @@ func TestDrainAndUndrainAreToldBeforeTheyReturn(t *testing.T) {
 	if got := last(); got != "a:running:running b:running plain" {
 		t.Errorf("told %q", got)
 	}
-	if _, err := h.w.Drain(ctx, "c"); err == nil || err.Error() != "drain container c: "+errUnknown.Error() {
+	if _, err := h.w.Drain(ctx, "c"); err == nil || err.Error() != "drain container c: "+ErrUnknown.Error() {
 		t.Error(err)
 	}
-	if err := h.w.Undrain(ctx, "c"); !errors.Is(err, errUnknown) {
+	if err := h.w.Undrain(ctx, "c"); !errors.Is(err, ErrUnknown) {
 		t.Error(err)
 	}
 

@@ -140,7 +140,7 @@ func (v *inventory) lookup(ref string) (*facts, error) {
 		found = f
 	}
 	if found == nil {
-		return nil, errUnknown
+		return nil, ErrUnknown
 	}
 	return found, nil
 }

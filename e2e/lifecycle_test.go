@@ -232,7 +232,7 @@ func TestATaskThatTheEngineDoesNotStopIsInRotationAgain(t *testing.T) {
 	kept := h.run("kept", "-l shoal.service=kept -l shoal.drain=60s")
 	url := h.web("kept")
 	h.answered(url, "kept")
-	slow := h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=5s")
+	slow := h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=20s")
 	addr := netip.MustParseAddr(kept.addr())
 	lab.Eventually(t, waitLimit, "the request is in hand", func() error {
 		if n, err := h.Connections("tcp", addr); err != nil || n != 1 {
@@ -248,7 +248,7 @@ func TestATaskThatTheEngineDoesNotStopIsInRotationAgain(t *testing.T) {
 	if err := slow.Wait(waitLimit); err != nil {
 		t.Errorf("the request in hand: %v\n%s", err, slow.Output())
 	}
-	if err := stop.Wait(waitLimit); err == nil || !strings.Contains(stop.Output(), "it is in rotation again") {
+	if err := stop.Wait(waitLimit); err == nil || !strings.Contains(stop.Output(), "it does not drain any more") {
 		t.Errorf("stop without an engine: %v\n%s", err, stop.Output())
 	}
 	h.task("kept", "running")

@@ -83,10 +83,10 @@ func (s *Store) startLearner(ctx context.Context) (*server, error) {
 	var srv *server
 	join, err := s.addLearner(ctx, u.String())
 	if err == nil {
-		srv, err = s.startServer(s.run, RoleServer, join)
+		srv, err = s.startServer(ctx, RoleServer, join)
 	}
 	if err != nil { // it may have been added all the same, and no other host can be promoted beside one without a vote
-		rctx, cancel := context.WithTimeout(s.run, 3*etcd.RequestTimeout)
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcd.RequestTimeout)
 		defer cancel()
 		if rerr := s.removeLeftovers(rctx, u.String()); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("its member may be left, promote it again: %w", rerr))
@@ -128,7 +128,7 @@ func (s *Store) addLearner(ctx context.Context, peer string) (join map[string]st
 	if err := s.changeMembers(ctx, func(ctx context.Context) error {
 		_, err := s.client.MemberAddAsLearner(ctx, []string{peer})
 		switch {
-		case errors.Is(err, rpctypes.ErrPeerURLExist):
+		case errors.Is(err, rpctypes.ErrPeerURLExist), errors.Is(err, rpctypes.ErrMemberExist): // the latter within a second
 			return nil // an attempt whose answer was lost
 		case errors.Is(err, rpctypes.ErrMemberNotFound):
 			return errSameSecond

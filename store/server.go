@@ -103,7 +103,8 @@ const closeTime = 20 * time.Second
 // startServer starts etcd. It is reached through the socket Dir/etcd.sock, and
 // by other hosts if there are any: a voter alone needs no address for peers.
 // It does not wait until a leader is elected; clients do. The context bounds the start: etcd waits
-// without end for files that another process has locked, and for a disk that hangs.
+// without end for files that another process has locked. A process that waits for a disk, and cannot
+// be killed, is waited for.
 func startServer(ctx context.Context, sc serverConfig, log *slog.Logger) (*server, error) {
 	if err := checkSocket(sc.Dir); err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func startServer(ctx context.Context, sc serverConfig, log *slog.Logger) (*serve
 	if err != nil {
 		<-s.exited // that is why there is no report
 		if ctx.Err() != nil {
-			return nil, fail(fmt.Errorf("it had not started: %w", ctx.Err()))
+			return nil, fmt.Errorf("start the embedded etcd on %s: it had not started yet: %w", dataDir(sc.Dir), ctx.Err())
 		}
 		return nil, fail(errors.New(cmp.Or(s.why, err.Error())))
 	}

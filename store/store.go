@@ -117,7 +117,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			return nil, err
 		}
 		if s.server, s.down = s.startServer(ctx, s.place.Role, nil); ctx.Err() != nil {
-			return nil, errors.Join(ctx.Err(), s.down)
+			return nil, cmp.Or(s.down, ctx.Err())
 		} else if s.down != nil {
 			s.logDown(s.down)
 		} else {

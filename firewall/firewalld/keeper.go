@@ -192,6 +192,9 @@ func Down(ctx context.Context, stateDir string) error {
 		defer b.close()
 		runs, err = b.running(ctx)
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return err // whether it runs is not known
+	}
 	if !runs {
 		if was.Policy {
 			gone := fmt.Errorf("firewalld does not run, so its policy %s stays: remove it by firewall-offline-cmd --delete-policy=%[1]s", policy)

@@ -20,7 +20,7 @@ func TestABusThatSaysNothingHoldsNobodyUp(t *testing.T) {
 	defer l.Close()
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+socket)
 	k := New(t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil)))
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	kept := make(chan error, 1)
 	go func() { kept <- k.Keep(ctx, []string{"shoal0"}) }()
@@ -35,7 +35,7 @@ func TestABusThatSaysNothingHoldsNobodyUp(t *testing.T) {
 		k.Close()
 		close(free)
 	}()
-	deadline := time.After(3 * time.Second)
+	deadline := time.After(15 * time.Second)
 	select {
 	case <-free:
 	case <-deadline:

@@ -39,8 +39,15 @@ type closer struct {
 	end   context.CancelFunc
 	done  sync.WaitGroup
 
+	mu     sync.Mutex      // held for a look
 	looked map[uint64]peer // of the last look: those of [leaving.unanswered]
-	missed map[uint64]peer // of the last look: those that may not have been found
+	missed map[uint64]miss // of the last look: those that may not have been found
+}
+
+// miss is a socket that was not found, and when it was so first.
+type miss struct {
+	to    peer
+	since time.Time
 }
 
 func newCloser(p *Plane) *closer {
@@ -103,24 +110,31 @@ type leaving struct {
 // close closes and moves what is to be now, and tells when there will be more; 0:
 // not as far as is known.
 func (c *closer) close(ctx context.Context) (next time.Duration, err error) {
-	l, next, err := c.plane.leavers(time.Now())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	l, next, err := c.plane.leavers(now)
 	if err != nil {
 		return next, err
 	}
-	missed := map[uint64]peer{}
+	missed := map[uint64]miss{}
 	defer func() {
 		if c.missed = missed; len(missed) > 0 && (next == 0 || next > lookAgain) {
 			next = lookAgain
 		}
 	}()
-	// What is known to be closed, or was not found twice, is forgotten.
+	// What is known to be closed, or was not found for that long, is forgotten.
 	done := func(all bool, sockets map[uint64]peer) error {
 		gone := map[uint64]peer{}
 		for cookie, to := range sockets {
-			if was, twice := c.missed[cookie]; all || twice && was == to {
+			m := c.missed[cookie]
+			if m.to != to {
+				m = miss{to, now}
+			}
+			if all || now.Sub(m.since) >= lookAgain {
 				gone[cookie] = to
 			} else {
-				missed[cookie] = to
+				missed[cookie] = m
 			}
 		}
 		return c.plane.forget(gone)

@@ -23,14 +23,16 @@ func Down(opts Options) error {
 		return nil // no pins
 	}
 	folders, err := layouts(opts.Pins)
-	errs := []error{err, detachLeading(opts.Pins)}
+	if err := errors.Join(err, detachLeading(opts.Pins)); err != nil {
+		return err // programs that stay go on leading by the maps, which can be reached by their pins alone
+	}
 	for _, folder := range folders {
 		putBack(opts, folder)
 	}
-	errs = append(errs, detach(opts.Pins))
-	if err := errors.Join(errs...); err != nil {
-		return err // programs that stay go on leading by the maps, which can be reached by their pins alone
+	if err := detach(opts.Pins); err != nil {
+		return err // likewise
 	}
+	var errs []error
 	for _, folder := range folders {
 		errs = append(errs, dropMaps(folder))
 	}
