@@ -130,7 +130,7 @@ func (s *Store) setPeerURL(ctx context.Context, srv *server) error {
 // stopServer stops an etcd after the client has left it: else it would wait for
 // this host's own watches, for some seconds.
 func (s *Store) stopServer(srv *server) {
-	s.client.Drop(srv.endpoint)
+	defer s.client.Leave(srv.endpoint)()
 	srv.close()
 }
 

@@ -79,6 +79,11 @@ func (c *Client) Dialed() <-chan struct{} { return c.conns.made }
 // and watches go on at another endpoint.
 func (c *Client) Drop(endpoint string) { c.conns.drop(endpoint) }
 
+// Leave closes the connections to an endpoint, as Drop does, and makes no others until
+// comeBack is called. An etcd that is told to stop waits for the watches of those who
+// connect to it until it listens no more.
+func (c *Client) Leave(endpoint string) (comeBack func()) { return c.conns.leave(endpoint) }
+
 // Unreachable makes a [model.ErrAway] of an error that says no more than that
 // etcd does not answer, or that none of its members leads. Other errors, and
 // nil, stay as they are.

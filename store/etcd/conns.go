@@ -21,8 +21,12 @@ import (
 type conns struct {
 	mu   sync.Mutex
 	open map[*endpointConn]struct{}
-	made chan struct{} // of capacity 1: there is a new one
+	left map[string]bool // addresses to which no connection is made
+	made chan struct{}   // of capacity 1: there is a new one
 }
+
+// errLeft is why a connection is not made.
+var errLeft = errors.New("this etcd is being stopped")
 
 type endpointConn struct {
 	net.Conn
@@ -59,6 +63,9 @@ func (cs *conns) dial(ctx context.Context, addr string) (net.Conn, error) {
 	c := &endpointConn{raw, cs, addr}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	if cs.left[addr] {
+		return nil, errors.Join(errLeft, raw.Close())
+	}
 	if cs.open == nil {
 		cs.open = map[*endpointConn]struct{}{}
 	}
@@ -83,8 +90,27 @@ func (cs *conns) drop(endpoint string) {
 	open := slices.Collect(maps.Keys(cs.open))
 	cs.mu.Unlock()
 	for _, c := range open {
-		if c.addr == strings.TrimPrefix(endpoint, "https://") {
+		if c.addr == addrOf(endpoint) {
 			c.Close()
 		}
 	}
 }
+
+// leave closes the connections to an endpoint, and has none made until it is told to return.
+func (cs *conns) leave(endpoint string) (comeBack func()) {
+	cs.mu.Lock()
+	if cs.left == nil {
+		cs.left = map[string]bool{}
+	}
+	cs.left[addrOf(endpoint)] = true
+	cs.mu.Unlock()
+	cs.drop(endpoint)
+	return func() {
+		cs.mu.Lock()
+		defer cs.mu.Unlock()
+		delete(cs.left, addrOf(endpoint))
+	}
+}
+
+// addrOf is an endpoint's address as gRPC names it.
+func addrOf(endpoint string) string { return strings.TrimPrefix(endpoint, "https://") }
