@@ -192,6 +192,18 @@ func TestDraining(t *testing.T) {
 	}
 }
 
+// hasOneInHand waits until a task of the host has one TCP connection.
+func (h *host) hasOneInHand(task netip.Addr) {
+	h.t.Helper()
+	lab.Eventually(h.t, waitLimit, "the request is in hand", func() error {
+		n, err := h.Connections("tcp", task)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d connections are", n)
+		}
+		return err
+	})
+}
+
 // TestDrainEndsAtItsDeadline: what a task holds is cut off, for the sake of who waits for a dead one.
 func TestDrainEndsAtItsDeadline(t *testing.T) {
 	h := home(t)
@@ -200,12 +212,7 @@ func TestDrainEndsAtItsDeadline(t *testing.T) {
 	h.answered(url, "hasty")
 	slow := h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=50s")
 	addr := netip.MustParseAddr(leaver.addr())
-	lab.Eventually(t, waitLimit, "the request is in hand", func() error {
-		if n, err := h.Connections("tcp", addr); err != nil || n != 1 {
-			return fmt.Errorf("%d connections, %w", n, err)
-		}
-		return nil
-	})
+	h.hasOneInHand(addr)
 	stop := h.Start("docker", "stop", "--time", "30", "hasty") // it waits 10 s for the request
 	lab.Eventually(t, 8*time.Second, "the kernel has let go of it", func() error {
 		all, err := h.Frontends()
@@ -234,12 +241,7 @@ func TestATaskThatTheEngineDoesNotStopIsInRotationAgain(t *testing.T) {
 	h.answered(url, "kept")
 	slow := h.Start("whoami", "get", "--timeout", "60s", url+"slow?d=20s")
 	addr := netip.MustParseAddr(kept.addr())
-	lab.Eventually(t, waitLimit, "the request is in hand", func() error {
-		if n, err := h.Connections("tcp", addr); err != nil || n != 1 {
-			return fmt.Errorf("%d connections, %w", n, err)
-		}
-		return nil
-	})
+	h.hasOneInHand(addr)
 	stop := h.Start("shoal", "stop", "kept")
 	h.task("kept", "draining")
 	socket := h.DockerSocket()

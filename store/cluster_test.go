@@ -198,13 +198,20 @@ func (c *cluster) revoke(a, b *host) *tls.Config {
 	return conf
 }
 
+// serving starts a host that is open to others.
+func (c *cluster) serving(name string) *host {
+	c.t.Helper()
+	h := c.start(name)
+	if err := h.Serve(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	return h
+}
+
 // three are three hosts with a vote each.
 func (c *cluster) three() (h [3]*host) {
 	c.t.Helper()
-	h[0] = c.start("a")
-	if err := h[0].Serve(c.t.Context()); err != nil {
-		c.t.Fatal(err)
-	}
+	h[0] = c.serving("a")
 	for i, name := range []string{"b", "c"} {
 		h[i+1] = c.start(name, c.join("a"))
 		settled(c.t, h[i+1])

@@ -43,10 +43,7 @@ func TestAServerWithoutItsDataBeginsNoSecondStore(t *testing.T) {
 func TestTheOnlyServerWithoutItsDataBeginsNoNewStore(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	settled(t, a)
 	a.Close()
 	data := dataDir(cl.dirs["a"])
@@ -70,10 +67,7 @@ func TestTheOnlyServerWithoutItsDataBeginsNoNewStore(t *testing.T) {
 func TestAPromotionThatARestartBrokeOffIsEnded(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	b := cl.start("b", cl.join("a"))
 	settled(t, b)
 	if _, err := b.startLearner(t.Context()); err != nil {
@@ -102,10 +96,7 @@ func TestAPromotionThatARestartBrokeOffIsEnded(t *testing.T) {
 func TestServersOfABackupsTimeAreNotListed(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	settled(t, a)
 	for _, name := range []string{"b", "c"} {
 		if _, err := a.client.Put(t.Context(), serverKey(name), encode(serverRecord{cl.endpoint(name)})); err != nil {

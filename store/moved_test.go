@@ -58,10 +58,7 @@ func TestTwoOfThreeServersMoveAtOnce(t *testing.T) {
 func TestTheOnlyServerMoves(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	b := cl.start("b", cl.join("a"))
 	settled(t, b)
 	a.Close()

@@ -21,10 +21,7 @@ func TestAStoreIsMadeAnewOfWhatAHostKnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cl := newCluster(t)
-			a := cl.start("a")
-			if err := a.Serve(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			a := cl.serving("a")
 			b, c := cl.start("b", cl.join("a")), cl.start("c", cl.join("a"))
 			for _, h := range []*host{b, c} {
 				if strings.Contains(servers, h.o.Node) {

@@ -253,10 +253,7 @@ func TestPromoteAndDemote(t *testing.T) {
 func TestADemotedHostAsksTheOtherVoters(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	b := cl.start("b", cl.join("a"))
 	settled(t, b)
 	if _, err := b.Promote(t.Context()); err != nil {
@@ -301,10 +298,7 @@ func TestALostServerIsListedForAsLongAsItHasItsVote(t *testing.T) {
 func TestAHostWhosePromotionItDidNotLiveToSeeIsRemoved(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	settled(t, a)
 	peer := (&Peers{Addr: cl.addr("d")}).peerURL()
 	if _, err := a.client.MemberAddAsLearner(t.Context(), []string{peer.String()}); err != nil {
@@ -365,10 +359,7 @@ func TestAPromotionThatBrokeOffCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	cl.checked = true
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	b := cl.start("b", cl.join("a"))
 	settled(t, b)
 	peer := b.o.Peers.peerURL()

@@ -11,10 +11,7 @@ func TestServersFollowTheirRecords(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	log := new(logBuffer)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	b := cl.start("b", cl.join("a"), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(log, nil)) })
 	settled(t, a)
 	asks := func(endpoints ...string) func() bool {

@@ -121,10 +121,7 @@ func ours() string {
 // TestNothingRunsOnOnceClosed runs alone: it looks at all goroutines.
 func TestNothingRunsOnOnceClosed(t *testing.T) {
 	cl := newCluster(t)
-	a := cl.start("a")
-	if err := a.Serve(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	a := cl.serving("a")
 	b := cl.start("b", cl.join("a"))
 	settled(t, b)
 	if _, err := b.Promote(t.Context()); err != nil {
