@@ -62,13 +62,9 @@ func TestARestartWritesNothing(t *testing.T) {
 	}
 }
 
-// TestKilled is a process that makes a plane and serves until it is killed; it is
-// started by the test below.
-func TestKilled(t *testing.T) {
-	cgroup := os.Getenv("SOCKET_TEST_CGROUP")
-	if cgroup == "" {
-		t.Skip("it is for another test to start")
-	}
+// serveUntilKilled makes a plane on the cgroup, and serves.
+func serveUntilKilled(t *testing.T, cgroup string) {
+	t.Helper()
 	p, err := New(Options{Cgroup: cgroup, Pins: os.Getenv("SOCKET_TEST_PINS"), Next: &behind{}})
 	if err != nil {
 		t.Fatal(err)
@@ -84,13 +80,17 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestAnAgentThatIsKilledLeavesAllAsItWas starts itself again, as what is killed.
 func TestAnAgentThatIsKilledLeavesAllAsItWas(t *testing.T) {
+	if cgroup := os.Getenv("SOCKET_TEST_CGROUP"); cgroup != "" {
+		serveUntilKilled(t, cgroup)
+	}
 	f := newFixture(t)
 	f.Plane.Close()
 	if err := Down(f.opts); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), "SOCKET_TEST_CGROUP="+f.opts.Cgroup, "SOCKET_TEST_PINS="+f.opts.Pins)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
